@@ -1,0 +1,1 @@
+//! Racimo's agent.

@@ -1,0 +1,1 @@
+//! Ids, units, objects and the wire protocol that Racimo's manager and agent share.

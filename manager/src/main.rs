@@ -1,0 +1,2 @@
+//! The manager daemon and command line.
+fn main() {}
