@@ -1,1 +1,4 @@
 //! Racimo's agent.
+
+pub mod limits;
+pub mod runtime;

@@ -1,0 +1,20 @@
+//! Every limit of the agent: its unit, its reason and what happens when it is reached.
+
+use std::time::Duration;
+
+/// Flow-control window of one containerd stream, in bytes. hyper's default of 2 MiB is our whole
+/// heap; containerd waits when the window is full.
+pub const CTRD_STREAM_WINDOW: u32 = 64 << 10;
+/// Flow-control window of the containerd connection, in bytes; containerd waits when it is full.
+pub const CTRD_CONNECTION_WINDOW: u32 = 256 << 10;
+/// Bytes that may wait to be sent on one containerd stream; the sender waits when it is full.
+pub const CTRD_SEND_BUFFER: usize = 64 << 10;
+/// Header block accepted from containerd, in bytes; a larger one fails the call.
+pub const CTRD_HEADER_LIST: u32 = 16 << 10;
+/// Time for connecting to containerd's socket and the HTTP/2 handshake; then: an error.
+pub const CTRD_CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Time for one unary containerd call. Starting a container on a busy Pi Zero takes seconds, so
+/// this only catches a runtime that hangs; then: an error, and the operation is tried again.
+pub const CTRD_CALL_MAX: Duration = Duration::from_secs(60);
+
+const _: () = assert!(CTRD_STREAM_WINDOW <= CTRD_CONNECTION_WINDOW);

@@ -1,0 +1,275 @@
+//! One HTTP/2 connection to containerd over its unix socket, on smol.
+//!
+//! containerd-client's generated stubs take any `tower` service; [`Ctrd`] is one that needs no
+//! tokio runtime: `TasksClient::new(ctrd.clone()).start(request(message, None))`.
+//! Its futures are not `Send`: everything lives on one [`LocalExecutor`].
+
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use containerd_client::services::v1::{VersionResponse, version_client::VersionClient};
+use futures_lite::FutureExt as _;
+use hyper::{
+    Request, Response, Uri,
+    body::Incoming,
+    client::conn::http2::{Builder, SendRequest},
+};
+use smol::{LocalExecutor, Timer, net::unix::UnixStream};
+use tonic::{Code, Status, body::Body};
+
+use super::NAMESPACE;
+use crate::limits;
+
+/// Why containerd could not be asked, or what it answered instead.
+#[derive(Debug, thiserror::Error)]
+pub enum CtrdError {
+    /// Nothing listens at the socket, or it is not containerd.
+    #[error(
+        "containerd does not answer at {}: is the package installed and the service running?",
+        socket.display()
+    )]
+    Unreachable {
+        /// The socket that was tried.
+        socket: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// containerd refused a call, or the connection broke during it.
+    #[error("containerd could not {what}")]
+    Call {
+        /// The action, as in "start container".
+        what: &'static str,
+        /// containerd's answer.
+        source: Box<Status>,
+    },
+}
+
+impl CtrdError {
+    /// For `map_err`: names the action that failed.
+    pub fn call(what: &'static str) -> impl FnOnce(Status) -> Self {
+        move |status| Self::Call {
+            what,
+            source: Box::new(status),
+        }
+    }
+
+    /// containerd's status code, if it answered at all.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Unreachable { .. } => None,
+            Self::Call { source, .. } => Some(source.code()),
+        }
+    }
+
+    /// True if containerd is gone rather than unwilling: connect again, then repeat.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Call { source, .. } => connection_lost(source),
+        }
+    }
+}
+
+/// A call that failed because its connection ended carries the transport's error as its source;
+/// one that containerd answered carries none.
+fn connection_lost(status: &Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+}
+
+/// Runs hyper's own tasks on our thread-local executor.
+#[derive(Clone)]
+pub struct Executor(pub Rc<LocalExecutor<'static>>);
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, future: F) {
+        // hyper ends these together with their connection.
+        self.0.spawn(future).detach();
+    }
+}
+
+/// A connection to containerd. Clones share it; it closes when the last one is dropped.
+#[derive(Clone)]
+pub struct Ctrd {
+    sender: SendRequest<Body>,
+    ended: async_channel::Receiver<()>,
+}
+
+impl Ctrd {
+    /// Connects to containerd at `socket`. Background work runs on `executor`, which must be the
+    /// one that polls this future.
+    pub async fn connect(executor: &Executor, socket: &Path) -> Result<Self, CtrdError> {
+        let open = async {
+            let stream = UnixStream::connect(socket).await?;
+            Builder::new(executor.clone())
+                .initial_stream_window_size(limits::CTRD_STREAM_WINDOW)
+                .initial_connection_window_size(limits::CTRD_CONNECTION_WINDOW)
+                .max_send_buf_size(limits::CTRD_SEND_BUFFER)
+                .max_header_list_size(limits::CTRD_HEADER_LIST)
+                .header_table_size(0)
+                .handshake(smol_hyper::rt::FuturesIo::new(stream))
+                .await
+                .map_err(io::Error::other)
+        };
+        let late = async {
+            Timer::after(limits::CTRD_CONNECT_MAX).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        let (sender, connection) =
+            open.or(late)
+                .await
+                .map_err(|source| CtrdError::Unreachable {
+                    socket: socket.to_path_buf(),
+                    source,
+                })?;
+        // Nothing is ever sent: that `end` is dropped is the message.
+        let (end, ended) = async_channel::bounded(1);
+        executor
+            .0
+            .spawn(async move {
+                if let Err(error) = connection.await {
+                    log::warn!("connection to containerd ended: {error}");
+                }
+                drop(end);
+            })
+            .detach(); // ends with the last `Ctrd`, or with containerd
+        Ok(Self { sender, ended })
+    }
+
+    /// True once the connection has ended; it never comes back, so connect again.
+    pub fn is_closed(&self) -> bool {
+        self.ended.is_closed() || self.sender.is_closed()
+    }
+
+    /// Resolves when the connection has ended.
+    pub async fn closed(&self) {
+        // The channel carries no messages, so `recv` returns only when it is closed.
+        let _ = self.ended.recv().await;
+    }
+
+    /// containerd's version, as `1.6.20~ds1`. Also the proof that it is containerd that answers.
+    pub async fn version(&self) -> Result<String, CtrdError> {
+        let mut client = VersionClient::new(self.clone());
+        let answer: VersionResponse =
+            within(limits::CTRD_CALL_MAX, client.version(request((), None)))
+                .await
+                .map_err(CtrdError::call("tell its version"))?
+                .into_inner();
+        Ok(answer.version)
+    }
+}
+
+impl tower_service::Service<Request<Body>> for Ctrd {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.sender.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // tonic gives a path only; HTTP/2 wants a scheme and an authority.
+        let mut parts = Uri::from_static("http://localhost").into_parts();
+        parts.path_and_query = request
+            .uri()
+            .path_and_query()
+            .cloned()
+            .or(parts.path_and_query);
+        *request.uri_mut() =
+            Uri::from_parts(parts).expect("scheme, authority and path are all present");
+        Box::pin(self.sender.send_request(request))
+    }
+}
+
+/// A message for our namespace, its new objects held by `lease` if there is one.
+pub fn request<T>(message: T, lease: Option<&str>) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert(
+        "containerd-namespace",
+        tonic::metadata::MetadataValue::from_static(NAMESPACE),
+    );
+    if let Some(lease) = lease {
+        let lease = lease
+            .parse()
+            .expect("lease ids are ours and printable ASCII");
+        metadata.insert("containerd-lease", lease);
+    }
+    request
+}
+
+/// Gives `call` up after `limit`, with [`Code::DeadlineExceeded`].
+pub async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let late = async {
+        Timer::after(limit).await;
+        Err(Status::deadline_exceeded(format!(
+            "no answer within {} s",
+            limit.as_secs()
+        )))
+    };
+    call.or(late).await
+}
+
+/// A message as protobuf's `Any`, under containerd's short type name.
+pub fn any(type_url: &str, message: &impl prost::Message) -> prost_types::Any {
+    prost_types::Any {
+        type_url: type_url.into(),
+        value: message.encode_to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_containerd_is_told_by_its_socket() {
+        let executor = Executor(Rc::new(LocalExecutor::new()));
+        let error = smol::block_on(executor.0.run(Ctrd::connect(
+            &executor,
+            Path::new("/nonexistent/containerd.sock"),
+        )))
+        .err()
+        .expect("nothing listens there");
+        assert_eq!(
+            error.to_string(),
+            "containerd does not answer at /nonexistent/containerd.sock: \
+             is the package installed and the service running?"
+        );
+        assert!(error.is_lost());
+    }
+
+    #[test]
+    fn a_call_that_hangs_is_given_up() {
+        let hung = smol::future::pending::<Result<(), Status>>();
+        let error = smol::block_on(within(Duration::from_millis(5), hung)).unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded);
+    }
+
+    #[test]
+    fn requests_carry_namespace_and_lease() {
+        let plain = request((), None);
+        assert_eq!(
+            plain.metadata().get("containerd-namespace").unwrap(),
+            NAMESPACE
+        );
+        assert!(plain.metadata().get("containerd-lease").is_none());
+        assert_eq!(
+            request((), Some("l1"))
+                .metadata()
+                .get("containerd-lease")
+                .unwrap(),
+            "l1"
+        );
+    }
+}
