@@ -1,1 +1,9 @@
 //! Ids, units, objects and the wire protocol that Racimo's manager and agent share.
+
+pub mod id;
+pub mod limits;
+pub mod object;
+pub mod registry;
+pub mod time;
+pub mod units;
+pub mod wire;

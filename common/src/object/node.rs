@@ -1,0 +1,80 @@
+//! A board as it describes itself, and what the cluster wants of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::registry::Platform;
+use crate::units::{Bytes, NanoCpus};
+
+/// What a node may do in the cluster; the OU of its certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Runs tasks.
+    #[default]
+    Worker,
+    /// Keeps the cluster's state; runs tasks if it has an agent.
+    Manager,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Worker => "worker",
+            Self::Manager => "manager",
+        })
+    }
+}
+
+/// Whether a node takes tasks. Written by users.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Availability {
+    /// Takes tasks.
+    #[default]
+    Active,
+    /// Keeps what it has, takes nothing new.
+    Pause,
+    /// Is emptied.
+    Drain,
+}
+
+impl fmt::Display for Availability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        })
+    }
+}
+
+/// A board's description of itself. Written by its agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeDescription {
+    /// Its host name.
+    pub hostname: String,
+    /// What its userland can run, best first; never derived from `uname -m`.
+    pub platforms: Vec<Platform>,
+    /// The kernel's machine name (`aarch64`), for `node.platform.arch` in its second spelling.
+    pub machine: String,
+    /// CPU time it has.
+    pub cpus: NanoCpus,
+    /// Memory the kernel has; the manager keeps a reserve of it free.
+    pub memory: Bytes,
+    /// Kernel release.
+    pub kernel: String,
+    /// Operating system, in words.
+    pub os: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Version of containerd; empty while containerd is away.
+    pub containerd_version: String,
+    /// Engine labels: from `--label`, and `io.racimo.…` (model, hashed serial).
+    pub labels: BTreeMap<String, String>,
+    /// Most tasks it can hold at once.
+    pub tasks_max: u32,
+    /// What is wrong with it, one sentence each, with the way to mend it.
+    pub degraded: Vec<String>,
+}

@@ -1,0 +1,213 @@
+//! The protocol between agents and the manager.
+//!
+//! TCP, TLS 1.3; a frame is a `u32` big-endian length and a MessagePack map ([`frame`]). One enum each way.
+//! Fields are named and have defaults, so that a field can be added without breaking an older board;
+//! a removed or re-purposed field needs a new [`VERSION`].
+//!
+//! ```text
+//! agent                                manager
+//!   ── Join{token, csr} ──────────────▶        without a client certificate: only this
+//!   ◀── Joined{certificate} | Refused ─
+//!   ── Hello{description} ────────────▶        with one
+//!   ◀── Welcome{heartbeat} | Refused ──
+//!   ◀── Assign{complete} ──────────────        parts until `last`
+//!   ── Status{complete} ──────────────▶        every task it holds, once; then only changes
+//!   ── Heartbeat ─────────────────────▶
+//!   ◀── Pong ──────────────────────────
+//!   ── Bye ───────────────────────────▶
+//! ```
+
+pub mod frame;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterId, NodeId, ServiceId, TaskId};
+use crate::object::{ContainerSpec, Desired, NodeDescription, Resources, Role, TaskReport};
+
+/// The newest version of the protocol this code speaks.
+pub const VERSION: u16 = 1;
+/// The oldest version of the protocol this code speaks.
+pub const VERSION_MIN: u16 = 1;
+
+/// What an agent says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToManager {
+    /// Let me in: a token and a certificate request.
+    Join(Join),
+    /// A session starts.
+    Hello(Hello),
+    /// The board changed (containerd came, a label, a degradation).
+    Describe(NodeDescription),
+    /// States of tasks.
+    Status(Status),
+    /// I am here; the number comes back in `Pong`.
+    Heartbeat(u64),
+    /// I close the connection on purpose.
+    Bye {
+        /// Whether the board leaves the cluster for good (else the agent only restarts).
+        leaving: bool,
+    },
+}
+
+/// What the manager says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToAgent {
+    /// Welcome to the cluster.
+    Joined(Joined),
+    /// The session is open.
+    Welcome(Welcome),
+    /// No, and why; the connection is closed after it.
+    Refused(Refused),
+    /// What the board shall run.
+    Assign(Assign),
+    /// Answers a heartbeat.
+    Pong(u64),
+}
+
+/// A request to become a member.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// Protocol versions the agent speaks, oldest and newest.
+    pub versions: (u16, u16),
+    /// The token's text; it decides the role.
+    pub token: String,
+    /// PKCS#10 request, DER; its subject is ignored.
+    #[serde(with = "serde_bytes")]
+    pub csr: Vec<u8>,
+    /// The board's host name, for the log.
+    pub hostname: String,
+}
+
+impl std::fmt::Debug for Join {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Join")
+            .field("versions", &self.versions)
+            .field("hostname", &self.hostname)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Membership granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The new member's id: the CN of its certificate.
+    pub node: NodeId,
+    /// What it may do.
+    pub role: Role,
+    /// Its certificate, DER.
+    #[serde(with = "serde_bytes")]
+    pub certificate: Vec<u8>,
+    /// Addresses (`host:port`) of managers it may dial.
+    pub managers: Vec<String>,
+}
+
+/// Why the manager closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// What the agent can do about it.
+    pub code: RefusedCode,
+    /// The reason, for a person.
+    pub reason: String,
+}
+
+/// What an agent can do about a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusedCode {
+    /// The token is not (or no longer) valid: get a new one.
+    Token,
+    /// The request was malformed or out of order: a bug or an attack.
+    Protocol,
+    /// No common protocol version: upgrade the older side.
+    Version,
+    /// The node is not a member: it was removed; stop its tasks and join again.
+    NotMember,
+    /// The manager cannot serve it now: try again later.
+    Busy,
+    /// A newer session of the same node took over.
+    Replaced,
+}
+
+/// The first message of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Protocol versions the agent speaks, oldest and newest.
+    pub versions: (u16, u16),
+    /// Drawn when the agent started; tells a reconnect from a restart.
+    pub boot: u64,
+    /// The board.
+    pub description: NodeDescription,
+}
+
+/// The session is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Protocol version of this session.
+    pub version: u16,
+    /// How often to send a heartbeat, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// Addresses (`host:port`) of managers it may dial.
+    pub managers: Vec<String>,
+    /// The node's id, so that templates and labels can name it.
+    pub node: NodeId,
+}
+
+/// What the board shall run: the whole set, or what changed in it. Large sets come in parts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Assign {
+    /// Whether this is the whole set: what it does not name shall be removed. Otherwise it is a change.
+    pub complete: bool,
+    /// The store index the change applies to; 0 for a whole set. If it is not the last `to`, reopen the session.
+    pub from: u64,
+    /// The store index the set is at afterwards. It never goes back.
+    pub to: u64,
+    /// Whether this is the last part; the parts take effect together.
+    pub last: bool,
+    /// Tasks to hold, new or with a new desired state.
+    pub tasks: Vec<Assignment>,
+    /// Tasks to forget: they ended and the manager knows it.
+    pub removed: Vec<TaskId>,
+}
+
+/// One task on a board.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The task.
+    pub task: TaskId,
+    /// What is wanted of it.
+    pub desired: Desired,
+    /// What to run; absent in a change that only moves `desired`.
+    pub work: Option<Box<Work>>,
+}
+
+/// What a task runs. Immutable for a task's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Its service.
+    pub service: ServiceId,
+    /// The service's name.
+    pub service_name: String,
+    /// `web.1`, or `web.<node id>` for a global service; with `.` and the task's id it names the container.
+    pub slot_name: String,
+    /// The container.
+    pub container: ContainerSpec,
+    /// Its limits and reservations.
+    pub resources: Resources,
+}
+
+/// States of tasks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Whether this names every task the board holds; the first of a session does, once the whole set arrived.
+    pub complete: bool,
+    /// Whether this is the last part of a complete report.
+    pub last: bool,
+    /// The store index of the last assignment that took effect.
+    pub index: u64,
+    /// One entry a task.
+    pub tasks: Vec<TaskReport>,
+}
