@@ -1,0 +1,121 @@
+# Racimo: everything a person runs. `make` alone lists the targets.
+#
+# Needs root: demo, lab*, and the tests with real boards in `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO  ?= cargo
+LAB    ?= lab
+BOARDS ?= 3
+N      ?=
+DO     ?=
+SEEDS  ?= 2000
+CASES  ?= 4096
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BIN_DIR    ?= $(TARGET_DIR)/debug
+LAB_TOOL   := $(BIN_DIR)/examples/lab
+export RACIMO_BIN_DIR := $(abspath $(BIN_DIR))
+
+# program:package pairs. Only what is missing is installed.
+DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:protobuf-compiler \
+        cc:gcc ip:iproute2 nft:nftables nsenter:util-linux mount:mount
+# busybox-static is looked up by package: the plain busybox has the same program name.
+DEPS_PACKAGES := busybox-static ca-certificates libc6-dev
+
+.PHONY: help deps deps-test build lab lab-env lab-board lab-manager lab-status lab-down demo demo-clean \
+        check test test-root sim bench fuzz agent-size agent-armv7
+
+help: ## list the targets
+	@echo "Racimo. The two commands to know (as root): make demo, make test"
+	@echo
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: LAB=name BOARDS=n N=board DO=verb SEEDS=n CASES=n"
+
+deps: ## install through apt what building and the lab need (only what is missing)
+	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
+	for pair in $(DEPS); do command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
+	for package in $(DEPS_PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$$package"); done; \
+	command -v $(CARGO) >/dev/null || { \
+	  echo "make deps: cargo is not on the PATH. Install Rust 1.85 or newer (https://rustup.rs);" \
+	       "under sudo keep it visible: sudo env PATH=\"\$$PATH\" make ..." >&2; exit 1; }; \
+	if [ "$${#missing[@]}" -eq 0 ]; then echo "deps: everything is here"; exit 0; fi; \
+	echo "deps: missing: $${missing[*]}"; \
+	[ "$$(id -u)" -eq 0 ] || { echo "make deps: run as root to install: $${missing[*]}" >&2; exit 1; }; \
+	command -v apt-get >/dev/null || { echo "make deps: no apt-get here; install by hand: $${missing[*]}" >&2; exit 1; }; \
+	apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"
+
+# Only the client is unpacked: installing the package would start a Docker
+# daemon that changes this machine's packet filter.
+deps-test: deps ## what the tests need on top: the docker command line client
+	@command -v docker >/dev/null && { echo "deps-test: everything is here"; exit 0; }; \
+	[ "$$(id -u)" -eq 0 ] || { echo "make deps-test: run as root to install the docker client" >&2; exit 1; }; \
+	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; chmod 755 "$$dir"; cd "$$dir"; apt-get update -qq; \
+	package=docker-cli; apt-cache show docker-cli >/dev/null 2>&1 || package=docker.io; \
+	apt-get download -qq "$$package"; dpkg-deb -x "$$package"_*.deb tree; \
+	install -m 755 tree/usr/bin/docker /usr/local/bin/docker; docker --version
+
+build: ## build manager, agent and the lab (debug)
+	$(CARGO) build --workspace --bins
+	$(CARGO) build -p racimo-manager --example lab
+
+lab: deps build ## start a lab: LAB=lab BOARDS=3
+	$(LAB_TOOL) --lab $(LAB) up --boards $(BOARDS)
+
+lab-env: ## shell exports of the lab: eval "$(make -s lab-env)"
+	@$(LAB_TOOL) --lab $(LAB) env
+
+lab-board: ## act on a board: N=2 DO=cut|heal|kill-agent|start-agent|power-off|power-on|freeze|thaw
+	@$(LAB_TOOL) --lab $(LAB) board "$(N)" $(DO)
+
+lab-manager: ## act on the manager: DO=kill|start
+	@$(LAB_TOOL) --lab $(LAB) manager $(DO)
+
+lab-status: ## what the lab is made of and how it is doing
+	@$(LAB_TOOL) --lab $(LAB) status
+
+lab-down: ## end the lab; nothing stays behind
+	@if [ -x $(LAB_TOOL) ]; then $(LAB_TOOL) --lab $(LAB) down; else echo "lab-down: no lab tool built, so no lab"; fi
+
+demo: deps build ## a cluster in action: 3 boards, a service, a plug pulled (leaves the lab running)
+	@LAB=$(LAB) LAB_TOOL=$(abspath $(LAB_TOOL)) manager/tests/lab/demo.sh
+
+demo-clean: lab-down ## end the demo's lab; nothing stays behind
+
+check: ## format, clippy, unit tests, docs, licences: changes nothing
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --workspace --lib --bins
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "check: cargo-deny is not installed: licence and advisory check not run"; fi
+
+test: deps-test build ## every test; those with real boards need root
+	$(CARGO) test --workspace
+	@if [ "$$(id -u)" -eq 0 ]; then $(MAKE) --no-print-directory test-root; \
+	else echo "make test: NOT RUN, they need root: the tests with real boards (make test-root)"; fi
+	$(MAKE) --no-print-directory fuzz
+
+# Tests with real boards are marked #[ignore]; each makes its own lab.
+test-root: build ## the tests with real boards, containerd and a registry (root)
+	$(CARGO) test -p racimo-manager --tests -- --ignored --test-threads=1
+
+sim: ## simulation with SEEDS=2000 seeds
+	RACIMO_SIM_SEEDS=$(SEEDS) $(CARGO) test -p racimo-manager --test sim
+
+fuzz: ## fuzz tests (random frames, messages, bodies), CASES=4096 each
+	PROPTEST_CASES=$(CASES) $(CARGO) test --workspace -- fuzz
+
+bench: deps ## figures: sizes, memory, latencies (release build, root)
+	$(CARGO) build --release --workspace --bins
+	RACIMO_BIN_DIR=$(abspath $(TARGET_DIR)/release) $(CARGO) run --release -p racimo-manager --example bench
+
+agent-size: ## the agent's file size on this machine's architecture
+	$(CARGO) build --profile small -p racimo-agent
+	@stat -c 'pi-agent (host, dynamic): %s bytes' $(TARGET_DIR)/small/pi-agent
+
+agent-armv7: ## static musl agent for 32-bit boards, and its size against the budget
+	cross/build.sh armv7-unknown-linux-musleabihf
