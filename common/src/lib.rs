@@ -5,5 +5,6 @@ pub mod limits;
 pub mod object;
 pub mod registry;
 pub mod time;
+pub mod token;
 pub mod units;
 pub mod wire;

@@ -4,3 +4,9 @@
 pub const FRAME_FROM_AGENT_MAX: usize = 64 * 1024;
 /// Largest frame an agent accepts, bytes. Larger sets are split; a larger single task is refused by the manager.
 pub const FRAME_TO_AGENT_MAX: usize = 256 * 1024;
+/// Largest frame from a peer that has shown no certificate, bytes: it may only ask to join. Larger: as above.
+pub const FRAME_JOIN_MAX: usize = 16 * 1024;
+/// Levels of nesting in a message. Deeper: refused, because decoding recurses and a board's stack is small.
+pub const MESSAGE_DEPTH_MAX: usize = 32;
+
+const _: () = assert!(FRAME_JOIN_MAX <= FRAME_FROM_AGENT_MAX && FRAME_FROM_AGENT_MAX <= FRAME_TO_AGENT_MAX);
