@@ -23,11 +23,7 @@ struct Meter {
 
 impl Meter {
     const fn new() -> Self {
-        Self {
-            used: AtomicUsize::new(0),
-            peak: AtomicUsize::new(0),
-            limit: AtomicUsize::new(usize::MAX),
-        }
+        Self { used: AtomicUsize::new(0), peak: AtomicUsize::new(0), limit: AtomicUsize::new(usize::MAX) }
     }
 
     /// Books `bytes`; false, and nothing booked, if that would pass the limit.

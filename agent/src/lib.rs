@@ -1,4 +1,5 @@
 //! Racimo's agent.
 
+pub mod alloc;
 pub mod limits;
 pub mod runtime;

@@ -100,13 +100,7 @@ impl Cgroups {
             Version::V1 | Version::Hybrid => v1.contains(&name),
             Version::None => false,
         };
-        Self {
-            version,
-            memory: has("memory"),
-            swap: swap && has("memory"),
-            cpu: has("cpu"),
-            pids: has("pids"),
-        }
+        Self { version, memory: has("memory"), swap: swap && has("memory"), cpu: has("cpu"), pids: has("pids") }
     }
 
     /// Everything this board cannot enforce, for its description and its log.
@@ -185,9 +179,6 @@ mod tests {
         assert!(refused.to_string().contains("cgroup_enable=memory"), "{refused}");
         let none = Cgroups::parse("", "", false);
         assert_eq!(none.check(Asked::default()), Ok(()));
-        assert_eq!(
-            none.check(Asked { cpu: true, ..Asked::default() }),
-            Err(Degraded::NoCgroups)
-        );
+        assert_eq!(none.check(Asked { cpu: true, ..Asked::default() }), Err(Degraded::NoCgroups));
     }
 }

@@ -54,10 +54,7 @@ pub enum CtrdError {
 impl CtrdError {
     /// For `map_err`: names the action that failed.
     pub fn call(what: &'static str) -> impl FnOnce(Status) -> Self {
-        move |status| Self::Call {
-            what,
-            source: Box::new(status),
-        }
+        move |status| Self::Call { what, source: Box::new(status) }
     }
 
     /// containerd's status code, if it answered at all.
@@ -122,12 +119,7 @@ impl Ctrd {
             Err(io::ErrorKind::TimedOut.into())
         };
         let (sender, connection) =
-            open.or(late)
-                .await
-                .map_err(|source| CtrdError::Unreachable {
-                    socket: socket.to_path_buf(),
-                    source,
-                })?;
+            open.or(late).await.map_err(|source| CtrdError::Unreachable { socket: socket.to_path_buf(), source })?;
         // Nothing is ever sent: that `end` is dropped is the message.
         let (end, ended) = async_channel::bounded(1);
         executor
@@ -156,11 +148,10 @@ impl Ctrd {
     /// containerd's version, as `1.6.20~ds1`. Also the proof that it is containerd that answers.
     pub async fn version(&self) -> Result<String, CtrdError> {
         let mut client = VersionClient::new(self.clone());
-        let answer: VersionResponse =
-            within(limits::CTRD_CALL_MAX, client.version(request((), None)))
-                .await
-                .map_err(CtrdError::call("tell its version"))?
-                .into_inner();
+        let answer: VersionResponse = within(limits::CTRD_CALL_MAX, client.version(request((), None)))
+            .await
+            .map_err(CtrdError::call("tell its version"))?
+            .into_inner();
         Ok(answer.version)
     }
 }
@@ -177,13 +168,8 @@ impl tower_service::Service<Request<Body>> for Ctrd {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // tonic gives a path only; HTTP/2 wants a scheme and an authority.
         let mut parts = Uri::from_static("http://localhost").into_parts();
-        parts.path_and_query = request
-            .uri()
-            .path_and_query()
-            .cloned()
-            .or(parts.path_and_query);
-        *request.uri_mut() =
-            Uri::from_parts(parts).expect("scheme, authority and path are all present");
+        parts.path_and_query = request.uri().path_and_query().cloned().or(parts.path_and_query);
+        *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are all present");
         Box::pin(self.sender.send_request(request))
     }
 }
@@ -192,40 +178,26 @@ impl tower_service::Service<Request<Body>> for Ctrd {
 pub fn request<T>(message: T, lease: Option<&str>) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     let metadata = request.metadata_mut();
-    metadata.insert(
-        "containerd-namespace",
-        tonic::metadata::MetadataValue::from_static(NAMESPACE),
-    );
+    metadata.insert("containerd-namespace", tonic::metadata::MetadataValue::from_static(NAMESPACE));
     if let Some(lease) = lease {
-        let lease = lease
-            .parse()
-            .expect("lease ids are ours and printable ASCII");
+        let lease = lease.parse().expect("lease ids are ours and printable ASCII");
         metadata.insert("containerd-lease", lease);
     }
     request
 }
 
 /// Gives `call` up after `limit`, with [`Code::DeadlineExceeded`].
-pub async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
+pub async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let late = async {
         Timer::after(limit).await;
-        Err(Status::deadline_exceeded(format!(
-            "no answer within {} s",
-            limit.as_secs()
-        )))
+        Err(Status::deadline_exceeded(format!("no answer within {} s", limit.as_secs())))
     };
     call.or(late).await
 }
 
 /// A message as protobuf's `Any`, under containerd's short type name.
 pub fn any(type_url: &str, message: &impl prost::Message) -> prost_types::Any {
-    prost_types::Any {
-        type_url: type_url.into(),
-        value: message.encode_to_vec(),
-    }
+    prost_types::Any { type_url: type_url.into(), value: message.encode_to_vec() }
 }
 
 #[cfg(test)]
@@ -235,12 +207,9 @@ mod tests {
     #[test]
     fn a_missing_containerd_is_told_by_its_socket() {
         let executor = Executor(Rc::new(LocalExecutor::new()));
-        let error = smol::block_on(executor.0.run(Ctrd::connect(
-            &executor,
-            Path::new("/nonexistent/containerd.sock"),
-        )))
-        .err()
-        .expect("nothing listens there");
+        let error = smol::block_on(executor.0.run(Ctrd::connect(&executor, Path::new("/nonexistent/containerd.sock"))))
+            .err()
+            .expect("nothing listens there");
         assert_eq!(
             error.to_string(),
             "containerd does not answer at /nonexistent/containerd.sock: \
@@ -259,17 +228,8 @@ mod tests {
     #[test]
     fn requests_carry_namespace_and_lease() {
         let plain = request((), None);
-        assert_eq!(
-            plain.metadata().get("containerd-namespace").unwrap(),
-            NAMESPACE
-        );
+        assert_eq!(plain.metadata().get("containerd-namespace").unwrap(), NAMESPACE);
         assert!(plain.metadata().get("containerd-lease").is_none());
-        assert_eq!(
-            request((), Some("l1"))
-                .metadata()
-                .get("containerd-lease")
-                .unwrap(),
-            "l1"
-        );
+        assert_eq!(request((), Some("l1")).metadata().get("containerd-lease").unwrap(), "l1");
     }
 }

@@ -6,7 +6,11 @@
 //! containerd ─▶ events ─▶ Exited ─▶ task
 //! ```
 
+pub mod cgroup;
 pub mod ctrd;
+pub mod image;
+
+pub use image::{Image, RunConfig};
 
 /// containerd namespace that holds all of ours; nothing outside it is ever touched.
 pub const NAMESPACE: &str = "racimo";
