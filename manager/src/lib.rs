@@ -1,1 +1,4 @@
-//! Racimo's manager.
+//! Racimo's manager: the daemon that holds the desired state, decides and dispatches, and the command line.
+
+pub mod limits;
+pub mod store;

@@ -1,0 +1,428 @@
+//! The one writer of [`State`]: validates a command, then applies all of it or nothing.
+//!
+//! In: the state, an index, a [`Command`]. Out: the next state and its [`Event`]s, or a [`Refusal`].
+//! No clock, chance or IO: the same log gives the same state everywhere.
+
+use std::sync::Arc;
+
+use racimo_common::id::{NodeId, ServiceId, TaskId};
+use racimo_common::object::{Availability, Desired, TaskState};
+use racimo_common::time::Wall;
+
+use super::change::{Change, Command, NewTask, Refusal};
+use super::event::Event;
+use super::object::{
+    Cluster, Ended, Gate, Meta, Node, NodeFailures, RestartPolicy, Service, ServiceSpec, SlotHistory, Task, WrittenOff,
+};
+use super::state::State;
+use crate::limits;
+
+impl State {
+    /// The state after `command`, which gets `index`, and what changed; or why not.
+    pub fn apply(&self, index: u64, command: &Command) -> Result<(State, Vec<Event>), Refusal> {
+        let mut next = self.clone();
+        next.index = index;
+        let mut step = Step { state: next, at: command.at, events: Vec::new() };
+        for change in &command.changes {
+            step.change(change)?;
+        }
+        Ok((step.state, step.events))
+    }
+}
+
+struct Step {
+    state: State,
+    at: Wall,
+    events: Vec<Event>,
+}
+
+fn not_found(kind: &'static str, id: impl ToString) -> Refusal {
+    Refusal::NotFound { kind, id: id.to_string() }
+}
+
+impl Step {
+    fn new_meta(&self) -> Meta {
+        Meta { version: self.state.index, created: self.at, updated: self.at }
+    }
+
+    fn touch(&self, meta: Meta) -> Meta {
+        Meta { version: self.state.index, created: meta.created, updated: self.at }
+    }
+
+    fn node(&self, id: NodeId) -> Result<Arc<Node>, Refusal> {
+        self.state.nodes.get(&id).cloned().ok_or_else(|| not_found("node", id))
+    }
+
+    fn service(&self, id: ServiceId) -> Result<Arc<Service>, Refusal> {
+        self.state.services.get(&id).cloned().ok_or_else(|| not_found("service", id))
+    }
+
+    fn task(&self, id: TaskId) -> Result<Arc<Task>, Refusal> {
+        self.state.tasks.get(&id).cloned().ok_or_else(|| not_found("task", id))
+    }
+
+    fn put_node(&mut self, mut node: Node) {
+        node.meta = self.touch(node.meta);
+        let (id, node) = (node.id, Arc::new(node));
+        let old = self.state.nodes.insert(id, node.clone());
+        self.events.push(Event::Node { id, old, new: Some(node) });
+    }
+
+    fn put_service(&mut self, mut service: Service) {
+        service.meta = self.touch(service.meta);
+        let (id, service) = (service.id, Arc::new(service));
+        let old = self.state.services.insert(id, service.clone());
+        self.events.push(Event::Service { id, old, new: Some(service) });
+    }
+
+    fn put_task(&mut self, mut task: Task) {
+        task.meta = self.touch(task.meta);
+        let (id, task) = (task.id, Arc::new(task));
+        self.state.by_service.insert((task.service, id));
+        if let Some(node) = task.node {
+            self.state.by_node.insert((node, id));
+        }
+        let old = self.state.tasks.insert(id, task.clone());
+        self.events.push(Event::Task { id, old, new: Some(task) });
+    }
+
+    fn drop_task(&mut self, task: &Arc<Task>) {
+        self.state.tasks.remove(&task.id);
+        self.state.by_service.remove(&(task.service, task.id));
+        if let Some(node) = task.node {
+            self.state.by_node.remove(&(node, task.id));
+        }
+        self.events.push(Event::Task { id: task.id, old: Some(task.clone()), new: None });
+    }
+
+    fn change(&mut self, change: &Change) -> Result<(), Refusal> {
+        match change {
+            Change::ClusterCreate(new) => {
+                if self.state.cluster.is_some() {
+                    return Err(Refusal::ClusterExists);
+                }
+                self.state.cluster = Some(Arc::new(Cluster {
+                    id: new.id,
+                    meta: self.new_meta(),
+                    spec: new.spec.clone(),
+                    root_pem: new.root_pem.clone(),
+                    worker_secret: new.worker_secret,
+                    manager_secret: new.manager_secret,
+                    managers: new.managers.clone(),
+                }));
+                self.events.push(Event::Cluster);
+                Ok(())
+            }
+            Change::ClusterUpdate { version, spec, worker_secret, manager_secret } => self.edit_cluster(|cluster| {
+                if cluster.meta.version != *version {
+                    return Err(Refusal::OutOfSequence);
+                }
+                cluster.spec = spec.clone();
+                cluster.worker_secret = worker_secret.unwrap_or(cluster.worker_secret);
+                cluster.manager_secret = manager_secret.unwrap_or(cluster.manager_secret);
+                Ok(())
+            }),
+            Change::ClusterManagers(managers) => self.edit_cluster(|cluster| {
+                cluster.managers.clone_from(managers);
+                Ok(())
+            }),
+            Change::NodeCreate(new) => {
+                if self.state.nodes.contains_key(&new.id) {
+                    return Err(Refusal::NameTaken { kind: "node", name: new.id.to_string() });
+                }
+                self.put_node(Node {
+                    id: new.id,
+                    meta: self.new_meta(),
+                    spec: new.spec.clone(),
+                    role: new.role,
+                    description: new.description.clone(),
+                    addr: new.addr.clone(),
+                    written_off: None,
+                });
+                Ok(())
+            }
+            Change::NodeUpdate { node, version, spec } => {
+                let node = self.node(*node)?;
+                if node.meta.version != *version {
+                    return Err(Refusal::OutOfSequence);
+                }
+                self.put_node(Node { spec: spec.clone(), ..Arc::unwrap_or_clone(node) });
+                Ok(())
+            }
+            Change::NodeDescribe { node, description, addr } => {
+                let node = Arc::unwrap_or_clone(self.node(*node)?);
+                self.put_node(Node { description: description.clone(), addr: addr.clone(), ..node });
+                Ok(())
+            }
+            Change::NodeWriteOff { node, written_off } => {
+                let node = Arc::unwrap_or_clone(self.node(*node)?);
+                let written_off = Some(WrittenOff { at: self.at, ..written_off.clone() });
+                self.put_node(Node { written_off, ..node });
+                Ok(())
+            }
+            Change::NodeReadmit { node } => {
+                let node = Arc::unwrap_or_clone(self.node(*node)?);
+                self.put_node(Node { written_off: None, ..node });
+                Ok(())
+            }
+            Change::NodeRemove { node } => self.node_remove(*node),
+            Change::ServiceCreate { service, spec } => self.service_create(*service, spec),
+            Change::ServiceUpdate { service, version, spec } => self.service_update(*service, *version, spec),
+            Change::ServiceProgress { service, revision, update } => {
+                let service = Arc::unwrap_or_clone(self.service(*service)?);
+                if service.revision != *revision {
+                    return Err(Refusal::OutOfSequence);
+                }
+                self.put_service(Service { update: Some(update.clone()), ..service });
+                Ok(())
+            }
+            Change::ServiceRemove { service } => self.service_remove(*service),
+            Change::TaskCreate(new) => self.task_create(new),
+            Change::TaskDesire { task, desired } => self.task_desire(*task, *desired),
+            Change::TaskGate { task, gate } => {
+                let task = Arc::unwrap_or_clone(self.task(*task)?);
+                if task.gate.is_none() || task.desired != Desired::Ready {
+                    return Err(Refusal::TaskMoved(task.id, "it is not waiting any more"));
+                }
+                self.put_task(Task { gate: Some(Gate { ..*gate }), ..task });
+                Ok(())
+            }
+            Change::TaskAssign { task, node } => self.task_assign(*task, *node),
+            Change::TaskEnd { task, ended } => self.task_end(*task, ended),
+            Change::TaskRemove { task } => self.task_remove(*task),
+        }
+    }
+
+    fn edit_cluster(&mut self, edit: impl FnOnce(&mut Cluster) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let mut cluster = self.state.cluster.as_deref().cloned().ok_or(Refusal::NoCluster)?;
+        edit(&mut cluster)?;
+        cluster.meta = self.touch(cluster.meta);
+        self.state.cluster = Some(Arc::new(cluster));
+        self.events.push(Event::Cluster);
+        Ok(())
+    }
+
+    fn node_remove(&mut self, id: NodeId) -> Result<(), Refusal> {
+        let node = self.node(id)?;
+        let orphans: Vec<Arc<Task>> = self.state.tasks_on_node(id).cloned().collect();
+        for task in orphans.iter().filter(|task| task.ended.is_none()) {
+            let ended = Ended {
+                state: TaskState::Orphaned,
+                at: self.at,
+                message: "node removed".to_owned(),
+                err: None,
+                container: None,
+                exit_code: None,
+            };
+            self.task_end(task.id, &ended)?;
+        }
+        let stale: Vec<_> = self.state.failures.keys().filter(|(_, node)| *node == id).copied().collect();
+        for key in stale {
+            self.state.failures.remove(&key);
+        }
+        self.state.nodes.remove(&id);
+        self.events.push(Event::Node { id, old: Some(node), new: None });
+        Ok(())
+    }
+
+    fn service_create(&mut self, id: ServiceId, spec: &Arc<ServiceSpec>) -> Result<(), Refusal> {
+        let key = spec.name.to_lowercase();
+        if self.state.by_name.contains_key(&key) {
+            return Err(Refusal::NameTaken { kind: "service", name: spec.name.clone() });
+        }
+        if self.state.services.contains_key(&id) {
+            return Err(Refusal::NameTaken { kind: "service", name: id.to_string() });
+        }
+        self.state.by_name.insert(key, id);
+        let (meta, revision) = (self.new_meta(), self.state.index);
+        self.put_service(Service { id, meta, spec: spec.clone(), previous: None, revision, update: None });
+        Ok(())
+    }
+
+    fn service_update(&mut self, id: ServiceId, version: u64, spec: &Arc<ServiceSpec>) -> Result<(), Refusal> {
+        let old = Arc::unwrap_or_clone(self.service(id)?);
+        if old.meta.version != version {
+            return Err(Refusal::OutOfSequence);
+        }
+        if old.spec.name != spec.name {
+            return Err(Refusal::Immutable("renaming services is not supported"));
+        }
+        if std::mem::discriminant(&old.spec.mode) != std::mem::discriminant(&spec.mode) {
+            return Err(Refusal::Immutable("service mode change is not allowed"));
+        }
+        let same_task = old.spec.task == spec.task;
+        // An unchanged task spec keeps its one allocation, which all tasks share.
+        let spec = if same_task {
+            Arc::new(ServiceSpec { task: old.spec.task.clone(), ..(**spec).clone() })
+        } else {
+            spec.clone()
+        };
+        let revision = if same_task { old.revision } else { self.state.index };
+        let update = if same_task { old.update } else { None };
+        self.put_service(Service { spec, previous: Some(old.spec), revision, update, ..old });
+        Ok(())
+    }
+
+    fn service_remove(&mut self, id: ServiceId) -> Result<(), Refusal> {
+        let service = self.service(id)?;
+        let tasks: Vec<Arc<Task>> = self.state.tasks_of_service(id).cloned().collect();
+        for task in tasks {
+            if task.ended.is_some() || task.node.is_none() {
+                self.drop_task(&task);
+            } else {
+                self.put_task(Task { desired: Desired::Remove, gate: None, ..Arc::unwrap_or_clone(task) });
+            }
+        }
+        let slots: Vec<_> = self.state.slots.keys().filter(|(service, _)| *service == id).copied().collect();
+        for key in slots {
+            self.state.slots.remove(&key);
+        }
+        let failures: Vec<_> = self.state.failures.keys().filter(|(service, _)| *service == id).copied().collect();
+        for key in failures {
+            self.state.failures.remove(&key);
+        }
+        self.state.by_name.remove(&service.spec.name.to_lowercase());
+        self.state.services.remove(&id);
+        self.events.push(Event::Service { id, old: Some(service), new: None });
+        Ok(())
+    }
+
+    fn task_create(&mut self, new: &NewTask) -> Result<(), Refusal> {
+        let service = self.service(new.service)?;
+        if service.revision != new.revision {
+            return Err(Refusal::OutOfSequence);
+        }
+        if self.state.tasks.contains_key(&new.id) {
+            return Err(Refusal::TaskMoved(new.id, "the id is taken"));
+        }
+        if new.desired > Desired::Running {
+            return Err(Refusal::TaskMoved(new.id, "a new task must be wanted"));
+        }
+        if let Some(node) = new.node {
+            self.node(node)?;
+        }
+        if new.restart_of.is_some() {
+            self.count_restart(new, &service.spec.task.restart);
+        }
+        self.put_task(Task {
+            id: new.id,
+            meta: self.new_meta(),
+            service: new.service,
+            service_name: service.spec.name.as_str().into(),
+            slot: new.slot,
+            spec: service.spec.task.clone(),
+            revision: new.revision,
+            desired: new.desired,
+            gate: new.gate,
+            node: new.node,
+            ended: None,
+        });
+        Ok(())
+    }
+
+    fn count_restart(&mut self, new: &NewTask, policy: &RestartPolicy) {
+        let key = (new.service, new.slot);
+        let mut history = self.state.slots.get(&key).map(|h| (**h).clone()).unwrap_or_default();
+        if history.revision != new.revision {
+            history = SlotHistory { revision: new.revision, ..SlotHistory::default() };
+        }
+        history.restarts += 1;
+        let most = match (policy.attempts_max(), policy.window()) {
+            (Some(most), Some(_)) => usize::try_from(most).unwrap_or(usize::MAX).min(limits::RESTART_TIMES_MAX),
+            (Some(_) | None, Some(_) | None) => 1,
+        };
+        push_bounded(&mut history.times, self.at, most);
+        self.state.slots.insert(key, Arc::new(history));
+    }
+
+    fn task_desire(&mut self, id: TaskId, desired: Desired) -> Result<(), Refusal> {
+        let task = Arc::unwrap_or_clone(self.task(id)?);
+        if desired < task.desired {
+            return Err(Refusal::TaskMoved(id, "its desired state does not go back"));
+        }
+        if desired == Desired::Remove && (task.ended.is_some() || task.node.is_none()) {
+            self.drop_task(&Arc::new(task));
+            return Ok(());
+        }
+        let gate = if desired == Desired::Ready { task.gate } else { None };
+        self.put_task(Task { desired, gate, ..task });
+        Ok(())
+    }
+
+    fn task_assign(&mut self, id: TaskId, node_id: NodeId) -> Result<(), Refusal> {
+        let task = Arc::unwrap_or_clone(self.task(id)?);
+        if task.ended.is_some() || task.desired > Desired::Running {
+            return Err(Refusal::TaskMoved(id, "it is not wanted any more"));
+        }
+        if task.node.is_some_and(|n| n != node_id) {
+            return Err(Refusal::TaskMoved(id, "it has a node already"));
+        }
+        let node = self.node(node_id)?;
+        if node.written_off.is_some() {
+            return Err(Refusal::NodeUnfit(node_id, "it is down"));
+        }
+        if node.spec.availability != Availability::Active {
+            return Err(Refusal::NodeUnfit(node_id, "it takes no new tasks"));
+        }
+        if task.node.is_none() {
+            let (used, want, has) = (self.state.reserved(node_id), task.spec.resources.reservations, node.capacity());
+            if used.cpu + want.cpu > has.cpu && !want.cpu.is_zero()
+                || used.memory + want.memory > has.memory && !want.memory.is_zero()
+            {
+                return Err(Refusal::NodeUnfit(node_id, "its resources are taken"));
+            }
+        }
+        self.put_task(Task { node: Some(node_id), ..task });
+        Ok(())
+    }
+
+    fn task_end(&mut self, id: TaskId, ended: &Ended) -> Result<(), Refusal> {
+        let task = self.task(id)?;
+        if task.ended.is_some() {
+            return Err(Refusal::TaskMoved(id, "it has ended already"));
+        }
+        if !ended.state.is_terminal() {
+            return Err(Refusal::TaskMoved(id, "that is not an end"));
+        }
+        if let (TaskState::Failed | TaskState::Rejected, Some(node)) = (ended.state, task.node) {
+            self.count_failure(&task, node);
+        }
+        let ended = Ended { at: self.at, ..ended.clone() };
+        let forget = task.desired == Desired::Remove;
+        let task = Task { ended: Some(ended), gate: None, ..Arc::unwrap_or_clone(task) };
+        self.put_task(task);
+        if forget {
+            let task = self.task(id)?;
+            self.drop_task(&task);
+        }
+        Ok(())
+    }
+
+    fn count_failure(&mut self, task: &Task, node: NodeId) {
+        if !self.state.services.contains_key(&task.service) {
+            return;
+        }
+        let key = (task.service, node);
+        let mut failures = self.state.failures.get(&key).map(|f| (**f).clone()).unwrap_or_default();
+        if failures.revision != task.revision {
+            failures = NodeFailures { revision: task.revision, ..NodeFailures::default() };
+        }
+        push_bounded(&mut failures.times, self.at, limits::FAILURE_TIMES_MAX);
+        self.state.failures.insert(key, Arc::new(failures));
+    }
+
+    fn task_remove(&mut self, id: TaskId) -> Result<(), Refusal> {
+        let task = self.task(id)?;
+        let unassigned_unwanted = task.node.is_none() && task.desired > Desired::Running;
+        if task.ended.is_none() && !unassigned_unwanted {
+            return Err(Refusal::TaskMoved(id, "it has not ended"));
+        }
+        self.drop_task(&task);
+        Ok(())
+    }
+}
+
+fn push_bounded(times: &mut Vec<Wall>, at: Wall, most: usize) {
+    times.push(at);
+    times.drain(..times.len().saturating_sub(most));
+}

@@ -1,0 +1,240 @@
+//! What can be done to the state. A [`Command`] is a list of changes that take effect together or not at all.
+
+use std::sync::Arc;
+
+use racimo_common::id::{ClusterId, NodeId, ServiceId, TaskId};
+use racimo_common::object::{Desired, NodeDescription, Role};
+use racimo_common::time::Wall;
+use serde::{Deserialize, Serialize};
+
+use super::object::{ClusterSpec, Ended, Gate, NodeSpec, ServiceSpec, Slot, UpdateStatus, WrittenOff};
+
+/// One transaction, as it is logged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// The leader's clock.
+    pub at: Wall,
+    /// In order.
+    pub changes: Vec<Change>,
+}
+
+/// A new cluster.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewCluster {
+    /// Its id.
+    pub id: ClusterId,
+    /// Its settings.
+    pub spec: ClusterSpec,
+    /// The root certificate, PEM.
+    pub root_pem: String,
+    /// Secret part of the worker token.
+    pub worker_secret: [u8; 16],
+    /// Secret part of the manager token.
+    pub manager_secret: [u8; 16],
+    /// Addresses agents may dial.
+    pub managers: Vec<String>,
+}
+
+impl std::fmt::Debug for NewCluster {
+    /// Without the token secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewCluster").field("id", &self.id).field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// A new member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewNode {
+    /// Its id.
+    pub id: NodeId,
+    /// What its certificate says.
+    pub role: Role,
+    /// What users may change.
+    pub spec: NodeSpec,
+    /// The board, as far as it is known.
+    pub description: Arc<NodeDescription>,
+    /// Where it joined from.
+    pub addr: String,
+}
+
+/// A new task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewTask {
+    /// Its id.
+    pub id: TaskId,
+    /// Its service; must exist.
+    pub service: ServiceId,
+    /// The revision it is made for; must be the service's current one.
+    pub revision: u64,
+    /// The place it fills.
+    pub slot: Slot,
+    /// `Ready` or `Running`.
+    pub desired: Desired,
+    /// What holds it at `Ready`.
+    pub gate: Option<Gate>,
+    /// The task it replaces after an end that the restart policy judged: counted in the slot's history.
+    pub restart_of: Option<TaskId>,
+    /// Its node, for global services.
+    pub node: Option<NodeId>,
+}
+
+/// One change. Every variant is validated against the state it meets; a stale one is refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// Makes the cluster; there must be none.
+    ClusterCreate(Box<NewCluster>),
+    /// New settings, if `version` is current.
+    ClusterUpdate {
+        /// The version the update is based on.
+        version: u64,
+        /// The new settings.
+        spec: ClusterSpec,
+        /// New secret of the worker token, if it is rotated.
+        worker_secret: Option<[u8; 16]>,
+        /// New secret of the manager token, if it is rotated.
+        manager_secret: Option<[u8; 16]>,
+    },
+    /// New addresses agents may dial.
+    ClusterManagers(Vec<String>),
+    /// A member joined.
+    NodeCreate(Box<NewNode>),
+    /// New settings of a node, if `version` is current.
+    NodeUpdate {
+        /// The node.
+        node: NodeId,
+        /// The version the update is based on.
+        version: u64,
+        /// The new settings.
+        spec: NodeSpec,
+    },
+    /// The board describes itself anew.
+    NodeDescribe {
+        /// The node.
+        node: NodeId,
+        /// The board.
+        description: Arc<NodeDescription>,
+        /// Where its session comes from.
+        addr: String,
+    },
+    /// The node counts as down: its tasks are replaced.
+    NodeWriteOff {
+        /// The node.
+        node: NodeId,
+        /// When and why.
+        written_off: WrittenOff,
+    },
+    /// The node made a clean report and counts again.
+    NodeReadmit {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node is no longer a member; its tasks are orphaned.
+    NodeRemove {
+        /// The node.
+        node: NodeId,
+    },
+    /// A new service; its name must be free.
+    ServiceCreate {
+        /// Its id.
+        service: ServiceId,
+        /// What users want.
+        spec: Arc<ServiceSpec>,
+    },
+    /// A new spec, if `version` is current. Name and mode stay.
+    ServiceUpdate {
+        /// The service.
+        service: ServiceId,
+        /// The version the update is based on.
+        version: u64,
+        /// The new spec.
+        spec: Arc<ServiceSpec>,
+    },
+    /// Progress of an update.
+    ServiceProgress {
+        /// The service.
+        service: ServiceId,
+        /// The revision the progress belongs to; must be current.
+        revision: u64,
+        /// The progress.
+        update: UpdateStatus,
+    },
+    /// The service is gone at once; its tasks get desired `Remove`.
+    ServiceRemove {
+        /// The service.
+        service: ServiceId,
+    },
+    /// A new task.
+    TaskCreate(Box<NewTask>),
+    /// Something else is wanted; `desired` only grows. A `Ready` task that becomes `Running` loses its gate.
+    TaskDesire {
+        /// The task.
+        task: TaskId,
+        /// What is wanted.
+        desired: Desired,
+    },
+    /// The gate of a `Ready` task is set anew (a stamp from the future).
+    TaskGate {
+        /// The task.
+        task: TaskId,
+        /// The new gate.
+        gate: Gate,
+    },
+    /// A node was chosen. Refused if the node is gone, not active, written off or full, or the task moved on.
+    TaskAssign {
+        /// The task.
+        task: TaskId,
+        /// The node.
+        node: NodeId,
+    },
+    /// The task ended. A task with desired `Remove` is forgotten with it.
+    TaskEnd {
+        /// The task.
+        task: TaskId,
+        /// How.
+        ended: Ended,
+    },
+    /// The task is forgotten; it must have ended, or be unassigned and unwanted.
+    TaskRemove {
+        /// The task.
+        task: TaskId,
+    },
+}
+
+/// Why a command was refused. The text is for users (Docker's words where it has them).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The object is not there (any more).
+    #[error("{kind} {id} not found")]
+    NotFound {
+        /// `node`, `service`, `task`.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// A version or revision is not current.
+    #[error("update out of sequence")]
+    OutOfSequence,
+    /// The name is taken.
+    #[error("name conflicts with an existing object: {kind} {name} already exists")]
+    NameTaken {
+        /// `service`, …
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// There is a cluster already.
+    #[error("this manager is already part of a cluster")]
+    ClusterExists,
+    /// There is no cluster.
+    #[error("this manager is not part of a cluster")]
+    NoCluster,
+    /// The update would change what cannot be changed.
+    #[error("{0}")]
+    Immutable(&'static str),
+    /// The task's state does not allow it (it ended, it is assigned, the state would go back).
+    #[error("task {0}: {1}")]
+    TaskMoved(TaskId, &'static str),
+    /// The node may not get the task.
+    #[error("node {0}: {1}")]
+    NodeUnfit(NodeId, &'static str),
+}

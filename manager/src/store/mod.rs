@@ -1,0 +1,25 @@
+//! The store: the one place where the manager's stages meet.
+//!
+//! ```text
+//! Change ─▶ Command ─▶ log (raft, WAL) ─▶ State::apply ─▶ Event ─▶ every Feed
+//! Observation ─────────────────────────▶ Seen::observe ─▶ Event ─▶ every Feed
+//! ```
+//! Decisions are persisted, observations are not. A [`View`] is both at one moment.
+
+mod apply;
+pub mod change;
+pub mod event;
+pub mod object;
+pub mod seen;
+mod state;
+mod view;
+
+pub use change::{Change, Command, NewCluster, NewNode, NewTask, Refusal};
+pub use event::Event;
+pub use object::{
+    Cluster, ClusterSpec, Ended, Gate, Meta, Mode, Node, NodeFailures, NodeSpec, Placement, RestartCondition,
+    RestartPolicy, Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateState, UpdateStatus, WrittenOff,
+};
+pub use seen::{Observation, Seen, SeenNode, TaskStatus};
+pub use state::State;
+pub use view::{NodeStatus, View};

@@ -1,0 +1,371 @@
+//! What the store holds: cluster, nodes, services, tasks.
+//!
+//! Each field's doc names its writer where it is not the user. Stored times are stamped by the leader.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use racimo_common::id::{ClusterId, NodeId, ServiceId, TaskId};
+use racimo_common::object::{
+    Availability, ContainerSpec, Desired, NodeDescription, Reservations, Resources, Role, TaskState,
+};
+use racimo_common::registry::Platform;
+use racimo_common::time::Wall;
+use racimo_common::units::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// When an object was made and last changed, and its version for optimistic updates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Store index of the last change; the `Version.Index` of Docker's API.
+    pub version: u64,
+    /// When it was made.
+    pub created: Wall,
+    /// When it was last changed.
+    pub updated: Wall,
+}
+
+/// The cluster: there is one, or none before `init`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its id; the organisation in its certificates.
+    pub id: ClusterId,
+    /// Times and version.
+    pub meta: Meta,
+    /// What users may change.
+    pub spec: ClusterSpec,
+    /// The root certificate, PEM.
+    pub root_pem: String,
+    /// Secret part of the worker token.
+    pub worker_secret: [u8; 16],
+    /// Secret part of the manager token.
+    pub manager_secret: [u8; 16],
+    /// Addresses (`host:port`) agents may dial; the first is the advertised one.
+    pub managers: Vec<String>,
+}
+
+impl fmt::Debug for Cluster {
+    /// Without the token secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("id", &self.id).field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// Tasks kept per slot, the live one included, if the cluster's spec does not say (SwarmKit's default).
+pub const TASK_HISTORY_DEFAULT: i64 = 5;
+/// Heartbeat period if the cluster's spec does not say.
+pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(1);
+/// Validity of node certificates if the cluster's spec does not say.
+pub const CERT_EXPIRY_DEFAULT: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Settings of the cluster. `None`: the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClusterSpec {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Tasks kept per slot; negative: all.
+    pub task_history: Option<i64>,
+    /// How often agents send a heartbeat.
+    pub heartbeat: Option<Duration>,
+    /// Validity of new node certificates.
+    pub cert_expiry: Option<Duration>,
+}
+
+impl ClusterSpec {
+    /// Tasks kept per slot, the live one included; negative: all.
+    pub fn task_history(&self) -> i64 {
+        self.task_history.unwrap_or(TASK_HISTORY_DEFAULT)
+    }
+    /// How often agents send a heartbeat.
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat.unwrap_or(HEARTBEAT_DEFAULT)
+    }
+    /// Validity of new node certificates.
+    pub fn cert_expiry(&self) -> Duration {
+        self.cert_expiry.unwrap_or(CERT_EXPIRY_DEFAULT)
+    }
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id: the CN of its certificate.
+    pub id: NodeId,
+    /// Times and version.
+    pub meta: Meta,
+    /// What users may change.
+    pub spec: NodeSpec,
+    /// What its certificate says. Written at join.
+    pub role: Role,
+    /// The board's own description. Written by the dispatcher, when it differs.
+    pub description: Arc<NodeDescription>,
+    /// The address its last session came from. Written by the dispatcher, when it differs.
+    pub addr: String,
+    /// Set while the node counts as down: its tasks are replaced. Written by the dispatcher's liveness;
+    /// cleared only by a clean report of the node.
+    pub written_off: Option<WrittenOff>,
+}
+
+impl Node {
+    /// What tasks may reserve: what the kernel has, less the system's reserve.
+    pub fn capacity(&self) -> Reservations {
+        Reservations {
+            cpu: self.description.cpus,
+            memory: self.description.memory.saturating_sub(system_reserve(self.description.memory)),
+        }
+    }
+}
+
+/// Memory kept free for the system: the larger of 64 MiB and 10 % (DESIGN §2, "System reserve").
+pub fn system_reserve(total: Bytes) -> Bytes {
+    Bytes::mib(64).max(Bytes::new(total.get() / 10))
+}
+
+/// A node that counts as down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenOff {
+    /// Since when.
+    pub at: Wall,
+    /// Why, for `node inspect` (`heartbeat failure`).
+    pub reason: String,
+}
+
+/// What users may change about a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeSpec {
+    /// A name for it, beside its host name.
+    pub name: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it takes tasks.
+    pub availability: Availability,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its id.
+    pub id: ServiceId,
+    /// Times and version.
+    pub meta: Meta,
+    /// What users want.
+    pub spec: Arc<ServiceSpec>,
+    /// The spec before the last update; none before the first.
+    pub previous: Option<Arc<ServiceSpec>>,
+    /// Store index at which `spec.task` last changed: the revision that new tasks carry. Written by the store.
+    pub revision: u64,
+    /// Progress of the running or last update. Written by the orchestrator.
+    pub update: Option<UpdateStatus>,
+}
+
+/// What users want of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// Unique name, compared without case.
+    pub name: String,
+    /// Labels of the service (not of its containers).
+    pub labels: BTreeMap<String, String>,
+    /// What its tasks run.
+    pub task: Arc<TaskSpec>,
+    /// How many tasks.
+    pub mode: Mode,
+}
+
+/// How many tasks a service has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// This many, anywhere.
+    Replicated {
+        /// How many.
+        replicas: u64,
+    },
+    /// One on every node that satisfies the constraints.
+    Global,
+}
+
+/// What a task runs, where it may run and when it is restarted. Immutable inside a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskSpec {
+    /// The container.
+    pub container: ContainerSpec,
+    /// Limits and reservations.
+    pub resources: Resources,
+    /// When it is restarted.
+    pub restart: RestartPolicy,
+    /// Where it may run.
+    pub placement: Placement,
+    /// Counts `--force` updates; a new value replaces every task.
+    pub force_update: u64,
+}
+
+/// When a task that ended is replaced. `None`: the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartPolicy {
+    /// After what ends.
+    pub condition: Option<RestartCondition>,
+    /// How long to wait first.
+    pub delay: Option<Duration>,
+    /// How many times per slot; none or 0: without limit.
+    pub attempts_max: Option<u64>,
+    /// Only restarts within this window count; none or zero: all.
+    pub window: Option<Duration>,
+}
+
+impl RestartPolicy {
+    /// After what ends a task is replaced.
+    pub fn condition(&self) -> RestartCondition {
+        self.condition.unwrap_or(RestartCondition::Any)
+    }
+    /// How long to wait before a replacement starts (5 s).
+    pub fn delay(&self) -> Duration {
+        self.delay.unwrap_or(Duration::from_secs(5))
+    }
+    /// How many restarts a slot gets; none: without limit.
+    pub fn attempts_max(&self) -> Option<u64> {
+        self.attempts_max.filter(|&n| n > 0)
+    }
+    /// The window in which restarts count; none: for ever.
+    pub fn window(&self) -> Option<Duration> {
+        self.window.filter(|w| !w.is_zero())
+    }
+}
+
+/// After what ends a task is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartCondition {
+    /// Never.
+    None,
+    /// After anything but exit code 0.
+    OnFailure,
+    /// Always.
+    Any,
+}
+
+/// Where tasks may run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placement {
+    /// `key==value` or `key!=value`, as written; checked by the API.
+    pub constraints: Vec<String>,
+    /// Spread over the values of these labels (`node.labels.zone`), outermost first.
+    pub preferences: Vec<String>,
+    /// Most tasks of the service on one node; 0: without limit.
+    pub replicas_max: u64,
+    /// Platforms the image is made for; empty: unknown, any will do.
+    pub platforms: Vec<Platform>,
+}
+
+/// Progress of an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateStatus {
+    /// Where it is.
+    pub state: UpdateState,
+    /// When it began.
+    pub started: Wall,
+    /// When it ended.
+    pub completed: Option<Wall>,
+    /// In words, as Docker says it.
+    pub message: String,
+    /// Tasks of the update that failed so far (or since it began), for the failure ratio.
+    pub failures: u32,
+}
+
+/// Where an update is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateState {
+    /// Running.
+    Updating,
+    /// Stopped by a failure, until the next spec.
+    Paused,
+    /// Done.
+    Completed,
+}
+
+/// Which place of its service a task fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Slot {
+    /// Slot 1..N of a replicated service.
+    Replica(u32),
+    /// The one task of a global service on this node.
+    Node(NodeId),
+}
+
+/// One task: one attempt to run a slot's container. What agents observe is in [`super::Seen`], not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id; also its container's.
+    pub id: TaskId,
+    /// Times and version.
+    pub meta: Meta,
+    /// Its service (which may be gone).
+    pub service: ServiceId,
+    /// The service's name when the task was made.
+    pub service_name: Arc<str>,
+    /// The place it fills.
+    pub slot: Slot,
+    /// What it runs. Many tasks share one; a snapshot stores it once ([`super::state`]).
+    #[serde(skip)]
+    pub spec: Arc<TaskSpec>,
+    /// The service's revision it was made for.
+    pub revision: u64,
+    /// What is wanted. Written by the orchestrator.
+    pub desired: Desired,
+    /// When a task with desired `Ready` may go on to `Running`. Written by the orchestrator.
+    pub gate: Option<Gate>,
+    /// Its node. Written by the scheduler (by the orchestrator for global services); never changes once set.
+    pub node: Option<NodeId>,
+    /// How it ended. Written by the dispatcher or an enforcer, once.
+    pub ended: Option<Ended>,
+}
+
+/// What holds a task at desired `Ready`: a restart delay, an old task that must stop first, or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Not before this time.
+    pub not_before: Wall,
+    /// Not before this task ended (or its node is down, or a minute has passed).
+    pub after: Option<TaskId>,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// A terminal state.
+    pub state: TaskState,
+    /// When the manager learnt of it.
+    pub at: Wall,
+    /// In a word or two (`finished`).
+    pub message: String,
+    /// What went wrong.
+    pub err: Option<String>,
+    /// Its container, if it had one.
+    pub container: Option<String>,
+    /// The container's exit code, if it ran.
+    pub exit_code: Option<i32>,
+}
+
+/// Restarts of a slot under one revision, for `attempts_max`. Written by the store with each replacement.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotHistory {
+    /// The revision the restarts belong to; a new one starts over.
+    pub revision: u64,
+    /// How many.
+    pub restarts: u64,
+    /// When, newest last: as many as `attempts_max` needs if there is a window, else only the last.
+    pub times: Vec<Wall>,
+}
+
+/// Failures of one revision of a service on one node, newest last; the scheduler avoids such nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFailures {
+    /// The revision that failed.
+    pub revision: u64,
+    /// The last few times.
+    pub times: Vec<Wall>,
+}

@@ -1,0 +1,149 @@
+//! What is observed and never stored: sessions, running states, reasons for waiting.
+//!
+//! Rebuilt from agents' full reports after a start. Written by the dispatcher and (reasons) the scheduler.
+
+use imbl::OrdMap;
+use racimo_common::id::{NodeId, TaskId};
+use racimo_common::object::{ContainerStatus, TaskReport, TaskState};
+use racimo_common::time::Wall;
+use serde::{Deserialize, Serialize};
+
+use super::event::Event;
+use super::state::State;
+
+/// What the leader observed.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    nodes: OrdMap<NodeId, SeenNode>,
+    tasks: OrdMap<TaskId, TaskStatus>,
+}
+
+/// What is observed of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenNode {
+    /// Whether it has a session and made its full report.
+    pub ready: bool,
+    /// Since when.
+    pub at: Wall,
+}
+
+/// What is observed of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// The state.
+    pub state: TaskState,
+    /// Since when.
+    pub at: Wall,
+    /// In a word or two.
+    pub message: String,
+    /// What went wrong, or why it waits.
+    pub err: Option<String>,
+    /// Its container.
+    pub container: Option<ContainerStatus>,
+}
+
+/// Something observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// A node's session opened with a full report, or is gone.
+    Node {
+        /// The node.
+        node: NodeId,
+        /// What is observed.
+        seen: SeenNode,
+    },
+    /// An agent's report of a task that has not ended. One that would take its state back is dropped.
+    Task {
+        /// The node that reports; another node's report is dropped.
+        node: NodeId,
+        /// The report.
+        report: TaskReport,
+    },
+    /// Why a task waits for a node.
+    Waits {
+        /// The task.
+        task: TaskId,
+        /// Since when.
+        at: Wall,
+        /// The reason, for `service ps`; none: it has not been tried yet.
+        reason: Option<String>,
+    },
+}
+
+impl Seen {
+    /// What is observed of a node.
+    pub fn node(&self, id: NodeId) -> Option<&SeenNode> {
+        self.nodes.get(&id)
+    }
+
+    /// What is observed of a task.
+    pub fn task(&self, id: TaskId) -> Option<&TaskStatus> {
+        self.tasks.get(&id)
+    }
+
+    /// Takes one observation; the event it causes, or `None` if it changes nothing.
+    pub fn observe(&mut self, state: &State, observation: Observation) -> Option<Event> {
+        match observation {
+            Observation::Node { node, seen } => {
+                state.node(node)?;
+                if self.nodes.get(&node) == Some(&seen) {
+                    return None;
+                }
+                self.nodes.insert(node, seen);
+                Some(Event::NodeSeen(node))
+            }
+            Observation::Task { node, report } => {
+                let task = state.task(report.task).filter(|t| t.node == Some(node) && t.ended.is_none())?;
+                let status = TaskStatus {
+                    state: report.state,
+                    at: report.at,
+                    message: report.message,
+                    err: report.err,
+                    container: report.container,
+                };
+                let old = self.tasks.get(&report.task);
+                if old.is_some_and(|old| old.state > status.state || *old == status) {
+                    return None;
+                }
+                self.tasks.insert(report.task, status);
+                Some(Event::TaskSeen { id: report.task, service: task.service, node: Some(node) })
+            }
+            Observation::Waits { task: id, at, reason } => {
+                let task = state.task(id).filter(|t| t.ended.is_none())?;
+                let status = TaskStatus {
+                    state: TaskState::Pending,
+                    at,
+                    message: "pending task scheduling".to_owned(),
+                    err: reason,
+                    container: None,
+                };
+                if self.tasks.get(&id).is_some_and(|old| old.state > TaskState::Pending || old.err == status.err) {
+                    return None;
+                }
+                self.tasks.insert(id, status);
+                Some(Event::TaskSeen { id, service: task.service, node: task.node })
+            }
+        }
+    }
+
+    /// Forgets what is gone.
+    pub(super) fn follow(&mut self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::Node { id, new: None, .. } => {
+                    self.nodes.remove(id);
+                }
+                Event::Task { id, new, .. } => {
+                    if new.as_ref().is_none_or(|task| task.ended.is_some()) {
+                        self.tasks.remove(id);
+                    }
+                }
+                Event::Cluster
+                | Event::Node { .. }
+                | Event::Service { .. }
+                | Event::NodeSeen(_)
+                | Event::TaskSeen { .. } => {}
+            }
+        }
+    }
+}

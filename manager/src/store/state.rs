@@ -1,0 +1,159 @@
+//! The state: persistent maps, so that a snapshot is a clone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::object::Reservations;
+use serde::{Deserialize, Serialize};
+
+use super::object::{Cluster, Node, NodeFailures, Service, Slot, SlotHistory, Task, TaskSpec};
+
+/// Everything that is decided. Pure data; [`super::apply`] is the only writer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    pub(super) index: u64,
+    pub(super) cluster: Option<Arc<Cluster>>,
+    pub(super) nodes: OrdMap<NodeId, Arc<Node>>,
+    pub(super) services: OrdMap<ServiceId, Arc<Service>>,
+    pub(super) tasks: OrdMap<TaskId, Arc<Task>>,
+    pub(super) slots: OrdMap<(ServiceId, Slot), Arc<SlotHistory>>,
+    pub(super) failures: OrdMap<(ServiceId, NodeId), Arc<NodeFailures>>,
+    // Indexes: rebuilt on load, never stored.
+    pub(super) by_service: OrdSet<(ServiceId, TaskId)>,
+    pub(super) by_node: OrdSet<(NodeId, TaskId)>,
+    pub(super) by_name: OrdMap<String, ServiceId>,
+}
+
+impl State {
+    /// Index of the last command that took effect.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+    /// The cluster, if there is one.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+    /// One node.
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+    /// One service.
+    pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(&id)
+    }
+    /// One task.
+    pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&id)
+    }
+    /// The service with this name, compared without case.
+    pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(self.by_name.get(&name.to_lowercase())?)
+    }
+    /// All nodes by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+    /// All services by id.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+    /// All tasks by id.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+    /// How many tasks there are.
+    pub fn task_count(&self) -> usize {
+        self.tasks.len()
+    }
+    /// The tasks of a service (ended ones too), by id.
+    pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        let all = (service, TaskId::from_bits(0))..=(service, TaskId::from_bits(u128::MAX));
+        self.by_service.range(all).filter_map(|(_, task)| self.tasks.get(task))
+    }
+    /// The tasks on a node (ended ones too), by id.
+    pub fn tasks_on_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        let all = (node, TaskId::from_bits(0))..=(node, TaskId::from_bits(u128::MAX));
+        self.by_node.range(all).filter_map(|(_, task)| self.tasks.get(task))
+    }
+    /// What the node's tasks reserve; a task holds its reservation until it ended.
+    pub fn reserved(&self, node: NodeId) -> Reservations {
+        self.tasks_on_node(node).filter(|task| task.ended.is_none()).fold(Reservations::default(), |sum, task| {
+            let more = task.spec.resources.reservations;
+            Reservations { cpu: sum.cpu + more.cpu, memory: sum.memory + more.memory }
+        })
+    }
+    /// Restarts of a slot.
+    pub fn slot_history(&self, service: ServiceId, slot: Slot) -> Option<&Arc<SlotHistory>> {
+        self.slots.get(&(service, slot))
+    }
+    /// Failures of a service on a node.
+    pub fn node_failures(&self, service: ServiceId, node: NodeId) -> Option<&Arc<NodeFailures>> {
+        self.failures.get(&(service, node))
+    }
+
+    /// As stored in a snapshot: tasks name their spec by its place in a list, so that it is stored once.
+    pub(super) fn to_stored(&self) -> Stored {
+        let mut specs: Vec<Arc<TaskSpec>> = Vec::new();
+        let mut places: BTreeMap<*const TaskSpec, usize> = BTreeMap::new();
+        let tasks = self.tasks.values().map(|task| {
+            let place = *places.entry(Arc::as_ptr(&task.spec)).or_insert_with(|| {
+                specs.push(task.spec.clone());
+                specs.len() - 1
+            });
+            (place, task.clone())
+        });
+        let tasks = tasks.collect();
+        Stored {
+            index: self.index,
+            cluster: self.cluster.as_deref().cloned(),
+            nodes: self.nodes.values().cloned().collect(),
+            services: self.services.values().cloned().collect(),
+            specs,
+            tasks,
+            slots: self.slots.iter().map(|(k, v)| (*k, v.clone())).collect(),
+            failures: self.failures.iter().map(|(k, v)| (*k, v.clone())).collect(),
+        }
+    }
+
+    /// Rebuilds the indexes. `None`: a task names a spec that is not there.
+    pub(super) fn from_stored(stored: Stored) -> Option<Self> {
+        let mut state = State {
+            index: stored.index,
+            cluster: stored.cluster.map(Arc::new),
+            nodes: stored.nodes.into_iter().map(|n| (n.id, n)).collect(),
+            services: stored.services.into_iter().map(|s| (s.id, s)).collect(),
+            slots: stored.slots.into_iter().collect(),
+            failures: stored.failures.into_iter().collect(),
+            ..State::default()
+        };
+        for service in state.services.values() {
+            state.by_name.insert(service.spec.name.to_lowercase(), service.id);
+        }
+        for (place, task) in stored.tasks {
+            let mut task = Arc::unwrap_or_clone(task);
+            task.spec = stored.specs.get(place)?.clone();
+            state.by_service.insert((task.service, task.id));
+            if let Some(node) = task.node {
+                state.by_node.insert((node, task.id));
+            }
+            state.tasks.insert(task.id, Arc::new(task));
+        }
+        Some(state)
+    }
+}
+
+/// A snapshot's content.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Stored {
+    index: u64,
+    cluster: Option<Cluster>,
+    nodes: Vec<Arc<Node>>,
+    services: Vec<Arc<Service>>,
+    specs: Vec<Arc<TaskSpec>>,
+    /// Each with its spec's place in `specs`.
+    tasks: Vec<(usize, Arc<Task>)>,
+    slots: Vec<((ServiceId, Slot), Arc<SlotHistory>)>,
+    failures: Vec<((ServiceId, NodeId), Arc<NodeFailures>)>,
+}
