@@ -9,6 +9,10 @@
 pub mod cgroup;
 pub mod ctrd;
 pub mod image;
+pub mod mount;
+pub mod signal;
+pub mod spec;
+pub mod user;
 
 pub use image::{Image, RunConfig};
 
