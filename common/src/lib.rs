@@ -5,6 +5,7 @@ pub mod limits;
 pub mod object;
 pub mod registry;
 pub mod time;
+pub mod tls;
 pub mod token;
 pub mod units;
 pub mod wire;

@@ -1,0 +1,201 @@
+//! Who is trusted: the verifiers behind the configurations.
+
+use std::sync::{Arc, OnceLock};
+
+use futures_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use futures_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use futures_rustls::rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
+use futures_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use futures_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use futures_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use futures_rustls::rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+};
+
+use super::{CredentialsError, TlsFault, digest, manager_name, provider};
+use crate::token::DIGEST_BYTES;
+
+/// Certificates between a leaf and the root, at most: each may move the time once (see [`judge`]).
+const CHAIN_MAX: usize = 4;
+
+/// The root certificate that a joining agent found in the manager's chain.
+#[derive(Debug, Clone, Default)]
+pub struct SeenRoot(Arc<OnceLock<CertificateDer<'static>>>);
+
+impl SeenRoot {
+    /// The root; `None` before a handshake succeeded.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.0.get()
+    }
+}
+
+/// Which root a manager must be under.
+#[derive(Debug)]
+pub(super) enum Trust {
+    /// This one.
+    Root(Arc<RootCertStore>),
+    /// The one with this digest, if the server sends it.
+    Digest { digest: [u8; DIGEST_BYTES], seen: SeenRoot },
+}
+
+impl Trust {
+    pub(super) fn root(root: &CertificateDer<'_>) -> Result<Self, CredentialsError> {
+        store(root).map(Self::Root).map_err(|e| CredentialsError::Root(e.to_string()))
+    }
+}
+
+/// Accepts managers only.
+#[derive(Debug)]
+pub(super) struct ManagerVerifier {
+    trust: Trust,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ManagerVerifier {
+    pub(super) fn new(trust: Trust) -> Self {
+        Self { trust, algorithms: provider().signature_verification_algorithms }
+    }
+}
+
+impl ServerCertVerifier for ManagerVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _dialled: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let (roots, found) = match &self.trust {
+            Trust::Root(roots) => (Arc::clone(roots), None),
+            Trust::Digest { digest: wanted, seen } => {
+                let root = others.iter().find(|c| digest(c) == *wanted).ok_or(TlsFault::WrongRoot)?;
+                (store(root)?, Some((seen, root)))
+            }
+        };
+        let leaf = ParsedCertificate::try_from(leaf)?;
+        judge(now, |now| verify_server_cert_signed_by_trust_anchor(&leaf, &roots, others, now, self.algorithms.all))
+            .map_err(|e| if is_purpose(&e) { TlsFault::NotManager.into() } else { e })?;
+        verify_server_name(&leaf, &manager_name()).map_err(|_| TlsFault::NotManager)?;
+        if let Some((seen, root)) = found {
+            seen.0.get_or_init(|| root.clone().into_owned());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Accepts members of the cluster, and peers that show no certificate.
+///
+/// This is the place where an expired certificate of a known, unrevoked key will be let in to renew itself, and
+/// where a revoked one will be turned away; today the first is refused and nothing is revoked.
+#[derive(Debug)]
+pub(super) struct MemberVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+}
+
+impl MemberVerifier {
+    pub(super) fn new(root: &CertificateDer<'_>, provider: &Arc<CryptoProvider>) -> Result<Self, CredentialsError> {
+        let roots = store(root).map_err(|e| CredentialsError::Root(e.to_string()))?;
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| CredentialsError::Root(e.to_string()))?;
+        Ok(Self { chain })
+    }
+}
+
+impl ClientCertVerifier for MemberVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.chain.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        judge(now, |now| self.chain.verify_client_cert(leaf, others, now))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Judges a chain at `now`; where a certificate lies in the future, at the moment it begins. Our root signed it, so
+/// that moment has passed and it is our clock that is behind: a board without a clock chip whose last boot was long
+/// ago, or one that was just flashed. Everything else is still checked, at the later time.
+fn judge<T>(now: UnixTime, check: impl Fn(UnixTime) -> Result<T, Error>) -> Result<T, Error> {
+    let mut now = now;
+    let mut result = check(now);
+    for _ in 0..CHAIN_MAX {
+        match result {
+            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
+                if not_before > now =>
+            {
+                now = not_before;
+                result = check(now);
+            }
+            Ok(_) | Err(_) => break,
+        }
+    }
+    result
+}
+
+fn is_purpose(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. })
+    )
+}
+
+fn store(root: &CertificateDer<'_>) -> Result<Arc<RootCertStore>, Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone().into_owned())?;
+    Ok(Arc::new(roots))
+}
