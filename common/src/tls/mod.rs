@@ -11,6 +11,7 @@
 
 mod clock;
 mod fault;
+mod pem;
 mod verify;
 
 use std::fmt;
@@ -20,12 +21,12 @@ pub use clock::{BUILT, TrustClock};
 pub use fault::TlsFault;
 use futures_rustls::rustls::client::Resumption;
 use futures_rustls::rustls::crypto::{CryptoProvider, ring};
-use futures_rustls::rustls::pki_types::pem::PemObject;
 pub use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use futures_rustls::rustls::server::NoServerSessionStorage;
 use futures_rustls::rustls::sign::CertifiedKey;
 use futures_rustls::rustls::{self, version};
 pub use futures_rustls::rustls::{ClientConfig, ServerConfig};
+pub use pem::{certificate_from_pem, certificate_to_pem, key_from_pem, key_to_pem};
 pub use verify::SeenRoot;
 use verify::{ManagerVerifier, MemberVerifier, Trust};
 
@@ -75,14 +76,7 @@ impl Credentials {
     /// # Errors
     /// What is wrong with which of the two.
     pub fn from_pem(certificates: &str, key: &str) -> Result<Self, CredentialsError> {
-        let chain = CertificateDer::pem_slice_iter(certificates.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| CredentialsError::Certificate(e.to_string()))?;
-        if chain.is_empty() {
-            return Err(CredentialsError::Certificate("none found".into()));
-        }
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| CredentialsError::Key)?;
-        Self::new(chain, key)
+        Self::new(pem::certificates(certificates)?, key_from_pem(key)?)
     }
 
     fn certified(&self) -> Result<CertifiedKey, CredentialsError> {

@@ -1,0 +1,25 @@
+//! The cluster's certificate authority: who is a member, and as what.
+//!
+//! In: a join token and a certificate request, or a verified client certificate. Out: a certificate, or the [`Peer`]
+//! it stands for. Keeps nothing: the caller stores the root's key and certificate and the tokens.
+//!
+//! A certificate says: CN = node id, OU = `swarm-worker` or `swarm-manager`, O = cluster id. Only managers' carry the
+//! name [`MANAGER_NAME`](racimo_common::tls::MANAGER_NAME), by which agents know them.
+
+mod peer;
+mod root;
+mod tokens;
+
+pub use peer::{Peer, PeerError};
+pub use root::{BACKDATE, Ca, CaError, Issued, NODE_VALIDITY, NODE_VALIDITY_MIN, ROOT_VALIDITY, Signed};
+pub use tokens::{JoinTokens, TokenRefusal};
+
+use racimo_common::object::Role;
+
+/// The OU of a role's certificates.
+fn unit(role: Role) -> &'static str {
+    match role {
+        Role::Worker => "swarm-worker",
+        Role::Manager => "swarm-manager",
+    }
+}
