@@ -16,5 +16,13 @@ pub const CTRD_CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Time for one unary containerd call. Starting a container on a busy Pi Zero takes seconds, so
 /// this only catches a runtime that hangs; then: an error, and the operation is tried again.
 pub const CTRD_CALL_MAX: Duration = Duration::from_secs(60);
+/// Time for a killed process to end; one that the kernel cannot end (stuck in a driver, a dead
+/// network disk) is an error, and is tried again.
+pub const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Largest `/etc/passwd` or `/etc/group` read from an image, in bytes; a larger one is refused.
+pub const IMAGE_FILE_MAX: u64 = 128 << 10;
+/// Containers remembered between "a process was killed for memory" and their end; the oldest
+/// gives way, and its end is then reported without the reason.
+pub const OOMS_MAX: usize = 64;
 
 const _: () = assert!(CTRD_STREAM_WINDOW <= CTRD_CONNECTION_WINDOW);

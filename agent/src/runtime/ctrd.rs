@@ -47,21 +47,42 @@ pub enum CtrdError {
         /// The action, as in "start container".
         what: &'static str,
         /// containerd's answer.
-        source: Box<Status>,
+        source: Answer,
     },
+}
+
+/// containerd's answer to a call that it refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Answer {
+    /// The status code.
+    pub code: Code,
+    /// In containerd's words.
+    pub message: String,
+    /// True if the connection ended instead of an answer.
+    pub lost: bool,
+}
+
+impl From<Status> for Answer {
+    fn from(status: Status) -> Self {
+        // A call whose connection ended carries the transport's error as its source; one that
+        // containerd answered carries none.
+        let lost = status.code() == Code::Unavailable || std::error::Error::source(&status).is_some();
+        Self { code: status.code(), message: status.message().to_owned(), lost }
+    }
 }
 
 impl CtrdError {
     /// For `map_err`: names the action that failed.
     pub fn call(what: &'static str) -> impl FnOnce(Status) -> Self {
-        move |status| Self::Call { what, source: Box::new(status) }
+        move |status| Self::Call { what, source: status.into() }
     }
 
     /// containerd's status code, if it answered at all.
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Unreachable { .. } => None,
-            Self::Call { source, .. } => Some(source.code()),
+            Self::Call { source, .. } => Some(source.code),
         }
     }
 
@@ -69,15 +90,9 @@ impl CtrdError {
     pub fn is_lost(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Call { source, .. } => connection_lost(source),
+            Self::Call { source, .. } => source.lost,
         }
     }
-}
-
-/// A call that failed because its connection ended carries the transport's error as its source;
-/// one that containerd answered carries none.
-fn connection_lost(status: &Status) -> bool {
-    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
 /// Runs hyper's own tasks on our thread-local executor.

@@ -7,13 +7,34 @@
 //! ```
 
 pub mod cgroup;
+pub mod container;
 pub mod ctrd;
+pub mod events;
+mod files;
 pub mod image;
+pub mod label;
 pub mod mount;
+mod rootfs;
 pub mod signal;
 pub mod spec;
 pub mod user;
 
+use std::{
+    cell::RefCell,
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use racimo_common::id::TaskId;
+use smol::lock::{Mutex, MutexGuard};
+
+use cgroup::{Cgroups, Version};
+use ctrd::{Ctrd, CtrdError, Executor};
+
+pub use container::{Found, Job, Phase};
+pub use events::{Event, Exited};
 pub use image::{Image, RunConfig};
 
 /// containerd namespace that holds all of ours; nothing outside it is ever touched.
@@ -22,3 +43,187 @@ pub const NAMESPACE: &str = "racimo";
 pub const SNAPSHOTTER: &str = "overlayfs";
 /// Where Debian's containerd listens.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// Where Debian puts the two runtimes.
+const CRUN: &str = "usr/bin/crun";
+const RUNC: &str = "usr/sbin/runc";
+
+/// How containers are run on this board.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// containerd's socket.
+    pub socket: PathBuf,
+    /// Directory of the agent's own: volumes, and files of tasks.
+    pub data: PathBuf,
+    /// The board's root directory: `/`, or a fixture.
+    pub root: PathBuf,
+    /// The OCI runtime to use; none: see [`choose_binary`].
+    pub binary: Option<PathBuf>,
+    /// Number of shim groups. One costs the least memory; with more, a shim that dies takes
+    /// fewer containers along.
+    pub groups: u8,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { socket: SOCKET.into(), data: "/var/lib/racimo/agent".into(), root: "/".into(), binary: None, groups: 4 }
+    }
+}
+
+/// Why something could not be done with a container.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// containerd refused, or is away.
+    #[error(transparent)]
+    Ctrd(#[from] CtrdError),
+    /// A mount makes no sense here.
+    #[error(transparent)]
+    Mount(#[from] mount::BadMount),
+    /// The user does not exist in the image.
+    #[error(transparent)]
+    User(#[from] user::BadUser),
+    /// The stop signal does not exist.
+    #[error(transparent)]
+    Signal(#[from] signal::BadSignal),
+    /// What to run, or its limits, are not possible.
+    #[error(transparent)]
+    Spec(#[from] spec::BadSpec),
+    /// The task has run already, and a task runs once.
+    #[error("task {task} has already run")]
+    Ended {
+        /// The task.
+        task: TaskId,
+    },
+    /// The board's own files.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// The action, as in "write the task's files in".
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl RuntimeError {
+    fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, path: path.into(), source }
+    }
+
+    /// True if containerd is gone rather than unwilling: the task is not at fault, try again.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Ctrd(error) => error.is_lost(),
+            Self::Mount(_) | Self::User(_) | Self::Signal(_) | Self::Spec(_) | Self::Ended { .. } | Self::Io { .. } => {
+                false
+            }
+        }
+    }
+
+    /// The whole story in one sentence, for a task's report.
+    pub fn reason(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            text = format!("{text}: {cause}");
+            next = cause.source();
+        }
+        text
+    }
+}
+
+/// The way to this board's containers. Clones share one connection, made when it is needed.
+#[derive(Clone)]
+pub struct Runtime(Rc<Inner>);
+
+struct Inner {
+    executor: Executor,
+    config: Config,
+    binary: PathBuf,
+    cgroups: Cgroups,
+    ctrd: RefCell<Option<Ctrd>>,
+    /// One turn per shim group: a shim must not be left and entered at the same time.
+    turns: Vec<Mutex<()>>,
+}
+
+impl Runtime {
+    /// Connects to nothing yet. Fails if the board's cgroups cannot be read.
+    pub fn new(executor: Executor, config: Config) -> Result<Self, RuntimeError> {
+        let cgroups = Cgroups::read(&config.root).map_err(RuntimeError::io("read cgroups below", &config.root))?;
+        let crun = config.root.join(CRUN);
+        let crun = crun.exists().then_some(crun);
+        let binary = choose_binary(config.binary.clone(), crun, config.root.join(RUNC), cgroups.version);
+        let turns = (0..config.groups.max(1)).map(|_| Mutex::new(())).collect();
+        Ok(Self(Rc::new(Inner { executor, config, binary, cgroups, ctrd: RefCell::new(None), turns })))
+    }
+
+    /// The shared connection to containerd; a new one if the last has ended.
+    pub async fn connect(&self) -> Result<Ctrd, CtrdError> {
+        let open = self.0.ctrd.borrow().as_ref().filter(|ctrd| !ctrd.is_closed()).cloned();
+        if let Some(ctrd) = open {
+            return Ok(ctrd);
+        }
+        let ctrd = Ctrd::connect(&self.0.executor, &self.0.config.socket).await?;
+        *self.0.ctrd.borrow_mut() = Some(ctrd.clone());
+        Ok(ctrd)
+    }
+
+    /// What this board can enforce.
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.0.cgroups
+    }
+
+    /// The OCI runtime in use.
+    pub fn binary(&self) -> &Path {
+        &self.0.binary
+    }
+
+    fn data(&self) -> &Path {
+        &self.0.config.data
+    }
+
+    fn root(&self) -> &Path {
+        &self.0.config.root
+    }
+
+    /// A task's shim group. It may change with the configuration: the specification names the
+    /// shim; this only decides who waits for whom.
+    fn group(&self, task: TaskId) -> u8 {
+        let group = task.bits() % u128::from(self.0.config.groups.max(1));
+        u8::try_from(group).expect("below a number of type u8")
+    }
+
+    async fn turn(&self, task: TaskId) -> MutexGuard<'_, ()> {
+        self.0.turns[usize::from(self.group(task))].lock().await
+    }
+}
+
+/// The runtime to use: what is configured; else crun, which is quicker and takes a third of the
+/// memory while it starts a container, but does not start on hybrid cgroups; else runc.
+pub fn choose_binary(configured: Option<PathBuf>, crun: Option<PathBuf>, runc: PathBuf, version: Version) -> PathBuf {
+    let crun = match version {
+        Version::V1 | Version::V2 => crun,
+        Version::Hybrid | Version::None => None,
+    };
+    configured.or(crun).unwrap_or(runc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(configured: Option<&str>, crun: Option<&str>, version: Version, want: &str) {
+        let found = choose_binary(configured.map(Into::into), crun.map(Into::into), "runc".into(), version);
+        assert_eq!(found, Path::new(want));
+    }
+
+    #[test]
+    fn binaries() {
+        check(None, Some("crun"), Version::V2, "crun");
+        check(None, Some("crun"), Version::Hybrid, "runc");
+        check(None, None, Version::V2, "runc");
+        check(Some("mine"), Some("crun"), Version::V1, "mine");
+    }
+}

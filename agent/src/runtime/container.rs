@@ -1,0 +1,441 @@
+//! A task's container, from nothing to nothing. Every operation may be repeated: it makes sure of
+//! its result and finds what an earlier try left behind.
+//!
+//! ```text
+//! create ─▶ Made ─ start ─▶ Running ─ kill, or by itself ─▶ Ended ─ delete ─▶ (gone)
+//!             ▲                │
+//!             └─ board rebooted┘   start works again: container and root file system are kept
+//! ```
+
+use std::{collections::HashMap, time::Duration};
+
+use containerd_client::{
+    services::v1::{
+        Container, CreateContainerRequest, CreateRequest, CreateTaskRequest, DeleteContainerRequest, DeleteRequest,
+        DeleteTaskRequest, GetRequest, KillRequest, ListContainersRequest, ListTasksRequest, StartRequest, WaitRequest,
+        container::Runtime as RuntimeHandler,
+        containers_client::ContainersClient,
+        leases_client::LeasesClient,
+        snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient},
+        tasks_client::TasksClient,
+    },
+    types::Mount as RootMount,
+    types::v1::{Process, Status as ProcessStatus},
+};
+use racimo_common::{
+    id::{NodeId, TaskId},
+    time::Wall,
+    wire::Work,
+};
+use smol::Timer;
+use tonic::{Code, Status};
+
+use super::{
+    Runtime, RuntimeError, SNAPSHOTTER,
+    ctrd::{Ctrd, CtrdError, any, request, within},
+    files,
+    image::Image,
+    label::{self, Kept},
+    mount, rootfs, spec, user,
+};
+use crate::limits;
+
+const HANDLER: &str = "io.containerd.runc.v2";
+const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+const OPTIONS_TYPE: &str = "containerd.runc.v1.Options";
+const EXPIRE_LABEL: &str = "containerd.io/gc.expire";
+/// A lease only bridges the moments of a creation and is deleted after it, or with the task.
+/// A fixed far date, because a board's clock may be decades off and jump at any time.
+const EXPIRE: &str = "2100-01-01T00:00:00Z";
+/// Pause before an operation is repeated that met a shim on its way out.
+const SHIM_RETRY: Duration = Duration::from_millis(200);
+
+/// Everything that is needed to make a container.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The task; its id becomes the container's.
+    pub task: TaskId,
+    /// What it shall run.
+    pub work: &'a Work,
+    /// The image, already on the board.
+    pub image: &'a Image,
+    /// This board.
+    pub node: NodeId,
+    /// This board's host name.
+    pub hostname: &'a str,
+}
+
+/// How far a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// There is a container but nothing runs: it was never started, or the board was rebooted, or
+    /// its shim was killed and the container with it.
+    Made,
+    /// Its first process runs.
+    Running {
+        /// On the board.
+        pid: u32,
+    },
+    /// Its first process has ended.
+    Ended {
+        /// Exit code; 128 and the signal's number if a signal ended it.
+        status: u32,
+        /// By the board's clock; zero if containerd does not know.
+        at: Wall,
+    },
+    /// containerd cannot reach the shim. It will either answer again or be found dead.
+    Unknown,
+}
+
+/// A container that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its task.
+    pub task: TaskId,
+    /// How far it is.
+    pub phase: Phase,
+    /// What was noted when it was made; none if somebody else made it: delete it.
+    pub kept: Option<Kept>,
+}
+
+/// `containerd.runc.v1.Options`; containerd-client does not have it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RuncOptions {
+    #[prost(string, tag = "6")]
+    binary_name: String,
+}
+
+impl Runtime {
+    /// Makes the container and its root file system. Nothing runs yet.
+    ///
+    /// Whatever can be refused is refused before anything is touched; if a later step fails, what
+    /// was made is removed again.
+    pub async fn create(&self, job: &Job<'_>) -> Result<(), RuntimeError> {
+        let container = &job.work.container;
+        let mounts = mount::plan(&container.mounts, self.data(), job.task)?;
+        files::check_sources(&mounts)?;
+        let kept = Kept {
+            group: self.group(job.task),
+            stop_signal: spec::stop_signal(container, &job.image.run)?,
+            stop_grace: container.stop_grace(),
+        };
+        self.cgroups().check(spec::asked(&job.work.resources)).map_err(spec::BadSpec::from)?;
+        let made = self.make(job, &mounts, &kept).await;
+        match &made {
+            // With containerd away nothing can be undone; the task is tried again or deleted.
+            Err(error) if !error.is_lost() => {
+                if let Err(undo) = self.delete(job.task).await {
+                    log::warn!("task {}: cannot remove what a failed creation left: {undo}", job.task);
+                }
+            }
+            Ok(()) | Err(_) => {}
+        }
+        made
+    }
+
+    async fn make(&self, job: &Job<'_>, mounts: &[mount::Bound], kept: &Kept) -> Result<(), RuntimeError> {
+        let ctrd = self.connect().await?;
+        let id = job.task.to_string();
+        let lease = lease_id(job.task);
+        add_lease(&ctrd, &lease).await?;
+        let layers = rootfs::layers(&prepare(&ctrd, &id, &job.image.chain, &lease).await?);
+        let spec = self.write_board(job, mounts, &layers, kept)?;
+        let request_body = CreateContainerRequest {
+            container: Some(Container {
+                id: id.clone(),
+                labels: label::write(job.work, job.task, job.node, kept),
+                image: job.image.name.clone(),
+                runtime: Some(RuntimeHandler { name: HANDLER.into(), options: Some(self.runc_options()) }),
+                spec: Some(prost_types::Any { type_url: SPEC_TYPE.into(), value: spec }),
+                snapshotter: SNAPSHOTTER.into(),
+                snapshot_key: id,
+                ..Container::default()
+            }),
+        };
+        let mut containers = ContainersClient::new(ctrd.clone());
+        let call = within(limits::CTRD_CALL_MAX, containers.create(request(request_body, Some(&lease))));
+        unless(Code::AlreadyExists, call.await).map_err(CtrdError::call("create the container"))?;
+        remove_lease(&ctrd, &lease).await?;
+        Ok(())
+    }
+
+    /// Writes what the container will see of the board, and its specification.
+    fn write_board(
+        &self,
+        job: &Job<'_>,
+        mounts: &[mount::Bound],
+        layers: &[std::path::PathBuf],
+        kept: &Kept,
+    ) -> Result<Vec<u8>, RuntimeError> {
+        let (container, run) = (&job.work.container, &job.image.run);
+        let text = spec::user_text(container, run);
+        let image_file = |path: &'static str| {
+            let wanted = user::needs_files(text);
+            let read = if wanted { rootfs::read(layers, path) } else { Ok(String::new()) };
+            read.map_err(RuntimeError::io("read the image's", path))
+        };
+        let user = user::resolve(text, &image_file("/etc/passwd")?, &image_file("/etc/group")?)?;
+        let hostname = spec::hostname(container, job.task, job.hostname);
+        let dir = mount::task_dir(self.data(), job.task);
+        files::write_files(&dir, &hostname, container.network, self.root())
+            .map_err(RuntimeError::io("write the task's files in", &dir))?;
+        files::make_volumes(mounts, layers).map_err(RuntimeError::io("make volumes in", self.data()))?;
+        let facts = spec::Facts {
+            task: job.task,
+            user: &user,
+            mounts,
+            files: &dir,
+            hostname: &hostname,
+            group: &group_name(kept.group),
+            cgroups: self.cgroups(),
+        };
+        Ok(spec::build(container, run, &job.work.resources, &facts)?)
+    }
+
+    /// Starts a container that was made. Answers its process id; a running one is left alone.
+    ///
+    /// Fails with [`RuntimeError::Ended`] if it has run already: a task runs once.
+    pub async fn start(&self, task: TaskId) -> Result<u32, RuntimeError> {
+        let ctrd = self.connect().await?;
+        let id = task.to_string();
+        let pid = match self.process(&ctrd, &id).await? {
+            None => self.make_process(&ctrd, task).await?,
+            Some(process) => match process.status() {
+                ProcessStatus::Created => process.pid,
+                ProcessStatus::Stopped => return Err(RuntimeError::Ended { task }),
+                ProcessStatus::Running | ProcessStatus::Paused | ProcessStatus::Pausing | ProcessStatus::Unknown => {
+                    return Ok(process.pid);
+                }
+            },
+        };
+        let message = StartRequest { container_id: id, exec_id: String::new() };
+        let mut tasks = TasksClient::new(ctrd);
+        within(limits::CTRD_CALL_MAX, tasks.start(request(message, None)))
+            .await
+            .map_err(CtrdError::call("start the container"))?;
+        Ok(pid)
+    }
+
+    /// Makes the runtime's side of a container: its namespaces, mounts and waiting first process.
+    async fn make_process(&self, ctrd: &Ctrd, task: TaskId) -> Result<u32, RuntimeError> {
+        let id = task.to_string();
+        let message = MountsRequest { snapshotter: SNAPSHOTTER.into(), key: id.clone() };
+        let mut snapshots = SnapshotsClient::new(ctrd.clone());
+        let rootfs = within(limits::CTRD_CALL_MAX, snapshots.mounts(request(message, None)))
+            .await
+            .map_err(CtrdError::call("find the container's root file system"))?
+            .into_inner()
+            .mounts;
+        // No output streams: the kernel's null device.
+        let message = CreateTaskRequest {
+            container_id: id,
+            rootfs,
+            options: Some(self.runc_options()),
+            ..CreateTaskRequest::default()
+        };
+        let _turn = self.turn(task).await;
+        let created = again_if_shim_left(async || {
+            let mut tasks = TasksClient::new(ctrd.clone());
+            within(limits::CTRD_CALL_MAX, tasks.create(request(message.clone(), None))).await
+        })
+        .await;
+        Ok(created.map_err(CtrdError::call("create the container's process"))?.into_inner().pid)
+    }
+
+    /// Sends a signal to the container's first process; one that has ended gets none.
+    pub async fn kill(&self, task: TaskId, signal: u32) -> Result<(), RuntimeError> {
+        Ok(kill(&self.connect().await?, task.to_string(), signal).await?)
+    }
+
+    /// Removes everything of a task, running or not: process, container, root file system, files
+    /// and anonymous volumes. What is already gone is fine.
+    pub async fn delete(&self, task: TaskId) -> Result<(), RuntimeError> {
+        let ctrd = self.connect().await?;
+        let id = task.to_string();
+        self.delete_process(&ctrd, task, &id).await?;
+        let mut containers = ContainersClient::new(ctrd.clone());
+        let message = DeleteContainerRequest { id: id.clone() };
+        let call = within(limits::CTRD_CALL_MAX, containers.delete(request(message, None)));
+        unless(Code::NotFound, call.await).map_err(CtrdError::call("delete the container"))?;
+        let mut snapshots = SnapshotsClient::new(ctrd.clone());
+        let message = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.into(), key: id };
+        let call = within(limits::CTRD_CALL_MAX, snapshots.remove(request(message, None)));
+        // containerd's own garbage collection may have been faster.
+        unless(Code::NotFound, call.await).map_err(CtrdError::call("remove the root file system"))?;
+        remove_lease(&ctrd, &lease_id(task)).await?;
+        let dir = mount::task_dir(self.data(), task);
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(RuntimeError::io("remove the task's files in", dir)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn delete_process(&self, ctrd: &Ctrd, task: TaskId, id: &str) -> Result<(), RuntimeError> {
+        let Some(process) = self.process(ctrd, id).await? else { return Ok(()) };
+        let mut tasks = TasksClient::new(ctrd.clone());
+        if process.status() != ProcessStatus::Stopped {
+            kill(ctrd, id.to_owned(), super::signal::SIGKILL).await?;
+            let message = WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
+            let call = within(limits::KILL_WAIT_MAX, tasks.wait(request(message, None)));
+            unless(Code::NotFound, call.await).map_err(CtrdError::call("see the killed process end"))?;
+        }
+        let _turn = self.turn(task).await;
+        let deleted = again_if_shim_left(async || {
+            let message = DeleteTaskRequest { container_id: id.to_owned() };
+            let mut tasks = TasksClient::new(ctrd.clone());
+            within(limits::CTRD_CALL_MAX, tasks.delete(request(message, None))).await
+        })
+        .await;
+        unless(Code::NotFound, deleted).map_err(CtrdError::call("delete the container's process"))?;
+        Ok(())
+    }
+
+    /// Every container of ours on this board, whoever made it; the way to find them again after
+    /// the agent, containerd or the board was restarted.
+    pub async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
+        let ctrd = self.connect().await?;
+        // Containers first: one made in between is then missing rather than falsely `Made`.
+        let mut found = Vec::new();
+        let mut containers = ContainersClient::new(ctrd.clone());
+        let failed = || CtrdError::call("list containers");
+        let call = containers.list_stream(request(ListContainersRequest::default(), None));
+        // A stream, because each comes with its whole specification.
+        let mut stream = within(limits::CTRD_CALL_MAX, call).await.map_err(failed())?.into_inner();
+        while let Some(message) = within(limits::CTRD_CALL_MAX, stream.message()).await.map_err(failed())? {
+            let Some(container) = message.container else { continue };
+            match container.id.parse() {
+                Ok(task) => found.push(Found { task, phase: Phase::Made, kept: label::read(&container.labels) }),
+                Err(_) => log::warn!("container {:?} in our namespace is not ours: left alone", container.id),
+            }
+        }
+        let mut tasks = TasksClient::new(ctrd);
+        let call = tasks.list(request(ListTasksRequest::default(), None));
+        let listed = within(limits::CTRD_CALL_MAX, call).await.map_err(CtrdError::call("list tasks"))?.into_inner();
+        let phases: HashMap<String, Phase> =
+            listed.tasks.iter().map(|process| (process.id.clone(), phase(process))).collect();
+        for container in &mut found {
+            if let Some(phase) = phases.get(&container.task.to_string()) {
+                container.phase = *phase;
+            }
+        }
+        found.sort_by_key(|container| container.task);
+        Ok(found)
+    }
+
+    /// How far one task's container is; none if there is no container.
+    pub async fn inspect(&self, task: TaskId) -> Result<Option<Phase>, RuntimeError> {
+        let ctrd = self.connect().await?;
+        let id = task.to_string();
+        if let Some(process) = self.process(&ctrd, &id).await? {
+            return Ok(Some(phase(&process)));
+        }
+        let message = containerd_client::services::v1::GetContainerRequest { id };
+        let mut containers = ContainersClient::new(ctrd);
+        let got = within(limits::CTRD_CALL_MAX, containers.get(request(message, None))).await;
+        let got = unless(Code::NotFound, got).map_err(CtrdError::call("find the container"))?;
+        Ok(got.map(|_| Phase::Made))
+    }
+
+    async fn process(&self, ctrd: &Ctrd, id: &str) -> Result<Option<Process>, CtrdError> {
+        let message = GetRequest { container_id: id.to_owned(), exec_id: String::new() };
+        let mut tasks = TasksClient::new(ctrd.clone());
+        let got = within(limits::CTRD_CALL_MAX, tasks.get(request(message, None))).await;
+        let got = unless(Code::NotFound, got).map_err(CtrdError::call("find the container's process"))?;
+        Ok(got.and_then(|response| response.into_inner().process))
+    }
+
+    fn runc_options(&self) -> prost_types::Any {
+        let binary_name = self.binary().to_string_lossy().into_owned();
+        any(OPTIONS_TYPE, &RuncOptions { binary_name })
+    }
+}
+
+/// The shim group's name in a specification.
+fn group_name(group: u8) -> String {
+    format!("racimo-{group}")
+}
+
+fn lease_id(task: TaskId) -> String {
+    format!("task-{task}")
+}
+
+fn phase(process: &Process) -> Phase {
+    match process.status() {
+        ProcessStatus::Created => Phase::Made,
+        ProcessStatus::Running | ProcessStatus::Paused | ProcessStatus::Pausing => Phase::Running { pid: process.pid },
+        ProcessStatus::Stopped => {
+            Phase::Ended { status: process.exit_status, at: process.exited_at.map_or(Wall::default(), wall) }
+        }
+        ProcessStatus::Unknown => Phase::Unknown,
+    }
+}
+
+/// containerd's time as ours; out of range saturates.
+pub(super) fn wall(stamp: prost_types::Timestamp) -> Wall {
+    let nanos = stamp.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(stamp.nanos));
+    Wall::from_nanos(nanos)
+}
+
+async fn add_lease(ctrd: &Ctrd, lease: &str) -> Result<(), CtrdError> {
+    let labels = [(EXPIRE_LABEL.to_owned(), EXPIRE.to_owned())].into();
+    let mut leases = LeasesClient::new(ctrd.clone());
+    let message = CreateRequest { id: lease.to_owned(), labels };
+    let call = within(limits::CTRD_CALL_MAX, leases.create(request(message, None)));
+    unless(Code::AlreadyExists, call.await).map_err(CtrdError::call("create a lease")).map(drop)
+}
+
+async fn remove_lease(ctrd: &Ctrd, lease: &str) -> Result<(), CtrdError> {
+    let mut leases = LeasesClient::new(ctrd.clone());
+    let message = DeleteRequest { id: lease.to_owned(), sync: false };
+    let call = within(limits::CTRD_CALL_MAX, leases.delete(request(message, None)));
+    unless(Code::NotFound, call.await).map_err(CtrdError::call("delete a lease")).map(drop)
+}
+
+/// Makes sure of the task's own writable layer on top of the image.
+async fn prepare(ctrd: &Ctrd, id: &str, parent: &str, lease: &str) -> Result<Vec<RootMount>, CtrdError> {
+    let mut snapshots = SnapshotsClient::new(ctrd.clone());
+    let message = PrepareSnapshotRequest {
+        snapshotter: SNAPSHOTTER.into(),
+        key: id.to_owned(),
+        parent: parent.to_owned(),
+        ..PrepareSnapshotRequest::default()
+    };
+    let call = within(limits::CTRD_CALL_MAX, snapshots.prepare(request(message, Some(lease))));
+    let failed = || CtrdError::call("prepare a root file system");
+    if let Some(prepared) = unless(Code::AlreadyExists, call.await).map_err(failed())? {
+        return Ok(prepared.into_inner().mounts);
+    }
+    let message = MountsRequest { snapshotter: SNAPSHOTTER.into(), key: id.to_owned() };
+    let call = within(limits::CTRD_CALL_MAX, snapshots.mounts(request(message, None)));
+    Ok(call.await.map_err(failed())?.into_inner().mounts)
+}
+
+async fn kill(ctrd: &Ctrd, id: String, signal: u32) -> Result<(), CtrdError> {
+    let message = KillRequest { container_id: id, signal, ..KillRequest::default() };
+    let mut tasks = TasksClient::new(ctrd.clone());
+    let call = within(limits::CTRD_CALL_MAX, tasks.kill(request(message, None)));
+    unless(Code::NotFound, call.await).map_err(CtrdError::call("signal the container")).map(drop)
+}
+
+/// `Ok(None)` for the one refusal that means "nothing to do".
+fn unless<T>(fine: Code, result: Result<T, Status>) -> Result<Option<T>, Status> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(status) if status.code() == fine => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+/// The last container of a group takes the shim with it; who comes just then meets a closed
+/// connection and gets a new shim on the second try.
+async fn again_if_shim_left<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
+    match call().await {
+        Err(status) if status.message().contains("ttrpc: closed") => {
+            Timer::after(SHIM_RETRY).await;
+            call().await
+        }
+        first => first,
+    }
+}

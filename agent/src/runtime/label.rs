@@ -1,0 +1,92 @@
+//! Container labels: what tools look for, and what the agent needs to find its tasks again.
+//!
+//! The `com.docker.swarm.*` names are the ones Docker sets, so that log shippers and proxies work.
+
+use std::{collections::HashMap, time::Duration};
+
+use racimo_common::{
+    id::{NodeId, TaskId},
+    wire::Work,
+};
+
+/// Prefix of the labels that are the agent's own; a service's labels cannot set them.
+pub const PREFIX: &str = "io.racimo.";
+const GROUP: &str = "io.racimo.group";
+const STOP_SIGNAL: &str = "io.racimo.stop-signal";
+const STOP_GRACE_MS: &str = "io.racimo.stop-grace-ms";
+
+/// What the agent keeps on a container, to stop it properly even without its assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Number of the shim group.
+    pub group: u8,
+    /// The signal that asks it to stop.
+    pub stop_signal: u32,
+    /// How long it may take to stop.
+    pub stop_grace: Duration,
+}
+
+/// The labels of a task's container.
+pub fn write(work: &Work, task: TaskId, node: NodeId, kept: &Kept) -> HashMap<String, String> {
+    let mut labels: HashMap<String, String> = work
+        .container
+        .labels
+        .iter()
+        .filter(|(key, _)| !key.starts_with(PREFIX))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let own = [
+        ("com.docker.swarm.node.id", node.to_string()),
+        ("com.docker.swarm.service.id", work.service.to_string()),
+        ("com.docker.swarm.service.name", work.service_name.clone()),
+        ("com.docker.swarm.task", String::new()),
+        ("com.docker.swarm.task.id", task.to_string()),
+        ("com.docker.swarm.task.name", format!("{}.{task}", work.slot_name)),
+        (GROUP, kept.group.to_string()),
+        (STOP_SIGNAL, kept.stop_signal.to_string()),
+        (STOP_GRACE_MS, kept.stop_grace.as_millis().to_string()),
+    ];
+    labels.extend(own.map(|(key, value)| (key.to_owned(), value)));
+    labels
+}
+
+/// Reads back what [`write`] kept; none if this is not a container of ours.
+pub fn read(labels: &HashMap<String, String>) -> Option<Kept> {
+    Some(Kept {
+        group: labels.get(GROUP)?.parse().ok()?,
+        stop_signal: labels.get(STOP_SIGNAL)?.parse().ok()?,
+        stop_grace: Duration::from_millis(labels.get(STOP_GRACE_MS)?.parse().ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::{
+        id::IdSource,
+        object::{ContainerSpec, Resources},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_and_cannot_be_forged() {
+        let mut ids = IdSource::seeded(1);
+        let (task, node) = (ids.draw(), ids.draw());
+        let mut container = ContainerSpec::default();
+        container.labels.insert("io.racimo.stop-signal".into(), "9".into());
+        container.labels.insert("app".into(), "web".into());
+        let work = Work {
+            service: ids.draw(),
+            service_name: "web".into(),
+            slot_name: "web.1".into(),
+            container,
+            resources: Resources::default(),
+        };
+        let kept = Kept { group: 3, stop_signal: 15, stop_grace: Duration::from_millis(1500) };
+        let labels = write(&work, task, node, &kept);
+        assert_eq!(read(&labels), Some(kept));
+        assert_eq!(labels["app"], "web");
+        assert_eq!(labels["com.docker.swarm.task.name"], format!("web.1.{task}"));
+        assert_eq!(read(&HashMap::new()), None);
+    }
+}
