@@ -26,3 +26,15 @@ pub const IMAGE_FILE_MAX: u64 = 128 << 10;
 pub const OOMS_MAX: usize = 64;
 
 const _: () = assert!(CTRD_STREAM_WINDOW <= CTRD_CONNECTION_WINDOW);
+/// Bytes of one file of the board's identity, at most; a larger one is damaged.
+pub const IDENTITY_FILE_MAX: u64 = 16 << 10;
+/// Time for a TCP connection to a manager; then the next try.
+pub const DIAL_MAX: Duration = Duration::from_secs(10);
+/// Time for the TLS handshake with a manager (a Pi Zero needs 0.1 s, bad Wi-Fi seconds); then the next try.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Time for a manager's answer to a join request, which it must store first; then the next try.
+pub const JOIN_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Tries to join before giving up, as Swarm does it.
+pub const JOIN_TRIES: u32 = 5;
+/// Time between two of them.
+pub const JOIN_PAUSE: Duration = Duration::from_secs(2);

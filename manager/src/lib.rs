@@ -1,7 +1,5 @@
 //! Racimo's manager: the daemon that holds the desired state, decides and dispatches, and the command line.
 
-//! Racimo's manager.
-
 pub mod ca;
 pub mod limits;
 pub mod store;

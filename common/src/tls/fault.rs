@@ -54,9 +54,9 @@ impl TlsFault {
                 AlertDescription::CertificateExpired => Self::RefusedUs("it has expired"),
                 AlertDescription::CertificateRevoked => Self::RefusedUs("it was revoked"),
                 AlertDescription::CertificateRequired => Self::RefusedUs("none was shown"),
+                AlertDescription::CertificateUnknown => Self::RefusedUs("it is not the one expected"),
                 AlertDescription::BadCertificate
                 | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateUnknown
                 | AlertDescription::AccessDenied => Self::RefusedUs("it is not a member's"),
                 _ => Self::Other(error.to_string()),
             },

@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClusterId, NodeId, ServiceId, TaskId};
 use crate::object::{ContainerSpec, Desired, NodeDescription, Resources, Role, TaskReport};
 
+/// The TCP port that managers listen on for agents.
+pub const PORT: u16 = 2377;
 /// The newest version of the protocol this code speaks.
 pub const VERSION: u16 = 1;
 /// The oldest version of the protocol this code speaks.

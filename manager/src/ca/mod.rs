@@ -6,12 +6,13 @@
 //! A certificate says: CN = node id, OU = `swarm-worker` or `swarm-manager`, O = cluster id. Only managers' carry the
 //! name [`MANAGER_NAME`](racimo_common::tls::MANAGER_NAME), by which agents know them.
 
+pub mod admit;
 mod peer;
 mod root;
 mod tokens;
 
 pub use peer::{Peer, PeerError};
-pub use root::{BACKDATE, Ca, CaError, Issued, NODE_VALIDITY, NODE_VALIDITY_MIN, ROOT_VALIDITY, Signed};
+pub use root::{BACKDATE, Ca, CaError, CertRequest, Issued, NODE_VALIDITY, NODE_VALIDITY_MIN, ROOT_VALIDITY, Signed};
 pub use tokens::{JoinTokens, TokenRefusal};
 
 use racimo_common::object::Role;
@@ -23,3 +24,6 @@ fn unit(role: Role) -> &'static str {
         Role::Manager => "swarm-manager",
     }
 }
+
+#[cfg(test)]
+mod handshake_tests;

@@ -10,8 +10,8 @@ use racimo_common::tls::{self, CertificateDer, Credentials, CredentialsError, MA
 use racimo_common::token::DIGEST_BYTES;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
-    SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKey, PublicKeyData,
+    SanType, SerialNumber,
 };
 use ring::rand::SecureRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
@@ -38,6 +38,12 @@ pub struct Ca {
     cluster: ClusterId,
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+}
+
+/// A certificate request whose signature is by its own key. Only the key counts: what else it asks for is ignored.
+#[derive(Debug)]
+pub struct CertRequest {
+    key: PublicKey,
 }
 
 /// A certificate that was just signed.
@@ -152,26 +158,20 @@ impl Ca {
         tls::digest(&self.certificate)
     }
 
-    /// Signs a node's certificate for the key of a PKCS#10 request. Whatever else the request asks for is ignored.
-    /// It ends no later than the root does.
+    /// Signs a node's certificate for the key of a request. It ends no later than the root does.
     ///
     /// # Errors
-    /// [`CaError::Request`], [`CaError::KeyKind`] and [`CaError::Validity`] are the asker's fault; the others are ours.
+    /// Everything but [`CaError::Request`], [`CaError::KeyKind`] and [`CaError::Stored`].
     pub fn issue(
         &self,
-        request_der: &[u8],
+        request: &CertRequest,
         node: NodeId,
         role: Role,
         now: Wall,
         validity: Duration,
         rng: &dyn SecureRandom,
     ) -> Result<Signed, CaError> {
-        let request = CertificateSigningRequestParams::from_der(&request_der.into())
-            .map_err(|e| CaError::Request(e.to_string()))?;
-        if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
-            return Err(CaError::KeyKind);
-        }
-        self.sign(&request.public_key, node, role, now, validity, rng)
+        self.sign(&request.key, node, role, now, validity, rng)
     }
 
     /// A new key and certificate for a manager: what it shows to agents.
@@ -238,6 +238,27 @@ impl Ca {
     }
 }
 
+impl CertRequest {
+    /// Reads a PKCS#10 request.
+    ///
+    /// # Errors
+    /// [`CaError::Request`], [`CaError::KeyKind`]: the asker's fault.
+    pub fn parse(der: &[u8]) -> Result<Self, CaError> {
+        let request =
+            CertificateSigningRequestParams::from_der(&der.into()).map_err(|e| CaError::Request(e.to_string()))?;
+        if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
+            return Err(CaError::KeyKind);
+        }
+        Ok(Self { key: request.public_key })
+    }
+
+    /// SHA-256 of the public key, as in [`Peer`](super::Peer): an agent that did not get our answer asks again with
+    /// the same key, and is the same node.
+    pub fn key_digest(&self) -> [u8; DIGEST_BYTES] {
+        tls::digest(&self.key.subject_public_key_info())
+    }
+}
+
 impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ca").field("cluster", &self.cluster).finish_non_exhaustive()
@@ -301,7 +322,7 @@ mod tests {
         Ca::create(ids().0, NOW, &SystemRandom::new()).unwrap()
     }
 
-    fn request(key: &KeyPair) -> Vec<u8> {
+    fn request_der(key: &KeyPair) -> Vec<u8> {
         let mut params = CertificateParams::new(vec![MANAGER_NAME.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "somebody else");
         params.distinguished_name.push(DnType::OrganizationalUnitName, "swarm-manager");
@@ -309,7 +330,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(result: Result<Signed, CaError>, want: &str) {
+    fn refused<T: fmt::Debug>(result: Result<T, CaError>, want: &str) {
         let text = result.unwrap_err().to_string();
         assert!(text.contains(want), "{text}");
     }
@@ -319,11 +340,13 @@ mod tests {
         let (cluster, node) = ids();
         let (ca, rng) = (ca(), SystemRandom::new());
         let key = KeyPair::generate().unwrap();
-        let signed = ca.issue(&request(&key), node, Role::Worker, NOW, NODE_VALIDITY, &rng).unwrap();
+        let request = CertRequest::parse(&request_der(&key)).unwrap();
+        let signed = ca.issue(&request, node, Role::Worker, NOW, NODE_VALIDITY, &rng).unwrap();
         assert_eq!(signed.expires, whole_seconds(NOW + NODE_VALIDITY));
         let peer = Peer::of(&signed.der).unwrap();
         assert_eq!((peer.cluster, peer.node, peer.role), (cluster, node, Role::Worker));
         assert_eq!(peer.key_digest, tls::digest(&key.subject_public_key_info()));
+        assert_eq!(peer.key_digest, request.key_digest());
         let (_, parsed) = x509_parser::parse_x509_certificate(&signed.der).unwrap();
         assert!(parsed.subject_alternative_name().unwrap().is_none());
         let eku = parsed.extended_key_usage().unwrap().unwrap().value;
@@ -332,20 +355,20 @@ mod tests {
 
     #[test]
     fn bad_requests_are_refused() {
-        let (ca, rng, node) = (ca(), SystemRandom::new(), ids().1);
-        let issue = |der: &[u8], validity| ca.issue(der, node, Role::Worker, NOW, validity, &rng);
-        let good = request(&KeyPair::generate().unwrap());
-        refused(issue(b"", NODE_VALIDITY), "certificate request is not usable");
-        refused(issue(&good[..good.len() - 1], NODE_VALIDITY), "certificate request is not usable");
+        let good = request_der(&KeyPair::generate().unwrap());
+        refused(CertRequest::parse(b""), "certificate request is not usable");
+        refused(CertRequest::parse(&good[..good.len() - 1]), "certificate request is not usable");
         let mut forged = good.clone();
         let last = forged.len() - 1;
         forged[last] ^= 1;
-        refused(issue(&forged, NODE_VALIDITY), "certificate request is not usable");
-        let other = request(&KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap());
-        refused(issue(&other, NODE_VALIDITY), "certificate request");
-        let other = request(&KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap());
-        refused(issue(&other, NODE_VALIDITY), "not an ECDSA P-256 key");
-        refused(issue(&good, Duration::from_secs(60)), "at least 1h");
+        refused(CertRequest::parse(&forged), "certificate request is not usable");
+        let other = request_der(&KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap());
+        refused(CertRequest::parse(&other), "certificate request");
+        let other = request_der(&KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap());
+        refused(CertRequest::parse(&other), "not an ECDSA P-256 key");
+        let good = CertRequest::parse(&good).unwrap();
+        let short = Duration::from_secs(60);
+        refused(ca().issue(&good, ids().1, Role::Worker, NOW, short, &SystemRandom::new()), "at least 1h");
     }
 
     #[test]

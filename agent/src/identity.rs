@@ -1,0 +1,131 @@
+//! Who this board is: its key, its certificate and its cluster, as kept on disk.
+//!
+//! ```text
+//! <data>/identity/        0700; all four files change together
+//!   key.pem               the private key, 0600 as are the others
+//!   cert.pem              the node's certificate
+//!   root.pem              the cluster's root certificate
+//!   cluster.json          ids, role, managers, and digests of all four
+//! ```
+//!
+//! A new identity is written whole beside the old one (`identity.new`) and put in its place by renaming, so that a
+//! power cut leaves the old or the new one, never a mixture. Damage is found by the digests and named.
+
+mod files;
+
+use std::path::Path;
+
+use racimo_common::id::{ClusterId, NodeId};
+use racimo_common::object::Role;
+use racimo_common::tls::{CertificateDer, Credentials, PrivateKeyDer};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use ring::rand::SecureRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+
+pub use files::IdentityError;
+
+/// A member's identity. Nothing in it is secret but the key, which only [`Identity::credentials`] gives out.
+#[derive(Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node's id.
+    pub node: NodeId,
+    /// What it may do.
+    pub role: Role,
+    /// Managers it may dial, `host:port`.
+    pub managers: Vec<String>,
+    /// The cluster's root certificate.
+    pub root: CertificateDer<'static>,
+    /// The node's certificate.
+    pub certificate: CertificateDer<'static>,
+    /// Its private key.
+    pub key: NodeKey,
+}
+
+/// A P-256 private key, PKCS#8. `Debug` hides it.
+pub struct NodeKey(Vec<u8>);
+
+/// The random source failed, or the key was refused by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("making a key or a signature failed: the random source does not work")]
+pub struct KeyError;
+
+impl Identity {
+    /// The identity under `data`; `None` if the board never joined.
+    ///
+    /// # Errors
+    /// A file is missing, damaged or not readable: it is named.
+    pub fn load(data: &Path) -> Result<Option<Self>, IdentityError> {
+        files::load(data)
+    }
+
+    /// Keeps this identity under `data`, in place of any other. When it returns it survives a power cut.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`]; the old identity is still there.
+    pub fn store(&self, data: &Path) -> Result<(), IdentityError> {
+        files::store(data, self)
+    }
+
+    /// Takes over a new list of managers and keeps it under `data`; writes nothing if it is the same.
+    ///
+    /// # Errors
+    /// As [`Identity::store`]; the list is not taken over.
+    pub fn set_managers(&mut self, data: &Path, managers: &[String]) -> Result<(), IdentityError> {
+        if self.managers == managers {
+            return Ok(());
+        }
+        let old = std::mem::replace(&mut self.managers, managers.to_vec());
+        files::store_record(data, self).inspect_err(|_| self.managers = old)
+    }
+
+    /// Forgets the identity under `data`: the board left its cluster.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`].
+    pub fn erase(data: &Path) -> Result<(), IdentityError> {
+        files::erase(data)
+    }
+
+    /// What it shows to a manager.
+    ///
+    /// # Errors
+    /// The certificate does not belong to the key.
+    pub fn credentials(&self) -> Result<Credentials, racimo_common::tls::CredentialsError> {
+        Credentials::new(vec![self.certificate.clone()], PrivateKeyDer::Pkcs8(self.key.0.clone().into()))
+    }
+}
+
+impl NodeKey {
+    /// A new key.
+    ///
+    /// # Errors
+    /// The random source fails.
+    pub fn generate(rng: &dyn SecureRandom) -> Result<Self, KeyError> {
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, rng).map_err(|_| KeyError)?;
+        Ok(Self(pkcs8.as_ref().to_vec()))
+    }
+
+    /// A certificate request (PKCS#10, DER) for this key, with an empty subject: the manager decides what the
+    /// certificate says.
+    ///
+    /// # Errors
+    /// The random source fails.
+    pub fn request(&self) -> Result<Vec<u8>, KeyError> {
+        let pair = KeyPair::from_pkcs8_der_and_sign_algo(&self.0.as_slice().into(), &PKCS_ECDSA_P256_SHA256)
+            .map_err(|_| KeyError)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        Ok(params.serialize_request(&pair).map_err(|_| KeyError)?.der().to_vec())
+    }
+}
+
+impl std::fmt::Debug for NodeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NodeKey(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! The identity's files.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use racimo_common::id::{ClusterId, NodeId};
+use racimo_common::object::Role;
+use racimo_common::tls::{self, certificate_from_pem, certificate_to_pem, key_from_pem, key_to_pem};
+use serde::{Deserialize, Serialize};
+
+use super::{Identity, NodeKey};
+use crate::limits::IDENTITY_FILE_MAX;
+
+const DIR: &str = "identity";
+/// A whole identity on its way in.
+const DIR_NEW: &str = "identity.new";
+/// The one before, on its way out.
+const DIR_OLD: &str = "identity.old";
+
+const KEY: &str = "key.pem";
+const CERTIFICATE: &str = "cert.pem";
+const ROOT: &str = "root.pem";
+const RECORD: &str = "cluster.json";
+const RECORD_NEW: &str = "cluster.json.new";
+
+/// Why an identity could not be read or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The disk or its permissions.
+    #[error("{doing} {path}")]
+    Io {
+        /// What we were doing.
+        doing: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is half there, changed or missing.
+    #[error("{path} is damaged: {why}; remove the folder and join again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// `cluster.json`.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    cluster: ClusterId,
+    node: NodeId,
+    role: Role,
+    managers: Vec<String>,
+    key_sha256: String,
+    cert_sha256: String,
+    root_sha256: String,
+    /// Of this record with this field empty.
+    own_sha256: String,
+}
+
+pub(super) fn load(data: &Path) -> Result<Option<Identity>, IdentityError> {
+    finish_store(data)?;
+    let dir = data.join(DIR);
+    if !exists(&dir)? {
+        return Ok(None);
+    }
+    let at = dir.join(RECORD);
+    let text = read(&at)?;
+    let record: Record = serde_json::from_str(&text).map_err(|e| damaged(&at, e.to_string()))?;
+    if record.seal()? != record.own_sha256 {
+        return Err(damaged(&at, "its checksum is wrong"));
+    }
+    let key = read_checked(&dir.join(KEY), &record.key_sha256)?;
+    let certificate = read_checked(&dir.join(CERTIFICATE), &record.cert_sha256)?;
+    let root = read_checked(&dir.join(ROOT), &record.root_sha256)?;
+    let unusable = |file: &str, e: tls::CredentialsError| damaged(&dir.join(file), e.to_string());
+    let identity = Identity {
+        cluster: record.cluster,
+        node: record.node,
+        role: record.role,
+        managers: record.managers,
+        root: certificate_from_pem(&root).map_err(|e| unusable(ROOT, e))?,
+        certificate: certificate_from_pem(&certificate).map_err(|e| unusable(CERTIFICATE, e))?,
+        key: NodeKey(key_from_pem(&key).map_err(|e| unusable(KEY, e))?.secret_der().to_vec()),
+    };
+    identity.credentials().map_err(|e| unusable(KEY, e))?;
+    Ok(Some(identity))
+}
+
+pub(super) fn store(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
+    finish_store(data)?;
+    let (dir, new, old) = (data.join(DIR), data.join(DIR_NEW), data.join(DIR_OLD));
+    remove_dir(&new)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&new).map_err(failed("create", &new))?;
+    let [key, certificate, root] = texts(identity);
+    write(&new.join(KEY), &key)?;
+    write(&new.join(CERTIFICATE), &certificate)?;
+    write(&new.join(ROOT), &root)?;
+    write(&new.join(RECORD), &Record::of(identity)?.text()?)?;
+    sync_dir(&new)?;
+    // From the first rename on, `finish_store` completes what a power cut interrupts.
+    if exists(&dir)? {
+        rename(&dir, &old)?;
+    }
+    rename(&new, &dir)?;
+    sync_dir(data)?;
+    remove_dir(&old)
+}
+
+pub(super) fn store_record(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
+    let dir = data.join(DIR);
+    let new = dir.join(RECORD_NEW);
+    write(&new, &Record::of(identity)?.text()?)?;
+    rename(&new, &dir.join(RECORD))?;
+    sync_dir(&dir)
+}
+
+pub(super) fn erase(data: &Path) -> Result<(), IdentityError> {
+    [DIR, DIR_OLD, DIR_NEW].into_iter().try_for_each(|name| remove_dir(&data.join(name)))?;
+    if exists(data)? { sync_dir(data) } else { Ok(()) }
+}
+
+/// Brings order into what a power cut left of a [`store`]. While `identity` is missing and `identity.old` is there,
+/// the cut came between the two renames: the old one goes back.
+fn finish_store(data: &Path) -> Result<(), IdentityError> {
+    let (dir, old) = (data.join(DIR), data.join(DIR_OLD));
+    match (exists(&dir)?, exists(&old)?) {
+        (false, true) => {
+            rename(&old, &dir)?;
+            sync_dir(data)
+        }
+        (true, true) => remove_dir(&old),
+        (true | false, false) => Ok(()),
+    }
+}
+
+impl Record {
+    fn of(identity: &Identity) -> Result<Self, IdentityError> {
+        let [key, certificate, root] = texts(identity);
+        let mut record = Self {
+            cluster: identity.cluster,
+            node: identity.node,
+            role: identity.role,
+            managers: identity.managers.clone(),
+            key_sha256: sha256(&key),
+            cert_sha256: sha256(&certificate),
+            root_sha256: sha256(&root),
+            own_sha256: String::new(),
+        };
+        record.own_sha256 = record.seal()?;
+        Ok(record)
+    }
+
+    /// The digest that `own_sha256` must have.
+    fn seal(&self) -> Result<String, IdentityError> {
+        let unsealed = Self {
+            managers: self.managers.clone(),
+            key_sha256: self.key_sha256.clone(),
+            cert_sha256: self.cert_sha256.clone(),
+            root_sha256: self.root_sha256.clone(),
+            own_sha256: String::new(),
+            ..*self
+        };
+        Ok(sha256(&unsealed.text()?))
+    }
+
+    fn text(&self) -> Result<String, IdentityError> {
+        serde_json::to_string_pretty(self).map_err(|e| damaged(Path::new(RECORD), e.to_string()))
+    }
+}
+
+fn texts(identity: &Identity) -> [String; 3] {
+    [key_to_pem(&identity.key.0), certificate_to_pem(&identity.certificate), certificate_to_pem(&identity.root)]
+}
+
+fn sha256(text: &str) -> String {
+    tls::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read_checked(path: &Path, sha256_wanted: &str) -> Result<String, IdentityError> {
+    let text = read(path)?;
+    if sha256(&text) == sha256_wanted { Ok(text) } else { Err(damaged(path, "it is not what was written")) }
+}
+
+fn read(path: &Path) -> Result<String, IdentityError> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged(path, "it is missing")),
+        other => other.map_err(failed("open", path))?,
+    };
+    let mut bytes = Vec::new();
+    file.take(IDENTITY_FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed("read", path))?;
+    if bytes.len() as u64 > IDENTITY_FILE_MAX {
+        return Err(damaged(path, format!("it has more than {IDENTITY_FILE_MAX} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| damaged(path, "it is not text"))
+}
+
+/// Writes a new file, 0600, and waits until the disk has it.
+fn write(path: &Path, text: &str) -> Result<(), IdentityError> {
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed("create", path))?;
+    file.write_all(text.as_bytes()).map_err(failed("write", path))?;
+    file.sync_all().map_err(failed("sync", path))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
+    fs::rename(from, to).map_err(failed("rename", from))
+}
+
+fn sync_dir(path: &Path) -> Result<(), IdentityError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(failed("sync", path))
+}
+
+fn remove_dir(path: &Path) -> Result<(), IdentityError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(failed("remove", path)),
+    }
+}
+
+fn exists(path: &Path) -> Result<bool, IdentityError> {
+    path.try_exists().map_err(failed("look for", path))
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
+    move |source| IdentityError::Io { doing, path: path.to_owned(), source }
+}
+
+fn damaged(path: &Path, why: impl Into<String>) -> IdentityError {
+    IdentityError::Damaged { path: path.to_owned(), why: why.into() }
+}

@@ -1,0 +1,170 @@
+//! Joining a cluster: a token and a new key go in, an identity comes out.
+//!
+//! ```text
+//! dial ─▶ TLS, the root judged by the token's digest ─▶ Join ─▶ Joined ─▶ kept on disk
+//!   ▲                                                   │  └─▶ Refused: the end
+//!   └──── 2 s, 5 tries ──── the network failed ─────────┘
+//! ```
+//!
+//! All tries use one key, so that a manager whose answer was lost on the way sees the same node asking again.
+
+use std::path::Path;
+
+use futures_lite::future;
+use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::time::Wall;
+use racimo_common::tls::{self, CertificateDer, CredentialsError, SeenRoot, TrustClock};
+use racimo_common::token::JoinToken;
+use racimo_common::wire::frame::{self, FrameError};
+use racimo_common::wire::{Join, Joined, Refused, RefusedCode, ToAgent, ToManager, VERSION, VERSION_MIN};
+use ring::rand::SecureRandom;
+use smol::Timer;
+
+use super::dial::{DialError, dial};
+use crate::identity::{Identity, IdentityError, KeyError, NodeKey};
+use crate::limits::{JOIN_ANSWER_MAX, JOIN_PAUSE, JOIN_TRIES};
+
+/// Why the board is not in the cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// No connection, or one that must not be used.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The manager said no.
+    #[error("the manager refused: {}", .0.reason)]
+    Refused(Refused),
+    /// The manager closed the connection without a word.
+    #[error("the manager at {address} closed the connection without an answer")]
+    Closed {
+        /// The manager.
+        address: String,
+    },
+    /// The manager did not answer in time.
+    #[error("the manager at {address} did not answer within {JOIN_ANSWER_MAX:?}")]
+    Silent {
+        /// The manager.
+        address: String,
+    },
+    /// The manager's answer makes no sense.
+    #[error("the manager's answer is not usable: {0}")]
+    Answer(String),
+    /// The manager's certificate does not fit our key, or its root judges nothing.
+    #[error("the identity that the manager gave is not usable")]
+    Identity(#[from] CredentialsError),
+    /// No key could be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The identity could not be kept.
+    #[error(transparent)]
+    Store(#[from] IdentityError),
+}
+
+impl JoinError {
+    /// Whether another try may end better.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Dial(e) => e.is_passing(),
+            Self::Closed { .. } | Self::Silent { .. } => true,
+            Self::Refused(refused) => match refused.code {
+                RefusedCode::Busy => true,
+                RefusedCode::Token
+                | RefusedCode::Protocol
+                | RefusedCode::Version
+                | RefusedCode::NotMember
+                | RefusedCode::Replaced => false,
+            },
+            Self::Answer(_) | Self::Identity(_) | Self::Key(_) | Self::Store(_) => false,
+        }
+    }
+}
+
+/// Joins the cluster of the manager at `address` (`HOST` or `HOST:PORT`) and keeps the identity under `data`, in
+/// place of any other.
+///
+/// # Errors
+/// After [`JOIN_TRIES`] tries if the network is to blame, else at once.
+pub async fn join(
+    data: &Path,
+    address: &str,
+    token: &JoinToken,
+    hostname: &str,
+    rng: &dyn SecureRandom,
+) -> Result<Identity, JoinError> {
+    let key = NodeKey::generate(rng)?;
+    let ask = ToManager::Join(Join {
+        versions: (VERSION_MIN, VERSION),
+        token: token.to_string(),
+        csr: key.request()?,
+        hostname: hostname.to_owned(),
+    });
+    let mut tries = 1;
+    let (joined, root) = loop {
+        match try_once(address, token, &ask).await {
+            Err(e) if e.is_passing() && tries < JOIN_TRIES => {
+                log::warn!("joining, try {tries} of {JOIN_TRIES}: {e}");
+                tries += 1;
+                Timer::after(JOIN_PAUSE).await;
+            }
+            other => break other?,
+        }
+    };
+    let identity = Identity {
+        cluster: joined.cluster,
+        node: joined.node,
+        role: joined.role,
+        managers: joined.managers,
+        root,
+        certificate: joined.certificate.into(),
+        key,
+    };
+    // What is kept must work later, when nobody is there to help.
+    tls::session_client(&identity.root, &identity.credentials()?, clock())?;
+    identity.store(data)?;
+    log::info!("joined cluster {} as node {} ({})", identity.cluster, identity.node, identity.role);
+    Ok(identity)
+}
+
+async fn try_once(
+    address: &str,
+    token: &JoinToken,
+    ask: &ToManager,
+) -> Result<(Joined, CertificateDer<'static>), JoinError> {
+    let (config, seen) = tls::join_client(*token.root_digest(), clock());
+    let mut stream = dial(address, config).await?;
+    let late = async {
+        Timer::after(JOIN_ANSWER_MAX).await;
+        Err(JoinError::Silent { address: address.to_owned() })
+    };
+    let talk = async {
+        frame::send(&mut stream, ask, FRAME_JOIN_MAX).await.map_err(|e| broken(address, e))?;
+        frame::receive(&mut stream, FRAME_TO_AGENT_MAX).await.map_err(|e| broken(address, e))
+    };
+    match future::or(talk, late).await? {
+        Some(ToAgent::Joined(joined)) => Ok((joined, root(&seen)?)),
+        Some(ToAgent::Refused(refused)) => Err(JoinError::Refused(refused)),
+        Some(ToAgent::Welcome(_) | ToAgent::Assign(_) | ToAgent::Pong(_)) => {
+            Err(JoinError::Answer("neither a yes nor a no".into()))
+        }
+        None => Err(JoinError::Closed { address: address.to_owned() }),
+    }
+}
+
+fn root(seen: &SeenRoot) -> Result<CertificateDer<'static>, JoinError> {
+    seen.certificate().cloned().ok_or_else(|| JoinError::Answer("it showed no root certificate".into()))
+}
+
+fn broken(address: &str, error: FrameError) -> JoinError {
+    match error {
+        FrameError::Io(source) => DialError::of(address, source).into(),
+        FrameError::Cut => JoinError::Closed { address: address.to_owned() },
+        other @ (FrameError::TooLong { .. }
+        | FrameError::Empty
+        | FrameError::Memory(_)
+        | FrameError::Decode(_)
+        | FrameError::Encode(_)) => JoinError::Answer(other.to_string()),
+    }
+}
+
+fn clock() -> TrustClock {
+    TrustClock::new(Wall::default())
+}

@@ -1,0 +1,4 @@
+//! The way to a manager.
+
+pub mod dial;
+pub mod join;
