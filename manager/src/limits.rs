@@ -10,3 +10,43 @@ pub const FEED_BATCHES_MAX: usize = 256;
 pub const STORE_QUEUE_MAX: usize = 256;
 /// Requests that are committed with one fsync.
 pub const GROUP_COMMIT_MAX: usize = 128;
+
+/// Bytes of one log segment: the largest batch fits in one piece. Filled with zeros once, then recycled. When full:
+/// the next segment.
+pub const LOG_SEGMENT_BYTES: u64 = 2 << 20;
+
+/// Bytes that one batch of commands may take in the log, [`LOG_COMMAND_OVERHEAD_BYTES`] each
+/// included. Docker allows configs of 1000 KiB, and a command carries one. Beyond: refused.
+pub const LOG_BATCH_BYTES_MAX: u64 = 3 << 19;
+
+/// Bytes that a command takes in the log beside its own, at most.
+pub const LOG_COMMAND_OVERHEAD_BYTES: u64 = 64;
+
+/// Bytes at the end of a segment that commands may not use when the disk is full, so that a
+/// restart can still write its new term (about 80 bytes each). Beyond: commands are refused.
+pub const LOG_RESERVE_BYTES: u64 = 64 << 10;
+
+/// Bytes of log since the last snapshot below which none is made: it would cost more writes
+/// than it saves. Beyond, and beyond twice the last snapshot: a new one.
+pub const LOG_SNAPSHOT_AFTER_BYTES: u64 = 1 << 20;
+
+/// Bytes of a snapshot file: bounds what a start reads into memory. A state of 10,000 tasks
+/// takes 1 MB. Beyond: no snapshot is made, a warning is logged, and the log grows.
+pub const LOG_SNAPSHOT_BYTES_MAX: u64 = 256 << 20;
+
+/// Empty segments kept for recycling. Beyond: removed.
+pub const LOG_SPARES_MAX: usize = 2;
+
+/// Bytes of log entries in one message to another manager: slow Wi-Fi carries them within a heartbeat. Beyond: split.
+pub const RAFT_MESSAGE_BYTES_MAX: u64 = 256 << 10;
+
+/// Messages with entries under way to one manager. Beyond: wait for an answer.
+pub const RAFT_MESSAGES_IN_FLIGHT_MAX: usize = 64;
+
+/// Bytes of committed entries applied in one step. Beyond: in the next step.
+pub const RAFT_APPLY_BYTES_MAX: u64 = 1 << 20;
+
+const _: () = assert!(
+    LOG_BATCH_BYTES_MAX + LOG_RESERVE_BYTES + 1024 <= LOG_SEGMENT_BYTES,
+    "the largest batch must fit into one fresh segment"
+);

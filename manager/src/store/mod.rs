@@ -9,6 +9,7 @@
 mod apply;
 pub mod change;
 pub mod event;
+pub mod log;
 pub mod object;
 pub mod seen;
 mod state;
