@@ -21,9 +21,6 @@ pub const CTRD_CALL_MAX: Duration = Duration::from_secs(60);
 pub const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Largest `/etc/passwd` or `/etc/group` read from an image, in bytes; a larger one is refused.
 pub const IMAGE_FILE_MAX: u64 = 128 << 10;
-/// Containers remembered between "a process was killed for memory" and their end; the oldest
-/// gives way, and its end is then reported without the reason.
-pub const OOMS_MAX: usize = 64;
 
 const _: () = assert!(CTRD_STREAM_WINDOW <= CTRD_CONNECTION_WINDOW);
 /// Bytes of one file of the board's identity, at most; a larger one is damaged.

@@ -131,6 +131,22 @@ impl Cgroups {
     }
 }
 
+/// Whether the kernel has killed a process of the container for memory. The answer is in its
+/// cgroup, which stays until the container is deleted; containerd's own event for it may be
+/// missed, and version 1.6 does not send it when some hierarchy is not mounted.
+pub fn oom_killed(root: &Path, name: &str) -> bool {
+    let tree = root.join("sys/fs/cgroup");
+    let v2 = tree.join("racimo").join(name).join("memory.events");
+    let v1 = tree.join("memory/racimo").join(name).join("memory.oom_control");
+    let counts = std::fs::read_to_string(v2).or_else(|_| std::fs::read_to_string(v1));
+    counts.is_ok_and(|counts| has_kills(&counts))
+}
+
+/// Both versions have a line `oom_kill` and a count.
+fn has_kills(counts: &str) -> bool {
+    counts.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
+}
+
 /// The file exists only if the kernel accounts for swap; version 2 has it only below the root.
 fn swap_limit_exists(tree: &Path) -> bool {
     if tree.join("memory/memory.memsw.limit_in_bytes").exists() {
@@ -168,6 +184,15 @@ mod tests {
         check(&no_memory, "", Version::Hybrid, &[Degraded::NoMemory]);
         check("proc /proc proc rw 0 0\n", "", Version::None, &[Degraded::NoCgroups]);
         check("garbage\n\n", "", Version::None, &[Degraded::NoCgroups]);
+    }
+
+    #[test]
+    fn kills_are_counted() {
+        assert!(has_kills("low 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n"));
+        assert!(!has_kills("low 0\nmax 7\noom 1\noom_kill 0\noom_group_kill 0\n"));
+        assert!(has_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 12\n"));
+        assert!(!has_kills("oom_kill_disable 0\nunder_oom 1\noom_kill 0\n"));
+        assert!(!has_kills(""));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use smol::Timer;
 use tonic::{Code, Status};
 
 use super::{
-    Runtime, RuntimeError, SNAPSHOTTER,
+    Runtime, RuntimeError, SNAPSHOTTER, cgroup,
     ctrd::{Ctrd, CtrdError, any, request, within},
     files,
     image::Image,
@@ -82,6 +82,8 @@ pub enum Phase {
         status: u32,
         /// By the board's clock; zero if containerd does not know.
         at: Wall,
+        /// Whether the kernel killed a process in it for memory.
+        oom: bool,
     },
     /// containerd cannot reach the shim. It will either answer again or be found dead.
     Unknown,
@@ -314,7 +316,7 @@ impl Runtime {
         let call = tasks.list(request(ListTasksRequest::default(), None));
         let listed = within(limits::CTRD_CALL_MAX, call).await.map_err(CtrdError::call("list tasks"))?.into_inner();
         let phases: HashMap<String, Phase> =
-            listed.tasks.iter().map(|process| (process.id.clone(), phase(process))).collect();
+            listed.tasks.iter().map(|process| (process.id.clone(), self.phase(process))).collect();
         for container in &mut found {
             if let Some(phase) = phases.get(&container.task.to_string()) {
                 container.phase = *phase;
@@ -329,7 +331,7 @@ impl Runtime {
         let ctrd = self.connect().await?;
         let id = task.to_string();
         if let Some(process) = self.process(&ctrd, &id).await? {
-            return Ok(Some(phase(&process)));
+            return Ok(Some(self.phase(&process)));
         }
         let message = containerd_client::services::v1::GetContainerRequest { id };
         let mut containers = ContainersClient::new(ctrd);
@@ -346,6 +348,26 @@ impl Runtime {
         Ok(got.and_then(|response| response.into_inner().process))
     }
 
+    fn phase(&self, process: &Process) -> Phase {
+        match process.status() {
+            ProcessStatus::Created => Phase::Made,
+            ProcessStatus::Running | ProcessStatus::Paused | ProcessStatus::Pausing => {
+                Phase::Running { pid: process.pid }
+            }
+            ProcessStatus::Stopped => Phase::Ended {
+                status: process.exit_status,
+                at: process.exited_at.map_or(Wall::default(), wall),
+                oom: cgroup::oom_killed(self.root(), &process.id),
+            },
+            ProcessStatus::Unknown => Phase::Unknown,
+        }
+    }
+
+    /// Whether the kernel has killed a process of this task's container for memory.
+    pub(super) fn oom_killed(&self, task: TaskId) -> bool {
+        cgroup::oom_killed(self.root(), &task.to_string())
+    }
+
     fn runc_options(&self) -> prost_types::Any {
         let binary_name = self.binary().to_string_lossy().into_owned();
         any(OPTIONS_TYPE, &RuncOptions { binary_name })
@@ -359,17 +381,6 @@ fn group_name(group: u8) -> String {
 
 fn lease_id(task: TaskId) -> String {
     format!("task-{task}")
-}
-
-fn phase(process: &Process) -> Phase {
-    match process.status() {
-        ProcessStatus::Created => Phase::Made,
-        ProcessStatus::Running | ProcessStatus::Paused | ProcessStatus::Pausing => Phase::Running { pid: process.pid },
-        ProcessStatus::Stopped => {
-            Phase::Ended { status: process.exit_status, at: process.exited_at.map_or(Wall::default(), wall) }
-        }
-        ProcessStatus::Unknown => Phase::Unknown,
-    }
 }
 
 /// containerd's time as ours; out of range saturates.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_channel::Sender;
 use containerd_client::{
-    events::{TaskExit, TaskOom},
+    events::TaskExit,
     services::v1::{PublishRequest, SubscribeRequest, events_client::EventsClient},
     types::Envelope,
 };
@@ -30,7 +30,6 @@ use super::{
 use crate::limits;
 
 const EXIT: &str = "/tasks/exit";
-const OOM: &str = "/tasks/oom";
 const POKE: &str = "/racimo/hello";
 /// A stream shows no sign of life before its first event, so we make one until it arrives.
 const POKE_EVERY: Duration = Duration::from_millis(50);
@@ -78,7 +77,7 @@ pub async fn watch(runtime: Runtime, events: Sender<Event>) {
                 if events.send(Event::Connected).await.is_err() {
                     return;
                 }
-                follow(stream, &events).await
+                follow(&runtime, stream, &events).await
             }
             Err(error) => error.reason(),
         };
@@ -93,7 +92,7 @@ pub async fn watch(runtime: Runtime, events: Sender<Event>) {
 
 async fn subscribe(runtime: &Runtime) -> Result<Streaming<Envelope>, RuntimeError> {
     let ctrd = runtime.connect().await?;
-    let filters = [EXIT, OOM, POKE].map(|topic| format!("namespace=={NAMESPACE},topic=={topic:?}"));
+    let filters = [EXIT, POKE].map(|topic| format!("namespace=={NAMESPACE},topic=={topic:?}"));
     let message = SubscribeRequest { filters: filters.into() };
     let mut client = EventsClient::new(ctrd.clone());
     let answered = within(limits::CTRD_CALL_MAX, client.subscribe(request(message, None)));
@@ -113,15 +112,15 @@ async fn poke<T>(ctrd: &Ctrd) -> Result<T, Status> {
 }
 
 /// Passes events on until the stream ends; says why it did.
-async fn follow(mut stream: Streaming<Envelope>, events: &Sender<Event>) -> String {
-    let mut ooms = Ooms::default();
+async fn follow(runtime: &Runtime, mut stream: Streaming<Envelope>, events: &Sender<Event>) -> String {
     loop {
         match stream.message().await {
             Ok(Some(envelope)) => {
-                if let Some(exited) = ooms.read(&envelope)
-                    && events.send(Event::Exited(exited)).await.is_err()
-                {
-                    return "nobody listens any more".into();
+                if let Some(mut exited) = read(&envelope) {
+                    exited.oom = runtime.oom_killed(exited.task);
+                    if events.send(Event::Exited(exited)).await.is_err() {
+                        return "nobody listens any more".into();
+                    }
                 }
             }
             Ok(None) => return "containerd ended the stream".into(),
@@ -130,47 +129,19 @@ async fn follow(mut stream: Streaming<Envelope>, events: &Sender<Event>) -> Stri
     }
 }
 
-/// Tasks in which the kernel killed a process for memory, oldest first. That event comes before
-/// the container's end, and need not lead to it.
-#[derive(Default)]
-struct Ooms(heapless::Vec<TaskId, { limits::OOMS_MAX }>);
-
-impl Ooms {
-    /// The end of a container, if that is what `envelope` tells.
-    fn read(&mut self, envelope: &Envelope) -> Option<Exited> {
-        let bytes = envelope.event.as_ref().map_or(&[][..], |event| &event.value);
-        match envelope.topic.as_str() {
-            OOM => {
-                let task = TaskOom::decode(bytes).ok()?.container_id.parse().ok()?;
-                self.add(task);
-                None
-            }
-            EXIT => {
-                let exit = TaskExit::decode(bytes).ok()?;
-                // A process that was started later in a container ends under its own id.
-                if exit.id != exit.container_id {
-                    return None;
-                }
-                let task = exit.container_id.parse().ok()?;
-                let at = exit.exited_at.map_or(Wall::default(), wall);
-                Some(Exited { task, status: exit.exit_status, at, oom: self.take(task) })
-            }
-            _ => None,
-        }
+/// The end of a container, if that is what `envelope` tells. Whether it was killed for memory is
+/// not in it.
+fn read(envelope: &Envelope) -> Option<Exited> {
+    if envelope.topic != EXIT {
+        return None;
     }
-
-    fn add(&mut self, task: TaskId) {
-        self.take(task);
-        if self.0.is_full() {
-            self.0.remove(0);
-        }
-        self.0.push(task).expect("one place was made free");
+    let exit = TaskExit::decode(envelope.event.as_ref()?.value.as_slice()).ok()?;
+    // A process that was started later in a container ends under its own id.
+    if exit.id != exit.container_id {
+        return None;
     }
-
-    fn take(&mut self, task: TaskId) -> bool {
-        let place = self.0.iter().position(|known| *known == task);
-        place.map(|place| self.0.remove(place)).is_some()
-    }
+    let task = exit.container_id.parse().ok()?;
+    Some(Exited { task, status: exit.exit_status, at: exit.exited_at.map_or(Wall::default(), wall), oom: false })
 }
 
 #[cfg(test)]
@@ -179,53 +150,29 @@ mod tests {
 
     use super::*;
 
-    fn envelope(topic: &str, message: &impl Message) -> Envelope {
-        let event = prost_types::Any { type_url: String::new(), value: message.encode_to_vec() };
-        Envelope { topic: topic.into(), event: Some(event), ..Envelope::default() }
-    }
-
     fn exit(container: &str, id: &str) -> Envelope {
-        let exited_at = Some(prost_types::Timestamp { seconds: 1, nanos: 5 });
         let message = TaskExit {
             container_id: container.into(),
             id: id.into(),
             exit_status: 137,
-            exited_at,
+            exited_at: Some(prost_types::Timestamp { seconds: 1, nanos: 5 }),
             ..TaskExit::default()
         };
-        envelope(EXIT, &message)
-    }
-
-    fn oom(task: TaskId) -> Envelope {
-        envelope(OOM, &TaskOom { container_id: task.to_string() })
+        let event = prost_types::Any { type_url: String::new(), value: message.encode_to_vec() };
+        Envelope { topic: EXIT.into(), event: Some(event), ..Envelope::default() }
     }
 
     #[test]
     fn only_a_containers_own_end_counts() {
         let task: TaskId = IdSource::seeded(1).draw();
         let id = task.to_string();
-        let mut ooms = Ooms::default();
-        assert_eq!(ooms.read(&exit(&id, "exec-1")), None);
-        assert_eq!(ooms.read(&exit("not-ours", "not-ours")), None);
+        assert_eq!(read(&exit(&id, "exec-1")), None);
+        assert_eq!(read(&exit("not-ours", "not-ours")), None);
         let broken = prost_types::Any { type_url: String::new(), value: vec![0xff; 3] };
-        assert_eq!(ooms.read(&Envelope { topic: EXIT.into(), event: Some(broken), ..Envelope::default() }), None);
-        assert_eq!(ooms.read(&Envelope { topic: POKE.into(), ..Envelope::default() }), None);
-        let want = Exited { task, status: 137, at: Wall::from_nanos(1_000_000_005), oom: false };
-        assert_eq!(ooms.read(&exit(&id, &id)), Some(want.clone()));
-        assert_eq!(ooms.read(&oom(task)), None);
-        assert_eq!(ooms.read(&exit(&id, &id)), Some(Exited { oom: true, ..want.clone() }));
-        assert_eq!(ooms.read(&exit(&id, &id)), Some(want));
-    }
-
-    #[test]
-    fn the_oldest_gives_way() {
-        let mut ids = IdSource::seeded(1);
-        let tasks: Vec<TaskId> = (0..=limits::OOMS_MAX).map(|_| ids.draw()).collect();
-        let mut ooms = Ooms::default();
-        for task in &tasks {
-            ooms.read(&oom(*task));
-        }
-        assert!(!ooms.take(tasks[0]));
-        assert!(ooms.take(tasks[1]));
+        assert_eq!(read(&Envelope { topic: EXIT.into(), event: Some(broken), ..Envelope::default() }), None);
+        assert_eq!(read(&Envelope { topic: EXIT.into(), ..Envelope::default() }), None);
+        assert_eq!(read(&Envelope { topic: POKE.into(), ..exit(&id, &id) }), None);
+        let at = Wall::from_nanos(1_000_000_005);
+        assert_eq!(read(&exit(&id, &id)), Some(Exited { task, status: 137, at, oom: false }));
     }
 }
