@@ -1,7 +1,9 @@
 //! Racimo's agent.
 
 pub mod alloc;
+pub mod describe;
 pub mod identity;
 pub mod limits;
 pub mod link;
 pub mod runtime;
+mod sys;

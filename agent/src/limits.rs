@@ -19,6 +19,9 @@ pub const CTRD_CALL_MAX: Duration = Duration::from_secs(60);
 /// Time for a killed process to end; one that the kernel cannot end (stuck in a driver, a dead
 /// network disk) is an error, and is tried again.
 pub const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Most read of a file that describes the board, in bytes; the rest is left out. `/proc/cpuinfo`
+/// of a board is a few KiB.
+pub const BOARD_FILE_MAX: u64 = 64 << 10;
 /// Largest `/etc/passwd` or `/etc/group` read from an image, in bytes; a larger one is refused.
 pub const IMAGE_FILE_MAX: u64 = 128 << 10;
 

@@ -1,0 +1,253 @@
+//! What kind of board is this?
+//!
+//! In: the kernel's and the system's files below a root directory, and what the agent knows of
+//! itself. Out: a [`NodeDescription`]. What cannot be read is left empty: a board is never kept
+//! out of a cluster by a missing file.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use racimo_common::{
+    object::NodeDescription,
+    registry::Platform,
+    units::{Bytes, NanoCpus},
+};
+
+use crate::{limits, runtime::cgroup::Cgroups, sys};
+
+/// Label with the board's model, as `Raspberry Pi 4 Model B Rev 1.4`.
+pub const MODEL_LABEL: &str = "io.racimo.model";
+/// Label with the SHA-256 of the board's serial number, in hexadecimal: it tells boards apart
+/// without telling the number.
+pub const SERIAL_LABEL: &str = "io.racimo.serial";
+
+/// What the agent knows of itself, for its board's description.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Labels from the configuration; those of the board itself win over them.
+    pub labels: BTreeMap<String, String>,
+    /// containerd's version; empty while it is away.
+    pub containerd_version: String,
+    /// Most tasks the agent holds.
+    pub tasks_max: u32,
+}
+
+/// Describes the board whose files are below `root` (`/`, or a fixture).
+pub fn describe(root: &Path, own: Own, cgroups: &Cgroups) -> NodeDescription {
+    let files = Files(root.to_path_buf());
+    let cpuinfo = files.text("proc/cpuinfo");
+    let mut labels = own.labels;
+    for (label, value) in [(MODEL_LABEL, model(&files)), (SERIAL_LABEL, serial(&files))] {
+        labels.extend(value.map(|value| (label.to_owned(), value)));
+    }
+    NodeDescription {
+        hostname: files.text("proc/sys/kernel/hostname"),
+        platforms: platforms(std::env::consts::ARCH, &cpuinfo, sys::runs_32_bit()),
+        machine: machine(&files.text("proc/sys/kernel/arch"), std::env::consts::ARCH, &cpuinfo),
+        cpus: NanoCpus::new(cpus(&files.text("sys/devices/system/cpu/online")).saturating_mul(1_000_000_000)),
+        memory: memory(&files.text("proc/meminfo")),
+        kernel: files.text("proc/sys/kernel/osrelease"),
+        os: system_name(&files.first(&["etc/os-release", "usr/lib/os-release"])),
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        containerd_version: own.containerd_version,
+        labels,
+        tasks_max: own.tasks_max,
+        degraded: cgroups.degraded().iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Reads the kernel's small text files.
+struct Files(PathBuf);
+
+impl Files {
+    /// The file's text without what surrounds it (device trees end theirs with a NUL); empty if
+    /// it cannot be read.
+    fn text(&self, path: &str) -> String {
+        let mut bytes = Vec::new();
+        let read = File::open(self.0.join(path))
+            .and_then(|file| file.take(limits::BOARD_FILE_MAX).read_to_end(&mut bytes).map(drop));
+        if let Err(error) = read {
+            log::debug!("cannot read /{path}: {error}");
+        }
+        String::from_utf8_lossy(&bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned()
+    }
+
+    /// The first of `paths` that has a text.
+    fn first(&self, paths: &[&str]) -> String {
+        paths.iter().map(|path| self.text(path)).find(|text| !text.is_empty()).unwrap_or_default()
+    }
+}
+
+fn model(files: &Files) -> Option<String> {
+    Some(files.text("proc/device-tree/model")).filter(|model| !model.is_empty())
+}
+
+fn serial(files: &Files) -> Option<String> {
+    let serial = files.text("proc/device-tree/serial-number");
+    if serial.is_empty() {
+        return None;
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, serial.as_bytes());
+    Some(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What the userland can run, best first. The agent's own architecture is the proof of the
+/// userland's: a 32-bit system on a 64-bit kernel gets the 32-bit agent.
+fn platforms(architecture: &str, cpuinfo: &str, runs_32_bit: bool) -> Vec<Platform> {
+    let variant = if architecture == "arm" { arm_variant(cpuinfo) } else { "" };
+    let mut platforms = Platform::new("linux", architecture, variant).runnable();
+    if runs_32_bit {
+        platforms.extend(Platform::new("linux", "arm", "v7").runnable());
+    }
+    platforms
+}
+
+/// v6 or v7, for a 32-bit agent. The line `CPU architecture` is no help: a Pi Zero's ARM1176 says
+/// 7 there. On a 64-bit kernel v7 is what a 32-bit userland is built for at best.
+fn arm_variant(cpuinfo: &str) -> &'static str {
+    let old = field(cpuinfo, "CPU part") == "0xb76" || field(cpuinfo, "model name").starts_with("ARMv6");
+    if old { "v6" } else { "v7" }
+}
+
+/// The kernel's machine name. Linux tells it in a file since 6.1; before that, the agent's
+/// architecture has to do.
+fn machine(kernel: &str, architecture: &str, cpuinfo: &str) -> String {
+    match (kernel, architecture) {
+        ("", "arm") => format!("arm{}l", arm_variant(cpuinfo)),
+        ("arm", _) => format!("arm{}l", arm_variant(cpuinfo)),
+        ("", other) => other.to_owned(),
+        (kernel, _) => kernel.to_owned(),
+    }
+}
+
+/// Value of the first `name : value` line; empty if there is none.
+fn field<'a>(text: &'a str, name: &str) -> &'a str {
+    let values = text.lines().filter_map(|line| line.split_once(':'));
+    values.into_iter().find(|(key, _)| key.trim() == name).map_or("", |(_, value)| value.trim())
+}
+
+/// CPUs in a list as `0-3,8`; one if the list makes no sense, because something runs us.
+fn cpus(online: &str) -> u64 {
+    let count = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    let counts: Option<Vec<u64>> = online.split(',').map(count).collect();
+    counts.unwrap_or_default().into_iter().fold(0, u64::saturating_add).max(1)
+}
+
+/// What `/proc/meminfo` calls the total, which leaves out what the firmware and the GPU keep.
+fn memory(meminfo: &str) -> Bytes {
+    let kib = field(meminfo, "MemTotal").trim_end_matches("kB").trim().parse::<u64>().unwrap_or_default();
+    Bytes::new(kib.saturating_mul(1024))
+}
+
+/// The system's name for people, from `os-release`.
+fn system_name(release: &str) -> String {
+    let value = |key: &str| release.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
+    let quoted = value("PRETTY_NAME").or_else(|| value("NAME")).unwrap_or("Linux").trim();
+    let inner = quoted.trim_matches(|c| c == '"' || c == '\'');
+    inner.replace('\\', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::cgroup::Version;
+
+    const ZERO: &str = "processor\t: 0\nmodel name\t: ARMv6-compatible processor rev 7 (v6l)\n\
+        CPU architecture: 7\nCPU part\t: 0xb76\nHardware\t: BCM2835\n";
+    const PI2: &str =
+        "processor\t: 0\nmodel name\t: ARMv7 Processor rev 5 (v7l)\nCPU architecture: 7\nCPU part\t: 0xc07\n";
+
+    #[track_caller]
+    fn check_platforms(architecture: &str, cpuinfo: &str, runs_32_bit: bool, want: &[&str]) {
+        let want: Vec<Platform> = want.iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(platforms(architecture, cpuinfo, runs_32_bit), want);
+    }
+
+    #[test]
+    fn platforms_best_first() {
+        let arm32 = ["linux/arm/v7", "linux/arm/v6", "linux/arm/v5"];
+        check_platforms("x86_64", "", false, &["linux/amd64"]);
+        check_platforms("aarch64", "", false, &["linux/arm64"]);
+        check_platforms("aarch64", "", true, &["linux/arm64", arm32[0], arm32[1], arm32[2]]);
+        check_platforms("arm", PI2, false, &arm32);
+        check_platforms("arm", ZERO, false, &arm32[1..]);
+    }
+
+    #[test]
+    fn machines() {
+        assert_eq!(machine("aarch64", "arm", PI2), "aarch64");
+        assert_eq!(machine("", "arm", ZERO), "armv6l");
+        assert_eq!(machine("arm", "arm", PI2), "armv7l");
+        assert_eq!(machine("", "x86_64", ""), "x86_64");
+    }
+
+    #[track_caller]
+    fn check_cpus(online: &str, want: u64) {
+        assert_eq!(cpus(online), want, "{online}");
+    }
+
+    #[test]
+    fn cpus_that_are_online() {
+        check_cpus("0-3", 4);
+        check_cpus("0", 1);
+        check_cpus("0-1,4,6-7", 5);
+        for nonsense in ["", "x", "3-0", "0-", "0-18446744073709551615"] {
+            check_cpus(nonsense, 1);
+        }
+    }
+
+    #[test]
+    fn names_of_systems() {
+        assert_eq!(
+            system_name("ID=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
+        assert_eq!(system_name("NAME='Alpine'"), "Alpine");
+        assert_eq!(system_name("PRETTY_NAME_X=no"), "Linux");
+        assert_eq!(system_name(""), "Linux");
+    }
+
+    #[test]
+    fn a_board_from_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("proc/sys/kernel/hostname", "berry\n"),
+            ("proc/sys/kernel/osrelease", "6.12.47+rpt-rpi-v8\n"),
+            ("proc/sys/kernel/arch", "aarch64\n"),
+            ("proc/meminfo", "MemTotal:        3885396 kB\nMemFree: 1 kB\n"),
+            ("proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0"),
+            ("proc/device-tree/serial-number", "10000000abcdef01\0"),
+            ("sys/devices/system/cpu/online", "0-3\n"),
+            ("usr/lib/os-release", "PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\n"),
+        ] {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let cgroups = Cgroups { version: Version::V2, memory: false, swap: false, cpu: true, pids: true };
+        let labels =
+            BTreeMap::from([("disk".to_owned(), "ssd".to_owned()), (MODEL_LABEL.to_owned(), "forged".to_owned())]);
+        let own = Own { labels, containerd_version: "1.7.24".into(), tasks_max: 64 };
+        let found = describe(dir.path(), own, &cgroups);
+        assert_eq!((found.hostname.as_str(), found.machine.as_str()), ("berry", "aarch64"));
+        assert_eq!((found.cpus.to_string(), found.memory), ("4".into(), Bytes::new(3_885_396 << 10)));
+        assert_eq!((found.kernel.as_str(), found.os.as_str()), ("6.12.47+rpt-rpi-v8", "Debian GNU/Linux 13 (trixie)"));
+        assert_eq!((found.containerd_version.as_str(), found.tasks_max), ("1.7.24", 64));
+        assert_eq!(found.labels["disk"], "ssd");
+        assert_eq!(found.labels[MODEL_LABEL], "Raspberry Pi 4 Model B Rev 1.4");
+        assert_eq!(found.labels[SERIAL_LABEL].len(), 64);
+        assert!(!found.labels[SERIAL_LABEL].contains("abcdef01"));
+        assert!(found.degraded[0].contains("cgroup_enable=memory"));
+
+        let bare = describe(Path::new("/no/such"), Own::default(), &cgroups);
+        assert_eq!((bare.hostname.as_str(), bare.os.as_str(), bare.labels.len()), ("", "Linux", 0));
+    }
+}
