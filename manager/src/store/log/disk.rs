@@ -67,7 +67,13 @@ impl RealDisk {
         }
         let handle = fs::File::open(&dir)?;
         let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-        rustix::fs::flock(&handle, lock)?;
+        rustix::fs::flock(&handle, lock).map_err(|error| match io::Error::from(error) {
+            error if error.kind() == io::ErrorKind::WouldBlock => {
+                let text = format!("{} is in use by another process", dir.display());
+                io::Error::new(error.kind(), text)
+            }
+            error => error,
+        })?;
         Ok(RealDisk { dir, handle })
     }
 }

@@ -19,6 +19,8 @@ mod disk;
 mod error;
 pub mod fake;
 mod fault;
+#[cfg(test)]
+mod group;
 mod memory;
 mod raft;
 mod record;

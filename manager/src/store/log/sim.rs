@@ -385,6 +385,12 @@ fn an_idle_log_writes_nothing() {
 }
 
 #[test]
+fn a_log_can_move_to_another_thread() {
+    fn check<T: Send + 'static>() {}
+    check::<Log<super::RealDisk, Toy>>();
+}
+
+#[test]
 fn one_batch_costs_one_write_and_one_sync() {
     let disk = fake::Disk::new(1);
     let mut log = ToyLog::open(disk.clone(), Toy::default(), 1).unwrap();
