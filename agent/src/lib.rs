@@ -2,8 +2,10 @@
 
 pub mod alloc;
 pub mod describe;
+pub mod board;
 pub mod identity;
 pub mod limits;
 pub mod link;
 pub mod runtime;
 mod sys;
+pub mod task;

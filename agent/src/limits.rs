@@ -38,3 +38,32 @@ pub const JOIN_ANSWER_MAX: Duration = Duration::from_secs(30);
 pub const JOIN_TRIES: u32 = 5;
 /// Time between two of them.
 pub const JOIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// Tasks a board holds at once; a further one is rejected with a reason. Each costs some 4 KiB.
+pub const TASKS_MAX: usize = 128;
+/// Assignments in one set, over all its parts; more end the session.
+pub const SET_TASKS_MAX: usize = 4 * TASKS_MAX;
+/// Bytes of a reason in a report; the rest is cut.
+pub const REASON_BYTES_MAX: usize = 512;
+/// Reports in one frame: with the longest reasons they fit it.
+pub const REPORTS_PER_FRAME: usize = 64;
+/// Pause before an operation is repeated that failed for the board's sake.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Pause before a container's removal is tried again.
+pub const DELETE_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// First pause after which a killed process that does not end is killed again; it doubles five times.
+pub const KILL_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Inputs that wait for the main loop; senders wait their turn.
+pub const INPUTS_MAX: usize = 64;
+/// Messages to the manager that wait to be sent. Reports wait in the table instead, merged.
+pub const OUT_QUEUE_MAX: usize = 8;
+/// Silence of the manager after which the connection is given up, at the default heartbeat.
+pub const MANAGER_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// First and longest pause before the managers are dialled again.
+pub const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
+/// Pause before the manager is dialled again that said it does not know this node.
+pub const REMOVED_PAUSE: Duration = Duration::from_secs(60);
+/// How often the board's description is read again.
+pub const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
+
+const _: () = assert!(REPORTS_PER_FRAME * (REASON_BYTES_MAX + 256) < racimo_common::limits::FRAME_FROM_AGENT_MAX);

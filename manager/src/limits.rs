@@ -1,5 +1,7 @@
 //! Limits of the manager: unit, reason, and what happens when they are reached.
 
+use std::time::Duration;
+
 /// Restart times kept per slot whose policy has a window (8 KiB). The API refuses a window with more attempts.
 pub const RESTART_TIMES_MAX: usize = 1000;
 /// Failure times kept per service and node; the scheduler asks for five.
@@ -49,4 +51,28 @@ pub const RAFT_APPLY_BYTES_MAX: u64 = 1 << 20;
 const _: () = assert!(
     LOG_BATCH_BYTES_MAX + LOG_RESERVE_BYTES + 1024 <= LOG_SEGMENT_BYTES,
     "the largest batch must fit into one fresh segment"
+);
+
+/// Encoded command, bytes; a larger change is refused.
+pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+/// Signs of life that wait for the hub; sessions wait their turn.
+pub const SIGNS_QUEUE_MAX: usize = 1024;
+/// Members of a cluster; a further join is refused.
+pub const NODES_MAX: usize = 10_000;
+/// Connections of agents; a further one is closed at once.
+pub const CONNECTIONS_MAX: usize = NODES_MAX + 256;
+/// Connections that have not yet shown who they are; a further one is closed at once.
+pub const HANDSHAKES_MAX: usize = 256;
+/// How long a TLS handshake may take on a slow board.
+pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long the first message may take.
+pub const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How long the reason of an end may take to be written.
+pub const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
+/// Characters of a host name in the log; the rest is cut.
+pub const HOSTNAME_CHARS_MAX: usize = 64;
+
+const _: () = assert!(
+    COMMAND_BYTES_MAX as u64 + LOG_COMMAND_OVERHEAD_BYTES <= LOG_BATCH_BYTES_MAX,
+    "every command the store takes must fit into a batch"
 );

@@ -135,6 +135,7 @@ impl Step {
                     meta: self.new_meta(),
                     spec: new.spec.clone(),
                     role: new.role,
+                    key_digest: new.key_digest,
                     description: new.description.clone(),
                     addr: new.addr.clone(),
                     written_off: None,

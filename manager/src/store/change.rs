@@ -55,6 +55,8 @@ pub struct NewNode {
     pub description: Arc<NodeDescription>,
     /// Where it joined from.
     pub addr: String,
+    /// SHA-256 of its public key.
+    pub key_digest: Option<[u8; 32]>,
 }
 
 /// A new task.

@@ -11,6 +11,7 @@ pub mod change;
 pub mod event;
 pub mod log;
 pub mod object;
+mod owner;
 pub mod seen;
 mod state;
 mod view;
@@ -21,6 +22,7 @@ pub use object::{
     Cluster, ClusterSpec, Ended, Gate, Meta, Mode, Node, NodeFailures, NodeSpec, Placement, RestartCondition,
     RestartPolicy, Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateState, UpdateStatus, WrittenOff,
 };
+pub use owner::{Batch, CommitError, Feed, Store};
 pub use seen::{Observation, Seen, SeenNode, TaskStatus};
 pub use state::State;
 pub use view::{NodeStatus, View};

@@ -100,6 +100,8 @@ pub struct Node {
     pub spec: NodeSpec,
     /// What its certificate says. Written at join.
     pub role: Role,
+    /// SHA-256 of its public key: a node is its key, not its address. Written at join; none for the manager's own.
+    pub key_digest: Option<[u8; 32]>,
     /// The board's own description. Written by the dispatcher, when it differs.
     pub description: Arc<NodeDescription>,
     /// The address its last session came from. Written by the dispatcher, when it differs.

@@ -1,0 +1,259 @@
+//! The board: every task it holds, as one pure state machine.
+//!
+//! In: assignments, results of operations, exits, listings, `Now`. Out: operations to start and to give up,
+//! reports to send. Assignments are merged by generation: a complete set always wins, a change must apply to
+//! the index the board is at, and the index never goes back.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use heapless::Vec as Table;
+use racimo_common::id::TaskId;
+use racimo_common::object::{TaskReport, TaskState};
+use racimo_common::time::{Mono, Now};
+use racimo_common::wire::{Assign, Assignment};
+
+use crate::limits::{self, TASKS_MAX};
+use crate::task::{Done, Found, Op, Task};
+
+/// What the shell shall do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Start an operation; tell [`Board::done`] how it went.
+    Begin(TaskId, Op),
+    /// Give up the operation in flight.
+    Cancel(TaskId),
+}
+
+/// Why the session must be opened anew.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Gap {
+    /// A change does not apply to what the board has.
+    #[error("the change applies to index {from}, the board is at {at}")]
+    Index {
+        /// What the change applies to.
+        from: u64,
+        /// Where the board is.
+        at: u64,
+    },
+    /// A change names a task the board should know and does not.
+    #[error("the change names task {0}, which this board does not hold")]
+    Unknown(TaskId),
+    /// More parts than any honest set has.
+    #[error("the set does not end")]
+    Endless,
+}
+
+/// Every task this board holds.
+#[derive(Debug, Default)]
+pub struct Board {
+    tasks: Table<Task, TASKS_MAX>,
+    /// The store index of the last assignment that took effect in this session.
+    index: u64,
+    /// Parts of a set that has not ended yet.
+    parts: Option<Assign>,
+    /// Tasks that found no room, to be reported.
+    turned_away: Vec<TaskReport>,
+    /// Whether one of those has not been sent yet.
+    turned_dirty: bool,
+    /// Tasks most that are held at once.
+    most: usize,
+}
+
+impl Board {
+    /// An empty board that holds at most `most` tasks (at most [`TASKS_MAX`]).
+    pub fn new(most: usize) -> Self {
+        Self { most: most.min(TASKS_MAX), ..Self::default() }
+    }
+
+    /// Where the set is; reports carry it.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The tasks, in no particular order.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.iter()
+    }
+
+    fn get(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.tasks.iter_mut().find(|task| task.id == id)
+    }
+
+    /// A task the board holds.
+    pub fn task(&self, id: TaskId) -> Option<&Task> {
+        self.tasks.iter().find(|task| task.id == id)
+    }
+
+    /// A session starts: the next set is complete.
+    pub fn session(&mut self) {
+        self.parts = None;
+        self.index = 0;
+        self.turned_away.clear();
+    }
+
+    /// Takes one part of a set; true once a whole set took effect.
+    ///
+    /// # Errors
+    /// The session must be opened anew; nothing changed.
+    pub fn assign(&mut self, part: Assign, now: Now) -> Result<bool, Gap> {
+        let mut set = match self.parts.take() {
+            None => part,
+            Some(mut set) => {
+                set.tasks.extend(part.tasks);
+                set.removed.extend(part.removed);
+                set.last = part.last;
+                set
+            }
+        };
+        if set.tasks.len() > limits::SET_TASKS_MAX || set.removed.len() > limits::SET_TASKS_MAX {
+            return Err(Gap::Endless);
+        }
+        if !set.last {
+            self.parts = Some(set);
+            return Ok(false);
+        }
+        if !set.complete {
+            if set.from != self.index {
+                return Err(Gap::Index { from: set.from, at: self.index });
+            }
+            let unknown = set.tasks.iter().find(|a| a.work.is_none() && self.task(a.task).is_none());
+            // One that found no room is not held; its end is on its way to the manager.
+            if let Some(unknown) = unknown.filter(|a| !self.turned_away.iter().any(|r| r.task == a.task)) {
+                return Err(Gap::Unknown(unknown.task));
+            }
+        }
+        let complete = set.complete;
+        if complete {
+            for task in &mut self.tasks {
+                if !set.tasks.iter().any(|a| a.task == task.id) {
+                    task.unwant();
+                }
+            }
+        }
+        for removed in std::mem::take(&mut set.removed) {
+            self.turned_away.retain(|report| report.task != removed);
+            if let Some(task) = self.get(removed) {
+                task.unwant();
+            }
+        }
+        self.index = set.to;
+        for assignment in set.tasks {
+            self.take(assignment, now);
+        }
+        self.sweep();
+        Ok(complete)
+    }
+
+    fn take(&mut self, assignment: Assignment, now: Now) {
+        let Assignment { task: id, desired, work } = assignment;
+        let work = work.map(Rc::from);
+        if let Some(task) = self.get(id) {
+            task.want(desired, work);
+            return;
+        }
+        let Some(work) = work else { return };
+        let reason = if self.tasks.len() >= self.most {
+            Some(format!("this board holds at most {} tasks at once", self.most))
+        } else {
+            let task = Task::assigned(id, desired, work, now);
+            self.tasks.push(task).err().map(|_| "this board's task table is full".to_owned())
+        };
+        if let Some(reason) = reason {
+            let known = self.turned_away.iter().any(|report| report.task == id);
+            if !known && self.turned_away.len() < limits::SET_TASKS_MAX {
+                self.turned_dirty = true;
+                self.turned_away.push(TaskReport {
+                    task: id,
+                    state: TaskState::Rejected,
+                    at: now.wall,
+                    message: "rejected".to_owned(),
+                    err: Some(reason),
+                    container: None,
+                });
+            }
+        }
+    }
+
+    /// A container found when the agent started; those without room are named again by `false`: remove them.
+    pub fn adopt(&mut self, id: TaskId, found: Found, grace: Option<Duration>, now: Now) -> bool {
+        if self.task(id).is_some() {
+            return true;
+        }
+        self.tasks.push(Task::found(id, found, grace, now)).is_ok()
+    }
+
+    /// A listing after events may have been lost: what runs or ended, by task.
+    pub fn listed(&mut self, listing: &[(TaskId, Found)], now: Now) {
+        for task in &mut self.tasks {
+            match listing.iter().find(|(id, _)| *id == task.id) {
+                Some((_, Found::Ended { status })) => task.exited(*status, false, now.wall),
+                Some((_, Found::Running { .. })) => {}
+                Some((_, Found::Made)) | None => task.vanished(now.wall),
+            }
+        }
+        self.sweep();
+    }
+
+    /// An operation is over.
+    pub fn done(&mut self, id: TaskId, done: Done, now: Now) {
+        if let Some(task) = self.get(id) {
+            task.done(done, now);
+        }
+        self.sweep();
+    }
+
+    /// A container ended.
+    pub fn exited(&mut self, id: TaskId, status: u32, oom: bool, now: Now) {
+        if let Some(task) = self.get(id) {
+            task.exited(status, oom, now.wall);
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.tasks.retain(|task| !task.is_gone());
+    }
+
+    /// Everything that is due now.
+    pub fn orders(&mut self, now: Now) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for task in &mut self.tasks {
+            if task.cancels() {
+                orders.push(Order::Cancel(task.id));
+            } else if let Some(op) = task.next(now) {
+                orders.push(Order::Begin(task.id, op));
+            }
+        }
+        self.sweep();
+        orders
+    }
+
+    /// When to ask for orders again if nothing happens.
+    pub fn wake_at(&self, now: Mono) -> Option<Mono> {
+        self.tasks.iter().filter_map(|task| task.wake_at(now)).min()
+    }
+
+    /// Reports that were not sent yet; they count as sent.
+    pub fn reports(&mut self) -> Vec<TaskReport> {
+        let changed = self.tasks.iter_mut().filter_map(Task::take_report);
+        let mut reports: Vec<TaskReport> = changed.collect();
+        if std::mem::take(&mut self.turned_dirty) {
+            reports.extend(self.turned_away.iter().cloned());
+        }
+        reports
+    }
+
+    /// A report of every task the manager knows; they count as sent.
+    pub fn full_report(&mut self) -> Vec<TaskReport> {
+        let mut reports = Vec::new();
+        for task in &mut self.tasks {
+            let report = task.take_report().unwrap_or_else(|| task.report().clone());
+            if !task.is_unwanted() {
+                reports.push(report);
+            }
+        }
+        self.turned_dirty = false;
+        reports.extend(self.turned_away.iter().cloned());
+        reports
+    }
+}

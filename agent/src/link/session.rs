@@ -1,0 +1,224 @@
+//! The session with the manager: dial, `Hello`, then messages both ways until the connection ends; then again.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use futures_lite::{AsyncRead, AsyncWrite, io::split};
+use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::object::NodeDescription;
+use racimo_common::time::Wall;
+use racimo_common::tls::{self, TrustClock};
+use racimo_common::wire::frame::{self, FrameError};
+use racimo_common::wire::{Assign, Hello, Refused, RefusedCode, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome};
+use smol::Timer;
+
+use super::dial::{DialError, dial};
+use crate::identity::Identity;
+use crate::limits;
+
+/// What the link tells the main loop.
+#[derive(Debug)]
+pub enum Told {
+    /// A session is open: send reports there. The next set is complete.
+    Open(Sender<ToManager>),
+    /// What the board shall run.
+    Assign(Assign),
+    /// The addresses of the managers changed.
+    Managers(Vec<String>),
+    /// The session ended; tasks run on.
+    Closed,
+    /// The manager says that this board is not a member of the cluster.
+    Removed(String),
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("the manager refused: {}", .0.reason)]
+    Refused(Refused),
+    #[error("the manager closed the connection")]
+    Closed,
+    #[error("the manager was silent for {0:?}")]
+    Silent(Duration),
+    #[error("the manager broke the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("cannot use this board's identity")]
+    Identity(#[from] tls::CredentialsError),
+    #[error("connect to the manager's socket {path}")]
+    Local { path: String, source: std::io::Error },
+    #[error("the agent stops")]
+    Stopped,
+}
+
+/// Everything a session needs.
+pub struct Link {
+    /// Who this board is; none: it is the manager's own board, and the permissions of the manager's socket
+    /// stand for an identity.
+    pub identity: Option<Rc<Identity>>,
+    /// Where to dial: `HOST:PORT`, or `unix://PATH` on the manager's own board.
+    pub managers: Vec<String>,
+    /// The board; read anew for each session.
+    pub description: Rc<RefCell<NodeDescription>>,
+    /// Drawn when the agent started.
+    pub boot: u64,
+    /// Seeds the pauses' jitter.
+    pub rng: fastrand::Rng,
+}
+
+impl Link {
+    /// Keeps a session open until the main loop is gone.
+    pub async fn run(mut self, told: Sender<Told>) {
+        let mut pause = limits::DIAL_PAUSE.0;
+        let mut last_reason = String::new();
+        while !told.is_closed() {
+            let mut wait = None;
+            for address in self.managers.clone() {
+                let mut opened = false;
+                let end = match self.session(&address, &told, &mut opened).await {
+                    Ok(never) => match never {},
+                    Err(end) => end,
+                };
+                if opened {
+                    pause = limits::DIAL_PAUSE.0;
+                    last_reason.clear();
+                    if told.send(Told::Closed).await.is_err() {
+                        return;
+                    }
+                }
+                let reason = chain(&end);
+                // One line per reason, not per try.
+                if reason != last_reason {
+                    log::warn!("no session with {address}: {reason}");
+                    last_reason = reason;
+                }
+                match end {
+                    End::Stopped => return,
+                    End::Refused(Refused { code: RefusedCode::NotMember, reason }) => {
+                        wait = Some(limits::REMOVED_PAUSE);
+                        if told.send(Told::Removed(reason)).await.is_err() {
+                            return;
+                        }
+                    }
+                    End::Refused(Refused { code: RefusedCode::Replaced, .. }) => wait = Some(limits::DIAL_PAUSE.1),
+                    End::Refused(_)
+                    | End::Dial(_)
+                    | End::Frame(_)
+                    | End::Closed
+                    | End::Silent(_)
+                    | End::Protocol(_)
+                    | End::Identity(_)
+                    | End::Local { .. } => {}
+                }
+            }
+            // Jitter, so that a thousand boards do not come back in the same instant.
+            Timer::after(wait.unwrap_or(pause).mul_f64(0.5 + self.rng.f64() / 2.0)).await;
+            pause = (pause * 2).min(limits::DIAL_PAUSE.1);
+        }
+    }
+
+    async fn session(&mut self, address: &str, told: &Sender<Told>, opened: &mut bool) -> Result<Infallible, End> {
+        if let Some(path) = address.strip_prefix("unix://") {
+            let local = |source| End::Local { path: path.to_owned(), source };
+            let stream = smol::net::unix::UnixStream::connect(path).await.map_err(local)?;
+            return self.speak(stream, told, opened).await;
+        }
+        let Some(identity) = &self.identity else {
+            return Err(End::Protocol("a board without an identity can only use its own manager's socket"));
+        };
+        let config = tls::session_client(&identity.root, &identity.credentials()?, TrustClock::new(Wall::default()))?;
+        let stream = dial(address, config).await?;
+        self.speak(stream, told, opened).await
+    }
+
+    async fn speak<S>(&mut self, mut stream: S, told: &Sender<Told>, opened: &mut bool) -> Result<Infallible, End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let description = self.description.borrow().clone();
+        let hello = ToManager::Hello(Hello { versions: (VERSION_MIN, VERSION), boot: self.boot, description });
+        frame::send(&mut stream, &hello, FRAME_FROM_AGENT_MAX).await?;
+        let welcome = match receive_within(&mut stream, limits::MANAGER_SILENCE_MAX).await? {
+            ToAgent::Welcome(welcome) => welcome,
+            ToAgent::Refused(refused) => return Err(End::Refused(refused)),
+            ToAgent::Joined(_) | ToAgent::Assign(_) | ToAgent::Pong(_) => {
+                return Err(End::Protocol("a session starts with Welcome"));
+            }
+        };
+        log::info!("session open as node {}, heartbeat every {} ms", welcome.node, welcome.heartbeat_ms);
+        *opened = true;
+        let (out, queue) = async_channel::bounded(limits::OUT_QUEUE_MAX);
+        told.send(Told::Open(out)).await.map_err(|_| End::Stopped)?;
+        if self.identity.is_some() && !welcome.managers.is_empty() && welcome.managers != self.managers {
+            self.managers.clone_from(&welcome.managers);
+            told.send(Told::Managers(welcome.managers.clone())).await.map_err(|_| End::Stopped)?;
+        }
+        let (from, to) = split(stream);
+        smol::future::or(read_all(from, told, &welcome), write_all(to, queue, &welcome)).await
+    }
+}
+
+async fn receive_within(stream: &mut (impl AsyncRead + Unpin), within: Duration) -> Result<ToAgent, End> {
+    let message = async { frame::receive(stream, FRAME_TO_AGENT_MAX).await.map_err(End::Frame) };
+    let late = async {
+        Timer::after(within).await;
+        Err(End::Silent(within))
+    };
+    smol::future::or(message, late).await?.ok_or(End::Closed)
+}
+
+async fn read_all(mut from: impl AsyncRead + Unpin, told: &Sender<Told>, welcome: &Welcome) -> Result<Infallible, End> {
+    // Every heartbeat is answered, so silence means that the way is cut.
+    let silence = limits::MANAGER_SILENCE_MAX.max(heartbeat(welcome) * 4);
+    loop {
+        match receive_within(&mut from, silence).await? {
+            ToAgent::Pong(_) => {}
+            ToAgent::Assign(assign) => told.send(Told::Assign(assign)).await.map_err(|_| End::Stopped)?,
+            ToAgent::Refused(refused) => return Err(End::Refused(refused)),
+            ToAgent::Welcome(_) | ToAgent::Joined(_) => return Err(End::Protocol("Welcome inside a session")),
+        }
+    }
+}
+
+fn heartbeat(welcome: &Welcome) -> Duration {
+    Duration::from_millis(u64::from(welcome.heartbeat_ms.max(100)))
+}
+
+async fn write_all(
+    mut to: impl AsyncWrite + Unpin,
+    queue: Receiver<ToManager>,
+    welcome: &Welcome,
+) -> Result<Infallible, End> {
+    let mut beats = 0u64;
+    let mut timer = Timer::interval(heartbeat(welcome));
+    loop {
+        let beat = async {
+            futures_lite::StreamExt::next(&mut timer).await;
+            beats += 1;
+            Ok(ToManager::Heartbeat(beats))
+        };
+        let message = smol::future::or(async { queue.recv().await.map_err(|_| End::Stopped) }, beat).await?;
+        let bye = matches!(message, ToManager::Bye { .. });
+        frame::send(&mut to, &message, FRAME_FROM_AGENT_MAX).await?;
+        if bye {
+            let _ = futures_lite::AsyncWriteExt::close(&mut to).await;
+            return Err(End::Stopped);
+        }
+    }
+}
+
+fn chain(end: &dyn std::error::Error) -> String {
+    let mut text = end.to_string();
+    let mut source = end.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

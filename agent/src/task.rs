@@ -1,0 +1,342 @@
+//! One task's life on this board: at most one operation at a time, each of which may run twice.
+//!
+//! In: what is wanted, what was observed, `Mono`. Out: the next [`Op`], if any.
+//!
+//! ```text
+//! New ─Prepare▶ Made ─Start▶ Running ─ exits ─▶ Ended(Complete | Failed)
+//!  │              │            └─ not wanted: Signal, then Kill at the deadline ─▶ Ended(Shutdown)
+//!  │              └─ not wanted ─▶ Ended(Shutdown)
+//!  └─ not wanted ─▶ Ended(Shutdown)          an error: before Start Ended(Rejected), from it on Ended(Failed)
+//! Ended stays, container and all, until the manager knows of it and forgets the task: then Delete.
+//! ```
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use racimo_common::id::TaskId;
+use racimo_common::object::{ContainerStatus, Desired, STOP_GRACE_DEFAULT, TaskReport, TaskState};
+use racimo_common::time::{Mono, Now, Wall};
+use racimo_common::wire::Work;
+
+use crate::limits;
+use crate::runtime::signal;
+
+/// Something to be done with a task's container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Get the image, make the container.
+    Prepare,
+    /// Start it.
+    Start,
+    /// Send it a signal; none: the one its image or spec asks for.
+    Signal(Option<u32>),
+    /// Remove it and everything of it.
+    Delete,
+}
+
+/// How an operation went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// It is done; the process id after `Start`.
+    Ok(Option<u32>),
+    /// It was given up because [`Task::cancels`] said so.
+    Cancelled,
+    /// The board's fault (containerd away): try again.
+    Again(String),
+    /// The task's fault: it ends.
+    Failed(String),
+}
+
+/// Where a task is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    New,
+    Made,
+    Running { pid: u32 },
+    Stopping { pid: u32, kill_at: Mono, kills: u32 },
+    Ended,
+}
+
+/// A task that this board holds.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// What is wanted; none: the manager does not know the task (any more), it shall go.
+    wanted: Option<Desired>,
+    /// What it runs; none while it was only found on the board.
+    work: Option<Rc<Work>>,
+    /// How long it may take to stop.
+    grace: Duration,
+    phase: Phase,
+    /// The operation in flight.
+    busy: Option<Op>,
+    /// No new operation before this time.
+    not_before: Mono,
+    /// Whether a container may exist.
+    container: bool,
+    /// The last report.
+    report: TaskReport,
+    /// Whether the manager has not been sent it.
+    dirty: bool,
+}
+
+/// A container found on the board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing runs in it: the board was rebooted, or it was never started.
+    Made,
+    /// It runs.
+    Running {
+        /// Its first process.
+        pid: u32,
+    },
+    /// It ended.
+    Ended {
+        /// Exit code.
+        status: u32,
+    },
+}
+
+impl Task {
+    /// A task the manager assigned.
+    pub fn assigned(id: TaskId, desired: Desired, work: Rc<Work>, now: Now) -> Self {
+        let mut task = Self::blank(id, TaskState::Accepted, "accepted", now.wall);
+        task.grace = work.container.stop_grace();
+        task.work = Some(work);
+        task.wanted = Some(desired);
+        task
+    }
+
+    /// A task whose container was found on the board; `grace` as kept with the container.
+    pub fn found(id: TaskId, found: Found, grace: Option<Duration>, now: Now) -> Self {
+        let mut task = Self::blank(id, TaskState::Accepted, "found on the board", now.wall);
+        task.container = true;
+        task.grace = grace.unwrap_or(STOP_GRACE_DEFAULT);
+        // Its assignment has not been heard yet: run on.
+        task.wanted = Some(Desired::Running);
+        match found {
+            Found::Running { pid } => task.runs(pid, now.wall),
+            Found::Ended { status } => task.exited(status, false, now.wall),
+            Found::Made => {
+                let err = "the container was lost: the board was restarted or lost power".to_owned();
+                task.ends(TaskState::Failed, "failed", Some(err), now.wall);
+            }
+        }
+        task
+    }
+
+    fn blank(id: TaskId, state: TaskState, message: &str, at: Wall) -> Self {
+        Self {
+            id,
+            wanted: None,
+            work: None,
+            grace: STOP_GRACE_DEFAULT,
+            phase: Phase::New,
+            busy: None,
+            not_before: Mono::default(),
+            container: false,
+            report: TaskReport { task: id, state, at, message: message.to_owned(), err: None, container: None },
+            dirty: true,
+        }
+    }
+
+    /// What it runs; none while it was only found on the board.
+    pub fn work(&self) -> Option<&Rc<Work>> {
+        self.work.as_ref()
+    }
+
+    /// The last report.
+    pub fn report(&self) -> &TaskReport {
+        &self.report
+    }
+
+    /// Whether the manager does not know the task (any more).
+    pub fn is_unwanted(&self) -> bool {
+        self.wanted.is_none()
+    }
+
+    /// The report, if it has not been sent; it counts as sent then.
+    pub fn take_report(&mut self) -> Option<TaskReport> {
+        std::mem::take(&mut self.dirty).then(|| self.report.clone())
+    }
+
+    /// The manager wants this; it only grows. `work` comes with the first mention in a session.
+    pub fn want(&mut self, desired: Desired, work: Option<Rc<Work>>) {
+        self.wanted = Some(self.wanted.map_or(desired, |known| known.max(desired)));
+        if let (None, Some(work)) = (&self.work, work) {
+            self.grace = work.container.stop_grace();
+            self.work = Some(work);
+        }
+    }
+
+    /// The manager does not know the task: it shall go, container and all.
+    pub fn unwant(&mut self) {
+        self.wanted = None;
+    }
+
+    fn stops(&self) -> bool {
+        self.wanted.is_none_or(|desired| desired >= Desired::Shutdown)
+    }
+
+    /// The next operation, if one is due and none is in flight. It counts as in flight then.
+    pub fn next(&mut self, now: Now) -> Option<Op> {
+        if self.busy.is_some() || now.mono < self.not_before {
+            return None;
+        }
+        let op = self.decide(now)?;
+        self.busy = Some(op);
+        Some(op)
+    }
+
+    fn decide(&mut self, now: Now) -> Option<Op> {
+        match self.phase {
+            Phase::New | Phase::Made if self.stops() => {
+                self.ends(TaskState::Shutdown, "shutdown", None, now.wall);
+                self.decide(now)
+            }
+            Phase::New => {
+                self.work.as_ref()?;
+                self.container = true;
+                self.says(TaskState::Preparing, "preparing", now.wall);
+                Some(Op::Prepare)
+            }
+            Phase::Made if self.wanted == Some(Desired::Running) => {
+                self.says(TaskState::Starting, "starting", now.wall);
+                Some(Op::Start)
+            }
+            Phase::Made => None,
+            Phase::Running { pid } if self.stops() => {
+                self.phase = Phase::Stopping { pid, kill_at: now.mono + self.grace, kills: 0 };
+                Some(if self.grace.is_zero() { Op::Signal(Some(signal::SIGKILL)) } else { Op::Signal(None) })
+            }
+            Phase::Running { .. } => None,
+            Phase::Stopping { pid, kill_at, kills } if kill_at <= now.mono => {
+                // A process stuck in the kernel is killed again, less and less often.
+                let pause = limits::KILL_AGAIN_AFTER * 2u32.saturating_pow(kills.min(5));
+                self.phase = Phase::Stopping { pid, kill_at: now.mono + pause, kills: kills + 1 };
+                Some(Op::Signal(Some(signal::SIGKILL)))
+            }
+            Phase::Stopping { .. } => None,
+            Phase::Ended if self.wanted.is_none() && self.container => Some(Op::Delete),
+            Phase::Ended => None,
+        }
+    }
+
+    /// Whether the operation in flight shall be given up: a pull for a task that is not wanted any more.
+    pub fn cancels(&self) -> bool {
+        self.busy == Some(Op::Prepare) && self.stops()
+    }
+
+    /// When to look again if nothing happens.
+    pub fn wake_at(&self, now: Mono) -> Option<Mono> {
+        let deadline = match self.phase {
+            Phase::Stopping { kill_at, .. } => Some(kill_at),
+            Phase::New | Phase::Made | Phase::Running { .. } | Phase::Ended => None,
+        };
+        let retry = (self.busy.is_none() && self.not_before > now).then_some(self.not_before);
+        [deadline, retry].into_iter().flatten().min()
+    }
+
+    /// Whether nothing of it is left and nobody asks for it.
+    pub fn is_gone(&self) -> bool {
+        self.wanted.is_none() && self.phase == Phase::Ended && !self.container && self.busy.is_none()
+    }
+
+    /// The operation in flight is over.
+    pub fn done(&mut self, done: Done, now: Now) {
+        let Some(op) = self.busy.take() else { return };
+        match (op, done) {
+            (_, Done::Again(reason)) => {
+                self.not_before = now.mono + limits::RETRY_AFTER;
+                if self.report.err.as_deref() != Some(&reason) && self.phase != Phase::Ended {
+                    self.report.err = Some(reason);
+                    self.dirty = true;
+                }
+            }
+            (Op::Prepare, Done::Ok(_)) => {
+                self.phase = Phase::Made;
+                self.says(TaskState::Ready, "prepared", now.wall);
+            }
+            (Op::Prepare, Done::Cancelled) => {}
+            (Op::Prepare, Done::Failed(reason)) => self.ends(TaskState::Rejected, "rejected", Some(reason), now.wall),
+            (Op::Start, Done::Ok(pid)) => {
+                // It may have exited before the answer came.
+                if self.phase == Phase::Made {
+                    self.runs(pid.unwrap_or(0), now.wall);
+                }
+            }
+            (Op::Start, Done::Failed(reason)) => {
+                let reason = format!("starting container failed: {reason}");
+                self.ends(TaskState::Failed, "failed", Some(reason), now.wall);
+            }
+            (Op::Signal(_), Done::Failed(reason)) => {
+                log::warn!("task {}: signal it: {reason}", self.id);
+                self.not_before = now.mono + limits::RETRY_AFTER;
+            }
+            (Op::Delete, Done::Ok(_)) => self.container = false,
+            (Op::Delete, Done::Failed(reason)) => {
+                log::warn!("task {}: remove its container: {reason}", self.id);
+                self.not_before = now.mono + limits::DELETE_RETRY_AFTER;
+            }
+            (Op::Signal(_), Done::Ok(_) | Done::Cancelled) | (Op::Start | Op::Delete, Done::Cancelled) => {}
+        }
+    }
+
+    /// Its container's first process ended.
+    pub fn exited(&mut self, status: u32, oom: bool, at: Wall) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        let stopping = matches!(self.phase, Phase::Stopping { .. }) || self.stops();
+        let code = i32::try_from(status).unwrap_or(i32::MAX);
+        self.report.container = Some(ContainerStatus { id: self.id.to_string(), pid: 0, exit_code: Some(code) });
+        if stopping {
+            self.ends(TaskState::Shutdown, "shutdown", None, at);
+        } else if status == 0 {
+            self.ends(TaskState::Complete, "finished", None, at);
+        } else {
+            let why = if oom { ": the memory limit was reached" } else { "" };
+            self.ends(TaskState::Failed, "started", Some(format!("task: non-zero exit ({status}){why}")), at);
+        }
+    }
+
+    /// A listing shows no process of a task that should have one.
+    pub fn vanished(&mut self, at: Wall) {
+        match self.phase {
+            Phase::Running { .. } | Phase::Stopping { .. } => {
+                if self.stops() {
+                    self.ends(TaskState::Shutdown, "shutdown", None, at);
+                } else {
+                    let err = "the container was lost: its process is gone from containerd".to_owned();
+                    self.ends(TaskState::Failed, "failed", Some(err), at);
+                }
+            }
+            Phase::New | Phase::Made | Phase::Ended => {}
+        }
+    }
+
+    fn runs(&mut self, pid: u32, at: Wall) {
+        self.phase = Phase::Running { pid };
+        self.report.container = Some(ContainerStatus { id: self.id.to_string(), pid, exit_code: None });
+        self.says(TaskState::Running, "started", at);
+    }
+
+    fn ends(&mut self, state: TaskState, message: &str, err: Option<String>, at: Wall) {
+        self.phase = Phase::Ended;
+        self.says(state, message, at);
+        self.report.err = err.map(|mut text| {
+            let most = (0..=limits::REASON_BYTES_MAX.min(text.len())).rev().find(|&i| text.is_char_boundary(i));
+            text.truncate(most.unwrap_or(0));
+            text
+        });
+    }
+
+    fn says(&mut self, state: TaskState, message: &str, at: Wall) {
+        self.report.state = state;
+        message.clone_into(&mut self.report.message);
+        self.report.err = None;
+        self.report.at = at;
+        self.dirty = true;
+    }
+}

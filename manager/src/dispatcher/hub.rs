@@ -1,0 +1,218 @@
+//! The hub: keeps every node's link, writes off those that are silent, ends sessions that must end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use racimo_common::id::NodeId;
+use racimo_common::time::{Clock, Mono};
+use racimo_common::wire::{Refused, RefusedCode};
+
+use super::liveness::{Link, Verdict};
+use crate::limits;
+use crate::store::{Change, ClusterSpec, Event, Feed, Observation, SeenNode, Store, View, WrittenOff};
+
+/// A session's number: a node's newer session ends its older one.
+pub(super) type SessionId = u64;
+
+/// Where sessions say that a node is there.
+#[derive(Clone)]
+pub struct Hub(Sender<Sign>);
+
+/// A sign of a node's life.
+pub(super) enum Sign {
+    /// A session opened; `end` ends it, with a word to the agent.
+    Opened { node: NodeId, session: SessionId, end: Sender<Refused> },
+    /// Something came from it.
+    Heard { node: NodeId, session: SessionId },
+    /// It made its full report.
+    Ready { node: NodeId, session: SessionId },
+    /// It closed without a word.
+    Closed { node: NodeId, session: SessionId },
+    /// The board leaves the cluster.
+    Left { node: NodeId, session: SessionId },
+}
+
+impl Hub {
+    /// A hub and the inbox that [`run`] reads.
+    pub(super) fn new() -> (Self, Receiver<Sign>) {
+        let (signs, inbox) = async_channel::bounded(limits::SIGNS_QUEUE_MAX);
+        (Self(signs), inbox)
+    }
+
+    /// Waits for room; false if the hub has ended.
+    pub(super) async fn tell(&self, sign: Sign) -> bool {
+        self.0.send(sign).await.is_ok()
+    }
+}
+
+struct Entry {
+    link: Link,
+    session: Option<(SessionId, Sender<Refused>)>,
+    /// The write-off was committed; nothing more to judge until a session opens.
+    written_off: bool,
+}
+
+/// Runs until the store stops. `own`: the manager's own node, which is never judged while it has no agent.
+pub(super) async fn run(store: Store, clock: Clock, inbox: Receiver<Sign>, own: NodeId) {
+    let (view, feed) = store.watch();
+    let mut hub = Running { store, clock, own, nodes: BTreeMap::new() };
+    hub.follow_all(&view);
+    hub.drive(inbox, feed).await;
+}
+
+enum Wake {
+    Sign(Option<Sign>),
+    Changed(bool),
+    Timer,
+}
+
+struct Running {
+    store: Store,
+    clock: Clock,
+    own: NodeId,
+    nodes: BTreeMap<NodeId, Entry>,
+}
+
+impl Running {
+    async fn drive(&mut self, inbox: Receiver<Sign>, mut feed: Feed) {
+        let mut timer = smol::Timer::never();
+        let mut next: Option<Mono> = None;
+        loop {
+            let due = self.judge_all().await;
+            if due != next {
+                next = due;
+                timer = due.map_or_else(smol::Timer::never, |at| smol::Timer::at(self.clock.instant(at)));
+            }
+            let sign = async { Wake::Sign(inbox.recv().await.ok()) };
+            let changed = async {
+                let Some(batch) = feed.next().await else { return Wake::Changed(false) };
+                self.nodes_changed(&batch.view, &batch.events, batch.resync);
+                Wake::Changed(true)
+            };
+            let tick = async {
+                (&mut timer).await;
+                Wake::Timer
+            };
+            match smol::future::or(sign, smol::future::or(changed, tick)).await {
+                Wake::Sign(Some(sign)) => self.sign(sign).await,
+                Wake::Sign(None) | Wake::Changed(false) => return,
+                Wake::Changed(true) => {}
+                Wake::Timer => next = None,
+            }
+        }
+    }
+
+    fn follow_all(&mut self, view: &View) {
+        let now = self.clock.now().mono;
+        self.nodes.retain(|id, entry| {
+            let there = view.state.node(*id).is_some();
+            if !there {
+                end(entry, RefusedCode::NotMember, "this node was removed from the cluster");
+            }
+            there
+        });
+        for node in view.state.nodes() {
+            let written_off = node.written_off.is_some();
+            let entry = self.nodes.entry(node.id).or_insert_with(|| Entry {
+                link: Link::expected(now),
+                session: None,
+                written_off,
+            });
+            entry.written_off = written_off;
+        }
+    }
+
+    fn nodes_changed(&mut self, view: &View, events: &[Event], resync: bool) {
+        if resync || events.iter().any(|event| matches!(event, Event::Node { .. })) {
+            self.follow_all(view);
+        }
+    }
+
+    async fn sign(&mut self, sign: Sign) {
+        let now = self.clock.now();
+        match sign {
+            Sign::Opened { node, session, end: stop } => {
+                let Some(entry) = self.nodes.get_mut(&node) else {
+                    let reason = "this node is not a member of the cluster".to_owned();
+                    let _ = stop.try_send(Refused { code: RefusedCode::NotMember, reason });
+                    return;
+                };
+                end(entry, RefusedCode::Replaced, "a newer session of this node took over");
+                entry.link.opened(now.mono);
+                entry.session = Some((session, stop));
+            }
+            Sign::Heard { node, session } => {
+                if let Some(entry) = self.current(node, session) {
+                    entry.link.heard(now.mono);
+                }
+            }
+            Sign::Ready { node, session } => {
+                if let Some(entry) = self.current(node, session) {
+                    entry.link.heard(now.mono);
+                    entry.written_off = false;
+                    let seen = SeenNode { ready: true, at: now.wall };
+                    self.store.observe(vec![Observation::Node { node, seen }]).await;
+                }
+            }
+            Sign::Closed { node, session } => {
+                if let Some(entry) = self.current(node, session) {
+                    entry.link.closed(now.mono);
+                    entry.session = None;
+                }
+            }
+            Sign::Left { node, session } => {
+                if let Some(entry) = self.current(node, session) {
+                    entry.link.left();
+                    entry.session = None;
+                }
+            }
+        }
+    }
+
+    fn current(&mut self, node: NodeId, session: SessionId) -> Option<&mut Entry> {
+        self.nodes.get_mut(&node).filter(|entry| entry.session.as_ref().is_some_and(|(id, _)| *id == session))
+    }
+
+    /// Writes off who is gone; when to look again.
+    async fn judge_all(&mut self) -> Option<Mono> {
+        let now = self.clock.now();
+        let view = self.store.view();
+        let period = view.state.cluster().map_or_else(|| ClusterSpec::default().heartbeat(), |c| c.spec.heartbeat());
+        let mut next: Option<Mono> = None;
+        for (&node, entry) in &mut self.nodes {
+            let without_agent = node == self.own && !entry.link.was_open();
+            if entry.written_off || without_agent {
+                continue;
+            }
+            match entry.link.judge(period, now.mono) {
+                Verdict::Alive(until) | Verdict::Suspect(until) => {
+                    next = Some(next.map_or(until, |at| at.min(until)));
+                }
+                Verdict::Down(cause) => {
+                    end(entry, RefusedCode::Busy, "the manager had not heard from this node for too long");
+                    entry.session = None;
+                    let written_off = WrittenOff { at: now.wall, reason: cause.text().to_owned() };
+                    log::warn!("node {node} is down: {}", cause.text());
+                    match self.store.commit(now.wall, vec![Change::NodeWriteOff { node, written_off }]).await {
+                        Ok(_) => entry.written_off = true,
+                        Err(error) => {
+                            log::warn!("node {node} could not be written off yet: {error}");
+                            let again = now.mono + Duration::from_secs(1);
+                            next = Some(next.map_or(again, |at| at.min(again)));
+                        }
+                    }
+                    let seen = SeenNode { ready: false, at: now.wall };
+                    self.store.observe(vec![Observation::Node { node, seen }]).await;
+                }
+            }
+        }
+        next
+    }
+}
+
+fn end(entry: &mut Entry, code: RefusedCode, reason: &str) {
+    if let Some((_, stop)) = entry.session.take() {
+        let _ = stop.try_send(Refused { code, reason: reason.to_owned() });
+    }
+}

@@ -1,0 +1,88 @@
+//! A board asks to become a member: token, certificate request → node, certificate.
+
+use std::sync::Arc;
+
+use racimo_common::id::{NodeId, RandomId};
+use racimo_common::object::{NodeDescription, Role};
+use racimo_common::token::JoinToken;
+use racimo_common::wire::{Join, Joined, Refused, RefusedCode, ToAgent};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::Context;
+use crate::ca::JoinTokens;
+use crate::ca::admit::{self, Admission};
+use crate::limits;
+use crate::store::{Change, Cluster, NewNode, NodeSpec};
+
+/// Answers a request; the answer is [`ToAgent::Joined`] or [`ToAgent::Refused`].
+pub(super) async fn answer(context: &Context, join: Join, addr: &str) -> ToAgent {
+    let host: String = join.hostname.chars().filter(|c| !c.is_control()).take(limits::HOSTNAME_CHARS_MAX).collect();
+    match grant(context, &join, &host, addr).await {
+        Ok(joined) => {
+            log::info!("node {} ({host}) joined from {addr} as {}", joined.node, joined.role);
+            ToAgent::Joined(joined)
+        }
+        Err(refused) => {
+            log::warn!("a join from {addr} ({host}) was refused: {}", refused.reason);
+            ToAgent::Refused(refused)
+        }
+    }
+}
+
+fn refused(code: RefusedCode, reason: impl Into<String>) -> Refused {
+    Refused { code, reason: reason.into() }
+}
+
+async fn grant(context: &Context, join: &Join, host: &str, addr: &str) -> Result<Joined, Refused> {
+    let view = context.store.view();
+    let cluster = view.state.cluster().ok_or_else(|| refused(RefusedCode::Busy, "this manager is in no cluster"))?;
+    let digest = context.ca.root_digest();
+    let tokens = JoinTokens {
+        worker: JoinToken::new(digest, cluster.worker_secret),
+        manager: JoinToken::new(digest, cluster.manager_secret),
+    };
+    let admission = admit::judge(&tokens, join)?;
+    if admission.role == Role::Manager {
+        return Err(refused(RefusedCode::Token, "further managers are not supported yet: use the worker token"));
+    }
+    // An agent whose answer was lost asks again with the same key: it stays one node.
+    let key_digest = admission.request.key_digest();
+    let known = view.state.nodes().find(|node| node.key_digest == Some(key_digest)).map(|node| node.id);
+    let node = match known {
+        Some(node) => node,
+        None => create(context, cluster, &admission, key_digest, host, addr).await?,
+    };
+    let (now, validity) = (context.clock.now().wall, cluster.spec.cert_expiry());
+    let granted = admission.grant(&context.ca, node, &cluster.managers, now, validity, &SystemRandom::new());
+    granted.map_err(|error| refused(RefusedCode::Busy, error.to_string()))
+}
+
+async fn create(
+    context: &Context,
+    cluster: &Arc<Cluster>,
+    admission: &Admission,
+    key_digest: [u8; 32],
+    host: &str,
+    addr: &str,
+) -> Result<NodeId, Refused> {
+    let busy = |what: &str| refused(RefusedCode::Busy, what);
+    if context.store.view().state.nodes().count() >= limits::NODES_MAX {
+        let (id, most) = (cluster.id, limits::NODES_MAX);
+        return Err(busy(&format!("cluster {id} has {most} nodes, more are not supported")));
+    }
+    let mut bits = [0; 16];
+    SystemRandom::new().fill(&mut bits).map_err(|_| busy("the manager has no random numbers"))?;
+    let id = NodeId::from_bits(u128::from_be_bytes(bits));
+    let description = NodeDescription { hostname: host.to_owned(), ..NodeDescription::default() };
+    let new = NewNode {
+        id,
+        role: admission.role,
+        spec: NodeSpec::default(),
+        description: description.into(),
+        addr: addr.to_owned(),
+        key_digest: Some(key_digest),
+    };
+    let created = context.store.commit(context.clock.now().wall, vec![Change::NodeCreate(Box::new(new))]).await;
+    created.map_err(|error| busy(&error.to_string()))?;
+    Ok(id)
+}

@@ -1,0 +1,206 @@
+//! Is a node still there?
+//!
+//! In: when it was heard, how regular its heartbeats are, `Mono`. Out: a [`Verdict`]. Keeps nothing but the link's record.
+//!
+//! ```text
+//! Alive ─ a window learnt from the link's jitter passes ─▶ Suspect ─ 3..10 s of silence ─▶ Down
+//!   └─ connection closed ─ 2 s ─▶ Down          └─ orderly leave ─▶ Down at once
+//! ```
+//! The bounds keep a 1.3 s Wi-Fi power-save stall from flapping anything (DESIGN §2, "Liveness").
+
+use std::time::Duration;
+
+use racimo_common::time::Mono;
+
+/// Least silence that writes a node off, at the default heartbeat of 1 s.
+pub const SILENCE_MIN: Duration = Duration::from_secs(3);
+/// Most silence a node is granted, at the default heartbeat of 1 s.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a node may take to come back after its connection closed: its agent may be restarting.
+pub const RECONNECT_GRACE: Duration = Duration::from_secs(2);
+/// How long a new leader waits for a node before it writes it off.
+pub const START_GRACE: Duration = Duration::from_secs(20);
+
+/// What to think of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is amiss; judge again then.
+    Alive(Mono),
+    /// A heartbeat is overdue; judge again then.
+    Suspect(Mono),
+    /// It is gone.
+    Down(Cause),
+}
+
+/// Why a node is written off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Silence.
+    Heartbeat,
+    /// Its connection closed and it did not come back.
+    Closed,
+    /// It said that it leaves.
+    Left,
+    /// It has not been heard of since the manager started.
+    NeverSeen,
+}
+
+impl Cause {
+    /// The reason as `node inspect` shows it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "heartbeat failure",
+            Self::Closed => "connection closed",
+            Self::Left => "node left",
+            Self::NeverSeen => "not heard of since the manager started",
+        }
+    }
+}
+
+/// The record of one node's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    state: LinkState,
+    /// Smoothed time between two signs of life, and how far it strays, nanoseconds (RFC 6298's estimator).
+    gap: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinkState {
+    Expected { since: Mono },
+    Open { heard: Mono },
+    Closed { at: Mono },
+    Left,
+}
+
+impl Link {
+    /// A node the leader knows of but has not heard.
+    pub fn expected(now: Mono) -> Self {
+        Self { state: LinkState::Expected { since: now }, gap: None }
+    }
+
+    /// A session opened.
+    pub fn opened(&mut self, now: Mono) {
+        self.state = LinkState::Open { heard: now };
+    }
+
+    /// The node was heard.
+    pub fn heard(&mut self, now: Mono) {
+        if let LinkState::Open { heard } = self.state {
+            let sample = u64::try_from(now.since(heard).as_nanos()).unwrap_or(u64::MAX);
+            self.gap = Some(match self.gap {
+                None => (sample, sample / 2),
+                Some((mean, dev)) => (mean / 8 * 7 + sample / 8, dev / 4 * 3 + sample.abs_diff(mean) / 4),
+            });
+            self.state = LinkState::Open { heard: now };
+        }
+    }
+
+    /// The session ended without a word.
+    pub fn closed(&mut self, now: Mono) {
+        if matches!(self.state, LinkState::Open { .. }) {
+            self.state = LinkState::Closed { at: now };
+        }
+    }
+
+    /// The node leaves the cluster.
+    pub fn left(&mut self) {
+        self.state = LinkState::Left;
+    }
+
+    /// Whether a session is open.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, LinkState::Open { .. })
+    }
+
+    /// Whether a session was ever open.
+    pub fn was_open(&self) -> bool {
+        !matches!(self.state, LinkState::Expected { .. })
+    }
+
+    /// Judges the node. `period`: the heartbeat it was told.
+    pub fn judge(&self, period: Duration, now: Mono) -> Verdict {
+        let until = |deadline: Mono, cause: Cause| {
+            if deadline <= now { Verdict::Down(cause) } else { Verdict::Alive(deadline) }
+        };
+        match self.state {
+            LinkState::Left => Verdict::Down(Cause::Left),
+            LinkState::Expected { since } => until(since + START_GRACE.max(period * 6), Cause::NeverSeen),
+            LinkState::Closed { at } => until(at + RECONNECT_GRACE, Cause::Closed),
+            LinkState::Open { heard } => {
+                let (least, most) = (SILENCE_MIN.max(period * 3), SILENCE_MAX.max(period * 4));
+                let (mean, dev) = self.gap.unwrap_or_default();
+                let window = Duration::from_nanos(mean.saturating_add(dev.saturating_mul(4))).max(period * 2);
+                let suspect = heard + window.min(least);
+                let dead = heard + (window * 2).clamp(least, most);
+                if dead <= now {
+                    Verdict::Down(Cause::Heartbeat)
+                } else if suspect <= now {
+                    Verdict::Suspect(dead)
+                } else {
+                    Verdict::Alive(suspect)
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(ms: u64) -> Mono {
+        Mono::from_nanos(ms * 1_000_000)
+    }
+
+    /// Hears the link at these milliseconds, then finds the first millisecond at which it is down.
+    #[track_caller]
+    fn check(heard_ms: &[u64], down_after_ms: std::ops::RangeInclusive<u64>) {
+        let mut link = Link::expected(at(0));
+        link.opened(at(heard_ms[0]));
+        for &ms in &heard_ms[1..] {
+            assert!(!matches!(link.judge(SECOND, at(ms)), Verdict::Down(_)), "down before it was heard at {ms} ms");
+            link.heard(at(ms));
+        }
+        let last = *heard_ms.last().expect("heard once");
+        let down = (last..last + 60_000).find(|&ms| matches!(link.judge(SECOND, at(ms)), Verdict::Down(_)));
+        let silence = down.expect("it goes down at last") - last;
+        assert!(down_after_ms.contains(&silence), "down after {silence} ms, wanted {down_after_ms:?}");
+    }
+
+    #[test]
+    fn a_regular_link_is_judged_fast() {
+        check(&(0..60).map(|i| i * 1000).collect::<Vec<_>>(), 3000..=4000);
+        check(&[0], 3000..=4000);
+    }
+
+    #[test]
+    fn a_wifi_that_stalls_is_granted_more() {
+        let stalls: Vec<u64> = (0..60).map(|i| i * 1000 + if i % 5 == 0 { 1300 } else { 0 }).collect();
+        check(&stalls, 3000..=10_000);
+        let worse: Vec<u64> = (0..20)
+            .scan(0, |t, i| {
+                *t += if i % 2 == 0 { 200 } else { 2800 };
+                Some(*t)
+            })
+            .collect();
+        check(&worse, 5000..=10_000);
+    }
+
+    #[test]
+    fn closing_leaving_and_waiting() {
+        let mut link = Link::expected(at(0));
+        assert_eq!(link.judge(SECOND, at(19_999)), Verdict::Alive(at(20_000)));
+        assert_eq!(link.judge(SECOND, at(20_000)), Verdict::Down(Cause::NeverSeen));
+        link.opened(at(5000));
+        link.closed(at(6000));
+        assert_eq!(link.judge(SECOND, at(7999)), Verdict::Alive(at(8000)));
+        assert_eq!(link.judge(SECOND, at(8000)), Verdict::Down(Cause::Closed));
+        link.opened(at(7000));
+        assert!(link.is_open());
+        link.left();
+        assert_eq!(link.judge(SECOND, at(7000)), Verdict::Down(Cause::Left));
+    }
+}

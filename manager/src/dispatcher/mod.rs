@@ -1,0 +1,40 @@
+//! Agents' sessions: who is there, what each shall run, what it says of it.
+//!
+//! ```text
+//! serve ─ TLS ─┬─ no certificate ─▶ join ─▶ store (a node), a certificate
+//!              └─ a member's ─────▶ session ─ assign ─▶ agent
+//!                                      │  ◀─ report ──┘
+//!                                      ▼ opened, heard, closed
+//!                                     hub ─ liveness ─▶ store (written off)
+//! ```
+//! Cores: [`liveness`], [`assign`], [`report`]. Shells: [`serve`], `session`, `join`, `hub`.
+
+pub mod assign;
+mod hub;
+mod join;
+pub mod liveness;
+pub mod report;
+pub mod serve;
+mod session;
+
+use std::sync::Arc;
+
+use racimo_common::time::Clock;
+
+use crate::ca::Ca;
+use crate::store::Store;
+
+pub use hub::Hub;
+
+/// What every part of the dispatcher needs.
+#[derive(Clone)]
+pub struct Context {
+    /// Where everything meets.
+    pub store: Store,
+    /// The machine's clocks.
+    pub clock: Clock,
+    /// Signs the certificates of boards that join.
+    pub ca: Arc<Ca>,
+    /// Where sessions say that a node is there.
+    pub hub: Hub,
+}

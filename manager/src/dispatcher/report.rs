@@ -1,0 +1,54 @@
+//! What an agent's report means for the store.
+//!
+//! In: the view, the reporting node, its [`Status`]. Out: ends to commit and observations to publish.
+//! A report about a task that is not on the node, has ended already or is not known is dropped: the board
+//! will be told to forget it.
+
+use racimo_common::id::NodeId;
+use racimo_common::object::{Desired, TaskReport, TaskState};
+use racimo_common::time::Wall;
+
+use crate::store::{Change, Ended, Observation, View};
+
+/// What a report means.
+#[derive(Debug, Default, PartialEq)]
+pub struct Meaning {
+    /// Ends, to be committed.
+    pub changes: Vec<Change>,
+    /// Running states, to be published.
+    pub observations: Vec<Observation>,
+    /// Reports about other nodes' tasks.
+    pub foreign: u32,
+}
+
+/// Reads one report.
+pub fn read(view: &View, node: NodeId, reports: Vec<TaskReport>, now: Wall) -> Meaning {
+    let mut meaning = Meaning::default();
+    for report in reports {
+        let Some(task) = view.state.task(report.task) else { continue };
+        if task.node != Some(node) {
+            meaning.foreign += 1;
+        } else if task.ended.is_some() {
+            continue;
+        } else if report.state.is_terminal() {
+            meaning.changes.push(Change::TaskEnd { task: task.id, ended: ended(report, task.desired, now) });
+        } else {
+            meaning.observations.push(Observation::Task { node, report });
+        }
+    }
+    meaning
+}
+
+/// A task that was asked to stop and did is shut down, whatever its exit code was.
+fn ended(report: TaskReport, desired: Desired, now: Wall) -> Ended {
+    let stopped = desired >= Desired::Shutdown && report.state == TaskState::Failed;
+    let exit_code = report.container.as_ref().and_then(|c| c.exit_code);
+    Ended {
+        state: if stopped { TaskState::Shutdown } else { report.state },
+        at: now,
+        message: if stopped { "shutdown".to_owned() } else { report.message },
+        err: if stopped { None } else { report.err },
+        container: report.container.map(|c| c.id).filter(|id| !id.is_empty()),
+        exit_code,
+    }
+}

@@ -1,0 +1,326 @@
+//! One agent's session, from `Hello` to the end of its connection.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use futures_lite::{AsyncRead, AsyncWrite, io::split};
+use racimo_common::id::NodeId;
+use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::object::NodeDescription;
+use racimo_common::wire::frame::{self, FrameError};
+use racimo_common::wire::{Hello, Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome};
+
+use super::hub::Sign;
+use super::{Context, assign, report};
+use crate::limits;
+use crate::store::{Change, CommitError, Feed};
+
+/// Messages that wait to be written; the parts of a set wait for each other.
+const OUT_QUEUE: usize = 8;
+/// How long the assigner waits for further changes before it sends what it has.
+const ASSIGN_LINGER: Duration = Duration::from_millis(10);
+/// How often a commit that met a newer state is tried again.
+const RETRIES: usize = 3;
+
+static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    /// The agent closed the connection.
+    #[error("the agent closed the connection")]
+    Closed,
+    /// The agent said that it restarts, or that the board leaves.
+    #[error("the agent said goodbye")]
+    Bye,
+    /// The agent broke the protocol, or the hub ended the session.
+    #[error("{}", .0.reason)]
+    Refused(Refused),
+    /// A frame could not be read or written.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Nothing came for too long.
+    #[error("nothing came within {0:?}")]
+    Timeout(Duration),
+    /// The manager stops.
+    #[error("the manager stops")]
+    Stopped,
+}
+
+fn protocol(reason: &str) -> End {
+    End::Refused(Refused { code: RefusedCode::Protocol, reason: reason.to_owned() })
+}
+
+/// The newest protocol version both speak.
+pub(super) fn negotiate((oldest, newest): (u16, u16)) -> Result<u16, Refused> {
+    let common = newest.min(VERSION);
+    if oldest <= common && common >= VERSION_MIN {
+        return Ok(common);
+    }
+    let reason = format!(
+        "no common protocol version: the agent speaks {oldest} to {newest}, the manager {VERSION_MIN} to {VERSION}; \
+         upgrade the older one"
+    );
+    Err(Refused { code: RefusedCode::Version, reason })
+}
+
+/// Waits for one message.
+pub(super) async fn receive_within(stream: &mut (impl AsyncRead + Unpin), within: Duration) -> Result<ToManager, End> {
+    let message = async { frame::receive(stream, FRAME_FROM_AGENT_MAX).await.map_err(End::Frame) };
+    let late = async {
+        smol::Timer::after(within).await;
+        Err(End::Timeout(within))
+    };
+    smol::future::or(message, late).await?.ok_or(End::Closed)
+}
+
+/// Runs a session on a connection whose other end is `node`; its certificate was verified.
+pub(super) async fn run<S>(context: &Context, mut stream: S, node: NodeId, addr: String) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let end = match open(context, &mut stream, node, &addr).await {
+        Ok(()) => drive(context, &mut stream, node, &addr).await,
+        Err(end) => end,
+    };
+    if let End::Refused(refused) = &end {
+        let refused = ToAgent::Refused(refused.clone());
+        let word = frame::send(&mut stream, &refused, FRAME_TO_AGENT_MAX);
+        let late = async {
+            smol::Timer::after(limits::LAST_WORD_WITHIN).await;
+            Ok(())
+        };
+        // The peer may be gone already.
+        let _ = smol::future::or(word, late).await;
+    }
+    end
+}
+
+/// `Hello` and `Welcome`.
+async fn open<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str) -> Result<(), End>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let ToManager::Hello(Hello { versions, boot: _, description }) =
+        receive_within(stream, FRAME_FROM_AGENT_MAX, limits::HELLO_WITHIN).await?
+    else {
+        return Err(protocol("a session starts with Hello"));
+    };
+    let version = negotiate(versions).map_err(End::Refused)?;
+    let view = context.store.view();
+    let (Some(cluster), Some(_)) = (view.state.cluster(), view.state.node(node)) else {
+        let reason = "this node is not a member of the cluster (was it removed?): join it again".to_owned();
+        return Err(End::Refused(Refused { code: RefusedCode::NotMember, reason }));
+    };
+    describe(context, node, description, addr).await?;
+    let welcome = Welcome {
+        version,
+        heartbeat_ms: u32::try_from(cluster.spec.heartbeat().as_millis()).unwrap_or(u32::MAX),
+        managers: cluster.managers.clone(),
+        node,
+    };
+    frame::send(stream, &ToAgent::Welcome(welcome), FRAME_TO_AGENT_MAX).await?;
+    Ok(())
+}
+
+/// Stores the board's description if it differs.
+async fn describe(context: &Context, node: NodeId, description: NodeDescription, addr: &str) -> Result<(), End> {
+    let view = context.store.view();
+    let Some(known) = view.state.node(node) else { return Ok(()) };
+    if *known.description == description && known.addr == addr {
+        return Ok(());
+    }
+    let change = Change::NodeDescribe { node, description: description.into(), addr: addr.to_owned() };
+    match context.store.commit(context.clock.now().wall, vec![change]).await {
+        Ok(_) | Err(CommitError::Refused(_)) => Ok(()),
+        Err(CommitError::Stopped) => Err(End::Stopped),
+        Err(error @ (CommitError::Full | CommitError::TooLarge)) => {
+            log::warn!("the description of node {node} was not stored: {error}");
+            Ok(())
+        }
+    }
+}
+
+async fn drive<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let session = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
+    let (stop, stopped) = async_channel::bounded(1);
+    if !context.hub.tell(Sign::Opened { node, session, end: stop }).await {
+        return End::Stopped;
+    }
+    let (from, to) = split(stream);
+    let (out, queue) = async_channel::bounded(OUT_QUEUE);
+    let (view, feed) = context.store.watch();
+    let (first, sent) = assign::complete(&view, node);
+    let reader = Reader { context, node, session, addr, out: out.clone(), ready_at: Some(view.version()), bye: false };
+    let assigner = Assigner { node, feed, out: out.clone(), sent, at: view.version() };
+    let ended = async {
+        match stopped.recv().await {
+            Ok(refused) => End::Refused(refused),
+            Err(_) => End::Stopped,
+        }
+    };
+    let work = smol::future::or(
+        smol::future::or(reader.run(from), assigner.run(first)),
+        smol::future::or(write_all(to, queue), ended),
+    );
+    let end = work.await;
+    if !matches!(end, End::Bye) {
+        context.hub.tell(Sign::Closed { node, session }).await;
+    }
+    end
+}
+
+async fn write_all(mut to: impl AsyncWrite + Unpin, queue: Receiver<ToAgent>) -> End {
+    while let Ok(message) = queue.recv().await {
+        if let Err(error) = frame::send(&mut to, &message, FRAME_TO_AGENT_MAX).await {
+            return error.into();
+        }
+    }
+    End::Stopped
+}
+
+struct Assigner {
+    node: NodeId,
+    feed: Feed,
+    out: Sender<ToAgent>,
+    sent: assign::Sent,
+    at: u64,
+}
+
+impl Assigner {
+    async fn run(mut self, first: Vec<racimo_common::wire::Assign>) -> End {
+        let mut parts = first;
+        loop {
+            for part in parts {
+                if self.out.send(ToAgent::Assign(part)).await.is_err() {
+                    return End::Stopped;
+                }
+            }
+            let Some(batch) = self.feed.next().await else { return End::Stopped };
+            let mut view = batch.view;
+            smol::Timer::after(ASSIGN_LINGER).await;
+            while let Some(Some(batch)) = smol::future::poll_once(self.feed.next()).await {
+                view = batch.view;
+            }
+            parts = assign::delta(&view, self.node, &mut self.sent, self.at);
+            if !parts.is_empty() {
+                self.at = view.version();
+            }
+        }
+    }
+}
+
+struct Reader<'a> {
+    context: &'a Context,
+    node: NodeId,
+    session: u64,
+    addr: &'a str,
+    out: Sender<ToAgent>,
+    /// The index at which a complete report makes the node ready; `None` once it did.
+    ready_at: Option<u64>,
+    bye: bool,
+}
+
+impl Reader<'_> {
+    async fn run(mut self, mut from: impl AsyncRead + Unpin) -> End {
+        loop {
+            let message = match frame::receive(&mut from, FRAME_FROM_AGENT_MAX).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return End::Closed,
+                Err(error) => return error.into(),
+            };
+            if let Err(end) = self.take(message).await {
+                return end;
+            }
+            if self.bye {
+                return End::Bye;
+            }
+        }
+    }
+
+    async fn take(&mut self, message: ToManager) -> Result<(), End> {
+        let (node, session) = (self.node, self.session);
+        match message {
+            ToManager::Heartbeat(number) => {
+                self.tell(Sign::Heard { node, session }).await?;
+                self.out.send(ToAgent::Pong(number)).await.map_err(|_| End::Stopped)
+            }
+            ToManager::Status(status) => {
+                self.tell(Sign::Heard { node, session }).await?;
+                self.status(status).await
+            }
+            ToManager::Describe(description) => {
+                self.tell(Sign::Heard { node, session }).await?;
+                describe(self.context, node, description, self.addr).await
+            }
+            ToManager::Bye { leaving } => {
+                self.bye = true;
+                let sign = if leaving { Sign::Left { node, session } } else { Sign::Closed { node, session } };
+                self.tell(sign).await
+            }
+            ToManager::Join(_) | ToManager::Hello(_) => Err(protocol("Join and Hello have no place inside a session")),
+        }
+    }
+
+    async fn tell(&self, sign: Sign) -> Result<(), End> {
+        if self.context.hub.tell(sign).await { Ok(()) } else { Err(End::Stopped) }
+    }
+
+    async fn status(&mut self, status: Status) -> Result<(), End> {
+        let Status { complete, last, index, tasks } = status;
+        self.commit_ends(tasks).await?;
+        let Some(at) = self.ready_at else { return Ok(()) };
+        if !(complete && last && index >= at) {
+            return Ok(());
+        }
+        self.ready_at = None;
+        let view = self.context.store.view();
+        if view.state.node(self.node).is_some_and(|node| node.written_off.is_some()) {
+            let change = Change::NodeReadmit { node: self.node };
+            match self.context.store.commit(self.context.clock.now().wall, vec![change]).await {
+                Ok(_) => log::info!("node {} is back", self.node),
+                Err(CommitError::Stopped) => return Err(End::Stopped),
+                Err(error) => {
+                    log::warn!("node {} could not be readmitted: {error}", self.node);
+                    let reason = error.to_string();
+                    return Err(End::Refused(Refused { code: RefusedCode::Busy, reason }));
+                }
+            }
+        }
+        self.tell(Sign::Ready { node: self.node, session: self.session }).await
+    }
+
+    /// Publishes what is observed and commits what ended; a change that met a newer state is judged again.
+    async fn commit_ends(&self, mut reports: Vec<racimo_common::object::TaskReport>) -> Result<(), End> {
+        for _ in 0..RETRIES {
+            let now = self.context.clock.now().wall;
+            let again = reports.clone();
+            let meaning = report::read(&self.context.store.view(), self.node, reports, now);
+            if meaning.foreign > 0 {
+                log::warn!("node {} reported {} tasks of other nodes: dropped", self.node, meaning.foreign);
+            }
+            if !meaning.observations.is_empty() {
+                self.context.store.observe(meaning.observations).await;
+            }
+            if meaning.changes.is_empty() {
+                return Ok(());
+            }
+            match self.context.store.commit(now, meaning.changes).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Refused(_)) => reports = again,
+                Err(CommitError::Stopped) => return Err(End::Stopped),
+                Err(error @ (CommitError::Full | CommitError::TooLarge)) => {
+                    // The agent keeps what is not acknowledged by its removal from the set, and reports it again.
+                    let reason = error.to_string();
+                    return Err(End::Refused(Refused { code: RefusedCode::Busy, reason }));
+                }
+            }
+        }
+        log::warn!("ends reported by node {} met a newer state {RETRIES} times", self.node);
+        Err(End::Refused(Refused { code: RefusedCode::Busy, reason: "the store is busy".to_owned() }))
+    }
+}
