@@ -1,8 +1,8 @@
 //! Racimo's agent.
 
 pub mod alloc;
-pub mod describe;
 pub mod board;
+pub mod describe;
 pub mod identity;
 pub mod limits;
 pub mod link;

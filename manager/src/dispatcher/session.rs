@@ -66,8 +66,12 @@ pub(super) fn negotiate((oldest, newest): (u16, u16)) -> Result<u16, Refused> {
 }
 
 /// Waits for one message.
-pub(super) async fn receive_within(stream: &mut (impl AsyncRead + Unpin), within: Duration) -> Result<ToManager, End> {
-    let message = async { frame::receive(stream, FRAME_FROM_AGENT_MAX).await.map_err(End::Frame) };
+pub(super) async fn receive_within(
+    stream: &mut (impl AsyncRead + Unpin),
+    max: usize,
+    within: Duration,
+) -> Result<ToManager, End> {
+    let message = async { frame::receive(stream, max).await.map_err(End::Frame) };
     let late = async {
         smol::Timer::after(within).await;
         Err(End::Timeout(within))
