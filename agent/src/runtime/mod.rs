@@ -14,6 +14,7 @@ mod files;
 pub mod image;
 pub mod label;
 pub mod mount;
+pub mod pull;
 mod rootfs;
 pub mod signal;
 pub mod spec;
