@@ -22,6 +22,9 @@ pub const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Most read of a file that describes the board, in bytes; the rest is left out. `/proc/cpuinfo`
 /// of a board is a few KiB.
 pub const BOARD_FILE_MAX: u64 = 64 << 10;
+/// Names of files held in memory while a new volume is filled from its image: those of one
+/// directory and the ones around it. An image with more is refused, with the way out.
+pub const FILL_NAMES_MAX: usize = 4096;
 /// Largest `/etc/passwd` or `/etc/group` read from an image, in bytes; a larger one is refused.
 pub const IMAGE_FILE_MAX: u64 = 128 << 10;
 
