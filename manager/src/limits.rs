@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const RESTART_TIMES_MAX: usize = 1000;
 /// Failure times kept per service and node; the scheduler asks for five.
 pub const FAILURE_TIMES_MAX: usize = 8;
+/// Assignments in one plan of the scheduler (60 bytes each in the log). Beyond: in the next plan.
+pub const SCHEDULER_PLAN_MAX: usize = 8192;
+/// Changes in one plan of the orchestrator (about 250 bytes each in the log). Beyond: in the next plan.
+pub const ORCHESTRATOR_PLAN_MAX: usize = 1000;
 /// Batches of events a watcher may be behind; then it gets one `resync` instead.
 pub const FEED_BATCHES_MAX: usize = 256;
 /// Requests that wait for the store; further writers wait their turn.

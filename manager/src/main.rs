@@ -1,7 +1,2 @@
 //! The manager daemon and command line.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    racimo_manager::cli::main()
-}
+fn main() {}

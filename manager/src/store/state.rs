@@ -93,6 +93,12 @@ impl State {
         self.failures.get(&(service, node))
     }
 
+    /// Failures of a service, by node.
+    pub fn failures_of_service(&self, service: ServiceId) -> impl Iterator<Item = (NodeId, &Arc<NodeFailures>)> {
+        let all = (service, NodeId::from_bits(0))..=(service, NodeId::from_bits(u128::MAX));
+        self.failures.range(all).map(|((_, node), failures)| (*node, failures))
+    }
+
     /// As stored in a snapshot: tasks name their spec by its place in a list, so that it is stored once.
     pub(super) fn to_stored(&self) -> Stored {
         let mut specs: Vec<Arc<TaskSpec>> = Vec::new();

@@ -1,9 +1,0 @@
-//! `info`, `version` and `events`.
-
-mod events;
-mod info;
-mod version;
-
-pub(crate) use events::{EventsArgs, events};
-pub(crate) use info::{InfoArgs, info};
-pub(crate) use version::{VersionArgs, version};

@@ -1,0 +1,329 @@
+//! May a task run on a node? If not, why (reference §6).
+//!
+//! The first filter that fails is charged, in the order ready, resources, constraints, platform, replicas per node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use racimo_common::object::{Availability, Limits, Reservations};
+use racimo_common::registry::Platform;
+use racimo_common::units::{Bytes, NanoCpus};
+
+use super::counts_as_active;
+use crate::store::{Node, NodeStatus, TaskSpec, View};
+
+/// A node and what is free on it.
+pub(super) struct Room {
+    pub(super) node: Arc<Node>,
+    status: NodeStatus,
+    free: Reservations,
+    /// Tasks that have not ended: what its task table holds.
+    held: u32,
+    /// Of these, the wanted ones.
+    pub(super) active: u32,
+}
+
+/// What a group of tasks asks of a node.
+pub(super) struct Ask<'a> {
+    limits: Limits,
+    reservations: Reservations,
+    platforms: &'a [Platform],
+    pub(super) replicas_max: u64,
+}
+
+/// Why a node may not have a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Refusal {
+    /// Down, unknown, paused or drained.
+    Unavailable(&'static str),
+    /// CPU time is short by this much.
+    Cpu(NanoCpus),
+    /// Memory is short by this much.
+    Memory(Bytes),
+    /// The CPU limit is more than the node has.
+    CpuLimit(NanoCpus),
+    /// The memory limit is more than the node has.
+    MemoryLimit(Bytes),
+    /// Its task table is full.
+    Full(u32),
+    /// A constraint is not satisfied.
+    Constraint,
+    /// It cannot run the image.
+    Platform,
+    /// It has its share of the service.
+    Replicas,
+}
+
+impl Room {
+    pub(super) fn new(view: &View, node: &Arc<Node>) -> Self {
+        let (mut used, mut held, mut active) = (Reservations::default(), 0, 0);
+        for task in view.state.tasks_on_node(node.id).filter(|task| task.ended.is_none()) {
+            let more = task.spec.resources.reservations;
+            used = Reservations { cpu: used.cpu + more.cpu, memory: used.memory + more.memory };
+            held += 1;
+            active += u32::from(counts_as_active(task));
+        }
+        let has = node.capacity();
+        let free = Reservations { cpu: has.cpu - used.cpu, memory: has.memory - used.memory };
+        Self { node: node.clone(), status: view.node_status(node), free, held, active }
+    }
+
+    /// Takes one task in.
+    pub(super) fn take(&mut self, ask: &Ask<'_>) {
+        let free = self.free;
+        self.free =
+            Reservations { cpu: free.cpu - ask.reservations.cpu, memory: free.memory - ask.reservations.memory };
+        self.held += 1;
+        self.active += 1;
+    }
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn of(spec: &'a TaskSpec) -> Self {
+        Self {
+            limits: spec.resources.limits.clone(),
+            reservations: spec.resources.reservations,
+            platforms: &spec.placement.platforms,
+            replicas_max: spec.placement.replicas_max,
+        }
+    }
+
+    /// Judges one node; `fits`: it satisfies the constraints; `here`: wanted tasks of the service on it.
+    pub(super) fn judge(&self, room: &Room, fits: bool, here: u32) -> Result<(), Refusal> {
+        self.ready(room)?;
+        self.resources(room)?;
+        if !fits {
+            return Err(Refusal::Constraint);
+        }
+        if !platform_fits(self.platforms, &room.node.description.platforms) {
+            return Err(Refusal::Platform);
+        }
+        if self.replicas_max > 0 && u64::from(here) >= self.replicas_max {
+            return Err(Refusal::Replicas);
+        }
+        Ok(())
+    }
+
+    fn ready(&self, room: &Room) -> Result<(), Refusal> {
+        let status = match room.status {
+            NodeStatus::Ready => Ok(()),
+            NodeStatus::Down => Err(Refusal::Unavailable("down")),
+            NodeStatus::Unknown => Err(Refusal::Unavailable("not heard of yet")),
+        };
+        match room.node.spec.availability {
+            Availability::Active => status,
+            Availability::Pause => status.and(Err(Refusal::Unavailable("paused"))),
+            Availability::Drain => status.and(Err(Refusal::Unavailable("drained"))),
+        }
+    }
+
+    fn resources(&self, room: &Room) -> Result<(), Refusal> {
+        let about = &room.node.description;
+        let (want, free) = (self.reservations, room.free);
+        if want.cpu > free.cpu {
+            return Err(Refusal::Cpu(want.cpu - free.cpu));
+        }
+        if want.memory > free.memory {
+            return Err(Refusal::Memory(want.memory - free.memory));
+        }
+        if self.limits.cpu.is_some_and(|limit| limit > about.cpus) {
+            return Err(Refusal::CpuLimit(about.cpus));
+        }
+        if self.limits.memory.is_some_and(|limit| limit > about.memory) {
+            return Err(Refusal::MemoryLimit(about.memory));
+        }
+        // A board that does not say how many tasks it holds has no limit.
+        if about.tasks_max > 0 && room.held >= about.tasks_max {
+            return Err(Refusal::Full(about.tasks_max));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the node's userland runs one of the image's platforms. Nothing known on either side: it does.
+fn platform_fits(image: &[Platform], node: &[Platform]) -> bool {
+    let pairs = |a: &Platform| node.iter().any(|b| runs(a, b));
+    image.is_empty() || node.is_empty() || image.iter().any(pairs)
+}
+
+/// Whether a node's platform runs an image's. An empty field of the image is any.
+fn runs(image: &Platform, node: &Platform) -> bool {
+    let same = |want: &str, have: &str| want.is_empty() || want.eq_ignore_ascii_case(have);
+    let architecture = go_spelling(&image.architecture);
+    // A missing variant of the node means the architecture's first.
+    let first = match architecture {
+        "arm64" => "v8",
+        "amd64" => "v1",
+        _ => "",
+    };
+    let have = if node.variant.is_empty() { first } else { &node.variant };
+    same(&image.os, &node.os) && same(architecture, go_spelling(&node.architecture)) && same(&image.variant, have)
+}
+
+fn go_spelling(architecture: &str) -> &str {
+    match architecture {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Refusals of many nodes, for one sentence.
+#[derive(Default)]
+pub(super) struct Refusals {
+    /// Phrase of Docker's, and how many nodes.
+    parts: BTreeMap<Phrase, (u32, Vec<Refusal>)>,
+}
+
+/// The filters as Docker names their refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phrase {
+    Unavailable,
+    Resources,
+    Constraint,
+    Platform,
+    Replicas,
+}
+
+impl Refusals {
+    pub(super) fn add(&mut self, refusal: Refusal) {
+        let phrase = match refusal {
+            Refusal::Unavailable(_) => Phrase::Unavailable,
+            Refusal::Cpu(_)
+            | Refusal::Memory(_)
+            | Refusal::CpuLimit(_)
+            | Refusal::MemoryLimit(_)
+            | Refusal::Full(_) => Phrase::Resources,
+            Refusal::Constraint => Phrase::Constraint,
+            Refusal::Platform => Phrase::Platform,
+            Refusal::Replicas => Phrase::Replicas,
+        };
+        let (count, all) = self.parts.entry(phrase).or_default();
+        *count += 1;
+        all.push(refusal);
+    }
+
+    /// Docker's phrases, most nodes first, each with what we know beyond it.
+    pub(super) fn text(&self, constraints: &[String]) -> String {
+        let mut parts: Vec<_> = self.parts.iter().collect();
+        parts.sort_by_key(|(phrase, (count, _))| (std::cmp::Reverse(*count), **phrase));
+        let texts = parts.into_iter().map(|(phrase, (count, all))| {
+            let nodes = if *count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
+            match phrase {
+                Phrase::Unavailable => format!("{nodes} not available for new tasks: {}", unavailable(all)),
+                Phrase::Resources => format!("insufficient resources on {nodes}: {}", shortage(all)),
+                Phrase::Constraint => {
+                    format!("scheduling constraints not satisfied on {nodes}: {}", constraints.join(", "))
+                }
+                Phrase::Platform => format!("unsupported platform on {nodes}"),
+                Phrase::Replicas => "max replicas per node limit exceed".to_owned(),
+            }
+        });
+        texts.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// `1 down, 2 drained`; without the number if there is but one node.
+fn unavailable(all: &[Refusal]) -> String {
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    for refusal in all {
+        if let Refusal::Unavailable(why) = refusal {
+            *counts.entry(why).or_default() += 1;
+        }
+    }
+    let one = all.len() == 1;
+    let texts = counts.iter().map(|(why, count)| if one { (*why).to_owned() } else { format!("{count} {why}") });
+    texts.collect::<Vec<_>>().join(", ")
+}
+
+/// The smallest shortage of each kind: what would have to be freed.
+fn shortage(all: &[Refusal]) -> String {
+    let least = |pick: fn(&Refusal) -> Option<String>| {
+        let mut sorted = all.to_vec();
+        sorted.sort_unstable();
+        sorted.iter().find_map(pick)
+    };
+    let most = |pick: fn(&Refusal) -> Option<String>| {
+        let mut sorted = all.to_vec();
+        sorted.sort_unstable();
+        sorted.iter().rev().find_map(pick)
+    };
+    let texts = [
+        least(|r| if let Refusal::Cpu(by) = r { Some(format!("CPU short by {by}")) } else { None }),
+        least(|r| if let Refusal::Memory(by) = r { Some(format!("memory short by {by}")) } else { None }),
+        most(|r| if let Refusal::CpuLimit(has) = r { Some(format!("CPU limit above the {has} it has")) } else { None }),
+        most(|r| {
+            if let Refusal::MemoryLimit(has) = r { Some(format!("memory limit above the {has} it has")) } else { None }
+        }),
+        most(|r| if let Refusal::Full(max) = r { Some(format!("its {max} places are taken")) } else { None }),
+    ];
+    texts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn platform(text: &str) -> Platform {
+        let mut parts = text.split('/').map(str::to_owned);
+        let mut next = || parts.next().unwrap_or_default();
+        Platform { os: next(), architecture: next(), variant: next() }
+    }
+
+    #[track_caller]
+    fn check_platform(image: &[&str], node: &[&str], want: bool) {
+        let read = |texts: &[&str]| texts.iter().map(|t| platform(t)).collect::<Vec<_>>();
+        assert_eq!(platform_fits(&read(image), &read(node)), want, "{image:?} on {node:?}");
+    }
+
+    #[test]
+    fn platforms() {
+        let pi = &["linux/arm64/v8", "linux/arm/v7", "linux/arm/v6"];
+        check_platform(&[], pi, true);
+        check_platform(&["linux/amd64"], &[], true);
+        check_platform(&["linux/amd64"], pi, false);
+        check_platform(&["linux/arm64"], pi, true);
+        check_platform(&["linux/aarch64"], pi, true);
+        check_platform(&["linux/arm64/v8"], &["linux/arm64"], true);
+        check_platform(&["linux/arm64/v9"], &["linux/arm64"], false);
+        check_platform(&["linux/arm/v6"], pi, true);
+        check_platform(&["linux/arm/v5"], pi, false);
+        check_platform(&["linux/arm"], &["linux/arm/v7"], true);
+        check_platform(&["windows/amd64", "linux/amd64"], &["linux/amd64"], true);
+        check_platform(&["linux/"], &["linux/riscv64"], true);
+        check_platform(&["linux/x86_64"], &["linux/amd64"], true);
+        check_platform(&["linux/arm/v7"], &["linux/arm/v6"], false);
+    }
+
+    #[track_caller]
+    fn check_text(refusals: &[Refusal], want: &str) {
+        let mut all = Refusals::default();
+        refusals.iter().for_each(|refusal| all.add(*refusal));
+        assert_eq!(all.text(&["node.labels.zone == a".to_owned()]), want);
+    }
+
+    #[test]
+    fn reasons() {
+        use Refusal::{Constraint, Cpu, CpuLimit, Full, Memory, MemoryLimit, Replicas, Unavailable};
+        check_text(&[], "");
+        check_text(
+            &[Memory(Bytes::mib(90)), Unavailable("down"), Memory(Bytes::mib(40))],
+            "insufficient resources on 2 nodes: memory short by 40MiB; 1 node not available for new tasks: down",
+        );
+        check_text(
+            &[Unavailable("down"), Unavailable("drained"), Unavailable("down"), Constraint],
+            "3 nodes not available for new tasks: 2 down, 1 drained; \
+             scheduling constraints not satisfied on 1 node: node.labels.zone == a",
+        );
+        check_text(
+            &[Cpu(NanoCpus::new(500_000_000)), Full(16), CpuLimit(NanoCpus::new(1_000_000_000))],
+            "insufficient resources on 3 nodes: CPU short by 0.5, CPU limit above the 1 it has, its 16 places are taken",
+        );
+        check_text(
+            &[MemoryLimit(Bytes::mib(512)), Refusal::Platform, Refusal::Platform],
+            "unsupported platform on 2 nodes; \
+             insufficient resources on 1 node: memory limit above the 512MiB it has",
+        );
+        check_text(&[Replicas, Replicas], "max replicas per node limit exceed");
+    }
+}

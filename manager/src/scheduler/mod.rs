@@ -1,0 +1,236 @@
+//! The scheduler: chooses a node for every task that waits for one.
+//!
+//! ```text
+//! waiting tasks ─▶ groups (service, revision) ─▶ filter ─▶ rank ─▶ place ─▶ TaskAssign | why it waits
+//! ```
+//! [`step`] is pure. A node's room is counted once per step and kept up to date as tasks
+//! are placed, so that one task costs O(log nodes).
+
+pub mod constraint;
+mod filter;
+mod place;
+mod rank;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use racimo_common::id::{NodeId, ServiceId, TaskId};
+use racimo_common::object::Desired;
+use racimo_common::time::Now;
+
+use crate::limits::SCHEDULER_PLAN_MAX;
+use crate::store::{Change, Event, Observation, Slot, Task, View};
+
+use filter::{Ask, Refusals, Room};
+
+/// Tasks that wait for a node, and whether anything changed that could help them.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    tasks: BTreeSet<TaskId>,
+}
+
+impl Waiting {
+    /// Every task that waits.
+    pub fn all(view: &View) -> Self {
+        Self { tasks: view.state.tasks().filter(|task| waits(task)).map(|task| task.id).collect() }
+    }
+
+    /// Follows the state. True: the event may change what can be placed.
+    pub fn take(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Task { id, old, new } => {
+                let waits = new.as_ref().is_some_and(|task| waits(task));
+                let waited = if waits { !self.tasks.insert(*id) } else { self.tasks.remove(id) };
+                let on_node = |task: &Option<Arc<Task>>| {
+                    task.as_ref().is_some_and(|task| task.node.is_some() && task.ended.is_none())
+                };
+                waits && !waited || on_node(old) && !on_node(new)
+            }
+            Event::Node { .. } | Event::NodeSeen(_) => true,
+            Event::Cluster | Event::Service { .. } | Event::TaskSeen { .. } => false,
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// How many tasks wait.
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+}
+
+fn waits(task: &Task) -> bool {
+    task.node.is_none() && task.ended.is_none() && task.desired <= Desired::Running
+}
+
+/// What the scheduler wants done.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Assignments; one transaction.
+    pub assigns: Vec<Change>,
+    /// Why tasks still wait, where that is news.
+    pub waits: Vec<Observation>,
+    /// There is more to place than fits into one plan: step again after the commit.
+    pub more: bool,
+}
+
+/// Places what waits, as far as there is room. Same inputs, same plan.
+pub fn step(view: &View, waiting: &Waiting, now: Now) -> Plan {
+    let mut plan = Plan::default();
+    let mut preassigned: Vec<Arc<Task>> = Vec::new();
+    let mut groups: BTreeMap<(ServiceId, u64), Vec<Arc<Task>>> = BTreeMap::new();
+    for task in waiting.tasks.iter().filter_map(|id| view.state.task(*id)).filter(|task| waits(task)) {
+        match task.slot {
+            Slot::Node(_) => preassigned.push(task.clone()),
+            Slot::Replica(_) => groups.entry((task.service, task.revision)).or_default().push(task.clone()),
+        }
+    }
+    if preassigned.is_empty() && groups.is_empty() {
+        return plan;
+    }
+    let mut hall = Hall::new(view);
+    for task in preassigned {
+        if let Slot::Node(node) = task.slot {
+            hall.validate(view, &task, node, now, &mut plan);
+        }
+    }
+    for tasks in groups.values_mut() {
+        tasks.sort_by_key(|task| (task.slot, task.id));
+        hall.place_group(view, tasks, now, &mut plan);
+    }
+    plan
+}
+
+/// All nodes and their room, by id.
+struct Hall {
+    rooms: Vec<Room>,
+    /// Which rooms satisfy a list of constraints: services often share one.
+    fits: BTreeMap<Vec<String>, Arc<[bool]>>,
+}
+
+impl Hall {
+    fn new(view: &View) -> Self {
+        let rooms = view.state.nodes().map(|node| Room::new(view, node)).collect();
+        Self { rooms, fits: BTreeMap::new() }
+    }
+
+    fn index(&self, node: NodeId) -> Option<usize> {
+        self.rooms.binary_search_by_key(&node, |room| room.node.id).ok()
+    }
+
+    fn fits(&mut self, constraints: &[String]) -> Arc<[bool]> {
+        if let Some(known) = self.fits.get(constraints) {
+            return known.clone();
+        }
+        // Constraints were checked by the API; one that cannot be read fits nowhere.
+        let parsed = constraint::parse_all(constraints);
+        let fit = |room: &Room| parsed.as_ref().is_ok_and(|parsed| constraint::matches_all(parsed, &room.node));
+        let fits: Arc<[bool]> = self.rooms.iter().map(fit).collect();
+        self.fits.insert(constraints.to_vec(), fits.clone());
+        fits
+    }
+
+    /// Wanted tasks of a service in each room.
+    fn count_service(&self, view: &View, service: ServiceId) -> Vec<u32> {
+        let mut counts = vec![0; self.rooms.len()];
+        for task in view.state.tasks_of_service(service).filter(|task| counts_as_active(task)) {
+            if let Some(index) = task.node.and_then(|node| self.index(node)) {
+                counts[index] += 1;
+            }
+        }
+        counts
+    }
+
+    /// A task of a global service: its node is chosen, only its fitness is judged.
+    fn validate(&mut self, view: &View, task: &Arc<Task>, node: NodeId, now: Now, plan: &mut Plan) {
+        let ask = Ask::of(&task.spec);
+        let Some(index) = self.index(node) else { return };
+        if plan.assigns.len() >= SCHEDULER_PLAN_MAX {
+            plan.more = true;
+            return;
+        }
+        let fits = self.fits(&task.spec.placement.constraints);
+        let here = if ask.replicas_max == 0 { 0 } else { self.count_service(view, task.service)[index] };
+        match ask.judge(&self.rooms[index], fits[index], here) {
+            Ok(()) => {
+                self.rooms[index].take(&ask);
+                plan.assigns.push(Change::TaskAssign { task: task.id, node });
+            }
+            Err(refusal) => {
+                let mut refusals = Refusals::default();
+                refusals.add(refusal);
+                plan.wait(view, task, refusals.text(&task.spec.placement.constraints), now);
+            }
+        }
+    }
+
+    fn place_group(&mut self, view: &View, tasks: &[Arc<Task>], now: Now, plan: &mut Plan) {
+        let Some(first) = tasks.first() else { return };
+        let ask = Ask::of(&first.spec);
+        let fits = self.fits(&first.spec.placement.constraints);
+        let mut counts = self.count_service(view, first.service);
+        let failures = rank::failures(view, first, now, self.rooms.len(), |node| self.index(node));
+        let mut tree = place::Tree::new(&self.rooms, &first.spec.placement.preferences, &counts, |index| {
+            let open = ask.judge(&self.rooms[index], fits[index], counts[index]).is_ok();
+            open.then(|| rank::Rank {
+                failures: failures[index],
+                service: counts[index],
+                total: self.rooms[index].active,
+            })
+        });
+        let mut left = tasks.iter();
+        for task in left.by_ref() {
+            if plan.assigns.len() >= SCHEDULER_PLAN_MAX {
+                plan.more = true;
+                return;
+            }
+            let rooms = &mut self.rooms;
+            let chosen = tree.place(|index| {
+                let open = ask.judge(&rooms[index], fits[index], counts[index]).is_ok();
+                if open {
+                    rooms[index].take(&ask);
+                    counts[index] += 1;
+                }
+                open
+            });
+            let Some(index) = chosen else {
+                let reason = self.explain(&ask, &fits, &counts, &first.spec.placement.constraints);
+                for task in std::iter::once(task).chain(left) {
+                    plan.wait(view, task, reason.clone(), now);
+                }
+                return;
+            };
+            plan.assigns.push(Change::TaskAssign { task: task.id, node: self.rooms[index].node.id });
+        }
+    }
+
+    fn explain(&self, ask: &Ask<'_>, fits: &[bool], counts: &[u32], constraints: &[String]) -> String {
+        let mut refusals = Refusals::default();
+        for (index, room) in self.rooms.iter().enumerate() {
+            if let Err(refusal) = ask.judge(room, fits[index], counts[index]) {
+                refusals.add(refusal);
+            }
+        }
+        match refusals.text(constraints) {
+            text if text.is_empty() => "no suitable node".to_owned(),
+            text => format!("no suitable node ({text})"),
+        }
+    }
+}
+
+/// Whether the task counts for ranking and `replicas_max`: it is wanted and has not ended.
+fn counts_as_active(task: &Task) -> bool {
+    task.desired <= Desired::Running && task.ended.is_none()
+}
+
+impl Plan {
+    fn wait(&mut self, view: &View, task: &Task, reason: String, now: Now) {
+        let known = view.seen.task(task.id).and_then(|status| status.err.as_ref());
+        if known != Some(&reason) {
+            self.waits.push(Observation::Waits { task: task.id, at: now.wall, reason: Some(reason) });
+        }
+    }
+}
