@@ -47,7 +47,10 @@ deps: ## install through apt what building and the lab need (only what is missin
 	[ "$$(id -u)" -eq 0 ] || { echo "make deps: run as root to install: $${missing[*]}" >&2; exit 1; }; \
 	command -v apt-get >/dev/null || { echo "make deps: no apt-get here; install by hand: $${missing[*]}" >&2; exit 1; }; \
 	apt-get update -qq; \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \
+	if [[ " $${missing[*]} " == *" docker-registry "* ]] && [ -d /run/systemd/system ]; then \
+	  echo "deps: Debian starts a registry on port 5000 of every address; the lab has its own, so that one is switched off"; \
+	  systemctl disable --now docker-registry; fi
 
 # Only the client is unpacked: installing the package would start a Docker
 # daemon that changes this machine's packet filter.
@@ -63,20 +66,23 @@ build: ## build manager, agent and the lab (debug)
 	$(CARGO) build --workspace --bins
 	$(CARGO) build -p racimo-manager --example lab
 
+# For targets that act on a lab which `make lab` or `make demo` has started.
+WITH_LAB = @[ -x $(LAB_TOOL) ] || { echo "make $@: nothing is built, so no lab runs: make lab" >&2; exit 1; }; $(LAB_TOOL) --lab $(LAB)
+
 lab: deps build ## start a lab: LAB=lab BOARDS=3
 	$(LAB_TOOL) --lab $(LAB) up --boards $(BOARDS)
 
 lab-env: ## shell exports of the lab: eval "$(make -s lab-env)"
-	@$(LAB_TOOL) --lab $(LAB) env
+	$(WITH_LAB) env
 
 lab-board: ## act on a board: N=2 DO=cut|heal|kill-agent|start-agent|power-off|power-on|freeze|thaw
-	@$(LAB_TOOL) --lab $(LAB) board "$(N)" $(DO)
+	$(WITH_LAB) board "$(N)" $(DO)
 
 lab-manager: ## act on the manager: DO=kill|start
-	@$(LAB_TOOL) --lab $(LAB) manager $(DO)
+	$(WITH_LAB) manager $(DO)
 
 lab-status: ## what the lab is made of and how it is doing
-	@$(LAB_TOOL) --lab $(LAB) status
+	$(WITH_LAB) status
 
 lab-down: ## end the lab; nothing stays behind
 	@if [ -x $(LAB_TOOL) ]; then $(LAB_TOOL) --lab $(LAB) down; else echo "lab-down: no lab tool built, so no lab"; fi
@@ -101,7 +107,9 @@ test: deps-test build ## every test; those with real boards need root
 
 # Tests with real boards are marked #[ignore]; each makes its own lab.
 test-root: build ## the tests with real boards, containerd and a registry (root)
-	$(CARGO) test -p racimo-manager --tests -- --ignored --test-threads=1
+	$(LAB_TOOL) sweep
+	$(CARGO) test --workspace --tests -- --ignored --test-threads=1
+	$(LAB_TOOL) sweep
 
 sim: ## simulation with SEEDS=2000 seeds
 	RACIMO_SIM_SEEDS=$(SEEDS) $(CARGO) test -p racimo-manager --test sim
