@@ -22,9 +22,28 @@ pub const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Most read of a file that describes the board, in bytes; the rest is left out. `/proc/cpuinfo`
 /// of a board is a few KiB.
 pub const BOARD_FILE_MAX: u64 = 64 << 10;
+/// Names of files held in memory while a new volume is filled from its image: those of one
+/// directory and the ones around it. An image with more is refused, with the way out.
+pub const FILL_NAMES_MAX: usize = 4096;
 /// Largest `/etc/passwd` or `/etc/group` read from an image, in bytes; a larger one is refused.
 pub const IMAGE_FILE_MAX: u64 = 128 << 10;
 
+/// Bytes of a layer that are held at a time while it goes from the registry to containerd; the
+/// registry waits when they are full. containerd answers each before the next is sent.
+pub const PULL_CHUNK: usize = 32 << 10;
+/// Times that one layer is taken up again where a broken connection left it; then: an error.
+pub const PULL_RESUMES: u32 = 16;
+/// Pause before a layer is taken up again.
+pub const PULL_RESUME_PAUSE: Duration = Duration::from_secs(1);
+/// Pulls given up half-way whose bytes are kept for the next try; beyond that the oldest go.
+pub const PULL_UNFINISHED: usize = 3;
+/// Time for containerd to commit or unpack one layer. Hundreds of megabytes on a slow card take
+/// many minutes, so this only catches a containerd that hangs; then: an error.
+pub const PULL_LAYER_MAX: Duration = Duration::from_secs(60 * 60);
+/// Time for containerd to let go of a layer whose writer died; then: an error.
+pub const PULL_UNLOCK_MAX: Duration = Duration::from_secs(10);
+
+const _: () = assert!(PULL_CHUNK <= CTRD_SEND_BUFFER);
 const _: () = assert!(CTRD_STREAM_WINDOW <= CTRD_CONNECTION_WINDOW);
 /// Bytes of one file of the board's identity, at most; a larger one is damaged.
 pub const IDENTITY_FILE_MAX: u64 = 16 << 10;

@@ -160,7 +160,7 @@ fn what_a_container_sees() {
         let volume = MountKind::Volume { source: Some("out".into()), options: VolumeOptions::default() };
         let memory = MountKind::Tmpfs { options: TmpfsOptions { size: Some(Bytes::mib(1)), mode: None } };
         let mut seen = work(
-            "{ id; hostname; cat /etc/hostname /etc/hosts; env; pwd; cat /proc/net/dev; } > out 2>&1; touch /tmp/x || exit 9",
+            "{ cat seed; id; hostname; cat /etc/hostname /etc/hosts; env; pwd; cat /proc/net/dev; } > out 2>&1; touch /tmp/x || exit 9",
         );
         seen.container.mounts = vec![mount("/srv/owned", volume), mount("/tmp", memory)];
         seen.container.user = Some("www".into());
@@ -172,6 +172,7 @@ fn what_a_container_sees() {
         let out = fs::read_to_string(board.path("data/volumes/out/_data/out")).unwrap();
         assert_eq!(end.status, 0, "{out}");
         for part in [
+            "from the image",
             "uid=33(www) gid=34(www) groups=44(video)",
             "grape\ngrape\n127.0.0.1\tlocalhost",
             "COLOUR=red",

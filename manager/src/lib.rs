@@ -1,6 +1,8 @@
 //! Racimo's manager: the daemon that holds the desired state, decides and dispatches, and the command line.
 
+pub mod app;
 pub mod ca;
+pub mod cli;
 pub mod dispatcher;
 pub mod limits;
 pub mod scheduler;

@@ -1,2 +1,7 @@
 //! The manager daemon and command line.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    racimo_manager::cli::main()
+}

@@ -7,7 +7,7 @@
 //!             └─ board rebooted┘   start works again: container and root file system are kept
 //! ```
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use containerd_client::{
     services::v1::{
@@ -142,6 +142,7 @@ impl Runtime {
         add_lease(&ctrd, &lease).await?;
         let layers = rootfs::layers(&prepare(&ctrd, &id, &job.image.chain, &lease).await?);
         let spec = self.write_board(job, mounts, &layers, kept)?;
+        self.make_volumes(mounts, layers).await?;
         let request_body = CreateContainerRequest {
             container: Some(Container {
                 id: id.clone(),
@@ -161,12 +162,25 @@ impl Runtime {
         Ok(())
     }
 
+    /// Makes the volumes that are missing. On another thread, because filling one may take a while
+    /// on an SD card, and the agent must not be silent meanwhile.
+    async fn make_volumes(&self, mounts: &[mount::Bound], layers: Vec<PathBuf>) -> Result<(), RuntimeError> {
+        let layers = Arc::new(layers);
+        let _turn = self.volume_turn().await;
+        for (path, target, fill) in files::missing_volumes(mounts) {
+            let (place, layers) = (path.clone(), Arc::clone(&layers));
+            let made = smol::unblock(move || files::make_volume(&place, &target, fill, &layers)).await;
+            made.map_err(RuntimeError::io("make the volume", path))?;
+        }
+        Ok(())
+    }
+
     /// Writes what the container will see of the board, and its specification.
     fn write_board(
         &self,
         job: &Job<'_>,
         mounts: &[mount::Bound],
-        layers: &[std::path::PathBuf],
+        layers: &[PathBuf],
         kept: &Kept,
     ) -> Result<Vec<u8>, RuntimeError> {
         let (container, run) = (&job.work.container, &job.image.run);
@@ -181,7 +195,6 @@ impl Runtime {
         let dir = mount::task_dir(self.data(), job.task);
         files::write_files(&dir, &hostname, container.network, self.root())
             .map_err(RuntimeError::io("write the task's files in", &dir))?;
-        files::make_volumes(mounts, layers).map_err(RuntimeError::io("make volumes in", self.data()))?;
         let facts = spec::Facts {
             task: job.task,
             user: &user,
@@ -266,7 +279,9 @@ impl Runtime {
         unless(Code::NotFound, call.await).map_err(CtrdError::call("remove the root file system"))?;
         remove_lease(&ctrd, &lease_id(task)).await?;
         let dir = mount::task_dir(self.data(), task);
-        match std::fs::remove_dir_all(&dir) {
+        let place = dir.clone();
+        // On another thread: anonymous volumes may be large.
+        match smol::unblock(move || std::fs::remove_dir_all(place)).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(RuntimeError::io("remove the task's files in", dir)(error))
             }

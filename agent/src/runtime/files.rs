@@ -57,24 +57,41 @@ pub(super) fn write_files(dir: &Path, hostname: &str, network: NetworkMode, root
     Ok(())
 }
 
-/// Makes the volumes that are missing. A new one belongs to whom the image's directory at its
-/// target belongs, so that a program without privileges can write to it.
-pub(super) fn make_volumes(mounts: &[Bound], layers: &[PathBuf]) -> io::Result<()> {
-    for mount in mounts {
-        let path = match &mount.source {
-            Source::Volume { path, fill: _ } if !path.exists() => path,
-            Source::Bind { .. } | Source::Volume { .. } | Source::Tmpfs { .. } => continue,
-        };
-        fs::create_dir_all(path)?;
-        let like = rootfs::find(layers, &mount.target).map(|(_, metadata)| metadata);
-        if let Some(like) = like.filter(fs::Metadata::is_dir) {
-            chown(path, Some(like.uid()), Some(like.gid()))?;
-            fs::set_permissions(path, fs::Permissions::from_mode(like.mode() & 0o7777))?;
-        } else {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-        }
+/// The volumes that do not exist yet: directory, target in the image, and whether to fill it.
+pub(super) fn missing_volumes(mounts: &[Bound]) -> Vec<(PathBuf, String, bool)> {
+    let missing = |mount: &Bound| match &mount.source {
+        Source::Volume { path, fill } if !path.exists() => Some((path.clone(), mount.target.clone(), *fill)),
+        Source::Bind { .. } | Source::Volume { .. } | Source::Tmpfs { .. } => None,
+    };
+    mounts.iter().filter_map(missing).collect()
+}
+
+/// Makes a volume at `path`, whole or not at all. It belongs to whom the image's directory at
+/// `target` belongs, so that a program without privileges can write to it.
+pub(super) fn make_volume(path: &Path, target: &str, fill: bool, layers: &[PathBuf]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent)?;
+    let new = parent.join(".new");
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
-    Ok(())
+    if fill {
+        rootfs::copy(layers, target, &new)?;
+    } else {
+        fs::create_dir(&new)?;
+    }
+    let like = rootfs::find(layers, target).map(|(_, metadata)| metadata).filter(fs::Metadata::is_dir);
+    if let Some(like) = &like {
+        chown(&new, Some(like.uid()), Some(like.gid()))?;
+    }
+    let mode = like.map_or(0o755, |like| like.mode() & 0o7777);
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
+    match fs::rename(&new, path) {
+        // Another task of this board made it in the meantime.
+        Err(_) if path.exists() => fs::remove_dir_all(&new),
+        renamed => renamed,
+    }
 }
 
 #[cfg(test)]
@@ -105,18 +122,29 @@ mod tests {
     }
 
     #[test]
-    fn volumes_are_made_once_like_the_images_directory() {
+    fn a_volume_is_made_like_the_images_directory() {
         let dir = tempfile::tempdir().unwrap();
         let (layer, path) = (dir.path().join("layer"), dir.path().join("volumes/db/_data"));
         fs::create_dir_all(layer.join("srv")).unwrap();
+        fs::write(layer.join("srv/index"), "hello").unwrap();
         fs::set_permissions(layer.join("srv"), fs::Permissions::from_mode(0o2750)).unwrap();
         let source = Source::Volume { path: path.clone(), fill: true };
         let mounts = [Bound { target: "/srv".into(), source, read_only: false }];
-        make_volumes(&mounts, std::slice::from_ref(&layer)).unwrap();
+        assert_eq!(missing_volumes(&mounts), [(path.clone(), "/srv".to_owned(), true)]);
+        let layers = [layer];
+        fs::create_dir_all(dir.path().join("volumes/db/.new/half")).unwrap();
+        make_volume(&path, "/srv", true, &layers).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o2750);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        make_volumes(&mounts, &[layer]).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(fs::read_to_string(path.join("index")).unwrap(), "hello");
+        assert!(!path.join("half").exists());
+        assert!(missing_volumes(&mounts).is_empty());
+        // Whoever comes second keeps what the first wrote.
+        fs::write(path.join("index"), "mine").unwrap();
+        make_volume(&path, "/srv", true, &layers).unwrap();
+        assert_eq!(fs::read_to_string(path.join("index")).unwrap(), "mine");
+        let empty = dir.path().join("volumes/no/_data");
+        make_volume(&empty, "/srv", false, &layers).unwrap();
+        assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
     }
 
     #[test]

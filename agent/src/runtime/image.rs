@@ -1,6 +1,6 @@
 //! What running an image needs to know about it.
 
-use serde::Deserialize;
+pub use racimo_common::registry::media::RunConfig;
 
 /// An image that is unpacked on this board.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,25 +11,6 @@ pub struct Image {
     pub chain: String,
     /// How it wants to be run.
     pub run: RunConfig,
-}
-
-/// The part of an image's configuration that says how to run it (`config` in the OCI image
-/// specification). Unknown fields are ignored: images are not ours.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub struct RunConfig {
-    /// The program, and arguments that always come first.
-    pub entrypoint: Option<Vec<String>>,
-    /// Default arguments, or the program if there is no entrypoint.
-    pub cmd: Option<Vec<String>>,
-    /// `KEY=value`.
-    pub env: Option<Vec<String>>,
-    /// `user[:group]`, names or numbers.
-    pub user: Option<String>,
-    /// Working directory.
-    pub working_dir: Option<String>,
-    /// Name or number of the signal that asks it to stop.
-    pub stop_signal: Option<String>,
 }
 
 #[cfg(test)]

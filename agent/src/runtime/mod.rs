@@ -14,6 +14,7 @@ mod files;
 pub mod image;
 pub mod label;
 pub mod mount;
+pub mod pull;
 mod rootfs;
 pub mod signal;
 pub mod spec;
@@ -145,6 +146,8 @@ struct Inner {
     ctrd: RefCell<Option<Ctrd>>,
     /// One turn per shim group: a shim must not be left and entered at the same time.
     turns: Vec<Mutex<()>>,
+    /// One volume is made at a time: two tasks may want the same.
+    volume_turn: Mutex<()>,
 }
 
 impl Runtime {
@@ -155,7 +158,15 @@ impl Runtime {
         let crun = crun.exists().then_some(crun);
         let binary = choose_binary(config.binary.clone(), crun, config.root.join(RUNC), cgroups.version);
         let turns = (0..config.groups.max(1)).map(|_| Mutex::new(())).collect();
-        Ok(Self(Rc::new(Inner { executor, config, binary, cgroups, ctrd: RefCell::new(None), turns })))
+        Ok(Self(Rc::new(Inner {
+            executor,
+            config,
+            binary,
+            cgroups,
+            ctrd: RefCell::new(None),
+            turns,
+            volume_turn: Mutex::new(()),
+        })))
     }
 
     /// The shared connection to containerd; a new one if the last has ended.
@@ -192,6 +203,10 @@ impl Runtime {
     fn group(&self, task: TaskId) -> u8 {
         let group = task.bits() % u128::from(self.0.config.groups.max(1));
         u8::try_from(group).expect("below a number of type u8")
+    }
+
+    async fn volume_turn(&self) -> MutexGuard<'_, ()> {
+        self.0.volume_turn.lock().await
     }
 
     async fn turn(&self, task: TaskId) -> MutexGuard<'_, ()> {

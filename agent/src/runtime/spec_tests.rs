@@ -23,6 +23,7 @@ fn nginx() -> RunConfig {
         user: Some("www".into()),
         working_dir: Some("srv".into()),
         stop_signal: Some("SIGQUIT".into()),
+        ..RunConfig::default()
     }
 }
 

@@ -209,6 +209,7 @@ fn make_image(dir: &Path) -> String {
     }
     fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nwww:x:33:34::/srv:/bin/sh\n").unwrap();
     fs::write(rootfs.join("etc/group"), "root:x:0:\nwww:x:34:\nvideo:x:44:www\n").unwrap();
+    fs::write(rootfs.join("srv/owned/seed"), "from the image\n").unwrap();
     // runc 1.1 gives a memory mount the mode of the directory below it, whatever was asked for.
     fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     chown(rootfs.join("srv/owned"), Some(33), Some(34)).unwrap();

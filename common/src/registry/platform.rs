@@ -81,8 +81,12 @@ impl Platform {
 
 /// The entry of an image index to use on a board that runs `platforms`, best
 /// first. The board's order wins over the index's. Entries without a platform
-/// and attestations (`unknown/unknown`) are never chosen.
+/// and attestations (`unknown/unknown`) are never chosen, except that an index
+/// with a single entry (as tools that export images write it) may leave it out.
 pub fn choose(entries: &[Descriptor], platforms: &[Platform]) -> Option<usize> {
+    if let [Descriptor { platform: None, .. }] = entries {
+        return Some(0);
+    }
     let offered: Vec<_> = entries.iter().map(Descriptor::runs_on).collect();
     platforms.iter().find_map(|wanted| {
         let wanted = Some(wanted.normalised());
@@ -205,6 +209,8 @@ mod tests {
         check_choice("linux/arm/v7 linux/arm64", "linux/arm64 linux/arm/v7", Some(1));
         check_choice("windows/amd64 unknown/unknown -", "linux/amd64", None);
         check_choice("unknown/unknown", "unknown/unknown", None);
+        check_choice("-", "linux/arm64", Some(0));
+        check_choice("- -", "linux/arm64", None);
     }
 
     #[track_caller]

@@ -1,0 +1,220 @@
+//! containerd's content store: blobs by digest.
+
+use std::collections::HashMap;
+
+use containerd_client::services::v1::content_client::ContentClient;
+use containerd_client::services::v1::{
+    AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
+    WriteContentResponse,
+};
+use prost_types::FieldMask;
+use racimo_common::registry::Digest;
+use racimo_common::registry::limits::DOCUMENT_BYTES_MAX;
+use racimo_common::registry::media::Descriptor;
+use smol::Timer;
+use tonic::{Code, Status, Streaming};
+
+use super::error::PullError;
+use super::lease::Lease;
+use crate::limits::{CTRD_CALL_MAX, PULL_CHUNK, PULL_LAYER_MAX, PULL_UNLOCK_MAX};
+use crate::runtime::ctrd::{Ctrd, request, within};
+
+const UNLOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// A document of at most [`DOCUMENT_BYTES_MAX`] bytes; none if it is not there (or larger: then
+/// it is none that we would use).
+pub(super) async fn read(ctrd: &Ctrd, digest: Digest) -> Result<Option<Vec<u8>>, PullError> {
+    let size = match info(ctrd, digest).await? {
+        Some(info) if usize::try_from(info.size).is_ok_and(|size| size <= DOCUMENT_BYTES_MAX) => info.size,
+        Some(_) | None => return Ok(None),
+    };
+    let failed = PullError::call("read an image document");
+    let message = ReadContentRequest { digest: digest.to_string(), offset: 0, size };
+    let mut client = ContentClient::new(ctrd.clone());
+    let stream = within(CTRD_CALL_MAX, client.read(request(message, None))).await;
+    let mut stream = stream.map_err(&failed)?.into_inner();
+    let mut bytes = Vec::new();
+    while let Some(part) = within(CTRD_CALL_MAX, stream.message()).await.map_err(&failed)? {
+        bytes.extend_from_slice(&part.data);
+    }
+    Ok(Some(bytes))
+}
+
+/// What containerd knows about a blob; none if it is not there.
+pub(super) async fn info(ctrd: &Ctrd, digest: Digest) -> Result<Option<Info>, PullError> {
+    let message = InfoRequest { digest: digest.to_string() };
+    match within(CTRD_CALL_MAX, ContentClient::new(ctrd.clone()).info(request(message, None))).await {
+        Ok(answer) => Ok(answer.into_inner().info),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(PullError::call("look for an image document")(status)),
+    }
+}
+
+/// Sets labels of a blob beside those that it has.
+pub(super) async fn label(
+    ctrd: &Ctrd,
+    lease: &Lease,
+    digest: Digest,
+    labels: HashMap<String, String>,
+) -> Result<(), PullError> {
+    let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
+    let info = Info { digest: digest.to_string(), labels, ..Default::default() };
+    let message = UpdateRequest { info: Some(info), update_mask: Some(FieldMask { paths }) };
+    let mut client = ContentClient::new(ctrd.clone());
+    let updated = within(CTRD_CALL_MAX, client.update(request(message, Some(lease.id())))).await;
+    updated.map(drop).map_err(PullError::call("label an image document"))
+}
+
+/// Writes a document whose digest has been checked. What is there already stays.
+pub(super) async fn write_all(
+    ctrd: &Ctrd,
+    lease: &Lease,
+    descriptor: &Descriptor,
+    bytes: &[u8],
+) -> Result<(), PullError> {
+    let Some(mut ingest) = Ingest::open(ctrd, lease, descriptor).await? else { return Ok(()) };
+    // A document is cheap; bytes of an earlier try are not worth trusting.
+    if ingest.offset() > 0 {
+        drop(ingest);
+        abort(ctrd, descriptor.digest).await?;
+        match Ingest::open(ctrd, lease, descriptor).await? {
+            Some(again) => ingest = again,
+            None => return Ok(()),
+        }
+    }
+    for chunk in bytes.chunks(PULL_CHUNK) {
+        ingest.write(chunk.to_vec()).await?;
+    }
+    match ingest.commit().await? {
+        Committed::Done => Ok(()),
+        Committed::Damaged => Err(PullError::DamagedLayer { layer: descriptor.digest }),
+    }
+}
+
+/// Gives up what has been written of a blob.
+pub(super) async fn abort(ctrd: &Ctrd, digest: Digest) -> Result<(), PullError> {
+    let started = std::time::Instant::now();
+    loop {
+        let message = AbortRequest { r#ref: reference(digest) };
+        match within(CTRD_CALL_MAX, ContentClient::new(ctrd.clone()).abort(request(message, None))).await {
+            Ok(_) => return Ok(()),
+            Err(status) if status.code() == Code::NotFound => return Ok(()),
+            Err(status) if is_locked(&status) && started.elapsed() < PULL_UNLOCK_MAX => {
+                Timer::after(UNLOCK_PAUSE).await;
+            }
+            Err(status) => return Err(PullError::call("drop a damaged layer")(status)),
+        }
+    }
+}
+
+fn reference(digest: Digest) -> String {
+    format!("racimo-{digest}")
+}
+
+/// The last writer's stream has ended, but containerd has not noticed yet.
+fn is_locked(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.message().contains("locked")
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Committed {
+    /// The blob is there.
+    Done,
+    /// Size or digest do not match.
+    Damaged,
+}
+
+/// A blob that is being written. Dropping it keeps what is written, for [`Ingest::open`] to go on.
+pub(super) struct Ingest {
+    requests: async_channel::Sender<WriteContentRequest>,
+    replies: Streaming<WriteContentResponse>,
+    /// What every message repeats.
+    base: WriteContentRequest,
+    offset: u64,
+}
+
+impl Ingest {
+    /// Opens the blob for writing where the last try ended. None if it is complete already; the
+    /// lease holds it then.
+    pub(super) async fn open(ctrd: &Ctrd, lease: &Lease, blob: &Descriptor) -> Result<Option<Self>, PullError> {
+        let started = std::time::Instant::now();
+        loop {
+            match Self::try_open(ctrd, lease, blob).await {
+                Ok(ingest) => return Ok(Some(ingest)),
+                Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
+                Err(status) if is_locked(&status) && started.elapsed() < PULL_UNLOCK_MAX => {
+                    Timer::after(UNLOCK_PAUSE).await;
+                }
+                Err(status) => return Err(PullError::call("open a layer for writing")(status)),
+            }
+        }
+    }
+
+    async fn try_open(ctrd: &Ctrd, lease: &Lease, blob: &Descriptor) -> Result<Self, Status> {
+        let total = i64::try_from(blob.size).map_err(|_| Status::out_of_range("a layer of that size"))?;
+        let base = WriteContentRequest {
+            r#ref: reference(blob.digest),
+            total,
+            expected: blob.digest.to_string(),
+            ..Default::default()
+        };
+        let (requests, queue) = async_channel::bounded(1);
+        // containerd answers nothing, not even headers, before the first message.
+        let stat = WriteContentRequest { action: WriteAction::Stat.into(), ..base.clone() };
+        requests.try_send(stat).expect("a new channel has room for one");
+        let mut client = ContentClient::new(ctrd.clone());
+        let answer = within(CTRD_CALL_MAX, client.write(request(queue, Some(lease.id())))).await?;
+        let mut ingest = Self { requests, replies: answer.into_inner(), base, offset: 0 };
+        let status = within(CTRD_CALL_MAX, ingest.reply()).await?;
+        ingest.offset = u64::try_from(status.offset).map_err(|_| Status::data_loss("a negative offset"))?;
+        Ok(ingest)
+    }
+
+    /// Bytes written so far, by this and earlier tries.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Appends `data` and waits until containerd has it.
+    pub(super) async fn write(&mut self, data: Vec<u8>) -> Result<(), PullError> {
+        let failed = PullError::call("write a layer");
+        let end = self.offset + data.len() as u64;
+        let message = WriteContentRequest {
+            action: WriteAction::Write.into(),
+            r#ref: self.base.r#ref.clone(),
+            offset: self.offset as i64,
+            data,
+            ..Default::default()
+        };
+        let reply = within(CTRD_CALL_MAX, self.exchange(message)).await.map_err(&failed)?;
+        if reply.offset != end as i64 {
+            return Err(failed(Status::data_loss(format!("it is at {} instead of {end}", reply.offset))));
+        }
+        self.offset = end;
+        Ok(())
+    }
+
+    /// Closes the blob; containerd compares size and digest.
+    pub(super) async fn commit(mut self) -> Result<Committed, PullError> {
+        let message =
+            WriteContentRequest { action: WriteAction::Commit.into(), offset: self.offset as i64, ..self.base.clone() };
+        match within(PULL_LAYER_MAX, self.exchange(message)).await {
+            Ok(_) => Ok(Committed::Done),
+            Err(status) if status.code() == Code::AlreadyExists => Ok(Committed::Done),
+            Err(status) if status.code() == Code::FailedPrecondition => Ok(Committed::Damaged),
+            Err(status) => Err(PullError::call("store a layer")(status)),
+        }
+    }
+
+    async fn exchange(&mut self, message: WriteContentRequest) -> Result<WriteContentResponse, Status> {
+        // If the stream has ended, the reply says why.
+        let _ = self.requests.send(message).await;
+        self.reply().await
+    }
+
+    async fn reply(&mut self) -> Result<WriteContentResponse, Status> {
+        let reply = self.replies.message().await?;
+        reply.ok_or_else(|| Status::unavailable("containerd ended the stream"))
+    }
+}

@@ -1,0 +1,211 @@
+//! Images: found on this board, or pulled from a registry and unpacked.
+//!
+//! ```text
+//! registry ─ 32 KiB ─▶ content store ─ apply ─▶ snapshots (one per layer, by chain id)
+//!    index ─▶ manifest ─▶ config ─ gc label ─▶ top snapshot
+//! image record "docker.io/library/nginx:latest" ─▶ index or manifest
+//! ```
+//!
+//! A lease per image keeps everything until the image record stands; a pull that died is resumed
+//! under the same lease. Compressed layers are not kept: when the lease goes, containerd collects
+//! them. Every future here may be dropped at any time.
+//!
+//! Names of image records, as `ctr` writes them, so that images it imported are found:
+//! `host/repository:tag` for a tag, `host/repository@digest` for a digest; an image pinned to a
+//! digest that has a tag too gets both, so that the tag works when the registry is away.
+
+mod content;
+mod error;
+mod lease;
+mod parts;
+mod record;
+mod unpack;
+
+use racimo_common::registry::{Credentials, Digest, Platform, Reference, Registry, RegistryError, Repository};
+use smol::lock::Mutex;
+
+use super::Image;
+use super::ctrd::Ctrd;
+pub use error::PullError;
+use lease::Lease;
+use parts::Parts;
+
+/// Pulls wait for each other: memory and the card allow one at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// An image that is unpacked on this board.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalImage {
+    /// Of the manifest for this board's platform, not of an index.
+    pub manifest_digest: Digest,
+    /// What is needed to run it.
+    pub image: Image,
+}
+
+/// How far the download is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Compressed bytes of layers that are here.
+    pub bytes: u64,
+    /// Compressed bytes of layers that were missing at the start.
+    pub total: u64,
+}
+
+/// Makes `image` runnable on this board, as Swarm does: a digest that is here is used without
+/// asking the registry; a tag is looked up there each time, and if that fails while an image of
+/// that name is here, the local one is used.
+///
+/// # Errors
+/// The registry's or containerd's, if the image is not here either.
+pub async fn ensure(
+    ctrd: &Ctrd,
+    registry: &Registry,
+    image: &Reference,
+    credentials: Option<&Credentials>,
+    platforms: &[Platform],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<LocalImage, PullError> {
+    if image.digest().is_some() {
+        if let Some(local) = lookup(ctrd, image, platforms).await? {
+            return Ok(local);
+        }
+    }
+    let _turn = TURN.lock().await;
+    let mut repository = registry.repository(image, credentials);
+    let error = match pull(ctrd, &mut repository, image, platforms, progress).await {
+        Ok(local) => return Ok(local),
+        Err(error) => error,
+    };
+    match find(ctrd, image, platforms).await {
+        Ok(Some(local)) => {
+            log::warn!("using the local {}: {error}", image.familiar());
+            Ok(local)
+        }
+        Ok(None) | Err(_) => Err(error),
+    }
+}
+
+/// Finds `image` on this board, by digest if it has one or by name. An image that was imported
+/// but never unpacked is unpacked now. None if it is not here or not complete.
+///
+/// # Errors
+/// containerd's, or what is wrong with the image's documents.
+pub async fn lookup(ctrd: &Ctrd, image: &Reference, platforms: &[Platform]) -> Result<Option<LocalImage>, PullError> {
+    let Some(record) = record::find(ctrd, image).await? else { return Ok(None) };
+    if let Some(local) = ready(ctrd, &record, platforms).await? {
+        return Ok(Some(local));
+    }
+    let _turn = TURN.lock().await;
+    find(ctrd, image, platforms).await
+}
+
+/// [`lookup`], for who has the turn.
+async fn find(ctrd: &Ctrd, image: &Reference, platforms: &[Platform]) -> Result<Option<LocalImage>, PullError> {
+    let Some(record) = record::find(ctrd, image).await? else { return Ok(None) };
+    if let Some(local) = ready(ctrd, &record, platforms).await? {
+        return Ok(Some(local));
+    }
+    let lease = Lease::take(ctrd, &record.name).await?;
+    let result = complete_local(ctrd, &lease, &record, platforms).await;
+    lease.release(ctrd).await;
+    result
+}
+
+/// The image, if nothing is left to do for it.
+async fn ready(ctrd: &Ctrd, record: &record::Record, platforms: &[Platform]) -> Result<Option<LocalImage>, PullError> {
+    let Some(parts) = parts::gather(ctrd, record.digest, &record.media_type, None, platforms).await? else {
+        return Ok(None);
+    };
+    let is_ready = unpack::is_held(ctrd, &parts).await? && unpack::exists(ctrd, parts.top_chain()).await?;
+    Ok(is_ready.then(|| local_image(&record.name, parts)))
+}
+
+async fn complete_local(
+    ctrd: &Ctrd,
+    lease: &Lease,
+    record: &record::Record,
+    platforms: &[Platform],
+) -> Result<Option<LocalImage>, PullError> {
+    let Some(parts) = parts::gather(ctrd, record.digest, &record.media_type, None, platforms).await? else {
+        return Ok(None);
+    };
+    if !unpack::layers(ctrd, lease, &parts, None, &mut |_| {}).await? {
+        return Ok(None);
+    }
+    parts::store(ctrd, lease, &parts).await?;
+    Ok(Some(local_image(&record.name, parts)))
+}
+
+async fn pull(
+    ctrd: &Ctrd,
+    repository: &mut Repository<'_>,
+    image: &Reference,
+    platforms: &[Platform],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<LocalImage, PullError> {
+    let digest = match image.digest() {
+        Some(digest) => Some(digest),
+        // Costs no pull at registries that count them.
+        None => match repository.head().await {
+            Ok(head) => head.map(|head| head.digest),
+            Err(RegistryError::Status { .. }) => None,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    if let (Some(digest), Some(record)) = (digest, record::find(ctrd, image).await?) {
+        if record.digest == digest {
+            if let Some(local) = find(ctrd, image, platforms).await? {
+                return Ok(local);
+            }
+        }
+    }
+    let lease = Lease::take(ctrd, &image.to_string()).await?;
+    match pull_under(ctrd, &lease, repository, image, digest, platforms, progress).await {
+        Ok(local) => {
+            lease.release(ctrd).await;
+            Ok(local)
+        }
+        Err(error) => {
+            if !error.is_resumable() {
+                lease.release(ctrd).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn pull_under(
+    ctrd: &Ctrd,
+    lease: &Lease,
+    repository: &mut Repository<'_>,
+    image: &Reference,
+    digest: Option<Digest>,
+    platforms: &[Platform],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<LocalImage, PullError> {
+    let (digest, content_type) = match digest {
+        Some(digest) => (digest, String::new()),
+        None => {
+            let top = repository.top().await?;
+            let descriptor = racimo_common::registry::media::Descriptor::of(&top.bytes, "");
+            content::write_all(ctrd, lease, &descriptor, &top.bytes).await?;
+            (top.digest, top.content_type)
+        }
+    };
+    let parts = parts::gather(ctrd, digest, &content_type, Some(&mut *repository), platforms)
+        .await?
+        .ok_or(PullError::Vanished)?;
+    if !unpack::layers(ctrd, lease, &parts, Some(repository), progress).await? {
+        return Err(PullError::Vanished);
+    }
+    parts::store(ctrd, lease, &parts).await?;
+    let name = record::put(ctrd, lease, image, &parts).await?;
+    Ok(local_image(&name, parts))
+}
+
+fn local_image(name: &str, parts: Parts) -> LocalImage {
+    LocalImage {
+        manifest_digest: parts.manifest.descriptor.digest,
+        image: Image { name: name.into(), chain: parts.top_chain().to_string(), run: parts.config.config },
+    }
+}

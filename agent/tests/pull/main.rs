@@ -1,0 +1,372 @@
+//! The registry client and the pull, against a real containerd, Debian's docker-registry and a
+//! fake registry that misbehaves.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod board;
+mod fake;
+mod image;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use board::{DockerRegistry, on_board};
+use fake::{Fake, Request, Response, certificate, serve_image};
+use futures_lite::FutureExt as _;
+use image::{PLATFORM, TestImage};
+use racimo_agent::runtime::ctrd::Ctrd;
+use racimo_agent::runtime::pull::{self, LocalImage, Progress, PullError};
+use racimo_common::registry::{Config, Credentials, Digest, Platform, Reference, Registry, RegistryError};
+
+fn platforms() -> Vec<Platform> {
+    PLATFORM.parse::<Platform>().unwrap().runnable()
+}
+
+fn registry() -> Registry {
+    Registry::new(Config::default())
+}
+
+async fn ensure(ctrd: &Ctrd, image: &str) -> Result<LocalImage, PullError> {
+    let image: Reference = image.parse().unwrap();
+    pull::ensure(ctrd, &registry(), &image, None, &platforms(), &mut |_| {}).await
+}
+
+async fn lookup(ctrd: &Ctrd, image: &str) -> Option<LocalImage> {
+    pull::lookup(ctrd, &image.parse().unwrap(), &platforms()).await.unwrap()
+}
+
+/// Requests for the top layer (the large one).
+fn layer_requests(fake: &Fake, image: &TestImage) -> Vec<Request> {
+    let digest = Digest::of(&image.layers[1]).to_string();
+    fake.seen().into_iter().filter(|request| request.path.ends_with(&digest)).collect()
+}
+
+#[test]
+fn from_a_real_registry() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(1 << 20);
+        let server = DockerRegistry::start();
+        image.push(&server.address, "a/b");
+        let name = format!("{}/a/b:single", server.address);
+        let digest = Digest::of(&image.manifest);
+        let pinned = format!("{}/a/b:single@{digest}", server.address);
+
+        assert_eq!(lookup(ctrd, &name).await, None);
+        let mut last = Progress { bytes: 0, total: 0 };
+        let reference = name.parse().unwrap();
+        let local =
+            pull::ensure(ctrd, &registry(), &reference, None, &platforms(), &mut |now| last = now).await.unwrap();
+        let size: usize = image.layers.iter().map(Vec::len).sum();
+        assert_eq!(last, Progress { bytes: size as u64, total: size as u64 });
+        assert_eq!((&local.image.name, local.manifest_digest), (&name, digest));
+        assert_eq!(local.image.run.cmd.as_deref(), Some(&["sleep".to_owned(), "1000".to_owned()][..]));
+        assert_eq!(local.image.run.exposed_ports, ["80/tcp"]);
+
+        // Unpacked, held by the configuration, compressed layers and lease gone.
+        assert!(board.ctr(&["snapshots", "ls"]).contains(&local.image.chain));
+        assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
+        let content = board.ctr(&["content", "ls", "-q"]);
+        assert_eq!(content.lines().count(), 2, "manifest and configuration: {content}");
+        assert_eq!(board.ctr(&["images", "ls", "-q"]).trim(), name);
+
+        // Without the registry: by digest at once, by tag with a warning, others not.
+        let address = server.address.clone();
+        drop(server);
+        assert_eq!(ensure(ctrd, &pinned).await.unwrap(), local);
+        assert_eq!(ensure(ctrd, &name).await.unwrap(), local);
+        let error = ensure(ctrd, &format!("{address}/a/b:other")).await.unwrap_err();
+        assert!(matches!(error, PullError::Registry(RegistryError::Unreachable { .. })), "{error}");
+    });
+}
+
+#[test]
+fn from_an_index() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(1000);
+        let served = image.clone();
+        let fake = Fake::plain(move |request| serve_image(&served, request));
+        let digest = Digest::of(&image.index);
+        let local = ensure(ctrd, &format!("{}/x:multi@{digest}", fake.address)).await.unwrap();
+        assert_eq!(local.manifest_digest, Digest::of(&image.manifest));
+        assert_eq!(board.ctr(&["images", "ls", "-q"]).lines().count(), 2, "by digest and by tag");
+
+        // Nothing more is fetched for the tag: its digest is here.
+        let before = fake.seen().len();
+        assert_eq!(ensure(ctrd, &format!("{}/x:multi", fake.address)).await.unwrap().image.chain, local.image.chain);
+        let after: Vec<_> = fake.seen()[before..].iter().map(|request| request.method.clone()).collect();
+        assert_eq!(after, ["HEAD"]);
+
+        // Not for a 64-bit board.
+        let reference = format!("{}/y:multi", fake.address).parse().unwrap();
+        let board_platforms = ["linux/arm64".parse().unwrap()];
+        let error = pull::ensure(ctrd, &registry(), &reference, None, &board_platforms, &mut |_| {}).await.unwrap_err();
+        assert_eq!(error.to_string(), "image has linux/amd64, linux/arm/v7; this board runs linux/arm64");
+        assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
+    });
+}
+
+#[test]
+fn a_broken_connection_is_resumed() {
+    on_board(None, async |_, ctrd| {
+        let image = TestImage::new(2 << 20);
+        let (served, layer) = (image.clone(), Digest::of(&image.layers[1]).to_string());
+        let fake = Fake::plain(move |request| {
+            let response = serve_image(&served, request);
+            let cut_after = (request.path.ends_with(&layer) && request.offset() == 0).then_some(1 << 20);
+            Response { cut_after, ..response }
+        });
+        ensure(ctrd, &format!("{}/x:single", fake.address)).await.unwrap();
+        let offsets: Vec<_> = layer_requests(&fake, &image).iter().map(Request::offset).collect();
+        assert_eq!(offsets, [0, 1 << 20]);
+    });
+}
+
+#[test]
+fn a_cancelled_pull_is_resumed() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(2 << 20);
+        let served = image.clone();
+        let fake = Fake::plain(move |request| serve_image(&served, request));
+        let reference = format!("{}/x:single", fake.address).parse().unwrap();
+        let (enough, wake) = async_channel::bounded::<()>(1);
+        let first = image.layers[0].len() as u64;
+        let mut progress = |now: Progress| {
+            if now.bytes > first + (1 << 20) {
+                let _ = enough.try_send(());
+            }
+        };
+        let registry = registry();
+        let platforms = platforms();
+        let cut = async {
+            wake.recv().await.unwrap();
+            None
+        };
+        let pulled = async { Some(pull::ensure(ctrd, &registry, &reference, None, &platforms, &mut progress).await) };
+        assert!(cut.or(pulled).await.is_none(), "cancelled in the middle");
+        assert_eq!(board.ctr(&["leases", "ls", "-q"]).lines().count(), 1);
+
+        ensure(ctrd, &reference.to_string()).await.unwrap();
+        let offsets: Vec<_> = layer_requests(&fake, &image).iter().map(Request::offset).collect();
+        assert_eq!(offsets.len(), 2);
+        assert!(offsets[1] > 1 << 20, "{offsets:?}");
+        assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
+    });
+}
+
+#[test]
+fn damaged_layers_are_refused() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(1 << 17);
+        let (served, layer) = (image.clone(), Digest::of(&image.layers[1]).to_string());
+        let is_longer = AtomicBool::new(false);
+        let fake = Fake::plain(move |request| {
+            let mut response = serve_image(&served, request);
+            if request.path.ends_with(&layer) {
+                response.body[1000] ^= 1;
+                if is_longer.swap(true, Ordering::Relaxed) {
+                    response.body.push(0);
+                }
+            }
+            response
+        });
+        for name in ["flipped", "longer"] {
+            let error = ensure(ctrd, &format!("{}/{name}:single", fake.address)).await.unwrap_err();
+            assert!(matches!(error, PullError::DamagedLayer { .. }), "{error}");
+        }
+        assert_eq!(board.ctr(&["content", "active"]).lines().count(), 1, "only the heading");
+        assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
+    });
+}
+
+#[test]
+fn a_layer_that_is_not_what_the_image_says_leaves_nothing() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::with(1000, |diff_ids| diff_ids[1] = Digest::of(b"something else"));
+        let served = image.clone();
+        let fake = Fake::plain(move |request| serve_image(&served, request));
+        let error = ensure(ctrd, &format!("{}/x:single", fake.address)).await.unwrap_err();
+        assert!(matches!(error, PullError::WrongLayer { .. }), "{error}");
+        let left = board.ctr(&["snapshots", "ls"]);
+        assert_eq!(left.lines().count(), 1, "only the heading: {left}");
+        assert_eq!(board.ctr(&["images", "ls", "-q"]), "");
+    });
+}
+
+#[test]
+fn a_full_disk_is_told_and_cleared() {
+    on_board(Some("6m"), async |board, ctrd| {
+        let image = TestImage::new(12 << 20);
+        let served = image.clone();
+        let fake = Fake::plain(move |request| serve_image(&served, request));
+        let error = ensure(ctrd, &format!("{}/x:single", fake.address)).await.unwrap_err();
+        assert!(matches!(error, PullError::DiskFull { .. }), "{error}");
+        assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
+        assert_eq!(board.ctr(&["content", "active"]).lines().count(), 1, "only the heading");
+        let small = TestImage::new(1000);
+        let served = small.clone();
+        let fake = Fake::plain(move |request| serve_image(&served, request));
+        ensure(ctrd, &format!("{}/y:single", fake.address)).await.unwrap();
+    });
+}
+
+#[test]
+fn an_imported_image_is_unpacked_when_needed() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(1000);
+        let archive = board.path("image.tar");
+        std::fs::write(&archive, image.archive("docker.io/library/imported:1")).unwrap();
+        board.ctr(&["images", "import", "--no-unpack", "--all-platforms", &archive.display().to_string()]);
+        let local = lookup(ctrd, "imported:1").await.expect("imported");
+        assert_eq!(local.image.name, "docker.io/library/imported:1");
+        assert!(board.ctr(&["snapshots", "ls"]).contains(&local.image.chain));
+        let by_digest = format!("imported@{}", Digest::of(&image.manifest));
+        assert_eq!(lookup(ctrd, &by_digest).await, Some(local));
+        assert_eq!(lookup(ctrd, "imported:2").await, None);
+    });
+}
+
+/// What [`Registry::resolve`] finds.
+fn resolve(config: Config, image: &str, credentials: Option<Credentials>) -> Result<Digest, RegistryError> {
+    let image: Reference = image.parse().unwrap();
+    let registry = Registry::new(config);
+    let resolved = smol::block_on(registry.resolve(&image, credentials.as_ref()))?;
+    let names: Vec<_> = resolved.platforms.iter().map(Platform::to_string).collect();
+    let expected: &[&str] = if image.tag() == Some("multi") { &["linux/amd64", PLATFORM] } else { &[PLATFORM] };
+    assert_eq!(names, expected);
+    Ok(resolved.digest)
+}
+
+fn password(password: &str) -> Option<Credentials> {
+    Some(Credentials::Password { username: "pi".into(), password: password.into() })
+}
+
+#[test]
+fn bearer_tokens_and_redirects() {
+    let image = TestImage::new(10);
+    let served = image.clone();
+    let storage = Fake::plain(move |request| serve_image(&served, request));
+    let tokens = Fake::plain(|request| {
+        let is_refresh = request.body.contains("refresh_token=t%2Fk") && request.method == "POST";
+        if is_refresh || request.header("authorization") == "Basic cGk6Z29vZA==" {
+            return Response::ok("application/json", br#"{"token":"T0KEN"}"#);
+        }
+        Response::status(401)
+    });
+    let (served, realm, elsewhere) = (image.clone(), tokens.address.clone(), storage.address.clone());
+    let fake = Fake::plain(move |request| {
+        if request.header("authorization") != "Bearer T0KEN" {
+            let challenge = format!(r#"Bearer realm="http://{realm}/token?a=b",service="s v""#);
+            return Response::status(401).with("WWW-Authenticate", challenge);
+        }
+        if request.path.contains("/blobs/") {
+            return Response::status(307).with("Location", format!("http://{elsewhere}{}", request.path));
+        }
+        serve_image(&served, request)
+    });
+    let single = format!("{}/x/y:single", fake.address);
+    let multi = format!("{}/x/y:multi", fake.address);
+    assert_eq!(resolve(Config::default(), &single, password("good")).unwrap(), Digest::of(&image.manifest));
+    assert_eq!(resolve(Config::default(), &multi, password("good")).unwrap(), Digest::of(&image.index));
+    let token = Some(Credentials::IdentityToken("t/k".into()));
+    assert_eq!(resolve(Config::default(), &multi, token).unwrap(), Digest::of(&image.index));
+    for credentials in [None, password("bad")] {
+        let error = resolve(Config::default(), &multi, credentials).unwrap_err();
+        assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error}");
+    }
+    assert_eq!(tokens.seen()[0].path, "/token?a=b&scope=repository%3Ax%2Fy%3Apull&service=s%20v");
+    let redirected = storage.seen();
+    assert_eq!(redirected.len(), 1, "the configuration");
+    assert_eq!(redirected[0].header("authorization"), "", "another host gets no token");
+}
+
+#[test]
+fn basic_authentication() {
+    let image = TestImage::new(10);
+    let served = image.clone();
+    let fake = Fake::plain(move |request| match request.header("authorization") {
+        "Basic cGk6Z29vZA==" => serve_image(&served, request),
+        _ => Response::status(401).with("WWW-Authenticate", r#"Basic realm="x""#),
+    });
+    let name = format!("{}/x:single", fake.address);
+    assert_eq!(resolve(Config::default(), &name, password("good")).unwrap(), Digest::of(&image.manifest));
+    for credentials in [None, password("bad"), Some(Credentials::IdentityToken("t".into()))] {
+        let error = resolve(Config::default(), &name, credentials).unwrap_err();
+        assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error}");
+        assert!(!error.to_string().contains("bad"), "{error}");
+    }
+}
+
+#[test]
+fn tls_is_checked() {
+    let image = TestImage::new(10);
+    let (authority, server) = certificate("0.0.0.0");
+    let served = image.clone();
+    let fake = Fake::tls(server, move |request| serve_image(&served, request));
+    let name = format!("{}/x:single", fake.address);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ca.pem");
+    std::fs::write(&path, authority).unwrap();
+
+    let trusting = Config { extra_ca: Some(path), ..Config::default() };
+    assert_eq!(resolve(trusting.clone(), &name, None).unwrap(), Digest::of(&image.manifest));
+    let insecure = Config { insecure: vec![fake.address.parse().unwrap()], ..Config::default() };
+    assert_eq!(resolve(insecure, &name, None).unwrap(), Digest::of(&image.manifest));
+
+    let error = resolve(Config::default(), &name, None).unwrap_err().to_string();
+    assert!(error.contains("authority that this machine does not know"), "{error}");
+    let (_, other) = certificate("registry.example");
+    let wrong_name = Fake::tls(other, |_| Response::status(404));
+    let error = resolve(trusting, &format!("{}/x:single", wrong_name.address), None).unwrap_err();
+    assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
+
+    // A secure registry is never asked without TLS.
+    let plain = Fake::plain(|_| Response::status(404));
+    let port = plain.address.rsplit(':').next().unwrap();
+    let error = resolve(Config::default(), &format!("0.0.0.0:{port}/x:single"), None).unwrap_err();
+    assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
+    assert!(plain.seen().iter().all(|request| request.method != "GET"));
+}
+
+#[test]
+fn mirrors_come_first() {
+    let image = TestImage::new(10);
+    let served = image.clone();
+    let empty = Fake::plain(|_| Response::status(404));
+    let full = Fake::plain(move |request| serve_image(&served, request));
+    let mirrors = [&empty, &full].map(|fake| format!("http://{}", fake.address).parse().unwrap());
+    let config = Config { mirrors: mirrors.into(), ..Config::default() };
+    assert_eq!(resolve(config, "nothing:single", password("secret")).unwrap(), Digest::of(&image.manifest));
+    let first = &empty.seen()[0];
+    assert_eq!(first.path, "/v2/library/nothing/manifests/single");
+    assert!(full.seen().iter().chain([first]).all(|request| request.header("authorization").is_empty()));
+}
+
+#[test]
+fn refusals_are_told() {
+    #[track_caller]
+    fn check(answer: impl Fn(&Request) -> Response + Send + Sync + 'static, expected: &str) {
+        let fake = Fake::plain(answer);
+        let error = resolve(Config::default(), &format!("{}/x:single", fake.address), None).unwrap_err();
+        assert_eq!(error.to_string().replace(&fake.address, "HOST"), expected);
+    }
+    let image = TestImage::new(10);
+    check(
+        move |request| {
+            serve_image(&image, &Request { path: request.path.replace("single", "none"), ..request.clone() })
+        },
+        "HOST/x:single not found on HOST: manifest unknown",
+    );
+    check(|_| Response::status(503), "HOST answered with status 503: service unavailable");
+    check(
+        |_| Response::status(429),
+        "HOST allows no more pulls for now: too many requests; wait, log in, or use a mirror",
+    );
+    check(|_| Response::ok("", &vec![b' '; 300 << 10]), "image manifest is larger than 262144 bytes");
+    check(
+        |request| Response::status(302).with("Location", request.path.clone()),
+        "HOST answered with status 302: redirects too often, to nowhere, or from TLS to plain HTTP",
+    );
+    check(
+        |_| Response::ok("application/vnd.docker.distribution.manifest.v1+prettyjws", br#"{"fsLayers":[]}"#),
+        "image format not supported: Docker image manifest, schema 1; push the image again with a current tool",
+    );
+}

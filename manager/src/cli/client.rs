@@ -1,0 +1,283 @@
+//! The HTTP client: Docker's JSON API over a unix socket or TCP.
+//!
+//! One connection, opened at the first request and kept for the next ones. Every request has a
+//! time limit, every body a size limit.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_lite::FutureExt;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::{Method, Request, Response};
+use serde_json::Value;
+use smol::Timer;
+use smol_hyper::rt::FuturesIo;
+
+use super::error::CliError;
+use super::limits;
+use super::target::Target;
+use super::url::Url;
+
+/// Extra headers of one request.
+pub(crate) type Headers<'a> = &'a [(&'static str, &'a str)];
+
+/// A client of one manager.
+pub(crate) struct Client {
+    target: Target,
+    answer_time_max: Duration,
+    link: Option<Link>,
+}
+
+struct Link {
+    sender: SendRequest<String>,
+    /// Drives the connection; ends when it is dropped.
+    _driver: smol::Task<()>,
+}
+
+impl Client {
+    /// A client that has not connected yet.
+    pub(crate) fn new(target: Target) -> Client {
+        Client { target, answer_time_max: limits::ANSWER_TIME_MAX, link: None }
+    }
+
+    /// Waits no longer than this for each answer.
+    #[cfg(test)]
+    pub(crate) fn with_answer_time_max(mut self, time: Duration) -> Client {
+        self.answer_time_max = time;
+        self
+    }
+
+    /// Where this client talks to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// `GET`; the parsed body.
+    pub(crate) async fn get(&mut self, url: &Url) -> Result<Value, CliError> {
+        self.call(Method::GET, url, None, &[]).await
+    }
+
+    /// `GET` with headers of its own.
+    pub(crate) async fn get_with(&mut self, url: &Url, headers: Headers<'_>) -> Result<Value, CliError> {
+        self.call(Method::GET, url, None, headers).await
+    }
+
+    /// `POST` of a JSON body; the parsed answer, `Null` when it is empty.
+    pub(crate) async fn post(&mut self, url: &Url, body: &Value, headers: Headers<'_>) -> Result<Value, CliError> {
+        self.call(Method::POST, url, Some(body), headers).await
+    }
+
+    /// `DELETE`.
+    pub(crate) async fn delete(&mut self, url: &Url) -> Result<(), CliError> {
+        self.call(Method::DELETE, url, None, &[]).await.map(|_| ())
+    }
+
+    /// `GET` of an endless answer, read line by line. Only the headers must come in time.
+    pub(crate) async fn lines(&mut self, url: &Url) -> Result<Lines, CliError> {
+        let limit = self.answer_time_max;
+        let response = self.within(limit, url, Method::GET, None, &[]).await?;
+        if !response.status().is_success() {
+            let name = format!("GET {}", url.as_str());
+            let status = response.status().as_u16();
+            let body = self.body(response, limit, &name).await?;
+            return Err(refusal(status, &body));
+        }
+        Ok(Lines { body: response.into_body(), buffer: Vec::new(), target: self.target.to_string() })
+    }
+
+    async fn call(
+        &mut self,
+        method: Method,
+        url: &Url,
+        body: Option<&Value>,
+        headers: Headers<'_>,
+    ) -> Result<Value, CliError> {
+        let name = format!("{method} {}", url.as_str());
+        let limit = self.answer_time_max;
+        let response = self.within(limit, url, method, body, headers).await?;
+        let status = response.status();
+        let bytes = self.body(response, limit, &name).await?;
+        if !status.is_success() {
+            return Err(refusal(status.as_u16(), &bytes));
+        }
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes).map_err(|e| CliError::Answer { request: name, reason: e.to_string() })
+    }
+
+    async fn within(
+        &mut self,
+        limit: Duration,
+        url: &Url,
+        method: Method,
+        body: Option<&Value>,
+        headers: Headers<'_>,
+    ) -> Result<Response<Incoming>, CliError> {
+        let timeout = self.timeout(limit);
+        let send = self.send(method, url, body, headers);
+        send.or(async {
+            Timer::after(limit).await;
+            Err(timeout)
+        })
+        .await
+    }
+
+    async fn body(&self, response: Response<Incoming>, limit: Duration, name: &str) -> Result<Vec<u8>, CliError> {
+        let timeout = self.timeout(limit);
+        let read = read_all(response.into_body(), &self.target, name);
+        read.or(async {
+            Timer::after(limit).await;
+            Err(timeout)
+        })
+        .await
+    }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        url: &Url,
+        body: Option<&Value>,
+        headers: Headers<'_>,
+    ) -> Result<Response<Incoming>, CliError> {
+        let broken = |target: &Target, e: hyper::Error| CliError::Transport {
+            target: target.to_string(),
+            reason: e.to_string(),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(url.as_str())
+            .header(HOST, self.target.authority())
+            .header(USER_AGENT, concat!("pi-mgr/", env!("CARGO_PKG_VERSION")));
+        for (key, value) in headers {
+            request = request.header(*key, *value);
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request
+            .body(body.map(Value::to_string).unwrap_or_default())
+            .map_err(|e| CliError::Usage(format!("cannot form the request {}: {e}", url.as_str())))?;
+        let mut link = match self.link.take() {
+            Some(link) if !link.sender.is_closed() => link,
+            _ => connect(&self.target).await?,
+        };
+        link.sender.ready().await.map_err(|e| broken(&self.target, e))?;
+        let response = link.sender.send_request(request).await.map_err(|e| broken(&self.target, e))?;
+        self.link = Some(link);
+        Ok(response)
+    }
+
+    fn timeout(&self, limit: Duration) -> CliError {
+        CliError::Timeout { target: self.target.to_string(), seconds: limit.as_secs() }
+    }
+}
+
+/// Lines of a streamed answer.
+pub(crate) struct Lines {
+    body: Incoming,
+    buffer: Vec<u8>,
+    target: String,
+}
+
+impl Lines {
+    /// The next non-empty line, `None` at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Result<Option<String>, CliError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                match String::from_utf8_lossy(&line).trim() {
+                    "" => continue,
+                    line => return Ok(Some(line.to_owned())),
+                }
+            }
+            if self.buffer.len() > limits::LINE_BYTES_MAX {
+                let reason = format!("a line is longer than {} bytes", limits::LINE_BYTES_MAX);
+                return Err(CliError::Transport { target: self.target.clone(), reason });
+            }
+            match chunk(&mut self.body).await {
+                Some(Ok(data)) => self.buffer.extend_from_slice(&data),
+                Some(Err(e)) => {
+                    return Err(CliError::Transport { target: self.target.clone(), reason: e.to_string() });
+                }
+                None if self.buffer.is_empty() => return Ok(None),
+                None => self.buffer.push(b'\n'),
+            }
+        }
+    }
+}
+
+async fn connect(target: &Target) -> Result<Link, CliError> {
+    let failed = |source| CliError::Connect { target: target.to_string(), source };
+    let handshake = |e: hyper::Error| CliError::Transport { target: target.to_string(), reason: e.to_string() };
+    match target {
+        Target::Unix(path) => {
+            let stream = limited(smol::net::unix::UnixStream::connect(path)).await.map_err(failed)?;
+            let (sender, driver) = http1::handshake(FuturesIo::new(stream)).await.map_err(handshake)?;
+            Ok(link(sender, driver))
+        }
+        Target::Tcp(host, port) => {
+            let address = (host.as_str(), *port);
+            let stream = limited(smol::net::TcpStream::connect(address)).await.map_err(failed)?;
+            stream.set_nodelay(true).map_err(failed)?;
+            let (sender, driver) = http1::handshake(FuturesIo::new(stream)).await.map_err(handshake)?;
+            Ok(link(sender, driver))
+        }
+    }
+}
+
+async fn limited<T>(connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    connect
+        .or(async {
+            Timer::after(limits::CONNECT_TIME_MAX).await;
+            Err(io::ErrorKind::TimedOut.into())
+        })
+        .await
+}
+
+fn link(sender: SendRequest<String>, driver: impl Future<Output = hyper::Result<()>> + Send + 'static) -> Link {
+    // A broken connection shows as the error of the request that uses it.
+    Link { sender, _driver: smol::spawn(async move { drop(driver.await) }) }
+}
+
+async fn read_all(mut body: Incoming, target: &Target, name: &str) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    while let Some(data) = chunk(&mut body).await {
+        let data = data.map_err(|e| CliError::Transport { target: target.to_string(), reason: e.to_string() })?;
+        if bytes.len() + data.len() > limits::ANSWER_BYTES_MAX {
+            let reason = format!("the body is larger than {} MiB", limits::ANSWER_BYTES_MAX >> 20);
+            return Err(CliError::Answer { request: name.to_owned(), reason });
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+async fn chunk(body: &mut Incoming) -> Option<hyper::Result<hyper::body::Bytes>> {
+    loop {
+        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await? {
+            Ok(frame) => {
+                if let Ok(data) = frame.into_data() {
+                    return Some(Ok(data));
+                }
+            }
+            Err(e) => return Some(Err(e)),
+        }
+    }
+}
+
+/// The manager's `{"message": …}`, or what it said instead.
+fn refusal(status: u16, body: &[u8]) -> CliError {
+    let message = serde_json::from_slice::<Value>(body)
+        .ok()
+        .and_then(|v| v.get("message")?.as_str().map(str::to_owned))
+        .unwrap_or_else(|| match String::from_utf8_lossy(body).trim() {
+            "" => format!("the manager answered with status {status}"),
+            text => text.chars().take(1000).collect(),
+        });
+    CliError::Api { status, message }
+}

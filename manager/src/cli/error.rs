@@ -1,0 +1,100 @@
+//! What can go wrong in a client command, in words for the person at the keyboard.
+
+use std::io;
+
+/// Why a client command failed. `Display` is what the user reads after `Error: `.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// Flags that clap cannot judge: a bad combination or a bad value.
+    #[error("{0}")]
+    Usage(String),
+    /// No connection: nobody listens, or we may not open the socket.
+    #[error("cannot connect to the manager at {target}: {source}. Is `pi-mgr serve` running there?")]
+    Connect {
+        /// Where we tried, as the user would write it.
+        target: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The manager took the connection but did not answer in time.
+    #[error("no answer from the manager at {target} within {seconds} s; it may be overloaded or stuck")]
+    Timeout {
+        /// Where we asked.
+        target: String,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// The connection broke while we talked.
+    #[error("lost the connection to the manager at {target}: {reason}")]
+    Transport {
+        /// Where we asked.
+        target: String,
+        /// hyper's reason.
+        reason: String,
+    },
+    /// The manager refused; the text is its own.
+    #[error("{message}")]
+    Api {
+        /// HTTP status code.
+        status: u16,
+        /// The `message` of the error body.
+        message: String,
+    },
+    /// An answer that is not what the Docker Engine API promises.
+    #[error("unexpected answer from the manager to {request}: {reason}")]
+    Answer {
+        /// Method and path.
+        request: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A `--format` that cannot be parsed or run.
+    #[error("template: {0}")]
+    Template(String),
+    /// A local file that a flag names.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Writing to stdout or stderr failed.
+    #[error("cannot write output: {0}")]
+    Output(#[from] io::Error),
+    /// A service did not come up: paused, rolled back, or unknown mode.
+    #[error("{0}")]
+    Progress(String),
+    /// Several objects failed one by one; each is reported on its own line.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Many(Vec<CliError>),
+}
+
+impl CliError {
+    /// The reader of our output went away (`pi-mgr node ls | head -1`): not a failure.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The manager does not know the object.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, CliError::Api { status: 404, .. })
+    }
+
+    /// `Ok` for none, the error itself for one, `Many` for more.
+    pub(crate) fn collect(mut errors: Vec<CliError>) -> Result<(), CliError> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(CliError::Many(errors)),
+        }
+    }
+
+    /// One line per separate failure.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        match self {
+            CliError::Many(errors) => errors.iter().flat_map(CliError::lines).collect(),
+            single => vec![single.to_string()],
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Lists as text: aligned columns that fit the terminal, JSON lines, or templates.
+
+use serde_json::{Map, Value};
+
+use super::super::console::Console;
+use super::super::error::CliError;
+use super::super::limits::COLUMN_CHARS_MIN;
+use super::human;
+use super::template::Template;
+
+/// Blanks between columns.
+const GAP: usize = 3;
+/// Narrowest column with its gap.
+const CELL_MIN: usize = 10;
+
+/// A column that templates can name.
+pub(crate) struct Column {
+    /// Name in templates and JSON.
+    pub(crate) key: &'static str,
+    /// Heading.
+    pub(crate) heading: &'static str,
+    /// Whether the plain table shows it.
+    pub(crate) shown: bool,
+}
+
+/// A column of the plain table.
+pub(crate) const fn column(key: &'static str, heading: &'static str) -> Column {
+    Column { key, heading, shown: true }
+}
+
+/// A column only for templates and JSON.
+pub(crate) const fn hidden(key: &'static str, heading: &'static str) -> Column {
+    Column { key, heading, shown: false }
+}
+
+/// What a listing command found.
+pub(crate) struct Table {
+    /// Columns in order.
+    pub(crate) columns: &'static [Column],
+    /// One object per row, keyed by `Column::key`.
+    pub(crate) rows: Vec<Value>,
+    /// How a plain cell differs from the row's field, where it does.
+    pub(crate) cell: fn(row: &Value, key: &str) -> Option<String>,
+}
+
+/// What `--format` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Aligned columns with headings.
+    Table,
+    /// Aligned columns of a template's tab-separated fields, with headings.
+    TableOf(String),
+    /// One JSON object per line.
+    Json,
+    /// A template per row.
+    Template(String),
+}
+
+impl Format {
+    /// Reads the flag; absent or empty means a table.
+    pub(crate) fn parse(flag: Option<&str>) -> Format {
+        match flag.map(str::trim) {
+            None | Some("" | "table") => Format::Table,
+            Some("json") => Format::Json,
+            Some(text) => match text.strip_prefix("table ") {
+                Some(template) => Format::TableOf(template.trim().to_owned()),
+                None => Format::Template(text.to_owned()),
+            },
+        }
+    }
+}
+
+impl Table {
+    /// Writes the table. `fit` cuts the columns to the terminal's width.
+    pub(crate) fn print(&self, format: &Format, fit: bool, console: &mut Console) -> Result<(), CliError> {
+        let width = console.columns.filter(|_| fit);
+        for line in self.lines(format, width)? {
+            console.say(line)?;
+        }
+        Ok(())
+    }
+
+    fn lines(&self, format: &Format, width: Option<usize>) -> Result<Vec<String>, CliError> {
+        match format {
+            Format::Table => Ok(align(&self.plain(), width)),
+            Format::TableOf(text) => {
+                let heading: Map<String, Value> =
+                    self.columns.iter().map(|c| (c.key.to_owned(), c.heading.into())).collect();
+                let heading = Template::parse_heading(text)?.row(&Value::Object(heading))?;
+                let template = Template::parse(text)?;
+                let mut lines = vec![heading];
+                for row in &self.rows {
+                    lines.push(template.row(row)?);
+                }
+                let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
+                Ok(align(&lines.iter().map(cells).collect::<Vec<_>>(), None))
+            }
+            Format::Json => {
+                let template = Template::parse("{{json .}}")?;
+                self.rows.iter().map(|row| template.row(row)).collect()
+            }
+            Format::Template(text) => {
+                let template = Template::parse(text)?;
+                self.rows.iter().map(|row| template.row(row)).collect()
+            }
+        }
+    }
+
+    fn plain(&self) -> Vec<Vec<String>> {
+        let shown = || self.columns.iter().filter(|column| column.shown);
+        let mut lines = vec![shown().map(|column| column.heading.to_owned()).collect()];
+        for row in &self.rows {
+            lines.push(
+                shown()
+                    .map(|column| {
+                        (self.cell)(row, column.key)
+                            .unwrap_or_else(|| row[column.key].as_str().unwrap_or("").to_owned())
+                    })
+                    .collect(),
+            );
+        }
+        lines
+    }
+}
+
+/// Pads all cells but the last of each line to the width of their column.
+fn align(lines: &[Vec<String>], width: Option<usize>) -> Vec<String> {
+    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let mut widths: Vec<usize> = (0..count)
+        .map(|i| lines.iter().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    if let Some(width) = width {
+        squeeze(&mut widths, width);
+    }
+    let pad = |(i, cell): (usize, &String), last: usize| {
+        let cell = human::ellipsis(cell, widths[i]);
+        if i == last {
+            return cell;
+        }
+        let room = (widths[i] + GAP).max(CELL_MIN);
+        format!("{cell}{}", " ".repeat(room - cell.chars().count()))
+    };
+    lines.iter().map(|line| line.iter().enumerate().map(|cell| pad(cell, line.len() - 1)).collect()).collect()
+}
+
+/// Takes from the widest column until a line fits `limit`, or no column can give more.
+fn squeeze(widths: &mut [usize], limit: usize) {
+    let total = |widths: &[usize]| -> usize {
+        let Some((last, rest)) = widths.split_last() else { return 0 };
+        rest.iter().map(|w| (w + GAP).max(CELL_MIN)).sum::<usize>() + last
+    };
+    while total(widths) > limit {
+        match widths.iter_mut().max_by_key(|w| **w) {
+            Some(widest) if *widest > COLUMN_CHARS_MIN => *widest -= 1,
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const COLUMNS: &[Column] = &[column("ID", "ID"), column("Name", "NAME"), hidden("Extra", "EXTRA")];
+
+    fn table() -> Table {
+        Table {
+            columns: COLUMNS,
+            rows: vec![
+                json!({"ID": "abc", "Name": "web", "Extra": "1"}),
+                json!({"ID": "abcdefghijkl", "Name": "a long name indeed", "Extra": "2"}),
+            ],
+            cell: |_, _| None,
+        }
+    }
+
+    #[track_caller]
+    fn check(flag: Option<&str>, width: Option<usize>, want: &[&str]) {
+        assert_eq!(table().lines(&Format::parse(flag), width).expect("a good format"), want);
+    }
+
+    #[test]
+    fn formats() {
+        check(None, None, &["ID             NAME", "abc            web", "abcdefghijkl   a long name indeed"]);
+        check(Some("table"), Some(25), &["ID            NAME", "abc           web", "abcdefghij…   a long nam…"]);
+        check(
+            Some("table {{.Name}}\\t{{.Extra}}"),
+            None,
+            &["NAME                 EXTRA", "web                  1", "a long name indeed   2"],
+        );
+        check(Some("{{.Name}}:{{.Extra}}"), None, &["web:1", "a long name indeed:2"]);
+        check(
+            Some("json"),
+            None,
+            &[
+                "{\"Extra\":\"1\",\"ID\":\"abc\",\"Name\":\"web\"}",
+                "{\"Extra\":\"2\",\"ID\":\"abcdefghijkl\",\"Name\":\"a long name indeed\"}",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_line_never_grows_beyond_a_usable_terminal() {
+        for width in 24..60 {
+            for line in table().lines(&Format::Table, Some(width)).expect("a table") {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_column_is_an_error() {
+        let error = table().lines(&Format::parse(Some("{{.Nope}}")), None).expect_err("no such column");
+        assert_eq!(error.to_string(), "template: there is no field .Nope");
+    }
+}

@@ -1,0 +1,34 @@
+//! Bounds of the client commands.
+
+use std::time::Duration;
+
+/// How long one request may take until the client gives up. Docker's own slowest calls
+/// (joining, resolving an image at a far registry) answer within 20 s.
+pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a connection may take to open.
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Largest answer body that is read into memory; 10,000 tasks are about 20 MiB of JSON.
+pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Largest single event line; longer ones end the stream with an error.
+pub(crate) const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Pause between two rounds of a progress display.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Above this many tasks a progress display shows only the sum, as Docker's does.
+pub(crate) const PROGRESS_BARS_MAX: u64 = 20;
+
+/// Longest error text on a progress line, in characters, as Docker's does.
+pub(crate) const PROGRESS_TEXT_MAX: usize = 75;
+
+/// Narrowest a table column is squeezed to when the terminal is small, in characters.
+pub(crate) const COLUMN_CHARS_MIN: usize = 10;
+
+/// How long we watch a changed service when its spec names no monitor time (Docker's default).
+pub(crate) const MONITOR_DEFAULT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(LINE_BYTES_MAX <= ANSWER_BYTES_MAX);
+const _: () = assert!(POLL_INTERVAL.as_millis() < MONITOR_DEFAULT.as_millis());

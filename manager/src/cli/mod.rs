@@ -1,0 +1,212 @@
+//! `pi-mgr`: one binary, daemon and client.
+//!
+//! Every command but `serve` and `completion` speaks Docker's Engine API to a manager. The
+//! commands are thin shells over pure parts: `spec` (flags → specification), `progress::state`
+//! (answers → verdict), `format` (answers → text).
+
+mod args;
+mod client;
+mod console;
+mod error;
+mod format;
+mod inspect;
+mod json;
+mod limits;
+mod node;
+mod parse;
+mod progress;
+mod registry_auth;
+mod serve;
+mod service;
+mod spec;
+mod swarm;
+mod system;
+mod target;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub use serve::ServeArgs;
+
+use client::Client;
+use console::Console;
+use error::CliError;
+use target::Target;
+
+/// Racimo's manager and its command line
+#[derive(Parser, Debug)]
+#[command(
+    name = "pi-mgr",
+    version,
+    propagate_version = false,
+    after_help = "Examples:
+  pi-mgr serve
+  pi-mgr init --advertise-addr 192.168.1.10
+  pi-mgr -H tcp://192.168.1.10:2375 node ls
+  pi-mgr service create --name web --replicas 3 registry.local:5000/web:1"
+)]
+struct Cli {
+    /// Manager to talk to: unix:///PATH or tcp://HOST:PORT [env: RACIMO_HOST; PI_MGR_SOCKET is the
+    /// path of a socket] [default: unix:///run/racimo/pi-mgr.sock]
+    #[arg(short = 'H', long, value_name = "URL")]
+    host: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the manager
+    #[command(after_help = "Examples:
+  pi-mgr serve
+  pi-mgr serve --data-dir /srv/racimo --api unix:///run/racimo/pi-mgr.sock --api tcp://127.0.0.1:2375")]
+    Serve(ServeArgs),
+    /// Make this manager the first of a new cluster
+    #[command(after_help = "Examples:
+  pi-mgr init
+  pi-mgr init --advertise-addr 192.168.1.10 --task-history-limit 3")]
+    Init(swarm::InitArgs),
+    /// Show what a board needs to join, or replace it
+    #[command(after_help = "Examples:
+  pi-mgr join-token worker
+  pi-mgr join-token --rotate --quiet worker")]
+    JoinToken(swarm::JoinTokenArgs),
+    /// Take this manager out of its cluster
+    #[command(after_help = "Examples:
+  pi-mgr leave --force")]
+    Leave(swarm::LeaveArgs),
+    /// Change settings of the cluster
+    #[command(after_help = "Examples:
+  pi-mgr update --task-history-limit 3
+  pi-mgr update --dispatcher-heartbeat 2s --cert-expiry 2160h")]
+    Update(swarm::UpdateArgs),
+    /// Manage nodes
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  pi-mgr node ls"
+    )]
+    Node(node::NodeCommand),
+    /// Manage services
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  pi-mgr service ls"
+    )]
+    Service(service::ServiceCommand),
+    /// Show what the manager knows about itself and its cluster
+    #[command(after_help = "Examples:
+  pi-mgr info
+  pi-mgr info --format '{{.Swarm.Nodes}}'")]
+    Info(system::InfoArgs),
+    /// Show the versions of this program and of the manager
+    #[command(after_help = "Examples:
+  pi-mgr version
+  pi-mgr version --format '{{.Server.ApiVersion}}'")]
+    Version(system::VersionArgs),
+    /// Show what happens in the cluster, as it happens
+    #[command(after_help = "Examples:
+  pi-mgr events --since 10m --filter type=service
+  pi-mgr events --format json")]
+    Events(system::EventsArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  pi-mgr completion bash > /etc/bash_completion.d/pi-mgr
+  pi-mgr completion fish > ~/.config/fish/completions/pi-mgr.fish")]
+    Completion(CompletionArgs),
+}
+
+#[derive(Args, Debug)]
+struct CompletionArgs {
+    /// Shell
+    shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+    Elvish,
+}
+
+/// Runs the command line that this process was started with.
+///
+/// Exit codes: 0 done, 1 the command failed (the reason is on stderr), 2 the command line is wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut console = Console::system();
+    let result = match cli.command {
+        Command::Serve(args) => {
+            return match crate::app::serve(args) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("Error: {error}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+        Command::Completion(args) => completion(args.shell, &mut console),
+        command => {
+            let env = |key| std::env::var(key).ok();
+            let (host, socket) = (env("RACIMO_HOST"), env("PI_MGR_SOCKET"));
+            match Target::choose(cli.host.as_deref(), host.as_deref(), socket.as_deref()) {
+                Ok(target) => smol::block_on(run(command, &mut Client::new(target), &mut console)),
+                Err(text) => Err(CliError::Usage(text)),
+            }
+        }
+    };
+    finish(result.and_then(|()| Ok(console.out.flush()?)), &mut console)
+}
+
+async fn run(command: Command, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    match command {
+        Command::Init(args) => swarm::init(&args, client, console).await,
+        Command::JoinToken(args) => swarm::join_token(&args, client, console).await,
+        Command::Leave(args) => swarm::leave(&args, client, console).await,
+        Command::Update(args) => swarm::update(&args, client, console).await,
+        Command::Node(command) => node::run(command, client, console).await,
+        Command::Service(command) => service::run(command, client, console).await,
+        Command::Info(args) => system::info(&args, client, console).await,
+        Command::Version(args) => system::version(&args, client, console).await,
+        Command::Events(args) => system::events(&args, client, console).await,
+        Command::Serve(_) | Command::Completion(_) => {
+            Err(CliError::Usage("this command does not talk to a manager".to_owned()))
+        }
+    }
+}
+
+fn completion(shell: Shell, console: &mut Console) -> Result<(), CliError> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+        Shell::Elvish => clap_complete::Shell::Elvish,
+    };
+    // Into memory first: the generator panics when a write fails.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pi-mgr", &mut script);
+    Ok(console.out.write_all(&script)?)
+}
+
+/// Reports the failure, if any. A closed pipe is the reader's way to say "enough".
+fn finish(result: Result<(), CliError>, console: &mut Console) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in error.lines() {
+                // Nothing is left to tell about a stderr that cannot be written.
+                if console.warn(format!("Error: {line}")).is_err() {
+                    break;
+                }
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

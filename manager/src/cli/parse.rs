@@ -1,0 +1,226 @@
+//! Values of flags: sizes, CPUs, durations, words, comma lists.
+//!
+//! Pure; each function takes the text and says in words what it expected. The spellings are those
+//! that Docker's command line takes.
+
+use racimo_common::units::{BadAmount, Bytes, NanoCpus};
+
+/// A duration in nanoseconds, as the API carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nanos(pub(crate) i64);
+
+/// `256m`, `1.5GiB`, `64` → bytes.
+pub(crate) fn bytes(text: &str) -> Result<i64, String> {
+    let bytes: Bytes = text.parse().map_err(|e: BadAmount| e.to_string())?;
+    i64::try_from(bytes.get()).map_err(|_| format!("\"{text}\" is too large"))
+}
+
+/// `0.5` → 500,000,000 billionths of a CPU.
+pub(crate) fn nano_cpus(text: &str) -> Result<i64, String> {
+    let cpus: NanoCpus = text.parse().map_err(|e: BadAmount| e.to_string())?;
+    i64::try_from(cpus.get()).map_err(|_| format!("\"{text}\" is too large"))
+}
+
+/// `1m30s`, `300ms`, `1.5h`, `0` → nanoseconds. Negative durations are refused.
+pub(crate) fn duration(text: &str) -> Result<Nanos, String> {
+    let expected = || format!("\"{text}\" is not a duration; expected for example 10s, 1m30s or 300ms");
+    if text == "0" {
+        return Ok(Nanos(0));
+    }
+    let mut total: u128 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let split = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(expected)?;
+        let (number, tail) = rest.split_at(split);
+        let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let scale = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return Err(expected()),
+        };
+        total += decimal(number, scale).ok_or_else(expected)?;
+        rest = tail;
+    }
+    if text.is_empty() {
+        return Err(expected());
+    }
+    i64::try_from(total).map(Nanos).map_err(|_| format!("\"{text}\" is too long"))
+}
+
+/// `digits[.digits]` times `scale`, rounded down; `None` when it is not a number or overflows.
+fn decimal(text: &str, scale: u64) -> Option<u128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if whole.is_empty() && fraction.is_empty() || fraction.len() > 18 {
+        return None;
+    }
+    let digits = |text: &str| -> Option<u128> {
+        if text.is_empty() {
+            return Some(0);
+        }
+        text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+    };
+    let places = u32::try_from(fraction.len()).ok()?;
+    let part = digits(fraction)? * u128::from(scale) / 10u128.pow(places);
+    digits(whole)?.checked_mul(u128::from(scale))?.checked_add(part)
+}
+
+/// Splits a command line as a POSIX shell would: blanks separate, quotes and backslashes protect.
+pub(crate) fn words(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            ' ' | '\t' | '\n' | '\r' => words.extend(word.take()),
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next() {
+                        Some('\'') => break,
+                        Some(c) => word.push(c),
+                        None => return Err(format!("a ' is never closed in: {text}")),
+                    }
+                }
+            }
+            '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next() {
+                        Some('"') => break,
+                        Some('\\') => match chars.next() {
+                            Some(c @ ('"' | '\\' | '$' | '`')) => word.push(c),
+                            Some(c) => word.extend(['\\', c]),
+                            None => return Err(format!("a \" is never closed in: {text}")),
+                        },
+                        Some(c) => word.push(c),
+                        None => return Err(format!("a \" is never closed in: {text}")),
+                    }
+                }
+            }
+            '\\' => match chars.next() {
+                Some(c) => word.get_or_insert_default().push(c),
+                None => return Err(format!("nothing follows the last backslash in: {text}")),
+            },
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// Splits one line of comma-separated fields; a field in double quotes may hold commas.
+pub(crate) fn fields(text: &str) -> Result<Vec<String>, String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let field = fields.last_mut().expect("starts with one field and only grows");
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                field.push('"');
+            }
+            '"' if quoted => quoted = false,
+            '"' if field.is_empty() => quoted = true,
+            '"' => return Err(format!("a quote stands in the middle of a field in: {text}")),
+            ',' if !quoted => fields.push(String::new()),
+            c => field.push(c),
+        }
+    }
+    if quoted { Err(format!("a quote is never closed in: {text}")) } else { Ok(fields) }
+}
+
+/// `key=value`; a bare `key` has the empty value.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.trim().is_empty() {
+        return Err(format!("\"{text}\" has no key; expected KEY=VALUE"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `key=value` of a `--filter`; both parts are needed.
+pub(crate) fn filter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_lowercase(), value.trim().to_owned())),
+        _ => Err(format!("\"{text}\" is not a filter; expected KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check<T: PartialEq + std::fmt::Debug>(got: Result<T, String>, want: Option<T>) {
+        assert_eq!(got.ok(), want);
+    }
+
+    #[test]
+    fn amounts() {
+        check(bytes("1.5GiB"), Some(3 << 29));
+        check(bytes("9000000T"), None);
+        check(bytes("-1"), None);
+        check(nano_cpus("0.5"), Some(500_000_000));
+        check(nano_cpus("99999999999"), None);
+        check(nano_cpus("half"), None);
+    }
+
+    #[test]
+    fn durations() {
+        for (text, want) in [
+            ("10s", Some(10_000_000_000)),
+            ("1m30s", Some(90_000_000_000)),
+            ("300ms", Some(300_000_000)),
+            ("1.5h", Some(5_400_000_000_000)),
+            ("5us", Some(5_000)),
+            ("0", Some(0)),
+            ("0s", Some(0)),
+            ("10", None),
+            ("", None),
+            ("s", None),
+            ("-5s", None),
+            ("1d", None),
+            ("99999999999h", None),
+        ] {
+            check(duration(text), want.map(Nanos));
+        }
+    }
+
+    #[test]
+    fn shell_words() {
+        let list = |items: &[&str]| Some(items.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        check(words("sleep 2000"), list(&["sleep", "2000"]));
+        check(words("  sh -c 'echo \"a b\"'  x\\ y"), list(&["sh", "-c", "echo \"a b\"", "x y"]));
+        check(words("a\"b c\\\"d\"e ''"), list(&["ab c\"de", ""]));
+        check(words(""), list(&[]));
+        check(words("it's"), None);
+        check(words("\"open"), None);
+        check(words("end\\"), None);
+    }
+
+    #[test]
+    fn comma_fields() {
+        let list = |items: &[&str]| Some(items.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        check(fields("type=bind,source=/a"), list(&["type=bind", "source=/a"]));
+        check(fields("\"volume-opt=o=a,b\",x"), list(&["volume-opt=o=a,b", "x"]));
+        check(fields("\"a\"\"b\""), list(&["a\"b"]));
+        check(fields("\"a"), None);
+        check(fields("a\"b"), None);
+    }
+
+    #[test]
+    fn pairs() {
+        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        check(label("a=b=c"), pair("a", "b=c"));
+        check(label("a"), pair("a", ""));
+        check(label("=x"), None);
+        check(filter("Name=web"), pair("name", "web"));
+        check(filter("name"), None);
+    }
+}

@@ -1,0 +1,86 @@
+//! `service ls`.
+
+use serde_json::{Value, json};
+
+use super::super::args::ListFlags;
+use super::super::client::Client;
+use super::super::console::Console;
+use super::super::error::CliError;
+use super::super::format::sort::natural;
+use super::super::format::table::{Column, Table, column};
+use super::super::format::{human, image};
+use super::super::json::Peek;
+use super::super::tasks;
+use super::super::url::Url;
+
+const COLUMNS: &[Column] = &[
+    column("ID", "ID"),
+    column("Name", "NAME"),
+    column("Mode", "MODE"),
+    column("Replicas", "REPLICAS"),
+    column("Image", "IMAGE"),
+    column("Ports", "PORTS"),
+];
+
+/// Lists services by name.
+pub(super) async fn run(flags: &ListFlags, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    let mut url = Url::new(&["services"]).filters(&flags.filters());
+    if !flags.quiet {
+        url = url.query("status", "true");
+    }
+    let services = client.get(&url).await?;
+    let mut services: Vec<&Value> = services.list("").iter().collect();
+    services.sort_by(|a, b| natural(a.text("/Spec/Name"), b.text("/Spec/Name")));
+    let rows = services.into_iter().map(|service| row(service, flags.no_trunc)).collect();
+    Table { columns: COLUMNS, rows, cell: |_, _| None }.print(&flags.format(), !flags.no_trunc, console)
+}
+
+fn row(service: &Value, full: bool) -> Value {
+    let id = service.text("/ID");
+    let picture = service.text("/Spec/TaskTemplate/ContainerSpec/Image");
+    json!({
+        "ID": if full { id.to_owned() } else { human::short_id(id) },
+        "Name": service.text("/Spec/Name"),
+        "Mode": mode(service),
+        "Replicas": replicas(service),
+        "Image": if full { picture } else { image::familiar(picture) },
+        "Ports": ports(service),
+    })
+}
+
+fn mode(service: &Value) -> &'static str {
+    let mode = &service["Spec"]["Mode"];
+    match () {
+        () if mode.has("/Replicated") => "replicated",
+        () if mode.has("/Global") => "global",
+        () if mode.has("/ReplicatedJob") => "replicated job",
+        () if mode.has("/GlobalJob") => "global job",
+        () => "",
+    }
+}
+
+/// "2/3", with what bounds or completes it.
+fn replicas(service: &Value) -> String {
+    let count = |pointer| service.int(pointer).unwrap_or(0);
+    let (running, desired) = (count("/ServiceStatus/RunningTasks"), count("/ServiceStatus/DesiredTasks"));
+    let completed = count("/ServiceStatus/CompletedTasks");
+    match mode(service) {
+        "replicated" => match count("/Spec/TaskTemplate/Placement/MaxReplicas") {
+            0 => format!("{running}/{desired}"),
+            max => format!("{running}/{desired} (max {max} per node)"),
+        },
+        "replicated job" => {
+            let total = count("/Spec/Mode/ReplicatedJob/TotalCompletions");
+            format!("{running}/{desired} ({completed}/{total} completed)")
+        }
+        "global job" => format!("{running}/{desired} ({completed}/{} completed)", desired + completed),
+        _ => format!("{running}/{desired}"),
+    }
+}
+
+/// Ports that every node answers on.
+fn ports(service: &Value) -> String {
+    let ingress = |port: &&Value| port.text("/PublishMode") == "ingress";
+    let ports: Vec<Value> = service.list("/Endpoint/Ports").iter().filter(ingress).cloned().collect();
+    tasks::ports(&ports).replace(",", ", ")
+}

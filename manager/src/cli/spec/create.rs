@@ -1,0 +1,121 @@
+//! `service create`: flags → a new service specification.
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::super::error::CliError;
+use super::super::json::{array, object, set};
+use super::super::parse;
+use super::env::{self, Lookup};
+use super::mount;
+use super::shared::{SharedFlags, preference, put_list};
+
+/// How many tasks a service has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// As many tasks as --replicas says
+    #[default]
+    Replicated,
+    /// One task on every node
+    Global,
+}
+
+/// The network that tasks use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// The board's own network
+    Host,
+    /// Loopback only
+    None,
+}
+
+/// What the new service is.
+#[derive(Args, Debug)]
+pub(crate) struct CreateFlags {
+    /// Service name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Service mode
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) mode: Mode,
+    /// Set an environment variable (KEY=VALUE, or KEY to pass the caller's value)
+    #[arg(short, long, value_name = "ENV")]
+    pub(crate) env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<String>,
+    /// Service label
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Container label
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::label)]
+    pub(crate) container_label: Vec<(String, String)>,
+    /// Mount a volume, a path of the board or a tmpfs (type=…,source=…,target=…)
+    #[arg(long, value_parser = mount::parse)]
+    pub(crate) mount: Vec<Value>,
+    /// Placement constraint (for example node.labels.zone==kitchen)
+    #[arg(long, value_name = "CONSTRAINT")]
+    pub(crate) constraint: Vec<String>,
+    /// Placement preference (for example spread=node.labels.zone)
+    #[arg(long, value_name = "PREF", value_parser = preference)]
+    pub(crate) placement_pref: Vec<Value>,
+    /// Network of the tasks
+    #[arg(long)]
+    pub(crate) network: Option<Network>,
+    #[command(flatten)]
+    pub(crate) shared: SharedFlags,
+    /// Image to run
+    pub(crate) image: String,
+    /// Command and arguments that replace the image's CMD
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+impl CreateFlags {
+    /// The specification to create. `image` is what to run, `env_files` are the files that
+    /// `--env-file` names with their text.
+    pub(crate) fn spec(&self, image: &str, env_files: &[(String, String)], lookup: Lookup) -> Result<Value, CliError> {
+        let mut spec = json!({
+            "Labels": {},
+            "TaskTemplate": {
+                "ContainerSpec": {"Image": image, "Init": false, "DNSConfig": {}},
+                "Resources": {"Limits": {}, "Reservations": {}},
+                "Placement": {},
+                "ForceUpdate": 0,
+            },
+            "Mode": match self.mode {
+                Mode::Replicated => json!({"Replicated": {}}),
+                Mode::Global => json!({"Global": {}}),
+            },
+            "EndpointSpec": {"Mode": "vip"},
+        });
+        if let Some(name) = &self.name {
+            set(&mut spec, &["Name"], name.as_str());
+        }
+        for (key, value) in &self.label {
+            set(&mut spec, &["Labels", key], value.as_str());
+        }
+        let task = object(&mut spec, &["TaskTemplate"]);
+        let container = &mut task["ContainerSpec"];
+        for (key, value) in &self.container_label {
+            set(container, &["Labels", key], value.as_str());
+        }
+        put_list(container, "Args", self.command.clone());
+        put_list(container, "Env", env::merge(env_files, &self.env, lookup)?);
+        mount::add(container, &self.mount);
+        let placement = &mut task["Placement"];
+        put_list(placement, "Constraints", self.constraint.clone());
+        if !self.placement_pref.is_empty() {
+            array(placement, &["Preferences"]).extend(self.placement_pref.iter().cloned());
+        }
+        if let Some(network) = self.network {
+            let target = match network {
+                Network::Host => "host",
+                Network::None => "none",
+            };
+            task.insert("Networks".to_owned(), json!([{"Target": target}]));
+        }
+        self.shared.apply(&mut spec)?;
+        Ok(spec)
+    }
+}

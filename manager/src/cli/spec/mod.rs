@@ -1,0 +1,15 @@
+//! Flags of `service create` and `service update` → Docker's service specification.
+//!
+//! Pure: flags and the current specification in, the new specification out. What the two commands
+//! share is `SharedFlags`; it is applied to a fresh specification by `create` and to the stored one
+//! by `update`. The bodies are those that Docker's command line sends for the same flags, so that
+//! changing clients never restarts a task.
+
+pub(crate) mod create;
+pub(crate) mod env;
+pub(crate) mod mount;
+pub(crate) mod shared;
+pub(crate) mod update;
+
+#[cfg(test)]
+mod tests;

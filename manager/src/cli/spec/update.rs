@@ -1,0 +1,134 @@
+//! `service update`: flags and the stored specification → the new specification.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::super::error::CliError;
+use super::super::json::{Peek, array, object, place, set, unset};
+use super::super::parse;
+use super::env::{self, Lookup};
+use super::mount;
+use super::shared::{SharedFlags, preference, put_list};
+
+/// What changes in a service.
+#[derive(Args, Debug, Default)]
+pub(crate) struct UpdateFlags {
+    /// Image to run
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    /// Arguments of the command, as one line
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub(crate) args: Option<String>,
+    /// Replace all tasks even if nothing changes for them
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Add or change an environment variable
+    #[arg(long, value_name = "ENV")]
+    pub(crate) env_add: Vec<String>,
+    /// Remove an environment variable
+    #[arg(long, value_name = "KEY")]
+    pub(crate) env_rm: Vec<String>,
+    /// Add or change a service label
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::label)]
+    pub(crate) label_add: Vec<(String, String)>,
+    /// Remove a service label
+    #[arg(long, value_name = "KEY")]
+    pub(crate) label_rm: Vec<String>,
+    /// Add or change a container label
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::label)]
+    pub(crate) container_label_add: Vec<(String, String)>,
+    /// Remove a container label
+    #[arg(long, value_name = "KEY")]
+    pub(crate) container_label_rm: Vec<String>,
+    /// Add a mount, or replace the one at its target
+    #[arg(long, value_name = "MOUNT", value_parser = mount::parse)]
+    pub(crate) mount_add: Vec<Value>,
+    /// Remove the mount at this target
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) mount_rm: Vec<String>,
+    /// Add a placement constraint
+    #[arg(long, value_name = "CONSTRAINT")]
+    pub(crate) constraint_add: Vec<String>,
+    /// Remove a placement constraint
+    #[arg(long, value_name = "CONSTRAINT")]
+    pub(crate) constraint_rm: Vec<String>,
+    /// Add a placement preference
+    #[arg(long, value_name = "PREF", value_parser = preference)]
+    pub(crate) placement_pref_add: Vec<Value>,
+    /// Remove a placement preference
+    #[arg(long, value_name = "PREF", value_parser = preference)]
+    pub(crate) placement_pref_rm: Vec<Value>,
+    #[command(flatten)]
+    pub(crate) shared: SharedFlags,
+}
+
+impl UpdateFlags {
+    /// Changes `spec`. `--image` is not looked at here: the shell resolves it first.
+    pub(crate) fn apply(&self, spec: &mut Value, lookup: Lookup) -> Result<(), CliError> {
+        change_map(place(spec, &["Labels"]), &self.label_add, &self.label_rm);
+        let container = place(spec, &["TaskTemplate", "ContainerSpec"]);
+        if !self.container_label_add.is_empty() || !self.container_label_rm.is_empty() {
+            change_map(place(container, &["Labels"]), &self.container_label_add, &self.container_label_rm);
+        }
+        if let Some(args) = &self.args {
+            let words = parse::words(args).map_err(|e| CliError::Usage(format!("--args: {e}")))?;
+            put_list(container, "Args", words);
+        }
+        if !self.env_add.is_empty() || !self.env_rm.is_empty() {
+            let mut list = texts(container.list("/Env"));
+            for entry in &self.env_add {
+                env::put(&mut list, env::resolve(entry, lookup)?);
+            }
+            list.retain(|entry| !self.env_rm.iter().any(|key| key == env::key(entry)));
+            put_list(container, "Env", list);
+        }
+        for target in &self.mount_rm {
+            mount::remove(container, target);
+        }
+        mount::add(container, &self.mount_add);
+        if container["Mounts"].as_array().is_some_and(Vec::is_empty) {
+            unset(container, &["Mounts"]);
+        }
+        self.apply_placement(place(spec, &["TaskTemplate"]));
+        if self.force {
+            let count = spec.int("/TaskTemplate/ForceUpdate").unwrap_or(0);
+            set(spec, &["TaskTemplate", "ForceUpdate"], count.wrapping_add(1));
+        }
+        self.shared.apply(spec)
+    }
+
+    fn apply_placement(&self, task: &mut Value) {
+        if !self.constraint_add.is_empty() || !self.constraint_rm.is_empty() {
+            let mut list = texts(task.list("/Placement/Constraints"));
+            list.retain(|old| !self.constraint_rm.contains(old));
+            for new in &self.constraint_add {
+                if !list.contains(new) {
+                    list.push(new.clone());
+                }
+            }
+            put_list(place(task, &["Placement"]), "Constraints", list);
+        }
+        if !self.placement_pref_add.is_empty() || !self.placement_pref_rm.is_empty() {
+            let list = array(task, &["Placement", "Preferences"]);
+            list.retain(|old| !self.placement_pref_rm.contains(old));
+            list.extend(self.placement_pref_add.iter().cloned());
+            if list.is_empty() {
+                unset(task, &["Placement", "Preferences"]);
+            }
+        }
+    }
+}
+
+fn change_map(map: &mut Value, add: &[(String, String)], remove: &[String]) {
+    let map = object(map, &[]);
+    for (key, value) in add {
+        map.insert(key.clone(), value.as_str().into());
+    }
+    for key in remove {
+        map.shift_remove(key);
+    }
+}
+
+fn texts(list: &[Value]) -> Vec<String> {
+    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}

@@ -1,0 +1,198 @@
+//! Commands on the cluster as a whole: `init`, `join-token`, `leave`, `update`.
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::console::Console;
+use super::error::CliError;
+use super::json::{Peek, set};
+use super::node::Availability;
+use super::parse::{self, Nanos};
+use super::url::Url;
+
+/// Settings of the cluster.
+#[derive(Args, Debug, Default)]
+pub(crate) struct ClusterFlags {
+    /// Old tasks to remember per slot
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(0..))]
+    task_history_limit: Option<i64>,
+    /// How often boards report that they are alive
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    dispatcher_heartbeat: Option<Nanos>,
+    /// Validity of node certificates
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    cert_expiry: Option<Nanos>,
+}
+
+impl ClusterFlags {
+    fn apply(&self, spec: &mut Value) {
+        if let Some(limit) = self.task_history_limit {
+            set(spec, &["Orchestration", "TaskHistoryRetentionLimit"], limit);
+        }
+        if let Some(Nanos(period)) = self.dispatcher_heartbeat {
+            set(spec, &["Dispatcher", "HeartbeatPeriod"], period);
+        }
+        if let Some(Nanos(expiry)) = self.cert_expiry {
+            set(spec, &["CAConfig", "NodeCertExpiry"], expiry);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.task_history_limit.is_none() && self.dispatcher_heartbeat.is_none() && self.cert_expiry.is_none()
+    }
+}
+
+/// `init`.
+#[derive(Args, Debug)]
+pub(crate) struct InitArgs {
+    /// Address that boards reach this manager at: ADDRESS[:PORT]
+    #[arg(long, value_name = "ADDR", default_value = "")]
+    advertise_addr: String,
+    /// Address to listen on for boards: ADDRESS[:PORT]
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:2377")]
+    listen_addr: String,
+    /// Whether this node takes tasks
+    #[arg(long)]
+    availability: Option<Availability>,
+    #[command(flatten)]
+    cluster: ClusterFlags,
+}
+
+/// `join-token`.
+#[derive(Args, Debug)]
+pub(crate) struct JoinTokenArgs {
+    /// Only show the token
+    #[arg(short, long)]
+    quiet: bool,
+    /// Replace the token; the old one stops working
+    #[arg(long)]
+    rotate: bool,
+    /// What joins
+    role: JoinRole,
+}
+
+/// Whose token.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum JoinRole {
+    /// A board
+    Worker,
+    /// Another manager
+    Manager,
+}
+
+/// `leave`.
+#[derive(Args, Debug)]
+pub(crate) struct LeaveArgs {
+    /// Leave even if that ends the cluster
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// `update`.
+#[derive(Args, Debug)]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    cluster: ClusterFlags,
+}
+
+/// Makes this manager the first of a new cluster.
+pub(crate) async fn init(args: &InitArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    let mut request = json!({
+        "ListenAddr": args.listen_addr,
+        "AdvertiseAddr": args.advertise_addr,
+        "ForceNewCluster": false,
+        "Spec": {"Labels": null, "Orchestration": {}, "Raft": {}, "Dispatcher": {}, "CAConfig": {}},
+        "AutoLockManagers": false,
+        "Availability": args.availability.map_or("", Availability::name),
+    });
+    args.cluster.apply(&mut request["Spec"]);
+    let id = client.post(&Url::new(&["swarm", "init"]), &request, &[]).await?;
+    let id = id.as_str().unwrap_or_default();
+    console.say(format!("Cluster initialized: current node ({id}) is now a manager.\n"))?;
+    let cluster = client.get(&Url::new(&["swarm"])).await?;
+    let address = manager_address(client, id).await?;
+    console.say(join_text(cluster.text("/JoinTokens/Worker"), &address))?;
+    Ok(console.say("To see this again, run `pi-mgr join-token worker`.")?)
+}
+
+/// Shows, or replaces, a join token.
+pub(crate) async fn join_token(
+    args: &JoinTokenArgs,
+    client: &mut Client,
+    console: &mut Console,
+) -> Result<(), CliError> {
+    let (name, key, rotation) = match args.role {
+        JoinRole::Worker => ("worker", "/JoinTokens/Worker", "rotateWorkerToken"),
+        JoinRole::Manager => ("manager", "/JoinTokens/Manager", "rotateManagerToken"),
+    };
+    let mut cluster = client.get(&Url::new(&["swarm"])).await?;
+    if args.rotate {
+        update_cluster(client, &cluster, &cluster["Spec"], Some(rotation)).await?;
+        if !args.quiet {
+            console.say(format!("Successfully rotated {name} join token.\n"))?;
+        }
+        cluster = client.get(&Url::new(&["swarm"])).await?;
+    }
+    let token = cluster.text(key);
+    if args.quiet {
+        return Ok(console.say(token)?);
+    }
+    match args.role {
+        JoinRole::Worker => {
+            let info = client.get(&Url::new(&["info"])).await?;
+            let address = manager_address(client, info.text("/Swarm/NodeID")).await?;
+            console.say(join_text(token, &address))?;
+        }
+        JoinRole::Manager => console.say(format!("The token for further managers is:\n\n    {token}\n"))?,
+    }
+    Ok(())
+}
+
+/// Takes this manager out of its cluster.
+pub(crate) async fn leave(args: &LeaveArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    let mut url = Url::new(&["swarm", "leave"]);
+    if args.force {
+        url = url.query("force", "1");
+    }
+    client.post(&url, &Value::Null, &[]).await?;
+    Ok(console.say("Node left the cluster.")?)
+}
+
+/// Changes the cluster's settings.
+pub(crate) async fn update(args: &UpdateArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    if args.cluster.is_empty() {
+        return Err(CliError::Usage("nothing to change; see `pi-mgr update --help`".to_owned()));
+    }
+    let cluster = client.get(&Url::new(&["swarm"])).await?;
+    let mut spec = cluster["Spec"].clone();
+    args.cluster.apply(&mut spec);
+    update_cluster(client, &cluster, &spec, None).await?;
+    Ok(console.say("Cluster updated.")?)
+}
+
+async fn update_cluster(
+    client: &mut Client,
+    cluster: &Value,
+    spec: &Value,
+    rotation: Option<&str>,
+) -> Result<(), CliError> {
+    let version = cluster.int("/Version/Index").unwrap_or(0).to_string();
+    let mut url = Url::new(&["swarm", "update"]).query("version", &version);
+    for key in ["rotateWorkerToken", "rotateManagerToken", "rotateManagerUnlockKey"] {
+        url = url.query(key, if rotation == Some(key) { "true" } else { "false" });
+    }
+    client.post(&url, spec, &[]).await.map(|_| ())
+}
+
+async fn manager_address(client: &mut Client, node: &str) -> Result<String, CliError> {
+    let node = client.get(&Url::new(&["nodes", node])).await?;
+    Ok(node.text("/ManagerStatus/Addr").to_owned())
+}
+
+fn join_text(token: &str, address: &str) -> String {
+    format!(
+        "To add a board to this cluster, run the following command on it:\n\n    \
+         pi-agent join --token {token} {address}\n"
+    )
+}

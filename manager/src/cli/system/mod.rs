@@ -1,0 +1,9 @@
+//! `info`, `version` and `events`.
+
+mod events;
+mod info;
+mod version;
+
+pub(crate) use events::{EventsArgs, events};
+pub(crate) use info::{InfoArgs, info};
+pub(crate) use version::{VersionArgs, version};
