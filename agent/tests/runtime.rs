@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use async_channel::Receiver;
 use racimo_agent::runtime::{
@@ -259,6 +259,32 @@ fn a_restarted_agent_finds_its_containers() {
         for task in [runs, ended, made] {
             after.delete(task).await.unwrap();
         }
+    });
+}
+
+#[test]
+fn a_creation_that_was_cut_off_leaves_nothing() {
+    on_a_board(async |board, executor| {
+        let work = work("");
+        for cut_ms in [1, 2, 3, 4, 5, 6, 8, 10, 14, 20, 40] {
+            let one = task(cut_ms);
+            let before = board.runtime(executor);
+            let whole = async { drop(create(&before, board, one, &work).await) };
+            let cut = async {
+                smol::Timer::after(Duration::from_millis(cut_ms)).await;
+            };
+            smol::future::or(whole, cut).await;
+        }
+        // What was on its way to containerd may still arrive.
+        smol::Timer::after(Duration::from_millis(300)).await;
+        let after = board.runtime(executor);
+        let swept = after.sweep().await.unwrap();
+        let whole = after.list().await.unwrap();
+        eprintln!("{swept} half made, {} made", whole.len());
+        for container in whole {
+            after.delete(container.task).await.unwrap();
+        }
+        assert_eq!(after.sweep().await.unwrap(), 0);
     });
 }
 

@@ -7,12 +7,16 @@
 //!             └─ board rebooted┘   start works again: container and root file system are kept
 //! ```
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use containerd_client::{
     services::v1::{
-        Container, CreateContainerRequest, CreateRequest, CreateTaskRequest, DeleteContainerRequest, DeleteRequest,
-        DeleteTaskRequest, GetRequest, KillRequest, ListContainersRequest, ListTasksRequest, StartRequest, WaitRequest,
+        Container, CreateContainerRequest, CreateRequest, DeleteContainerRequest, DeleteRequest, GetContainerRequest,
+        ListContainersRequest, ListRequest, ListTasksRequest,
         container::Runtime as RuntimeHandler,
         containers_client::ContainersClient,
         leases_client::LeasesClient,
@@ -20,35 +24,32 @@ use containerd_client::{
         tasks_client::TasksClient,
     },
     types::Mount as RootMount,
-    types::v1::{Process, Status as ProcessStatus},
 };
 use racimo_common::{
     id::{NodeId, TaskId},
-    time::Wall,
     wire::Work,
 };
-use smol::Timer;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use super::{
-    Runtime, RuntimeError, SNAPSHOTTER, cgroup,
-    ctrd::{Ctrd, CtrdError, any, request, within},
+    Runtime, RuntimeError, SNAPSHOTTER,
+    ctrd::{Ctrd, CtrdError, request, unless, within},
     files,
     image::Image,
     label::{self, Kept},
-    mount, rootfs, spec, user,
+    mount,
+    process::Phase,
+    rootfs, spec, user,
 };
 use crate::limits;
 
 const HANDLER: &str = "io.containerd.runc.v2";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
-const OPTIONS_TYPE: &str = "containerd.runc.v1.Options";
 const EXPIRE_LABEL: &str = "containerd.io/gc.expire";
+const LEASE_PREFIX: &str = "task-";
 /// A lease only bridges the moments of a creation and is deleted after it, or with the task.
 /// A fixed far date, because a board's clock may be decades off and jump at any time.
 const EXPIRE: &str = "2100-01-01T00:00:00Z";
-/// Pause before an operation is repeated that met a shim on its way out.
-const SHIM_RETRY: Duration = Duration::from_millis(200);
 
 /// Everything that is needed to make a container.
 #[derive(Debug, Clone, Copy)]
@@ -65,30 +66,6 @@ pub struct Job<'a> {
     pub hostname: &'a str,
 }
 
-/// How far a container is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// There is a container but nothing runs: it was never started, or the board was rebooted, or
-    /// its shim was killed and the container with it.
-    Made,
-    /// Its first process runs.
-    Running {
-        /// On the board.
-        pid: u32,
-    },
-    /// Its first process has ended.
-    Ended {
-        /// Exit code; 128 and the signal's number if a signal ended it.
-        status: u32,
-        /// By the board's clock; zero if containerd does not know.
-        at: Wall,
-        /// Whether the kernel killed a process in it for memory.
-        oom: bool,
-    },
-    /// containerd cannot reach the shim. It will either answer again or be found dead.
-    Unknown,
-}
-
 /// A container that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -100,13 +77,6 @@ pub struct Found {
     pub kept: Option<Kept>,
 }
 
-/// `containerd.runc.v1.Options`; containerd-client does not have it.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RuncOptions {
-    #[prost(string, tag = "6")]
-    binary_name: String,
-}
-
 impl Runtime {
     /// Makes the container and its root file system. Nothing runs yet.
     ///
@@ -115,7 +85,9 @@ impl Runtime {
     pub async fn create(&self, job: &Job<'_>) -> Result<(), RuntimeError> {
         let container = &job.work.container;
         let mounts = mount::plan(&container.mounts, self.data(), job.task)?;
-        files::check_sources(&mounts)?;
+        let sources = mounts.clone();
+        // On another thread: a network disk that is away lets nobody look.
+        smol::unblock(move || files::check_sources(&sources)).await?;
         let kept = Kept {
             group: self.group(job.task),
             stop_signal: spec::stop_signal(container, &job.image.run)?,
@@ -207,61 +179,6 @@ impl Runtime {
         Ok(spec::build(container, run, &job.work.resources, &facts)?)
     }
 
-    /// Starts a container that was made. Answers its process id; a running one is left alone.
-    ///
-    /// Fails with [`RuntimeError::Ended`] if it has run already: a task runs once.
-    pub async fn start(&self, task: TaskId) -> Result<u32, RuntimeError> {
-        let ctrd = self.connect().await?;
-        let id = task.to_string();
-        let pid = match self.process(&ctrd, &id).await? {
-            None => self.make_process(&ctrd, task).await?,
-            Some(process) => match process.status() {
-                ProcessStatus::Created => process.pid,
-                ProcessStatus::Stopped => return Err(RuntimeError::Ended { task }),
-                ProcessStatus::Running | ProcessStatus::Paused | ProcessStatus::Pausing | ProcessStatus::Unknown => {
-                    return Ok(process.pid);
-                }
-            },
-        };
-        let message = StartRequest { container_id: id, exec_id: String::new() };
-        let mut tasks = TasksClient::new(ctrd);
-        within(limits::CTRD_CALL_MAX, tasks.start(request(message, None)))
-            .await
-            .map_err(CtrdError::call("start the container"))?;
-        Ok(pid)
-    }
-
-    /// Makes the runtime's side of a container: its namespaces, mounts and waiting first process.
-    async fn make_process(&self, ctrd: &Ctrd, task: TaskId) -> Result<u32, RuntimeError> {
-        let id = task.to_string();
-        let message = MountsRequest { snapshotter: SNAPSHOTTER.into(), key: id.clone() };
-        let mut snapshots = SnapshotsClient::new(ctrd.clone());
-        let rootfs = within(limits::CTRD_CALL_MAX, snapshots.mounts(request(message, None)))
-            .await
-            .map_err(CtrdError::call("find the container's root file system"))?
-            .into_inner()
-            .mounts;
-        // No output streams: the kernel's null device.
-        let message = CreateTaskRequest {
-            container_id: id,
-            rootfs,
-            options: Some(self.runc_options()),
-            ..CreateTaskRequest::default()
-        };
-        let _turn = self.turn(task).await;
-        let created = again_if_shim_left(async || {
-            let mut tasks = TasksClient::new(ctrd.clone());
-            within(limits::CTRD_CALL_MAX, tasks.create(request(message.clone(), None))).await
-        })
-        .await;
-        Ok(created.map_err(CtrdError::call("create the container's process"))?.into_inner().pid)
-    }
-
-    /// Sends a signal to the container's first process; one that has ended gets none.
-    pub async fn kill(&self, task: TaskId, signal: u32) -> Result<(), RuntimeError> {
-        Ok(kill(&self.connect().await?, task.to_string(), signal).await?)
-    }
-
     /// Removes everything of a task, running or not: process, container, root file system, files
     /// and anonymous volumes. What is already gone is fine.
     pub async fn delete(&self, task: TaskId) -> Result<(), RuntimeError> {
@@ -287,26 +204,6 @@ impl Runtime {
             }
             Ok(()) | Err(_) => Ok(()),
         }
-    }
-
-    async fn delete_process(&self, ctrd: &Ctrd, task: TaskId, id: &str) -> Result<(), RuntimeError> {
-        let Some(process) = self.process(ctrd, id).await? else { return Ok(()) };
-        let mut tasks = TasksClient::new(ctrd.clone());
-        if process.status() != ProcessStatus::Stopped {
-            kill(ctrd, id.to_owned(), super::signal::SIGKILL).await?;
-            let message = WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
-            let call = within(limits::KILL_WAIT_MAX, tasks.wait(request(message, None)));
-            unless(Code::NotFound, call.await).map_err(CtrdError::call("see the killed process end"))?;
-        }
-        let _turn = self.turn(task).await;
-        let deleted = again_if_shim_left(async || {
-            let message = DeleteTaskRequest { container_id: id.to_owned() };
-            let mut tasks = TasksClient::new(ctrd.clone());
-            within(limits::CTRD_CALL_MAX, tasks.delete(request(message, None))).await
-        })
-        .await;
-        unless(Code::NotFound, deleted).map_err(CtrdError::call("delete the container's process"))?;
-        Ok(())
     }
 
     /// Every container of ours on this board, whoever made it; the way to find them again after
@@ -341,6 +238,33 @@ impl Runtime {
         Ok(found)
     }
 
+    /// Removes what the agent left half made when it died: everything of a task that has no
+    /// container. Answers how many there were.
+    ///
+    /// Only right after a start, while nothing is being created.
+    pub async fn sweep(&self) -> Result<usize, RuntimeError> {
+        let ctrd = self.connect().await?;
+        let mut leases = LeasesClient::new(ctrd.clone());
+        let call = within(limits::CTRD_CALL_MAX, leases.list(request(ListRequest::default(), None)));
+        let listed = call.await.map_err(CtrdError::call("list leases"))?.into_inner().leases;
+        let mut tasks: BTreeSet<TaskId> = listed.iter().filter_map(|lease| task_of_lease(&lease.id)).collect();
+        let mut processes = TasksClient::new(ctrd);
+        let call = within(limits::CTRD_CALL_MAX, processes.list(request(ListTasksRequest::default(), None)));
+        let listed = call.await.map_err(CtrdError::call("list tasks"))?.into_inner().tasks;
+        tasks.extend(listed.iter().filter_map(|process| process.id.parse::<TaskId>().ok()));
+        if let Ok(dirs) = std::fs::read_dir(self.data().join("tasks")) {
+            tasks.extend(dirs.flatten().filter_map(|dir| dir.file_name().to_str()?.parse::<TaskId>().ok()));
+        }
+        for container in self.list().await? {
+            tasks.remove(&container.task);
+        }
+        for task in &tasks {
+            log::warn!("task {task}: removing what a creation that never ended left");
+            self.delete(*task).await?;
+        }
+        Ok(tasks.len())
+    }
+
     /// How far one task's container is; none if there is no container.
     pub async fn inspect(&self, task: TaskId) -> Result<Option<Phase>, RuntimeError> {
         let ctrd = self.connect().await?;
@@ -348,44 +272,11 @@ impl Runtime {
         if let Some(process) = self.process(&ctrd, &id).await? {
             return Ok(Some(self.phase(&process)));
         }
-        let message = containerd_client::services::v1::GetContainerRequest { id };
+        let message = GetContainerRequest { id };
         let mut containers = ContainersClient::new(ctrd);
         let got = within(limits::CTRD_CALL_MAX, containers.get(request(message, None))).await;
         let got = unless(Code::NotFound, got).map_err(CtrdError::call("find the container"))?;
         Ok(got.map(|_| Phase::Made))
-    }
-
-    async fn process(&self, ctrd: &Ctrd, id: &str) -> Result<Option<Process>, CtrdError> {
-        let message = GetRequest { container_id: id.to_owned(), exec_id: String::new() };
-        let mut tasks = TasksClient::new(ctrd.clone());
-        let got = within(limits::CTRD_CALL_MAX, tasks.get(request(message, None))).await;
-        let got = unless(Code::NotFound, got).map_err(CtrdError::call("find the container's process"))?;
-        Ok(got.and_then(|response| response.into_inner().process))
-    }
-
-    fn phase(&self, process: &Process) -> Phase {
-        match process.status() {
-            ProcessStatus::Created => Phase::Made,
-            ProcessStatus::Running | ProcessStatus::Paused | ProcessStatus::Pausing => {
-                Phase::Running { pid: process.pid }
-            }
-            ProcessStatus::Stopped => Phase::Ended {
-                status: process.exit_status,
-                at: process.exited_at.map_or(Wall::default(), wall),
-                oom: cgroup::oom_killed(self.root(), &process.id),
-            },
-            ProcessStatus::Unknown => Phase::Unknown,
-        }
-    }
-
-    /// Whether the kernel has killed a process of this task's container for memory.
-    pub(super) fn oom_killed(&self, task: TaskId) -> bool {
-        cgroup::oom_killed(self.root(), &task.to_string())
-    }
-
-    fn runc_options(&self) -> prost_types::Any {
-        let binary_name = self.binary().to_string_lossy().into_owned();
-        any(OPTIONS_TYPE, &RuncOptions { binary_name })
     }
 }
 
@@ -395,13 +286,11 @@ fn group_name(group: u8) -> String {
 }
 
 fn lease_id(task: TaskId) -> String {
-    format!("task-{task}")
+    format!("{LEASE_PREFIX}{task}")
 }
 
-/// containerd's time as ours; out of range saturates.
-pub(super) fn wall(stamp: prost_types::Timestamp) -> Wall {
-    let nanos = stamp.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(stamp.nanos));
-    Wall::from_nanos(nanos)
+fn task_of_lease(lease: &str) -> Option<TaskId> {
+    lease.strip_prefix(LEASE_PREFIX)?.parse().ok()
 }
 
 async fn add_lease(ctrd: &Ctrd, lease: &str) -> Result<(), CtrdError> {
@@ -436,32 +325,4 @@ async fn prepare(ctrd: &Ctrd, id: &str, parent: &str, lease: &str) -> Result<Vec
     let message = MountsRequest { snapshotter: SNAPSHOTTER.into(), key: id.to_owned() };
     let call = within(limits::CTRD_CALL_MAX, snapshots.mounts(request(message, None)));
     Ok(call.await.map_err(failed())?.into_inner().mounts)
-}
-
-async fn kill(ctrd: &Ctrd, id: String, signal: u32) -> Result<(), CtrdError> {
-    let message = KillRequest { container_id: id, signal, ..KillRequest::default() };
-    let mut tasks = TasksClient::new(ctrd.clone());
-    let call = within(limits::CTRD_CALL_MAX, tasks.kill(request(message, None)));
-    unless(Code::NotFound, call.await).map_err(CtrdError::call("signal the container")).map(drop)
-}
-
-/// `Ok(None)` for the one refusal that means "nothing to do".
-fn unless<T>(fine: Code, result: Result<T, Status>) -> Result<Option<T>, Status> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(status) if status.code() == fine => Ok(None),
-        Err(status) => Err(status),
-    }
-}
-
-/// The last container of a group takes the shim with it; who comes just then meets a closed
-/// connection and gets a new shim on the second try.
-async fn again_if_shim_left<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
-    match call().await {
-        Err(status) if status.message().contains("ttrpc: closed") => {
-            Timer::after(SHIM_RETRY).await;
-            call().await
-        }
-        first => first,
-    }
 }

@@ -210,6 +210,15 @@ pub async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Sta
     call.or(late).await
 }
 
+/// `Ok(None)` for the one refusal that means "nothing to do".
+pub fn unless<T>(fine: Code, result: Result<T, Status>) -> Result<Option<T>, Status> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(status) if status.code() == fine => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
 /// A message as protobuf's `Any`, under containerd's short type name.
 pub fn any(type_url: &str, message: &impl prost::Message) -> prost_types::Any {
     prost_types::Any { type_url: type_url.into(), value: message.encode_to_vec() }

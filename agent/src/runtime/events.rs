@@ -24,8 +24,8 @@ use tonic::{Status, Streaming};
 
 use super::{
     NAMESPACE, Runtime, RuntimeError,
-    container::wall,
     ctrd::{Ctrd, CtrdError, request, within},
+    process::wall,
 };
 use crate::limits;
 

@@ -14,6 +14,7 @@ mod files;
 pub mod image;
 pub mod label;
 pub mod mount;
+pub mod process;
 pub mod pull;
 mod rootfs;
 pub mod signal;
@@ -34,9 +35,10 @@ use smol::lock::{Mutex, MutexGuard};
 use cgroup::{Cgroups, Version};
 use ctrd::{Ctrd, CtrdError, Executor};
 
-pub use container::{Found, Job, Phase};
+pub use container::{Found, Job};
 pub use events::{Event, Exited};
 pub use image::{Image, RunConfig};
+pub use process::Phase;
 
 /// containerd namespace that holds all of ours; nothing outside it is ever touched.
 pub const NAMESPACE: &str = "racimo";
