@@ -56,8 +56,10 @@ pub struct Board {
     turned_away: Vec<TaskReport>,
     /// Whether one of those has not been sent yet.
     turned_dirty: bool,
-    /// Tasks most that are held at once.
+    /// Most tasks that are held at once.
     most: usize,
+    /// Whether the board's containers were listed since the agent started; nothing is done before that.
+    listed: bool,
 }
 
 impl Board {
@@ -175,24 +177,52 @@ impl Board {
         }
     }
 
-    /// A container found when the agent started; those without room are named again by `false`: remove them.
-    pub fn adopt(&mut self, id: TaskId, found: Found, grace: Option<Duration>, now: Now) -> bool {
-        if self.task(id).is_some() {
-            return true;
+    /// The containers found when the agent started. Returns those that found no room: remove them.
+    pub fn adopt(&mut self, containers: &[(TaskId, Found, Option<Duration>)], now: Now) -> Vec<TaskId> {
+        self.listed = true;
+        let mut without_room = Vec::new();
+        for &(id, found, grace) in containers {
+            if let Some(task) = self.get(id) {
+                task.adopt(found, now);
+            } else if self.tasks.push(Task::found(id, found, grace, now)).is_err() {
+                without_room.push(id);
+            }
         }
-        self.tasks.push(Task::found(id, found, grace, now)).is_ok()
+        // A set that came first has decided about the others already.
+        if self.index > 0 {
+            for task in self.tasks.iter_mut().filter(|task| task.work().is_none()) {
+                task.unwant();
+            }
+        }
+        without_room
     }
 
-    /// A listing after events may have been lost: what runs or ended, by task.
-    pub fn listed(&mut self, listing: &[(TaskId, Found)], now: Now) {
-        for task in &mut self.tasks {
-            match listing.iter().find(|(id, _)| *id == task.id) {
-                Some((_, Found::Ended { status })) => task.exited(*status, false, now.wall),
-                Some((_, Found::Running { .. })) => {}
-                Some((_, Found::Made)) | None => task.vanished(now.wall),
+    /// Whether the board's containers are known.
+    pub fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// The tasks whose process should be there.
+    pub fn running(&self) -> Vec<TaskId> {
+        self.tasks.iter().filter(|task| task.has_process()).map(|task| task.id).collect()
+    }
+
+    /// A listing after events may have been lost. `before`: what [`Board::running`] said when it was begun.
+    pub fn listed(&mut self, before: &[TaskId], listing: &[(TaskId, Found, Option<Duration>)], now: Now) {
+        for task in self.tasks.iter_mut().filter(|task| before.contains(&task.id)) {
+            match listing.iter().find(|(id, ..)| *id == task.id) {
+                Some((_, Found::Ended { status, oom }, _)) => task.exited(*status, *oom, now.wall),
+                Some((_, Found::Running { .. }, _)) => {}
+                Some((_, Found::Made, _)) | None => task.vanished(now.wall),
             }
         }
         self.sweep();
+    }
+
+    /// The board is no member any more: every task shall go.
+    pub fn forget_all(&mut self) {
+        self.tasks.iter_mut().for_each(Task::unwant);
+        self.turned_away.clear();
     }
 
     /// An operation is over.
@@ -217,6 +247,9 @@ impl Board {
     /// Everything that is due now.
     pub fn orders(&mut self, now: Now) -> Vec<Order> {
         let mut orders = Vec::new();
+        if !self.listed {
+            return orders;
+        }
         for task in &mut self.tasks {
             if task.cancels() {
                 orders.push(Order::Cancel(task.id));

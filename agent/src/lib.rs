@@ -1,11 +1,14 @@
 //! Racimo's agent.
 
 pub mod alloc;
+pub mod app;
 pub mod board;
+pub mod config;
 pub mod describe;
 pub mod identity;
 pub mod limits;
 pub mod link;
 pub mod runtime;
 mod sys;
+pub use sys::limit_threads;
 pub mod task;

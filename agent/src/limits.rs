@@ -75,7 +75,7 @@ pub const KILL_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Inputs that wait for the main loop; senders wait their turn.
 pub const INPUTS_MAX: usize = 64;
 /// Messages to the manager that wait to be sent. Reports wait in the table instead, merged.
-pub const OUT_QUEUE_MAX: usize = 8;
+pub const OUT_QUEUE_MAX: usize = 16;
 /// Silence of the manager after which the connection is given up, at the default heartbeat.
 pub const MANAGER_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// First and longest pause before the managers are dialled again.
@@ -85,4 +85,15 @@ pub const REMOVED_PAUSE: Duration = Duration::from_secs(60);
 /// How often the board's description is read again.
 pub const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
 
+/// How often a board without an identity, or one that was removed, looks whether it joined meanwhile.
+pub const IDENTITY_EVERY: Duration = Duration::from_secs(2);
+/// How long reports wait when the way to the manager is full.
+pub const FLUSH_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Bytes of heap at which allocation fails and the agent aborts: the last line. Tasks run on, systemd starts it again.
+pub const HEAP_MAX: usize = 4 << 20;
+
+const _: () = assert!(
+    (TASKS_MAX + SET_TASKS_MAX).div_ceil(REPORTS_PER_FRAME) <= OUT_QUEUE_MAX,
+    "a full report must fit into an empty queue"
+);
 const _: () = assert!(REPORTS_PER_FRAME * (REASON_BYTES_MAX + 256) < racimo_common::limits::FRAME_FROM_AGENT_MAX);

@@ -1,2 +1,197 @@
-//! The agent daemon.
-fn main() {}
+//! The agent daemon: `pi-agent run`, and `pi-agent join` which gets it into a cluster.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use futures_lite::StreamExt;
+use lexopt::{Arg, Parser};
+use racimo_agent::app::{self, Stop};
+use racimo_agent::config::{Config, FLAGS, Given};
+use racimo_agent::identity::Identity;
+use racimo_agent::link::join;
+use racimo_agent::{alloc, limits};
+use racimo_common::logger;
+use racimo_common::token::JoinToken;
+use smol::{LocalExecutor, Timer};
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+const USAGE: &str = "\
+Racimo's agent: runs this board's tasks through containerd.
+
+Usage:
+  pi-agent run [FLAGS]                        run the agent
+  pi-agent join --token TOKEN HOST[:PORT]     join a cluster (once; a running agent takes it up)
+  pi-agent version
+
+Examples:
+  pi-agent join --token SWMTKN-1-... 192.168.1.10:2377
+  pi-agent run --label rack=1 --insecure-registry 192.168.1.10:5000
+
+Flags (each also as environment RACIMO_FLAG_NAME, or a key of the configuration file):
+";
+
+fn main() -> ExitCode {
+    alloc::set_limit(limits::HEAP_MAX);
+    match command() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("pi-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Result<ExitCode> {
+    let mut parser = Parser::from_env();
+    let Some(Arg::Value(command)) = parser.next()? else {
+        // `--help`, `-h`, or nothing.
+        print!("{}", usage());
+        return Ok(ExitCode::SUCCESS);
+    };
+    match command.to_str() {
+        Some("run") => run(parser),
+        Some("join") => join_cluster(parser),
+        Some("version") => {
+            println!("pi-agent {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("help") => {
+            print!("{}", usage());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(_) | None => {
+            eprintln!("pi-agent: unknown command {command:?}; see pi-agent help");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+fn usage() -> String {
+    let flags = FLAGS.iter().map(|(flag, text)| format!("  --{flag:<20} {text}\n"));
+    flags.fold(USAGE.to_owned(), |text, line| text + &line)
+}
+
+/// Flags, environment and file; what is no flag of the configuration goes to `other`.
+fn configure(
+    mut parser: Parser,
+    mut other: impl FnMut(&str, &mut Parser) -> Result<bool>,
+) -> Result<(Config, Vec<OsString>)> {
+    let mut given = Given::default();
+    let mut values = Vec::new();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => {
+                print!("{}", usage());
+                std::process::exit(0);
+            }
+            Arg::Long(name) => {
+                let name = name.to_owned();
+                if !other(&name, &mut parser)? {
+                    let value = parser.value()?;
+                    given.flag(&name, value).map_err(|fault| anyhow!("{fault}; see pi-agent help"))?;
+                }
+            }
+            Arg::Short(flag) => bail!("unknown flag -{flag}; see pi-agent help"),
+            Arg::Value(value) => values.push(value),
+        }
+    }
+    given.environment(|name| std::env::var(name).ok());
+    let config = given.resolve().map_err(|faults| anyhow!("{faults}"))?;
+    Ok((config, values))
+}
+
+fn join_cluster(parser: Parser) -> Result<ExitCode> {
+    let mut token = None;
+    let (config, values) = configure(parser, |name, parser| {
+        let is_token = name == "token";
+        if is_token {
+            token = Some(parser.value()?);
+        }
+        Ok(is_token)
+    })?;
+    logger::start(config.log_level);
+    // The environment keeps the token out of `ps`.
+    let token = token.or_else(|| std::env::var_os("RACIMO_TOKEN"));
+    let token = token.context("a join token is needed: pi-agent join --token TOKEN HOST[:PORT]")?;
+    let token = JoinToken::parse(token.to_str().unwrap_or_default())?;
+    let [address] = values.as_slice() else {
+        bail!("expected one manager address: pi-agent join --token TOKEN HOST[:PORT]");
+    };
+    let address = address.to_str().context("the manager's address: expected UTF-8 text")?;
+    let hostname = match &config.hostname {
+        Some(name) => name.clone(),
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+    };
+    let rng = ring::rand::SystemRandom::new();
+    let joined = smol::block_on(join::join(&config.data, address, &token, &hostname, &rng))?;
+    println!("This board joined the cluster as node {}. It runs tasks as soon as `pi-agent run` does.", joined.node);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(parser: Parser) -> Result<ExitCode> {
+    let (config, values) = configure(parser, |_, _| Ok(false))?;
+    if let Some(value) = values.first() {
+        bail!("unexpected argument {value:?}; see pi-agent help");
+    }
+    logger::start(config.log_level);
+    // Name resolution and file reads need no more; each idle thread costs memory.
+    racimo_agent::limit_threads();
+    let executor = Rc::new(LocalExecutor::new());
+    smol::block_on(executor.clone().run(serve(executor.clone(), config)))
+}
+
+async fn serve(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<ExitCode> {
+    let mut signals = async_signal::Signals::new([async_signal::Signal::Term, async_signal::Signal::Int])?;
+    let (stop, stopped) = async_channel::bounded(1);
+    let waiting = executor.spawn(async move {
+        if signals.next().await.is_some() {
+            let _ = stop.send(()).await;
+        }
+        // Kept open: a closed channel would read as a stop.
+        smol::future::pending::<()>().await;
+    });
+    loop {
+        let identity = if config.manager_socket.is_some() {
+            None
+        } else {
+            match identity(&config.data, &stopped).await? {
+                Some(identity) => Some(identity),
+                None => return Ok(ExitCode::SUCCESS),
+            }
+        };
+        match app::run(executor.clone(), config.clone(), identity, stopped.clone()).await? {
+            Stop::Asked => break,
+            Stop::Rejoined => log::info!("this board joined again"),
+        }
+    }
+    drop(waiting);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until the board has an identity; `None` if the agent is asked to stop first.
+async fn identity(data: &PathBuf, stopped: &async_channel::Receiver<()>) -> Result<Option<Identity>> {
+    let mut told = false;
+    loop {
+        if let Some(identity) = Identity::load(data)? {
+            log::info!("this board is node {} of cluster {}", identity.node, identity.cluster);
+            return Ok(Some(identity));
+        }
+        if !told {
+            log::warn!("this board is in no cluster yet: run `pi-agent join --token TOKEN HOST[:PORT]`");
+            told = true;
+        }
+        let asked = async { stopped.recv().await.is_ok() };
+        let later = async {
+            Timer::after(limits::IDENTITY_EVERY).await;
+            false
+        };
+        if smol::future::or(asked, later).await {
+            return Ok(None);
+        }
+    }
+}

@@ -48,3 +48,10 @@ pub(crate) fn make_opaque(dir: &Path) -> bool {
     let set = unsafe { libc::lsetxattr(dir.as_ptr(), c"trusted.overlay.opaque".as_ptr(), b"y".as_ptr().cast(), 1, 0) };
     set == 0
 }
+
+/// Keeps the pool for blocking work (name resolution) at two threads instead of hundreds. Call it first in `main`.
+#[expect(unsafe_code, reason = "the environment is process-wide")]
+pub fn limit_threads() {
+    // SAFETY: called before any other thread is started, so nobody reads the environment meanwhile.
+    unsafe { std::env::set_var("BLOCKING_MAX_THREADS", "2") };
+}

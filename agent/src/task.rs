@@ -95,6 +95,8 @@ pub enum Found {
     Ended {
         /// Exit code.
         status: u32,
+        /// Whether its memory limit ended it.
+        oom: bool,
     },
 }
 
@@ -115,15 +117,29 @@ impl Task {
         task.grace = grace.unwrap_or(STOP_GRACE_DEFAULT);
         // Its assignment has not been heard yet: run on.
         task.wanted = Some(Desired::Running);
+        task.adopt(found, now);
+        task
+    }
+
+    /// Its container was found on the board.
+    pub fn adopt(&mut self, found: Found, now: Now) {
+        if self.phase != Phase::New || self.busy.is_some() {
+            return;
+        }
+        self.container = true;
         match found {
-            Found::Running { pid } => task.runs(pid, now.wall),
-            Found::Ended { status } => task.exited(status, false, now.wall),
+            Found::Running { pid } => self.runs(pid, now.wall),
+            Found::Ended { status, oom } => self.exited(status, oom, now.wall),
             Found::Made => {
                 let err = "the container was lost: the board was restarted or lost power".to_owned();
-                task.ends(TaskState::Failed, "failed", Some(err), now.wall);
+                self.ends(TaskState::Failed, "failed", Some(err), now.wall);
             }
         }
-        task
+    }
+
+    /// Whether its process should be there.
+    pub fn has_process(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. } | Phase::Stopping { .. })
     }
 
     fn blank(id: TaskId, state: TaskState, message: &str, at: Wall) -> Self {

@@ -1,7 +1,9 @@
 //! Ids, units, objects and the wire protocol that Racimo's manager and agent share.
 
+pub mod error;
 pub mod id;
 pub mod limits;
+pub mod logger;
 pub mod object;
 pub mod registry;
 pub mod time;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use futures_lite::{AsyncRead, AsyncWrite, io::split};
+use racimo_common::error::chain;
+use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::NodeDescription;
 use racimo_common::time::Wall;
@@ -23,7 +25,12 @@ use crate::limits;
 #[derive(Debug)]
 pub enum Told {
     /// A session is open: send reports there. The next set is complete.
-    Open(Sender<ToManager>),
+    Open {
+        /// Where reports go.
+        out: Sender<ToManager>,
+        /// This board's id in the cluster.
+        node: NodeId,
+    },
     /// What the board shall run.
     Assign(Assign),
     /// The addresses of the managers changed.
@@ -154,7 +161,7 @@ impl Link {
         log::info!("session open as node {}, heartbeat every {} ms", welcome.node, welcome.heartbeat_ms);
         *opened = true;
         let (out, queue) = async_channel::bounded(limits::OUT_QUEUE_MAX);
-        told.send(Told::Open(out)).await.map_err(|_| End::Stopped)?;
+        told.send(Told::Open { out, node: welcome.node }).await.map_err(|_| End::Stopped)?;
         if self.identity.is_some() && !welcome.managers.is_empty() && welcome.managers != self.managers {
             self.managers.clone_from(&welcome.managers);
             told.send(Told::Managers(welcome.managers.clone())).await.map_err(|_| End::Stopped)?;
@@ -211,14 +218,4 @@ async fn write_all(
             return Err(End::Stopped);
         }
     }
-}
-
-fn chain(end: &dyn std::error::Error) -> String {
-    let mut text = end.to_string();
-    let mut source = end.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -19,6 +19,7 @@ pub mod pull;
 mod rootfs;
 pub mod signal;
 pub mod spec;
+mod stop;
 pub mod user;
 
 use std::{

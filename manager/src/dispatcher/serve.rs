@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_rustls::TlsAcceptor;
+use racimo_common::error::chain;
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::tls::ServerConfig;
@@ -101,16 +102,6 @@ async fn accept_tcp(context: Context, listener: Async<TcpListener>, acceptor: Tl
         }
     };
     executor.run(accept).await
-}
-
-fn chain(end: &dyn std::error::Error) -> String {
-    let mut text = end.to_string();
-    let mut source = end.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,509 @@
+//! The agent's shell: one loop that owns the [`Board`], and everything that feeds it.
+//!
+//! ```text
+//! link ─ Told ─┐                 ┌─▶ operations (one future each) ─ Done ─┐
+//! events ──────┼─▶ main loop ────┤                                        │
+//! timers ──────┘   (Board)       └─▶ reports ─▶ link                      │
+//!      ▲──────────────────────────────────────────────────────────────────┘
+//! ```
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use racimo_common::error::chain;
+use racimo_common::id::{NodeId, TaskId};
+use racimo_common::object::NodeDescription;
+use racimo_common::registry::{Reference, Registry};
+use racimo_common::time::{Clock, Mono};
+use racimo_common::wire::{Status, ToManager, Work};
+use smol::{LocalExecutor, Timer};
+
+use crate::board::{Board, Order};
+use crate::config::Config;
+use crate::describe::{self, Own};
+use crate::identity::Identity;
+use crate::limits;
+use crate::link::session::{Link, Told};
+use crate::runtime::ctrd::Executor;
+use crate::runtime::pull::{self, PullError};
+use crate::runtime::{self, Event, Job, Phase, Runtime};
+use crate::task::{Done, Found, Op};
+
+/// Why the agent stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It was asked to.
+    Asked,
+    /// The board joined (another cluster, or again) meanwhile: start over with its new identity.
+    Rejoined,
+}
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The board's cgroups cannot be read.
+    #[error(transparent)]
+    Runtime(#[from] runtime::RuntimeError),
+    /// A directory of the agent's own cannot be made.
+    #[error("make {path}")]
+    Directory {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+type Containers = Vec<(TaskId, Found, Option<Duration>)>;
+
+/// What the main loop waits for.
+enum Input {
+    Link(Told),
+    Container(Event),
+    Done(TaskId, Done),
+    Listed { before: Vec<TaskId>, containers: Result<Containers, String> },
+    Described(Box<NodeDescription>),
+    Stop,
+    Tick,
+}
+
+/// What operations need; shared by their futures.
+struct Tools {
+    runtime: Runtime,
+    registry: Registry,
+    description: Rc<RefCell<NodeDescription>>,
+    node: RefCell<Option<NodeId>>,
+}
+
+/// Runs until asked to stop. `identity`: none on the manager's own board.
+///
+/// # Errors
+/// The board cannot be used at all.
+pub async fn run(
+    executor: Rc<LocalExecutor<'static>>,
+    config: Config,
+    identity: Option<Identity>,
+    stop: Receiver<()>,
+) -> Result<Stop, AppError> {
+    for path in [&config.data, &config.run] {
+        make(path)?;
+    }
+    let runtime = Runtime::new(
+        Executor(executor.clone()),
+        runtime::Config {
+            socket: config.containerd.clone(),
+            data: config.data.clone(),
+            root: "/".into(),
+            binary: config.runtime.clone(),
+            groups: config.groups,
+        },
+    )?;
+    for fault in runtime.cgroups().degraded() {
+        log::warn!("{fault}");
+    }
+    let description = Rc::new(RefCell::new(describe(&config, &runtime).await));
+    let identity = identity.map(Rc::new);
+    let tools = Rc::new(Tools {
+        runtime,
+        registry: Registry::new(config.registry.clone()),
+        description: description.clone(),
+        node: RefCell::new(identity.as_ref().map(|identity| identity.node)),
+    });
+    let managers = match (&config.manager_socket, &identity) {
+        (Some(socket), _) => vec![format!("unix://{}", socket.display())],
+        (None, Some(identity)) => identity.managers.clone(),
+        (None, None) => Vec::new(),
+    };
+    let boot = fastrand::u64(..);
+    let link = Link { identity: identity.clone(), managers, description, boot, rng: fastrand::Rng::with_seed(boot) };
+    let (inputs, inbox) = async_channel::bounded(limits::INPUTS_MAX);
+    let feeders = feeders(&executor, &config, &tools, link, &inputs, stop);
+    let app = App {
+        board: Board::new(config.tasks_max),
+        clock: Clock::start(),
+        config,
+        tools,
+        executor,
+        inputs,
+        identity,
+        operations: BTreeMap::new(),
+        out: None,
+        is_reported: false,
+        has_set: false,
+        is_removed: false,
+        stopping: false,
+    };
+    let stop = app.drive(inbox).await;
+    drop(feeders);
+    Ok(stop)
+}
+
+fn make(path: &Path) -> Result<(), AppError> {
+    std::fs::create_dir_all(path).map_err(|source| AppError::Directory { path: path.display().to_string(), source })
+}
+
+async fn describe(config: &Config, runtime: &Runtime) -> NodeDescription {
+    let version = match runtime.connect().await {
+        Ok(ctrd) => ctrd.version().await,
+        Err(error) => Err(error),
+    };
+    let away = version.as_ref().err().map(ToString::to_string);
+    let own = Own {
+        labels: config.labels.clone(),
+        containerd_version: version.unwrap_or_default(),
+        tasks_max: u32::try_from(config.tasks_max).unwrap_or(u32::MAX),
+    };
+    let mut description = describe::describe(Path::new("/"), own, runtime.cgroups());
+    if let Some(hostname) = &config.hostname {
+        description.hostname.clone_from(hostname);
+    }
+    description.degraded.extend(away);
+    description
+}
+
+/// Everything that sends inputs. Dropped with the main loop.
+fn feeders(
+    executor: &LocalExecutor<'static>,
+    config: &Config,
+    tools: &Rc<Tools>,
+    link: Link,
+    inputs: &Sender<Input>,
+    stop: Receiver<()>,
+) -> Vec<smol::Task<()>> {
+    let (told, link_says) = async_channel::bounded(limits::OUT_QUEUE_MAX);
+    let (events, containerd_says) = async_channel::bounded(limits::INPUTS_MAX);
+    let describe_again = {
+        let (config, tools, inputs) = (config.clone(), tools.clone(), inputs.clone());
+        async move {
+            loop {
+                Timer::after(limits::DESCRIBE_EVERY).await;
+                let description = Box::new(describe(&config, &tools.runtime).await);
+                if inputs.send(Input::Described(description)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    };
+    let stopped = {
+        let inputs = inputs.clone();
+        async move {
+            if stop.recv().await.is_ok() {
+                // The loop may be gone already.
+                let _ = inputs.send(Input::Stop).await;
+            }
+        }
+    };
+    vec![
+        executor.spawn(link.run(told)),
+        executor.spawn(runtime::events::watch(tools.runtime.clone(), events)),
+        executor.spawn(forward(link_says, inputs.clone(), Input::Link)),
+        executor.spawn(forward(containerd_says, inputs.clone(), Input::Container)),
+        executor.spawn(describe_again),
+        executor.spawn(stopped),
+    ]
+}
+
+async fn forward<T>(from: Receiver<T>, to: Sender<Input>, wrap: fn(T) -> Input) {
+    while let Ok(item) = from.recv().await {
+        if to.send(wrap(item)).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct App {
+    board: Board,
+    clock: Clock,
+    config: Config,
+    tools: Rc<Tools>,
+    executor: Rc<LocalExecutor<'static>>,
+    inputs: Sender<Input>,
+    identity: Option<Rc<Identity>>,
+    /// One per task at most; dropping one gives it up.
+    operations: BTreeMap<TaskId, smol::Task<()>>,
+    out: Option<Sender<ToManager>>,
+    /// Whether the session got its full report.
+    is_reported: bool,
+    /// Whether the session brought its whole set.
+    has_set: bool,
+    is_removed: bool,
+    stopping: bool,
+}
+
+impl App {
+    async fn drive(mut self, inbox: Receiver<Input>) -> Stop {
+        loop {
+            let backlog = !self.flush();
+            if self.stopping && self.out.as_ref().is_none_or(Sender::is_closed) {
+                return Stop::Asked;
+            }
+            if self.is_removed && self.rejoined() {
+                return Stop::Rejoined;
+            }
+            let wake = self.wake_at(backlog);
+            let tick = async {
+                match wake {
+                    Some(at) => Timer::at(self.clock.instant(at)).await,
+                    None => smol::future::pending().await,
+                };
+                Some(Input::Tick)
+            };
+            let next = smol::future::or(async { inbox.recv().await.ok() }, tick).await;
+            let Some(input) = next else { return Stop::Asked };
+            self.take(input).await;
+            while let Ok(input) = inbox.try_recv() {
+                self.take(input).await;
+            }
+            self.act();
+        }
+    }
+
+    fn wake_at(&self, backlog: bool) -> Option<Mono> {
+        let now = self.clock.now().mono;
+        let flush = backlog.then(|| now + limits::FLUSH_AGAIN_AFTER);
+        let look = self.is_removed.then(|| now + limits::IDENTITY_EVERY);
+        let stopping = self.stopping.then(|| now + limits::FLUSH_AGAIN_AFTER);
+        [self.board.wake_at(now), flush, look, stopping].into_iter().flatten().min()
+    }
+
+    async fn take(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::Link(told) => self.told(told).await,
+            Input::Container(Event::Connected) => self.list(),
+            Input::Container(Event::Exited(exited)) => {
+                log::info!("task {}: exited with {}", exited.task, exited.status);
+                self.board.exited(exited.task, exited.status, exited.oom, now);
+            }
+            Input::Container(Event::Lost { reason }) => log::warn!("containerd is away, containers run on: {reason}"),
+            Input::Done(task, done) => {
+                self.operations.remove(&task);
+                self.board.done(task, done, now);
+            }
+            Input::Listed { before, containers: Ok(containers) } if self.board.is_listed() => {
+                self.board.listed(&before, &containers, now);
+            }
+            Input::Listed { containers: Ok(containers), .. } => {
+                if !containers.is_empty() {
+                    log::info!("{} containers found on this board", containers.len());
+                }
+                for task in self.board.adopt(&containers, now) {
+                    log::warn!("task {task} found no room: its container is removed");
+                    self.begin(task, Op::Delete, None);
+                }
+            }
+            // The event stream reconnects and lists again.
+            Input::Listed { containers: Err(reason), .. } => log::warn!("list containers: {reason}"),
+            Input::Described(description) => self.described(*description),
+            Input::Stop => {
+                self.stopping = true;
+                if let Some(out) = &self.out {
+                    let _ = out.try_send(ToManager::Bye { leaving: false });
+                    out.close();
+                }
+            }
+            Input::Tick => {}
+        }
+    }
+
+    async fn told(&mut self, told: Told) {
+        match told {
+            Told::Open { out, node } => {
+                *self.tools.node.borrow_mut() = Some(node);
+                self.board.session();
+                (self.is_reported, self.has_set, self.is_removed) = (false, false, false);
+                self.out = Some(out);
+            }
+            Told::Assign(part) => match self.board.assign(part, self.clock.now()) {
+                Ok(whole) => self.has_set |= whole,
+                Err(gap) => {
+                    log::warn!("the session is opened anew: {gap}");
+                    self.close();
+                }
+            },
+            Told::Managers(managers) => self.keep_managers(managers),
+            Told::Closed => self.close(),
+            Told::Removed(reason) => {
+                if !self.is_removed {
+                    log::error!("{reason}; this board's tasks are stopped; join it again with `pi-agent join`");
+                }
+                self.is_removed = true;
+                self.board.forget_all();
+            }
+        }
+    }
+
+    /// Closing the queue ends the session's writer, and with it the session.
+    fn close(&mut self) {
+        if let Some(out) = self.out.take() {
+            out.close();
+        }
+    }
+
+    fn keep_managers(&mut self, managers: Vec<String>) {
+        let Some(identity) = self.identity.as_mut().and_then(Rc::get_mut) else {
+            // Shared with the link: write a copy read from disk.
+            match Identity::load(&self.config.data) {
+                Ok(Some(mut identity)) => {
+                    if let Err(error) = identity.set_managers(&self.config.data, &managers) {
+                        log::warn!("the managers' new addresses were not kept: {error}");
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => log::warn!("the managers' new addresses were not kept: {error}"),
+            }
+            return;
+        };
+        if let Err(error) = identity.set_managers(&self.config.data, &managers) {
+            log::warn!("the managers' new addresses were not kept: {error}");
+        }
+    }
+
+    fn described(&mut self, description: NodeDescription) {
+        if *self.tools.description.borrow() == description {
+            return;
+        }
+        *self.tools.description.borrow_mut() = description.clone();
+        if let Some(out) = &self.out {
+            // A full queue: the next session's Hello carries it.
+            let _ = out.try_send(ToManager::Describe(description));
+        }
+    }
+
+    /// Whether somebody joined the board again since it was removed.
+    fn rejoined(&self) -> bool {
+        let known = self.identity.as_ref().map(|identity| identity.node);
+        matches!(Identity::load(&self.config.data), Ok(Some(identity)) if Some(identity.node) != known)
+    }
+
+    fn list(&self) {
+        let (tools, inputs, before) = (self.tools.clone(), self.inputs.clone(), self.board.running());
+        let listing = async move {
+            let containers = tools.runtime.list().await.map_err(|error| error.reason());
+            let containers = containers.map(|found| found.into_iter().filter_map(known).collect());
+            // The loop may be gone.
+            let _ = inputs.send(Input::Listed { before, containers }).await;
+        };
+        self.executor.spawn(listing).detach();
+    }
+
+    /// Starts and gives up operations.
+    fn act(&mut self) {
+        let now = self.clock.now();
+        for order in self.board.orders(now) {
+            match order {
+                Order::Begin(task, op) => {
+                    let work = self.board.task(task).and_then(|task| task.work().cloned());
+                    self.begin(task, op, work);
+                }
+                Order::Cancel(task) => {
+                    if self.operations.remove(&task).is_some() {
+                        self.board.done(task, Done::Cancelled, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, task: TaskId, op: Op, work: Option<Rc<Work>>) {
+        let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
+        let operation = async move {
+            let done = tools.perform(task, op, work).await;
+            // The loop may be gone.
+            let _ = inputs.send(Input::Done(task, done)).await;
+        };
+        self.operations.insert(task, self.executor.spawn(operation));
+    }
+
+    /// Sends what is new. False: something waits for room in the queue.
+    fn flush(&mut self) -> bool {
+        let Some(out) = self.out.clone().filter(|out| !out.is_closed()) else { return true };
+        if !self.has_set || !self.board.is_listed() || self.stopping {
+            return true;
+        }
+        if out.len() > limits::OUT_QUEUE_MAX / 4 {
+            return false;
+        }
+        let complete = !self.is_reported;
+        let reports = if complete { self.board.full_report() } else { self.board.reports() };
+        if reports.is_empty() && !complete {
+            return true;
+        }
+        self.is_reported = true;
+        let index = self.board.index();
+        let parts: Vec<_> = reports.chunks(limits::REPORTS_PER_FRAME).map(<[_]>::to_vec).collect();
+        let parts = if parts.is_empty() { vec![Vec::new()] } else { parts };
+        let count = parts.len();
+        for (number, tasks) in parts.into_iter().enumerate() {
+            let status = Status { complete, last: number + 1 == count, index, tasks };
+            if out.try_send(ToManager::Status(status)).is_err() {
+                // Cannot be full: `limits` relate the sizes. A new session reports everything.
+                self.close();
+                return true;
+            }
+        }
+        true
+    }
+}
+
+fn known(found: runtime::Found) -> Option<(TaskId, Found, Option<Duration>)> {
+    let grace = found.kept.map(|kept| kept.stop_grace);
+    let state = match found.phase {
+        Phase::Made => Found::Made,
+        Phase::Running { pid } => Found::Running { pid },
+        Phase::Ended { status, at: _, oom } => Found::Ended { status, oom },
+        // It will answer again or be found dead; its end is an event.
+        Phase::Unknown => Found::Running { pid: 0 },
+    };
+    Some((found.task, state, grace))
+}
+
+impl Tools {
+    async fn perform(&self, task: TaskId, op: Op, work: Option<Rc<Work>>) -> Done {
+        let result = match op {
+            Op::Prepare => return self.prepare(task, work).await,
+            Op::Start => self.runtime.start(task).await.map(Some),
+            Op::Signal(Some(signal)) => self.runtime.kill(task, signal).await.map(|()| None),
+            Op::Signal(None) => self.runtime.stop(task).await.map(|()| None),
+            Op::Delete => self.runtime.delete(task).await.map(|()| None),
+        };
+        match result {
+            Ok(pid) => Done::Ok(pid),
+            Err(error) if error.is_lost() => Done::Again(error.reason()),
+            Err(error) => Done::Failed(error.reason()),
+        }
+    }
+
+    async fn prepare(&self, task: TaskId, work: Option<Rc<Work>>) -> Done {
+        let Some(work) = work else { return Done::Failed("nothing to run".to_owned()) };
+        let Some(node) = *self.node.borrow() else { return Done::Again("no session yet".to_owned()) };
+        let reference: Reference = match work.container.image.parse() {
+            Ok(reference) => reference,
+            Err(error) => return Done::Failed(format!("image {:?}: {error}", work.container.image)),
+        };
+        let ctrd = match self.runtime.connect().await {
+            Ok(ctrd) => ctrd,
+            Err(error) => return Done::Again(error.to_string()),
+        };
+        let (platforms, hostname) = {
+            let description = self.description.borrow();
+            (description.platforms.clone(), description.hostname.clone())
+        };
+        let pulled = pull::ensure(&ctrd, &self.registry, &reference, None, &platforms, &mut |_| {}).await;
+        let local = match pulled {
+            Ok(local) => local,
+            Err(PullError::Containerd(error)) if error.is_lost() => return Done::Again(error.to_string()),
+            Err(error) => return Done::Failed(chain(&error)),
+        };
+        let job = Job { task, work: &work, image: &local.image, node, hostname: &hostname };
+        match self.runtime.create(&job).await {
+            Ok(()) => Done::Ok(None),
+            Err(error) if error.is_lost() => Done::Again(error.reason()),
+            Err(error) => Done::Failed(error.reason()),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The agent's configuration: flags over environment over `/etc/racimo/agent.toml`, read once.
+//!
+//! All faults are reported together.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use racimo_common::registry;
+use serde::Deserialize;
+
+use crate::limits::TASKS_MAX;
+use crate::runtime;
+
+/// Where the configuration file is if nobody says otherwise.
+pub const FILE: &str = "/etc/racimo/agent.toml";
+
+/// What the agent shall do and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Identity, volumes and files of tasks.
+    pub data: PathBuf,
+    /// Files that need not survive a reboot.
+    pub run: PathBuf,
+    /// containerd's socket.
+    pub containerd: PathBuf,
+    /// The OCI runtime; none: crun where it works, else runc.
+    pub runtime: Option<PathBuf>,
+    /// Number of shim groups.
+    pub groups: u8,
+    /// Engine labels.
+    pub labels: BTreeMap<String, String>,
+    /// The board's name in the cluster; none: its host name.
+    pub hostname: Option<String>,
+    /// Most tasks at once.
+    pub tasks_max: usize,
+    /// Where images come from.
+    pub registry: registry::Config,
+    /// The socket of this board's own manager; none: the managers of the board's identity.
+    pub manager_socket: Option<PathBuf>,
+    /// What is logged.
+    pub log_level: log::LevelFilter,
+}
+
+/// The file's keys; the same names as the flags.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    data_dir: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+    containerd: Option<PathBuf>,
+    runtime: Option<PathBuf>,
+    shim_groups: Option<u8>,
+    labels: BTreeMap<String, String>,
+    hostname: Option<String>,
+    max_tasks: Option<usize>,
+    insecure_registries: Vec<String>,
+    registry_mirrors: Vec<String>,
+    registry_ca: Option<PathBuf>,
+    manager_socket: Option<PathBuf>,
+    log_level: Option<String>,
+}
+
+/// Values as they were given, before they are checked.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// By flag name, in order.
+    values: Vec<(String, String)>,
+    /// The file to read; none: [`FILE`] if it is there.
+    file: Option<PathBuf>,
+}
+
+/// Flags that take a value, and what each means.
+pub const FLAGS: [(&str, &str); 14] = [
+    ("config", "configuration file [default: /etc/racimo/agent.toml]"),
+    ("data-dir", "identity and volumes [default: /var/lib/racimo/agent]"),
+    ("run-dir", "files that need not survive a reboot [default: /run/racimo]"),
+    ("containerd", "containerd's socket [default: /run/containerd/containerd.sock]"),
+    ("runtime", "OCI runtime [default: crun where it works, else runc]"),
+    ("shim-groups", "containers share this many shims [default: 4]"),
+    ("label", "engine label KEY=VALUE; may be repeated"),
+    ("hostname", "name in the cluster [default: the host name]"),
+    ("max-tasks", "most tasks at once [default: 128]"),
+    ("insecure-registry", "HOST:PORT without (checked) TLS; may be repeated"),
+    ("registry-mirror", "URL that is asked first for Docker Hub's images; may be repeated"),
+    ("registry-ca", "PEM file with certificate authorities beside the system's"),
+    ("manager-socket", "on the manager's own board: its socket for the local agent"),
+    ("log-level", "error, warn, info or debug [default: info]"),
+];
+
+impl Given {
+    /// A flag's value.
+    ///
+    /// # Errors
+    /// There is no such flag, or the value is no text.
+    pub fn flag(&mut self, name: &str, value: OsString) -> Result<(), String> {
+        if !FLAGS.iter().any(|(flag, _)| *flag == name) {
+            return Err(format!("unknown flag --{name}"));
+        }
+        let value = value.into_string().map_err(|_| format!("--{name}: expected UTF-8 text"))?;
+        if name == "config" {
+            self.file = Some(value.into());
+        } else {
+            self.values.push((name.to_owned(), value));
+        }
+        Ok(())
+    }
+
+    /// Takes `RACIMO_…` variables for flags that were not given; lists are separated by commas.
+    pub fn environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
+        for (flag, _) in FLAGS {
+            let name = format!("RACIMO_{}", flag.to_uppercase().replace('-', "_"));
+            let Some(text) = variable(&name).filter(|text| !text.is_empty()) else { continue };
+            if flag == "config" {
+                self.file.get_or_insert_with(|| text.into());
+            } else if !self.values.iter().any(|(given, _)| given == flag) {
+                let list = matches!(flag, "label" | "insecure-registry" | "registry-mirror");
+                let parts: Vec<&str> = if list { text.split(',').collect() } else { vec![&text] };
+                self.values.extend(parts.into_iter().map(|part| (flag.to_owned(), part.to_owned())));
+            }
+        }
+    }
+
+    /// Reads the file and checks everything.
+    ///
+    /// # Errors
+    /// Every fault, one a line.
+    pub fn resolve(self) -> Result<Config, String> {
+        let mut faults = Vec::new();
+        let file = read_file(self.file.as_deref()).unwrap_or_else(|fault| {
+            faults.push(fault);
+            File::default()
+        });
+        let last = |name: &str| self.values.iter().rev().find(|(flag, _)| flag == name).map(|(_, value)| value.clone());
+        let all = |name: &'static str| {
+            self.values.iter().filter(move |(flag, _)| flag == name).map(|(_, value)| value.clone())
+        };
+        let path = |name: &str, file: Option<PathBuf>, default: &str| {
+            last(name).map(PathBuf::from).or(file).unwrap_or_else(|| default.into())
+        };
+        let mut labels = file.labels;
+        for text in all("label") {
+            match text.split_once('=') {
+                Some((key, value)) if !key.is_empty() => drop(labels.insert(key.to_owned(), value.to_owned())),
+                Some(_) | None => faults.push(format!("label {text:?}: expected KEY=VALUE")),
+            }
+        }
+        let mut insecure = Vec::new();
+        for text in file.insecure_registries.into_iter().chain(all("insecure-registry")) {
+            match text.parse() {
+                Ok(host) => insecure.push(host),
+                Err(error) => faults.push(format!("insecure-registry {text:?}: {error}")),
+            }
+        }
+        let mut mirrors = Vec::new();
+        for text in file.registry_mirrors.into_iter().chain(all("registry-mirror")) {
+            match text.parse() {
+                Ok(url) => mirrors.push(url),
+                Err(error) => faults.push(format!("registry-mirror {text:?}: {error}")),
+            }
+        }
+        let groups = number(last("shim-groups"), file.shim_groups, 4, 1..=16, "shim-groups", &mut faults);
+        let tasks_max = number(last("max-tasks"), file.max_tasks, TASKS_MAX, 1..=TASKS_MAX, "max-tasks", &mut faults);
+        let level = last("log-level").or(file.log_level).unwrap_or_else(|| "info".to_owned());
+        let log_level = level.parse().unwrap_or_else(|_| {
+            faults.push(format!("log-level {level:?}: expected error, warn, info or debug"));
+            log::LevelFilter::Info
+        });
+        let config = Config {
+            data: path("data-dir", file.data_dir, "/var/lib/racimo/agent"),
+            run: path("run-dir", file.run_dir, "/run/racimo"),
+            containerd: path("containerd", file.containerd, runtime::SOCKET),
+            runtime: last("runtime").map(PathBuf::from).or(file.runtime),
+            groups,
+            labels,
+            hostname: last("hostname").or(file.hostname).filter(|name| !name.is_empty()),
+            tasks_max,
+            registry: registry::Config {
+                insecure,
+                mirrors,
+                extra_ca: last("registry-ca").map(PathBuf::from).or(file.registry_ca),
+            },
+            manager_socket: last("manager-socket").map(PathBuf::from).or(file.manager_socket),
+            log_level,
+        };
+        for (name, path) in [("data-dir", &config.data), ("run-dir", &config.run), ("containerd", &config.containerd)] {
+            if !path.is_absolute() {
+                faults.push(format!("{name} {:?}: expected an absolute path", path.display()));
+            }
+        }
+        if faults.is_empty() { Ok(config) } else { Err(faults.join("\n")) }
+    }
+}
+
+fn number<T>(
+    flag: Option<String>,
+    file: Option<T>,
+    default: T,
+    range: std::ops::RangeInclusive<T>,
+    name: &str,
+    faults: &mut Vec<String>,
+) -> T
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
+{
+    let (least, most) = (*range.start(), *range.end());
+    let value = match flag {
+        Some(text) => text.parse().ok(),
+        None => file.or(Some(default)),
+    };
+    value.filter(|value| range.contains(value)).unwrap_or_else(|| {
+        faults.push(format!("{name}: expected a number from {least} to {most}"));
+        default
+    })
+}
+
+fn read_file(given: Option<&Path>) -> Result<File, String> {
+    let path = given.unwrap_or(Path::new(FILE));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.is_none() => return Ok(File::default()),
+        Err(error) => return Err(format!("read {}: {error}", path.display())),
+    };
+    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(flags: &[(&str, &str)], environment: &[(&str, &str)], want: Result<fn(&Config) -> bool, &[&str]>) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("agent.toml");
+        std::fs::write(&file, "hostname = \"from-file\"\nmax-tasks = 7\n[labels]\nzone = \"a\"\n").expect("a file");
+        let mut given = Given::default();
+        given.flag("config", file.into()).expect("a flag");
+        for (name, value) in flags {
+            given.flag(name, value.into()).expect("a flag");
+        }
+        given.environment(|name| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()));
+        match (given.resolve(), want) {
+            (Ok(config), Ok(holds)) => assert!(holds(&config), "{config:?}"),
+            (Err(text), Err(words)) => words.iter().for_each(|word| assert!(text.contains(word), "{text}")),
+            (got, _) => panic!("{got:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_beat_the_environment_beats_the_file() {
+        check(&[], &[], Ok(|c| c.hostname.as_deref() == Some("from-file") && c.tasks_max == 7));
+        check(&[], &[("RACIMO_HOSTNAME", "env")], Ok(|c| c.hostname.as_deref() == Some("env")));
+        check(&[("hostname", "flag")], &[("RACIMO_HOSTNAME", "env")], Ok(|c| c.hostname.as_deref() == Some("flag")));
+        check(&[("label", "a=b")], &[], Ok(|c| c.labels.len() == 2));
+        check(&[], &[("RACIMO_INSECURE_REGISTRY", "a:1,b:2")], Ok(|c| c.registry.insecure.len() == 2));
+    }
+
+    #[test]
+    fn all_faults_are_told() {
+        check(
+            &[("label", "x"), ("max-tasks", "0"), ("data-dir", "x"), ("log-level", "loud")],
+            &[],
+            Err(&["KEY=VALUE", "1 to 128", "absolute", "error, warn"]),
+        );
+        assert!(Given::default().flag("publish", "80".into()).is_err());
+    }
+}
