@@ -50,7 +50,7 @@ pub fn write(work: &Work, task: TaskId, node: NodeId, kept: &Kept) -> HashMap<St
     labels
 }
 
-/// Reads back what [`write`] kept; none if this is not a container of ours.
+/// Reads back what [`write()`] kept; none if this is not a container of ours.
 pub fn read(labels: &HashMap<String, String>) -> Option<Kept> {
     Some(Kept {
         group: labels.get(GROUP)?.parse().ok()?,
