@@ -92,9 +92,9 @@ impl CliError {
 
     /// One line per separate failure.
     pub(crate) fn lines(&self) -> Vec<String> {
-        match self {
-            CliError::Many(errors) => errors.iter().flat_map(CliError::lines).collect(),
-            single => vec![single.to_string()],
+        if let CliError::Many(errors) = self {
+            return errors.iter().flat_map(CliError::lines).collect();
         }
+        vec![self.to_string()]
     }
 }

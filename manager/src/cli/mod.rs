@@ -66,6 +66,18 @@ enum Command {
   pi-mgr serve
   pi-mgr serve --data-dir /srv/racimo --api unix:///run/racimo/pi-mgr.sock --api tcp://127.0.0.1:2375")]
     Serve(ServeArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  pi-mgr completion bash > /etc/bash_completion.d/pi-mgr
+  pi-mgr completion fish > ~/.config/fish/completions/pi-mgr.fish")]
+    Completion(CompletionArgs),
+}
+
+/// Commands that talk to a manager.
+#[derive(Subcommand, Debug)]
+enum ClientCommand {
     /// Make this manager the first of a new cluster
     #[command(after_help = "Examples:
   pi-mgr init
@@ -98,7 +110,7 @@ enum Command {
         after_help = "Examples:
   pi-mgr service ls"
     )]
-    Service(service::ServiceCommand),
+    Service(Box<service::ServiceCommand>),
     /// Show what the manager knows about itself and its cluster
     #[command(after_help = "Examples:
   pi-mgr info
@@ -114,11 +126,6 @@ enum Command {
   pi-mgr events --since 10m --filter type=service
   pi-mgr events --format json")]
     Events(system::EventsArgs),
-    /// Print a completion script for a shell
-    #[command(after_help = "Examples:
-  pi-mgr completion bash > /etc/bash_completion.d/pi-mgr
-  pi-mgr completion fish > ~/.config/fish/completions/pi-mgr.fish")]
-    Completion(CompletionArgs),
 }
 
 #[derive(Args, Debug)]
@@ -152,7 +159,7 @@ pub fn main() -> ExitCode {
             };
         }
         Command::Completion(args) => completion(args.shell, &mut console),
-        command => {
+        Command::Client(command) => {
             let env = |key| std::env::var(key).ok();
             let (host, socket) = (env("RACIMO_HOST"), env("PI_MGR_SOCKET"));
             match Target::choose(cli.host.as_deref(), host.as_deref(), socket.as_deref()) {
@@ -164,20 +171,17 @@ pub fn main() -> ExitCode {
     finish(result.and_then(|()| Ok(console.out.flush()?)), &mut console)
 }
 
-async fn run(command: Command, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+async fn run(command: ClientCommand, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
     match command {
-        Command::Init(args) => swarm::init(&args, client, console).await,
-        Command::JoinToken(args) => swarm::join_token(&args, client, console).await,
-        Command::Leave(args) => swarm::leave(&args, client, console).await,
-        Command::Update(args) => swarm::update(&args, client, console).await,
-        Command::Node(command) => node::run(command, client, console).await,
-        Command::Service(command) => service::run(command, client, console).await,
-        Command::Info(args) => system::info(&args, client, console).await,
-        Command::Version(args) => system::version(&args, client, console).await,
-        Command::Events(args) => system::events(&args, client, console).await,
-        Command::Serve(_) | Command::Completion(_) => {
-            Err(CliError::Usage("this command does not talk to a manager".to_owned()))
-        }
+        ClientCommand::Init(args) => swarm::init(&args, client, console).await,
+        ClientCommand::JoinToken(args) => swarm::join_token(&args, client, console).await,
+        ClientCommand::Leave(args) => swarm::leave(&args, client, console).await,
+        ClientCommand::Update(args) => swarm::update(&args, client, console).await,
+        ClientCommand::Node(command) => node::run(command, client, console).await,
+        ClientCommand::Service(command) => service::run(*command, client, console).await,
+        ClientCommand::Info(args) => system::info(&args, client, console).await,
+        ClientCommand::Version(args) => system::version(&args, client, console).await,
+        ClientCommand::Events(args) => system::events(&args, client, console).await,
     }
 }
 

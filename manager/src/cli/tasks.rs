@@ -47,7 +47,9 @@ pub(crate) async fn list(
     let tasks = client.get(&Url::new(&["tasks"]).filters(filters)).await?;
     let tasks = tasks.list("");
     let names = if resolve { look_up(client, tasks).await? } else { Names::default() };
-    let rows = rows(tasks, &names, flags, console.now());
+    // Ids alone are for other commands, which want them whole.
+    let full = flags.no_trunc || flags.quiet;
+    let rows = rows(tasks, &names, full, console.now());
     Table { columns: COLUMNS, rows, cell }.print(&flags.format(), !flags.no_trunc, console)
 }
 
@@ -83,7 +85,7 @@ async fn look_up(client: &mut Client, tasks: &[Value]) -> Result<Names, CliError
 }
 
 /// One row per task: by name, the newest first.
-fn rows(tasks: &[Value], names: &Names, flags: &ListFlags, now: OffsetDateTime) -> Vec<Value> {
+fn rows(tasks: &[Value], names: &Names, full: bool, now: OffsetDateTime) -> Vec<Value> {
     let mut named: Vec<(String, &Value)> = tasks.iter().map(|task| (name(task, names), task)).collect();
     named.sort_by(|(a, x), (b, y)| natural(a, b).then_with(|| y.time("/CreatedAt").cmp(&x.time("/CreatedAt"))));
     let mut previous = String::new();
@@ -92,7 +94,7 @@ fn rows(tasks: &[Value], names: &Names, flags: &ListFlags, now: OffsetDateTime) 
         .map(|(name, task)| {
             let older = name == previous;
             previous.clone_from(&name);
-            row(task, &name, older, names, flags.no_trunc, now)
+            row(task, &name, older, names, full, now)
         })
         .collect()
 }

@@ -11,7 +11,7 @@ pub(crate) fn natural(a: &str, b: &str) -> Ordering {
             let (x, y) = (left[..l].trim_start_matches('0'), right[..r].trim_start_matches('0'));
             match x.len().cmp(&y.len()).then_with(|| x.cmp(y)) {
                 Ordering::Equal => (left, right) = (&left[l..], &right[r..]),
-                decided => return decided,
+                decided @ (Ordering::Less | Ordering::Greater) => return decided,
             }
             continue;
         }

@@ -87,23 +87,23 @@ impl Table {
                 let heading: Map<String, Value> =
                     self.columns.iter().map(|c| (c.key.to_owned(), c.heading.into())).collect();
                 let heading = Template::parse_heading(text)?.row(&Value::Object(heading))?;
-                let template = Template::parse(text)?;
                 let mut lines = vec![heading];
-                for row in &self.rows {
-                    lines.push(template.row(row)?);
-                }
+                lines.extend(self.fill(text)?);
                 let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
                 Ok(align(&lines.iter().map(cells).collect::<Vec<_>>(), None))
             }
-            Format::Json => {
-                let template = Template::parse("{{json .}}")?;
-                self.rows.iter().map(|row| template.row(row)).collect()
-            }
-            Format::Template(text) => {
-                let template = Template::parse(text)?;
-                self.rows.iter().map(|row| template.row(row)).collect()
-            }
+            Format::Json => self.fill("{{json .}}"),
+            Format::Template(text) => self.fill(text),
         }
+    }
+
+    /// One template's text per row; it sees the columns only.
+    fn fill(&self, template: &str) -> Result<Vec<String>, CliError> {
+        let template = Template::parse(template)?;
+        let visible = |row: &Value| -> Value {
+            self.columns.iter().map(|column| (column.key.to_owned(), row[column.key].clone())).collect()
+        };
+        self.rows.iter().map(|row| template.row(&visible(row))).collect()
     }
 
     fn plain(&self) -> Vec<Vec<String>> {

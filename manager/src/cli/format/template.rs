@@ -38,9 +38,7 @@ impl Template {
     fn with(text: &str, functions: &[(&str, gtmpl::Func)]) -> Result<Template, CliError> {
         let mut template = gtmpl::Template::with_name("format");
         template.add_funcs(functions);
-        template
-            .parse(text.replace("\\t", "\t").replace("\\n", "\n"))
-            .map_err(|e| CliError::Template(e.to_string()))?;
+        template.parse(text.replace("\\t", "\t").replace("\\n", "\n")).map_err(|e| CliError::Template(readable(&e)))?;
         Ok(Template(template))
     }
 
@@ -63,11 +61,16 @@ impl Template {
                 TemplateError::ExecError(ExecError::OnlyMapsAndObjectsHaveFields) => {
                     "a field is asked of something that has no fields".to_owned()
                 }
-                TemplateError::ExecError(error) => error.to_string(),
-                TemplateError::ParseError(error) => error.to_string(),
+                TemplateError::ExecError(error) => readable(&error),
+                TemplateError::ParseError(error) => readable(&error),
             })
         })
     }
+}
+
+/// The library's message without the control characters it may quote.
+fn readable(error: &dyn std::fmt::Display) -> String {
+    error.to_string().chars().filter(|c| !c.is_control()).collect()
 }
 
 fn item(value: &Value) -> Item {
@@ -113,11 +116,9 @@ fn string(args: &[Item], index: usize) -> Result<String, FuncError> {
 }
 
 fn size(args: &[Item], index: usize) -> Result<usize, FuncError> {
-    match argument(args, index)? {
-        Item::Number(number) => number.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= 10_000),
-        _ => None,
-    }
-    .ok_or_else(|| FuncError::Generic(format!("argument {} must be a number up to 10000", index + 1)))
+    let wrong = || FuncError::Generic(format!("argument {} must be a number up to 10000", index + 1));
+    let Item::Number(number) = argument(args, index)? else { return Err(wrong()) };
+    number.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= 10_000).ok_or_else(wrong)
 }
 
 fn json(args: &[Item]) -> Result<Item, FuncError> {

@@ -263,12 +263,14 @@ fn is_running(task: &Value) -> bool {
 }
 
 fn status(task: &Value) -> SlotStatus {
-    match task.text("/Status/Err") {
-        "" => match TaskState::parse(task.text("/Status/State")) {
-            TaskState::Over => SlotStatus::Unknown,
-            state => SlotStatus::Step(state),
-        },
-        text => SlotStatus::Trouble(text.replace(['\n', '\r', '\t'], " ")),
+    let trouble = task.text("/Status/Err");
+    let state = TaskState::parse(task.text("/Status/State"));
+    if !trouble.is_empty() {
+        SlotStatus::Trouble(trouble.replace(['\n', '\r', '\t'], " "))
+    } else if state == TaskState::Over {
+        SlotStatus::Unknown
+    } else {
+        SlotStatus::Step(state)
     }
 }
 

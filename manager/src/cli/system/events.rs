@@ -62,10 +62,11 @@ pub(crate) async fn events(args: &EventsArgs, client: &mut Client, console: &mut
 fn plain(event: &Value) -> String {
     let nanos = event.int("/timeNano").map(i128::from);
     let nanos = nanos.or(event.int("/time").map(|seconds| i128::from(seconds) * 1_000_000_000));
-    let time = nanos
-        .and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default();
+    let time = nanos.and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok());
+    let time = time.map_or(String::new(), |time| {
+        let (date, (hour, minute, second, nanos)) = (time.date(), time.to_hms_nano());
+        format!("{date}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+    });
     let mut attributes: Vec<_> = event.entries("/Actor/Attributes").collect();
     attributes.sort_by_key(|(key, _)| *key);
     let attributes: Vec<String> =

@@ -1,0 +1,176 @@
+//! Commands that do more than one thing, and what happens when the world does not play along.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::super::client::Client;
+use super::super::console::Console;
+use super::super::error::CliError;
+use super::super::target::Target;
+use super::super::{completion, finish};
+use super::fake::{Reply, Request, pi_mgr, with_client};
+
+fn ok(body: Value) -> Reply {
+    Some((200, body.to_string()))
+}
+
+fn refuse(status: u16, message: &str) -> Reply {
+    Some((status, json!({"message": message}).to_string()))
+}
+
+/// Panics, with the request, when a test's manager is asked something unforeseen.
+fn unforeseen(request: &Request) -> Reply {
+    refuse(599, &format!("unforeseen: {} {} {}", request.line, request.query, request.body))
+}
+
+#[test]
+fn create_pins_the_digest_and_the_platforms() {
+    let outcome =
+        pi_mgr(&["service", "create", "-d", "--name", "web", "r:5000/web"], 0, |request| match request.line.as_str() {
+            "GET /distribution/r:5000/web:latest/json" => ok(json!({
+                "Descriptor": {"digest": "sha256:ab"},
+                "Platforms": [{"architecture": "arm", "os": "linux", "variant": "v7"},
+                              {"architecture": "arm", "os": "linux", "variant": "v6"},
+                              {"architecture": "arm64", "os": "linux"}]})),
+            "POST /services/create" => {
+                let task = &request.body["TaskTemplate"];
+                assert_eq!(task["ContainerSpec"]["Image"], "r:5000/web:latest@sha256:ab");
+                let want = json!([{"Architecture": "arm", "OS": "linux"}, {"Architecture": "arm64", "OS": "linux"}]);
+                assert_eq!(task["Placement"]["Platforms"], want);
+                ok(json!({"ID": "id1"}))
+            }
+            _ => unforeseen(&request),
+        });
+    outcome.result.expect("a service");
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("id1\n", ""));
+}
+
+#[test]
+fn create_warns_when_the_registry_does_not_answer() {
+    let outcome = pi_mgr(&["service", "create", "-d", "web"], 0, |request| match request.line.as_str() {
+        "GET /distribution/web:latest/json" => refuse(500, "registry unreachable"),
+        "POST /services/create" => {
+            assert_eq!(request.body["TaskTemplate"]["ContainerSpec"]["Image"], "web:latest");
+            ok(json!({"ID": "id1", "Warning": "low disk"}))
+        }
+        _ => unforeseen(&request),
+    });
+    outcome.result.expect("a service");
+    assert!(outcome.stderr.starts_with("image web:latest could not be accessed on a registry to record\nits digest."));
+    assert!(outcome.stderr.ends_with("versions of the image.\n\nlow disk\n"));
+}
+
+#[test]
+fn create_ends_with_the_managers_verdict() {
+    let mut polls = 0;
+    let outcome =
+        pi_mgr(&["service", "create", "--no-resolve-image", "web"], 0, move |request| match request.line.as_str() {
+            "POST /services/create" => ok(json!({"ID": "id1"})),
+            "GET /services/id1" => {
+                polls += 1;
+                let state = if polls < 3 { "updating" } else { "paused" };
+                ok(json!({"ID": "id1", "Spec": {"Mode": {"Replicated": {"Replicas": 1}}},
+                          "UpdateStatus": {"State": state, "Message": "task t1 failed"}}))
+            }
+            "GET /tasks" => {
+                assert_eq!(request.query["filters"], json!({"_up-to-date": {"true": true}, "service": {"id1": true}}));
+                ok(json!([{"ID": "t1", "Slot": 1, "DesiredState": "running",
+                           "Status": {"State": "pending", "Err": "no suitable node"}}]))
+            }
+            "GET /nodes" => ok(json!([])),
+            _ => unforeseen(&request),
+        });
+    let error = outcome.result.expect_err("a paused update");
+    assert_eq!(error.to_string(), "service update paused: task t1 failed");
+    assert_eq!(outcome.stdout, "id1\noverall progress: 0 out of 1 tasks\n1/1: no suitable node\n");
+}
+
+#[test]
+fn rm_waits_until_the_tasks_are_gone() {
+    let mut polls = 0;
+    let outcome = pi_mgr(&["service", "rm", "web", "nope"], 0, move |request| match request.line.as_str() {
+        "GET /services/web" => ok(json!({"ID": "id1", "Spec": {"Name": "web"}})),
+        "GET /services/nope" => refuse(404, "service nope not found"),
+        "DELETE /services/id1" => Some((200, String::new())),
+        "GET /tasks" => {
+            assert_eq!(request.query["filters"], json!({"name": {"web": true}}));
+            polls += 1;
+            let state = if polls < 3 { "running" } else { "shutdown" };
+            ok(json!([{"ServiceID": "id1", "Status": {"State": state}},
+                      {"ServiceID": "another", "Status": {"State": "running"}}]))
+        }
+        _ => unforeseen(&request),
+    });
+    assert_eq!(outcome.result.expect_err("one is unknown").to_string(), "service nope not found");
+    assert_eq!(outcome.stdout, "web\nweb: waiting for 1 task to stop\nweb: all tasks are gone\n");
+}
+
+#[test]
+fn init_prints_the_line_for_a_board() {
+    let outcome = pi_mgr(&["init", "--advertise-addr", "10.0.0.1", "--task-history-limit", "3"], 0, |request| {
+        match request.line.as_str() {
+            "POST /swarm/init" => {
+                assert_eq!(request.body["AdvertiseAddr"], "10.0.0.1");
+                assert_eq!(request.body["Spec"]["Orchestration"], json!({"TaskHistoryRetentionLimit": 3}));
+                Some((200, "\"n1\"".to_owned()))
+            }
+            "GET /swarm" => ok(json!({"JoinTokens": {"Worker": "SWMTKN-1-x"}})),
+            "GET /nodes/n1" => ok(json!({"ManagerStatus": {"Addr": "10.0.0.1:2377"}})),
+            _ => unforeseen(&request),
+        }
+    });
+    outcome.result.expect("a cluster");
+    assert!(outcome.stdout.contains("\n    pi-agent join --token SWMTKN-1-x 10.0.0.1:2377\n"), "{}", outcome.stdout);
+}
+
+#[test]
+fn a_stalled_manager_is_left() {
+    let outcome = pi_mgr(&["node", "ls"], 0, |_| None);
+    let text = outcome.result.expect_err("no answer").to_string();
+    assert!(text.starts_with("no answer from the manager at unix://") && text.contains("within 2 s"), "{text}");
+}
+
+#[test]
+fn an_absent_manager_is_named() {
+    let client = Client::new(Target::Unix("/nonexistent/s".into())).with_answer_time_max(Duration::from_secs(2));
+    let text = with_client(&["info"], 0, client).result.expect_err("no socket").to_string();
+    assert!(text.starts_with("cannot connect to the manager at unix:///nonexistent/s: "), "{text}");
+    assert!(text.ends_with("Is `pi-mgr serve` running there?"), "{text}");
+}
+
+#[test]
+fn strange_answers_are_errors() {
+    for body in ["<html>", "{\"ID\":", "\u{0}"] {
+        let outcome = pi_mgr(&["info"], 0, move |_| Some((200, body.to_owned())));
+        let text = outcome.result.expect_err("no JSON").to_string();
+        assert!(text.starts_with("unexpected answer from the manager to GET /info: "), "{text}");
+    }
+    // JSON of another shape reads as empty.
+    pi_mgr(&["node", "ls"], 0, |_| Some((200, "[1, {\"ID\": []}]".to_owned()))).result.expect("a poor list");
+}
+
+struct ClosedPipe;
+
+impl Write for ClosedPipe {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let mut console = Console::system();
+    console.out = Box::new(ClosedPipe);
+    console.err = Box::new(ClosedPipe);
+    let result = completion(super::super::Shell::Bash, &mut console);
+    let code = |result, console: &mut Console| format!("{:?}", finish(result, console));
+    assert_eq!(code(result, &mut console), format!("{:?}", std::process::ExitCode::SUCCESS));
+    let failure = Err(CliError::Usage("x".to_owned()));
+    assert_eq!(code(failure, &mut console), format!("{:?}", std::process::ExitCode::FAILURE));
+}

@@ -1,0 +1,61 @@
+//! What `--help`, completion and wrong command lines promise.
+
+use clap::{Command, CommandFactory, Parser};
+
+use super::super::Cli;
+
+fn walk(command: &Command, path: &str, visit: &mut dyn FnMut(&Command, &str)) {
+    visit(command, path);
+    for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
+        walk(child, &format!("{path} {}", child.get_name()), visit);
+    }
+}
+
+#[test]
+fn every_command_explains_itself_with_an_example() {
+    let mut count = 0;
+    walk(&Cli::command(), "pi-mgr", &mut |command, path| {
+        count += 1;
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.contains("Examples:\n") && help.contains(path), "{path} has no example of itself");
+        assert!(command.get_about().is_some(), "{path} does not say what it does");
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{path}: {} is not explained", argument.get_id());
+        }
+    });
+    assert!(count > 25, "the walk saw only {count} commands");
+}
+
+#[test]
+fn examples_are_valid_command_lines() {
+    walk(&Cli::command(), "pi-mgr", &mut |command, _| {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for line in help.replace("\\\n", "").lines().skip(1) {
+            let line = line.split(" > ").next().unwrap_or(line);
+            let words = super::super::parse::words(line.trim()).expect("a shell line");
+            if let Err(error) = Cli::try_parse_from(&words) {
+                panic!("{line}: {error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_command_tree_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn completion_knows_the_commands() {
+    for shell in [
+        clap_complete::Shell::Bash,
+        clap_complete::Shell::Zsh,
+        clap_complete::Shell::Fish,
+        clap_complete::Shell::Elvish,
+    ] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "pi-mgr", &mut script);
+        let script = String::from_utf8(script).expect("UTF-8");
+        assert!(script.contains("replicas-max-per-node"), "{shell}");
+    }
+}

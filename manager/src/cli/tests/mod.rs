@@ -1,0 +1,6 @@
+//! Whole commands against a scripted manager.
+
+mod commands;
+mod fake;
+mod help;
+mod replay;
