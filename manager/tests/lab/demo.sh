@@ -13,7 +13,9 @@ step=0
 say() { step=$((step + 1)); printf '\n%s%d. %s%s\n' "$bold" "$step" "$*" "$plain"; }
 show() { printf '%s$ %s%s\n' "$bold" "$*" "$plain"; "$@"; }
 failed() {
-  code=$?
+  local code=$?
+  trap - ERR INT
+  echo
   echo "The demo stopped at step $step. The lab is still there to look at (make lab-status LAB=$lab);" >&2
   echo "make demo-clean LAB=$lab ends it." >&2
   exit "$code"
@@ -40,11 +42,15 @@ moved_away() {
   tasks=$(wanted_tasks) || return 1
   [ "$(grep -c ' Running' <<<"$tasks")" -eq 3 ] && ! grep -q "^$board " <<<"$tasks"
 }
-board_ready() { pi-mgr node ls --format '{{.Hostname}} {{.Status}}' | grep -qx "$board Ready"; }
+board_ready() {
+  local nodes
+  nodes=$(pi-mgr node ls --format '{{.Hostname}} {{.Status}}') || return 1
+  grep -qx "$board Ready" <<<"$nodes"
+}
 
 say "A lab: three boards, a manager and a registry, each in its own network namespace"
 "$tool" --lab "$lab" up --boards 3
-trap failed ERR
+trap failed ERR INT
 eval "$("$tool" --lab "$lab" env)"
 
 say "The registry holds a small web image (busybox httpd); run it three times, within limits"
@@ -55,7 +61,8 @@ show pi-mgr node ls
 show pi-mgr service ls
 show pi-mgr service ps web
 
-board=$(wanted_tasks | awk 'NR == 1 { print $1 }')
+tasks=$(wanted_tasks)
+board=${tasks%% *}
 number=${board#board}
 say "The plug of $board is pulled: every process on it dies, its link goes down"
 show "$tool" --lab "$lab" board "$number" power-off
@@ -69,7 +76,6 @@ wait_until "for $board to be ready" board_ready
 show pi-mgr node ls
 show pi-mgr service ls
 
-# The lab's own boards, so that the hints can be pasted as they are.
 cat <<HINTS
 
 ${bold}That was it; the lab goes on running.${plain} Go on with

@@ -119,15 +119,15 @@ impl Manager<'_> {
         Ok(token.trim().to_owned())
     }
 
-    /// How many nodes with an agent are ready.
-    pub(super) fn nodes_ready(&self) -> Result<usize> {
+    /// How many of these host names belong to nodes that are ready.
+    pub(super) fn nodes_ready(&self, hostnames: &[String]) -> Result<usize> {
         let nodes = self.api("GET", "/nodes", None)?.json()?;
         let nodes = nodes.as_array().context("GET /nodes: expected a list")?;
+        let text = |node: &Value, pointer: &str| node.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let ready = nodes.iter().filter(|node| {
-            let state = node.pointer("/Status/State").and_then(Value::as_str);
-            // The manager's own entry has no containerd behind it.
-            let platform = node.pointer("/Description/Hostname").and_then(Value::as_str);
-            state == Some("ready") && platform.is_some_and(|name| name.starts_with("board") || name == "manager")
+            let hostname = text(node, "/Description/Hostname");
+            text(node, "/Status/State").as_deref() == Some("ready")
+                && hostname.is_some_and(|name| hostnames.contains(&name))
         });
         Ok(ready.count())
     }

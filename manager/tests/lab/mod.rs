@@ -128,8 +128,14 @@ impl Lab {
             board.join(&token).with_context(|| format!("board {}", board.number))?;
             board.start_agent()?;
         }
-        let what = format!("{} boards to be ready", boards.len());
-        let waited = wait_for(&what, NODES_READY_MAX, || Ok((manager.nodes_ready()? >= boards.len()).then_some(())));
+        let hostnames: Vec<String> = boards.iter().map(Board::hostname).collect();
+        let what = format!("{} to be ready", hostnames.join(", "));
+        let waited =
+            wait_for(
+                &what,
+                NODES_READY_MAX,
+                || Ok((manager.nodes_ready(&hostnames)? >= hostnames.len()).then_some(())),
+            );
         waited.map_err(|cause| {
             let logs = boards.iter().map(Board::agent_log).chain([manager.log()]);
             let tails: Vec<String> = logs.map(|log| process::log_tail(&log)).collect();
