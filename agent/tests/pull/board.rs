@@ -1,4 +1,6 @@
-//! A private containerd in a directory of its own.
+//! A private containerd in a directory of its own, and a registry.
+
+#![allow(dead_code, reason = "test support, used in part by each test file")]
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -22,10 +24,11 @@ pub(crate) struct Board {
 }
 
 /// Runs `test` with a connection to a fresh containerd, whose disk has `disk` (`8m`) or plenty.
-/// Without root it is skipped, except under CI, where that is a failure.
+/// Without root or containerd it is skipped, except under CI, where that is a failure.
 pub(crate) fn on_board(disk: Option<&str>, test: impl AsyncFnOnce(&Board, &Ctrd)) {
-    if run("id", &["-u"]).trim() != "0" {
-        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+    let is_root = run("id", &["-u"]).trim() == "0";
+    if !is_root || Command::new("containerd").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root and containerd");
         eprintln!("SKIPPED: needs root and containerd");
         return;
     }
@@ -93,7 +96,7 @@ impl Drop for Board {
 
 /// Debian's registry with its data in a directory of its own.
 pub(crate) struct DockerRegistry {
-    _dir: TempDir,
+    dir: Rc<TempDir>,
     process: Child,
     /// `127.0.0.1:port`.
     pub(crate) address: String,
@@ -101,25 +104,39 @@ pub(crate) struct DockerRegistry {
 
 impl DockerRegistry {
     pub(crate) fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::serve(Rc::new(TempDir::new().unwrap()), "127.0.0.1", "")
+    }
+
+    /// Another server for the same data: with TLS, on a host that is not exempt from checks
+    /// (Linux takes 0.0.0.0 as itself). Certificate and key are PEM.
+    pub(crate) fn with_tls(&self, certificate: &str, key: &str) -> Self {
+        let at = self.dir.path().display();
+        fs::write(self.dir.path().join("cert.pem"), certificate).unwrap();
+        fs::write(self.dir.path().join("key.pem"), key).unwrap();
+        let tls = format!(", tls: {{certificate: {at}/cert.pem, key: {at}/key.pem}}");
+        Self::serve(Rc::clone(&self.dir), "0.0.0.0", &tls)
+    }
+
+    fn serve(dir: Rc<TempDir>, host: &str, tls: &str) -> Self {
+        let free = std::net::TcpListener::bind((host, 0)).unwrap();
         let address = free.local_addr().unwrap().to_string();
         drop(free);
         let data = dir.path().display();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {data}/data}}}}\n\
-             http: {{addr: '{address}'}}\n"
+             http: {{addr: '{address}'{tls}}}\n"
         );
-        fs::write(dir.path().join("config.yml"), config).unwrap();
+        let path = dir.path().join(format!("{address}.yml"));
+        fs::write(&path, config).unwrap();
         let process = Command::new("docker-registry")
             .arg("serve")
-            .arg(dir.path().join("config.yml"))
+            .arg(path)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed");
         wait_for("docker-registry", || std::net::TcpStream::connect(&address).is_ok());
-        Self { _dir: dir, process, address }
+        Self { dir, process, address }
     }
 }
 

@@ -5,8 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
-use futures_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use futures_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
+use futures_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 use racimo_common::registry::Digest;
 use racimo_common::registry::media::{OCI_INDEX, OCI_MANIFEST};
 
@@ -169,24 +168,4 @@ pub(crate) fn serve_image(image: &TestImage, request: &Request) -> Response {
         from => Response { status: 206, ..Response::ok("application/octet-stream", &blob[from..]) }
             .with("Content-Range", format!("bytes {from}-{}/{}", blob.len() - 1, blob.len())),
     }
-}
-
-/// A certificate authority's PEM and a server configuration with a certificate of it for `host`.
-pub(crate) fn certificate(host: &str) -> (String, Arc<ServerConfig>) {
-    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    authority.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    let root = authority.self_signed(&authority_key).unwrap();
-    let issuer = rcgen::Issuer::new(authority, authority_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap();
-    (root.pem(), Arc::new(config))
 }

@@ -4,13 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod board;
+mod certificate;
 mod fake;
 mod image;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use board::{DockerRegistry, on_board};
-use fake::{Fake, Request, Response, certificate, serve_image};
+use certificate::Certificate;
+use fake::{Fake, Request, Response, serve_image};
 use futures_lite::FutureExt as _;
 use image::{PLATFORM, TestImage};
 use racimo_agent::runtime::ctrd::Ctrd;
@@ -32,6 +34,12 @@ async fn ensure(ctrd: &Ctrd, image: &str) -> Result<LocalImage, PullError> {
 
 async fn lookup(ctrd: &Ctrd, image: &str) -> Option<LocalImage> {
     pull::lookup(ctrd, &image.parse().unwrap(), &platforms()).await.unwrap()
+}
+
+/// A registry that behaves.
+fn serving(image: &TestImage) -> Fake {
+    let image = image.clone();
+    Fake::plain(move |request| serve_image(&image, request))
 }
 
 /// Requests for the top layer (the large one).
@@ -82,8 +90,7 @@ fn from_a_real_registry() {
 fn from_an_index() {
     on_board(None, async |board, ctrd| {
         let image = TestImage::new(1000);
-        let served = image.clone();
-        let fake = Fake::plain(move |request| serve_image(&served, request));
+        let fake = serving(&image);
         let digest = Digest::of(&image.index);
         let local = ensure(ctrd, &format!("{}/x:multi@{digest}", fake.address)).await.unwrap();
         assert_eq!(local.manifest_digest, Digest::of(&image.manifest));
@@ -120,28 +127,30 @@ fn a_broken_connection_is_resumed() {
     });
 }
 
+/// Drops a pull when more than 1 MiB of the top layer is here.
+async fn cancel_half_way(ctrd: &Ctrd, image: &Reference, first_layer: usize) {
+    let (enough, wake) = async_channel::bounded::<()>(1);
+    let mut progress = |now: Progress| {
+        if now.bytes > (first_layer + (1 << 20)) as u64 {
+            let _ = enough.try_send(());
+        }
+    };
+    let (registry, platforms) = (registry(), platforms());
+    let cut = async {
+        wake.recv().await.unwrap();
+        None
+    };
+    let pulled = async { Some(pull::ensure(ctrd, &registry, image, None, &platforms, &mut progress).await) };
+    assert!(cut.or(pulled).await.is_none(), "cancelled in the middle");
+}
+
 #[test]
 fn a_cancelled_pull_is_resumed() {
     on_board(None, async |board, ctrd| {
         let image = TestImage::new(2 << 20);
-        let served = image.clone();
-        let fake = Fake::plain(move |request| serve_image(&served, request));
+        let fake = serving(&image);
         let reference = format!("{}/x:single", fake.address).parse().unwrap();
-        let (enough, wake) = async_channel::bounded::<()>(1);
-        let first = image.layers[0].len() as u64;
-        let mut progress = |now: Progress| {
-            if now.bytes > first + (1 << 20) {
-                let _ = enough.try_send(());
-            }
-        };
-        let registry = registry();
-        let platforms = platforms();
-        let cut = async {
-            wake.recv().await.unwrap();
-            None
-        };
-        let pulled = async { Some(pull::ensure(ctrd, &registry, &reference, None, &platforms, &mut progress).await) };
-        assert!(cut.or(pulled).await.is_none(), "cancelled in the middle");
+        cancel_half_way(ctrd, &reference, image.layers[0].len()).await;
         assert_eq!(board.ctr(&["leases", "ls", "-q"]).lines().count(), 1);
 
         ensure(ctrd, &reference.to_string()).await.unwrap();
@@ -149,6 +158,28 @@ fn a_cancelled_pull_is_resumed() {
         assert_eq!(offsets.len(), 2);
         assert!(offsets[1] > 1 << 20, "{offsets:?}");
         assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
+    });
+}
+
+#[test]
+fn bytes_torn_by_a_power_cut_are_fetched_again() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(2 << 20);
+        let fake = serving(&image);
+        let reference = format!("{}/x:single", fake.address).parse().unwrap();
+        cancel_half_way(ctrd, &reference, image.layers[0].len()).await;
+        let mut torn = 0;
+        for ingest in std::fs::read_dir(board.path("root/io.containerd.content.v1.content/ingest")).unwrap() {
+            let data = ingest.unwrap().path().join("data");
+            let length = std::fs::metadata(&data).unwrap().len();
+            std::fs::write(&data, vec![0; usize::try_from(length).unwrap()]).unwrap();
+            torn += 1;
+        }
+        assert_eq!(torn, 1);
+
+        ensure(ctrd, &reference.to_string()).await.unwrap();
+        let offsets: Vec<_> = layer_requests(&fake, &image).iter().map(Request::offset).collect();
+        assert_eq!((offsets[0], offsets[2], offsets.len()), (0, 0, 3), "{offsets:?}");
     });
 }
 
@@ -181,8 +212,7 @@ fn damaged_layers_are_refused() {
 fn a_layer_that_is_not_what_the_image_says_leaves_nothing() {
     on_board(None, async |board, ctrd| {
         let image = TestImage::with(1000, |diff_ids| diff_ids[1] = Digest::of(b"something else"));
-        let served = image.clone();
-        let fake = Fake::plain(move |request| serve_image(&served, request));
+        let fake = serving(&image);
         let error = ensure(ctrd, &format!("{}/x:single", fake.address)).await.unwrap_err();
         assert!(matches!(error, PullError::WrongLayer { .. }), "{error}");
         let left = board.ctr(&["snapshots", "ls"]);
@@ -195,15 +225,12 @@ fn a_layer_that_is_not_what_the_image_says_leaves_nothing() {
 fn a_full_disk_is_told_and_cleared() {
     on_board(Some("6m"), async |board, ctrd| {
         let image = TestImage::new(12 << 20);
-        let served = image.clone();
-        let fake = Fake::plain(move |request| serve_image(&served, request));
+        let fake = serving(&image);
         let error = ensure(ctrd, &format!("{}/x:single", fake.address)).await.unwrap_err();
         assert!(matches!(error, PullError::DiskFull { .. }), "{error}");
         assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
         assert_eq!(board.ctr(&["content", "active"]).lines().count(), 1, "only the heading");
-        let small = TestImage::new(1000);
-        let served = small.clone();
-        let fake = Fake::plain(move |request| serve_image(&served, request));
+        let fake = serving(&TestImage::new(1000));
         ensure(ctrd, &format!("{}/y:single", fake.address)).await.unwrap();
     });
 }
@@ -242,8 +269,7 @@ fn password(password: &str) -> Option<Credentials> {
 #[test]
 fn bearer_tokens_and_redirects() {
     let image = TestImage::new(10);
-    let served = image.clone();
-    let storage = Fake::plain(move |request| serve_image(&served, request));
+    let storage = serving(&image);
     let tokens = Fake::plain(|request| {
         let is_refresh = request.body.contains("refresh_token=t%2Fk") && request.method == "POST";
         if is_refresh || request.header("authorization") == "Basic cGk6Z29vZA==" {
@@ -298,13 +324,13 @@ fn basic_authentication() {
 #[test]
 fn tls_is_checked() {
     let image = TestImage::new(10);
-    let (authority, server) = certificate("0.0.0.0");
+    let certificate = Certificate::new("0.0.0.0");
     let served = image.clone();
-    let fake = Fake::tls(server, move |request| serve_image(&served, request));
+    let fake = Fake::tls(certificate.server(), move |request| serve_image(&served, request));
     let name = format!("{}/x:single", fake.address);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ca.pem");
-    std::fs::write(&path, authority).unwrap();
+    std::fs::write(&path, &certificate.authority).unwrap();
 
     let trusting = Config { extra_ca: Some(path), ..Config::default() };
     assert_eq!(resolve(trusting.clone(), &name, None).unwrap(), Digest::of(&image.manifest));
@@ -313,8 +339,7 @@ fn tls_is_checked() {
 
     let error = resolve(Config::default(), &name, None).unwrap_err().to_string();
     assert!(error.contains("authority that this machine does not know"), "{error}");
-    let (_, other) = certificate("registry.example");
-    let wrong_name = Fake::tls(other, |_| Response::status(404));
+    let wrong_name = Fake::tls(Certificate::new("registry.example").server(), |_| Response::status(404));
     let error = resolve(trusting, &format!("{}/x:single", wrong_name.address), None).unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
 

@@ -8,6 +8,8 @@
 //!                   Response ─▶ document (checked whole) | Blob (stream)
 //! ```
 
+mod login;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -16,12 +18,12 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::auth::{self, Challenge, Credentials};
+use super::auth::Credentials;
 use super::digest::Digest;
 use super::endpoint::{Config, Endpoint, HostPort, Scheme, Url};
 use super::error::RegistryError;
 use super::http::{self, Body, ConnectError, Connected, Request, Response, Tls};
-use super::limits::{DOCUMENT_BYTES_MAX, ERROR_BYTES_MAX, REDIRECTS_MAX, SCHEMES_MAX, TOKEN_BYTES_MAX};
+use super::limits::{DOCUMENT_BYTES_MAX, ERROR_BYTES_MAX, REDIRECTS_MAX, SCHEMES_MAX};
 use super::media::{self, Descriptor};
 use super::reference::Reference;
 
@@ -67,11 +69,7 @@ impl Registry {
                 self.remember(authority, if url.is_tls() { Scheme::Https } else { Scheme::Http });
             }
         }
-        result.map_err(|error| match error {
-            ConnectError::Network(why) | ConnectError::Tls(why) => {
-                RegistryError::Unreachable { host: url.authority().to_string(), why }
-            }
-        })
+        result.map_err(|error| error.at(url))
     }
 
     fn remember(&self, host: HostPort, scheme: Scheme) {
@@ -175,14 +173,8 @@ impl Repository<'_> {
     /// As for [`Repository::manifest`].
     pub async fn document(&mut self, descriptor: &Descriptor) -> Result<Vec<u8>, RegistryError> {
         let what = "image configuration";
-        let mut blob = self.blob(descriptor.digest, 0).await?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = blob.chunk().await? {
-            if bytes.len() + chunk.len() > DOCUMENT_BYTES_MAX {
-                return Err(RegistryError::TooLarge { what, limit: DOCUMENT_BYTES_MAX });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let blob = self.blob(descriptor.digest, 0).await?;
+        let bytes = blob.body.read(what, DOCUMENT_BYTES_MAX).await?;
         let digest = Digest::of(&bytes);
         if digest != descriptor.digest {
             return Err(mismatch(what, descriptor.digest, digest));
@@ -256,11 +248,7 @@ impl Repository<'_> {
             let connected = if at_origin {
                 let connected = self.registry.connect(&mut url, check).await?;
                 // The scheme may have been found out just now.
-                origin = Url::new(
-                    if url.is_tls() { Scheme::Https } else { Scheme::Http },
-                    origin.authority().clone(),
-                    origin.path(),
-                );
+                origin = origin.with_scheme_of(&url);
                 connected
             } else {
                 let check = !self.registry.config.is_insecure(url.authority());
@@ -292,99 +280,6 @@ impl Repository<'_> {
                 _ => return Err(self.refusal(response).await),
             }
         }
-    }
-
-    /// Answers the challenge of a 401 response.
-    async fn authorize(
-        &mut self,
-        origin: &Url,
-        credentials: Option<&Credentials>,
-        response: Response,
-    ) -> Result<(), RegistryError> {
-        let challenges = response.headers.get_all(header::WWW_AUTHENTICATE);
-        let challenge = auth::choose(challenges.iter().filter_map(|value| value.to_str().ok()));
-        let value = match (challenge, credentials) {
-            (Some(Challenge::Bearer { realm, service, scope }), _) => {
-                let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.image.path()));
-                let token = self.token(origin, &realm, service.as_deref(), &scope, credentials).await?;
-                format!("Bearer {token}")
-            }
-            (Some(Challenge::Basic), Some(Credentials::Password { username, password })) => {
-                auth::basic(username, password)
-            }
-            (Some(Challenge::Basic), Some(Credentials::IdentityToken(_)) | None) | (None, _) => {
-                return Err(self.refusal(response).await);
-            }
-        };
-        self.authorization = Some(secret(&value).ok_or_else(|| self.denied(origin, "its token cannot be sent back"))?);
-        Ok(())
-    }
-
-    /// Gets a token from the server that the registry named.
-    async fn token(
-        &self,
-        origin: &Url,
-        realm: &str,
-        service: Option<&str>,
-        scope: &str,
-        credentials: Option<&Credentials>,
-    ) -> Result<String, RegistryError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            token: String,
-            #[serde(default)]
-            access_token: String,
-        }
-        let mut url: Url = realm.parse().map_err(|_| self.denied(origin, "it names no usable token server"))?;
-        if origin.is_tls() && !url.is_tls() {
-            return Err(self.denied(origin, "it names a token server without TLS"));
-        }
-        let mut query = format!("scope={}", auth::encode(scope));
-        if let Some(service) = service {
-            query.push_str(&format!("&service={}", auth::encode(service)));
-        }
-        let mut headers = Vec::new();
-        let mut method = Method::GET;
-        let mut body = String::new();
-        match credentials {
-            Some(Credentials::IdentityToken(token)) => {
-                method = Method::POST;
-                let form = HeaderValue::from_static("application/x-www-form-urlencoded");
-                headers.push((header::CONTENT_TYPE, form));
-                let token = auth::encode(token);
-                body = format!("grant_type=refresh_token&client_id=racimo&refresh_token={token}&{query}");
-            }
-            Some(Credentials::Password { username, password }) => {
-                let value = secret(&auth::basic(username, password)).expect("base64 is ASCII");
-                headers.push((header::AUTHORIZATION, value));
-            }
-            None => {}
-        }
-        if body.is_empty() {
-            let joint = if url.path().contains('?') { '&' } else { '?' };
-            let path = format!("{}{joint}{query}", url.path());
-            url = url.follow(&path).map_err(|_| self.denied(origin, "it names no usable token server"))?;
-        }
-        let check = !self.registry.config.is_insecure(url.authority());
-        // Never down to plain HTTP here: the realm says what it speaks.
-        let connected = http::connect(&url, &self.registry.tls, check).await.map_err(|error| match error {
-            ConnectError::Network(why) | ConnectError::Tls(why) => {
-                RegistryError::Unreachable { host: url.authority().to_string(), why }
-            }
-        })?;
-        let response = http::send(connected, Request { method, url: &url, headers, body }).await?;
-        if response.status != StatusCode::OK {
-            return Err(self.refusal(response).await);
-        }
-        let bytes = response.body.read("token", TOKEN_BYTES_MAX).await?;
-        let answer: Answer = media::parse_json(&bytes, "token")?;
-        Ok(if answer.token.is_empty() { answer.access_token } else { answer.token })
-    }
-
-    fn denied(&self, origin: &Url, why: &str) -> RegistryError {
-        let host = origin.authority().to_string();
-        RegistryError::Unauthorized { host, image: self.image.familiar().to_string(), why: why.into() }
     }
 
     /// The error that a response other than success stands for.
@@ -440,13 +335,6 @@ fn request_headers(query: &Query<'_>, authorization: Option<&HeaderValue>) -> Ve
 fn redirect(from: &Url, response: &Response, check: bool) -> Option<Url> {
     let next = from.follow(response.header(&header::LOCATION)?).ok()?;
     (next.is_tls() || !from.is_tls() || !check).then_some(next)
-}
-
-/// A header value that hyper does not show in its logs.
-fn secret(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 fn mismatch(what: &'static str, expected: Digest, actual: Digest) -> RegistryError {

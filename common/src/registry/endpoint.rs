@@ -164,6 +164,10 @@ impl Url {
         &self.path
     }
 
+    pub(super) fn with_scheme_of(&self, other: &Self) -> Self {
+        Self { scheme: other.scheme, ..self.clone() }
+    }
+
     /// Adds to the path, with one slash between.
     pub(super) fn join(&self, tail: &str) -> Self {
         let path = format!("{}/{tail}", self.path.trim_end_matches('/'));

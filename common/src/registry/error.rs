@@ -103,9 +103,6 @@ pub enum RegistryError {
         /// What is wrong with it.
         why: String,
     },
-    /// The set-up of this machine is wrong.
-    #[error("{0}")]
-    Local(String),
 }
 
 impl RegistryError {
@@ -120,8 +117,7 @@ impl RegistryError {
             | Self::DigestMismatch { .. }
             | Self::Unsupported { .. }
             | Self::NoPlatform { .. }
-            | Self::Malformed { .. }
-            | Self::Local(_) => false,
+            | Self::Malformed { .. } => false,
         }
     }
 }

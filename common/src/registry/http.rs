@@ -64,6 +64,13 @@ pub(super) enum ConnectError {
     Tls(String),
 }
 
+impl ConnectError {
+    pub(super) fn at(self, url: &Url) -> RegistryError {
+        let (Self::Network(why) | Self::Tls(why)) = self;
+        RegistryError::Unreachable { host: url.authority().to_string(), why }
+    }
+}
+
 /// Connects to `url`'s host; `check` says whether a certificate must be valid.
 pub(super) async fn connect(url: &Url, tls: &Tls, check: bool) -> Result<Connected, ConnectError> {
     let stream = connect_tcp(url).await.map_err(ConnectError::Network)?;

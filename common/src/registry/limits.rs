@@ -26,8 +26,8 @@ pub const ADDRESSES_MAX: usize = 4;
 pub const SCHEMES_MAX: usize = 32;
 
 /// hyper's read and write buffer per connection, and with it the size of a
-/// response's head, in bytes.
-pub const CONNECTION_BUFFER_BYTES: usize = 16 * 1024;
+/// response's head, in bytes. hyper's minimum: registries send 2 to 3 KB.
+pub const CONNECTION_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Name look-up and TCP connection, each address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -152,9 +152,10 @@ async fn transfer(
             let taken = part.split_to(part.len().min(PULL_CHUNK - buffer.len()));
             buffer.extend_from_slice(&taken);
             if buffer.len() == PULL_CHUNK {
-                let full = std::mem::replace(&mut buffer, Vec::with_capacity(PULL_CHUNK));
-                ingest.write(full).await?;
+                ingest.write(buffer).await?;
                 advance(ingest.offset());
+                // Not before: two chunks at a time would double what a pull takes.
+                buffer = Vec::with_capacity(PULL_CHUNK);
             }
         }
     }
