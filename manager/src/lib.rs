@@ -5,5 +5,6 @@ pub mod ca;
 pub mod cli;
 pub mod dispatcher;
 pub mod limits;
+pub mod orchestrator;
 pub mod scheduler;
 pub mod store;

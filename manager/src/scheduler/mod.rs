@@ -3,13 +3,14 @@
 //! ```text
 //! waiting tasks ─▶ groups (service, revision) ─▶ filter ─▶ rank ─▶ place ─▶ TaskAssign | why it waits
 //! ```
-//! [`step`] is pure. A node's room is counted once per step and kept up to date as tasks
+//! [`step`] is pure; [`run`] is its shell. A node's room is counted once per step and kept up to date as tasks
 //! are placed, so that one task costs O(log nodes).
 
 pub mod constraint;
 mod filter;
 mod place;
 mod rank;
+mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use racimo_common::time::Now;
 
 use crate::limits::SCHEDULER_PLAN_MAX;
 use crate::store::{Change, Event, Observation, Slot, Task, View};
+
+pub use run::run;
 
 use filter::{Ask, Refusals, Room};
 

@@ -259,8 +259,8 @@ impl Step {
             spec.clone()
         };
         let revision = if same_task { old.revision } else { self.state.index };
-        let update = if same_task { old.update } else { None };
-        self.put_service(Service { spec, previous: Some(old.spec), revision, update, ..old });
+        // Any write ends a pause and forgets an old update: what is still to do starts a new one (reference §5).
+        self.put_service(Service { spec, previous: Some(old.spec), revision, update: None, ..old });
         Ok(())
     }
 
@@ -390,7 +390,8 @@ impl Step {
         }
         let ended = Ended { at: self.at, ..ended.clone() };
         let forget = task.desired == Desired::Remove;
-        let task = Task { ended: Some(ended), gate: None, ..Arc::unwrap_or_clone(task) };
+        // The gate stays: a task that fails while it waits is not replaced before its delay has passed.
+        let task = Task { ended: Some(ended), ..Arc::unwrap_or_clone(task) };
         self.put_task(task);
         if forget {
             let task = self.task(id)?;

@@ -15,6 +15,7 @@ mod owner;
 pub mod seen;
 mod state;
 mod view;
+mod wake;
 
 pub use change::{Change, Command, NewCluster, NewNode, NewTask, Refusal};
 pub use event::Event;
@@ -26,3 +27,4 @@ pub use owner::{Batch, CommitError, Feed, Store};
 pub use seen::{Observation, Seen, SeenNode, TaskStatus};
 pub use state::State;
 pub use view::{NodeStatus, View};
+pub use wake::Wake;

@@ -1,0 +1,119 @@
+//! Where the orchestrator has to look, and when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use racimo_common::id::{NodeId, ServiceId, TaskId};
+use racimo_common::object::Desired;
+use racimo_common::time::{Mono, Now};
+
+use crate::store::{Event, Mode, Task, View};
+
+/// What is to be looked at: marked by events, and by time. Losing it costs a look at everything, never a decision.
+#[derive(Debug, Clone, Default)]
+pub struct Agenda {
+    services: BTreeSet<ServiceId>,
+    nodes: BTreeSet<NodeId>,
+    due_services: BTreeMap<ServiceId, Mono>,
+    due_nodes: BTreeMap<NodeId, Mono>,
+    /// Since when tasks of services under update are seen running. After a restart of the manager this starts
+    /// anew: an update is then watched a little longer.
+    running: BTreeMap<TaskId, Mono>,
+}
+
+impl Agenda {
+    /// Everything: at the start, and when events were lost.
+    pub fn all(view: &View) -> Self {
+        let mut agenda = Self::default();
+        agenda.mark_all(view);
+        agenda
+    }
+
+    /// Marks everything.
+    pub fn mark_all(&mut self, view: &View) {
+        self.services.extend(view.state.services().map(|service| service.id));
+        self.services.extend(view.state.tasks().map(|task| task.service));
+        self.nodes.extend(view.state.nodes().map(|node| node.id));
+    }
+
+    /// Marks what an event touches; `view` is the one after it.
+    pub fn take(&mut self, event: &Event, view: &View) {
+        match event {
+            Event::Cluster => self.mark_all(view),
+            Event::Node { id, .. } => {
+                self.nodes.insert(*id);
+                self.services.extend(view.state.tasks_on_node(*id).map(|task| task.service));
+                let global = view.state.services().filter(|service| service.spec.mode == Mode::Global);
+                self.services.extend(global.map(|service| service.id));
+            }
+            Event::Service { id, .. } => {
+                self.services.insert(*id);
+            }
+            Event::Task { id, old, new } => {
+                self.services.extend([old, new].into_iter().flatten().map(|task| task.service));
+                let wanted = |task: &Arc<Task>| task.desired <= Desired::Running;
+                if !new.as_ref().is_some_and(wanted) {
+                    self.running.remove(id);
+                }
+            }
+            // Only the updater cares since when a task runs.
+            Event::TaskSeen { service, .. } => {
+                if view.state.service(*service).is_some_and(|service| service.update.is_some()) {
+                    self.services.insert(*service);
+                }
+            }
+            Event::NodeSeen(_) => {}
+        }
+    }
+
+    /// Whether nothing is marked.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.nodes.is_empty()
+    }
+
+    /// The plan of the last [`super::step`] is committed (or was empty): its marks go.
+    pub fn done(&mut self) {
+        self.services.clear();
+        self.nodes.clear();
+    }
+
+    /// When something is to be looked at next if nothing happens first.
+    pub fn next_due(&self) -> Option<Mono> {
+        self.due_services.values().chain(self.due_nodes.values()).min().copied()
+    }
+
+    /// Marks what is due; the step sets the next time.
+    pub(super) fn begin(&mut self, now: Now) {
+        self.services.extend(self.due_services.iter().filter(|(_, at)| **at <= now.mono).map(|(id, _)| *id));
+        self.nodes.extend(self.due_nodes.iter().filter(|(_, at)| **at <= now.mono).map(|(id, _)| *id));
+    }
+
+    pub(super) fn marked(&self) -> (Vec<NodeId>, Vec<ServiceId>) {
+        (self.nodes.iter().copied().collect(), self.services.iter().copied().collect())
+    }
+
+    pub(super) fn set_service(&mut self, id: ServiceId, at: Option<Mono>) {
+        set(&mut self.due_services, id, at);
+    }
+
+    pub(super) fn set_node(&mut self, id: NodeId, at: Option<Mono>) {
+        set(&mut self.due_nodes, id, at);
+    }
+
+    /// The task is seen running now.
+    pub(super) fn note_running(&mut self, task: TaskId, now: Now) {
+        self.running.entry(task).or_insert(now.mono);
+    }
+
+    /// Since when the task is seen running.
+    pub(super) fn running_since(&self, task: TaskId) -> Option<Mono> {
+        self.running.get(&task).copied()
+    }
+}
+
+fn set<K: Ord>(due: &mut BTreeMap<K, Mono>, id: K, at: Option<Mono>) {
+    match at {
+        Some(at) => due.insert(id, at),
+        None => due.remove(&id),
+    };
+}

@@ -1,0 +1,88 @@
+//! Global services: one task on every node that is not drained or down and satisfies the constraints (reference §3).
+//!
+//! A paused node keeps its task, but gets nothing new: a task that fails there is only shut down.
+
+use racimo_common::id::NodeId;
+use racimo_common::object::{Availability, Desired};
+
+use super::draft::{Draft, retire};
+use super::place::{Filled, Place, places};
+use super::restart;
+use crate::scheduler::constraint::{self, Constraint};
+use crate::store::{Change, Gate, Node, Service, Slot, Task, View};
+
+/// What a node means for the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// Runs a task.
+    Wanted,
+    /// Keeps what it has.
+    Frozen,
+    /// Runs none.
+    Unwanted,
+    /// Is no member any more.
+    Gone,
+}
+
+/// Restarts, adds and stops tasks. Returns the slots that the updater may work on.
+pub(super) fn step(draft: &mut Draft<'_>, service: &Service) -> Vec<Filled> {
+    // Constraints were checked by the API; one that cannot be read fits nowhere.
+    let constraints = constraint::parse_all(&service.spec.task.placement.constraints).ok();
+    let fit = |view: &View, id| fit(view.state.node(id).map(|node| &**node), constraints.as_deref());
+    for (slot, place) in places(&draft.view, service.id) {
+        let Slot::Node(node) = slot else { continue };
+        match fit(&draft.view, node) {
+            Fit::Wanted => {}
+            Fit::Frozen => shut(draft, &place, |task| task.ended.is_some()),
+            Fit::Unwanted => shut(draft, &place, |_| true),
+            Fit::Gone => forget(draft, &place),
+        }
+    }
+    restart::sweep(draft, service, |_, _| false);
+    let mut places = places(&draft.view, service.id);
+    let nodes: Vec<NodeId> = draft.view.state.nodes().map(|node| node.id).collect();
+    let mut filled = Vec::new();
+    for node in nodes {
+        if fit(&draft.view, node) != Fit::Wanted {
+            continue;
+        }
+        let slot = Slot::Node(node);
+        let place = places.remove(&slot).unwrap_or_default();
+        match place.filled(&draft.view, slot, service.revision, draft.now) {
+            Some(fill) => filled.push(fill),
+            None => {
+                // The task that stopped here, if it still stops, holds on to its ports and volumes.
+                let old = place.retired.iter().rev().find(|task| !draft.has_stopped(task));
+                let gate = old.map(|old| Gate { not_before: draft.now.wall, after: Some(old.id) });
+                let new = draft.new_task(service, slot, gate, None);
+                draft.push(vec![new]);
+            }
+        }
+    }
+    filled
+}
+
+fn fit(node: Option<&Node>, constraints: Option<&[Constraint]>) -> Fit {
+    let Some(node) = node else { return Fit::Gone };
+    if node.written_off.is_some() || !constraints.is_some_and(|all| constraint::matches_all(all, node)) {
+        return Fit::Unwanted;
+    }
+    match node.spec.availability {
+        Availability::Active => Fit::Wanted,
+        Availability::Pause => Fit::Frozen,
+        Availability::Drain => Fit::Unwanted,
+    }
+}
+
+fn shut(draft: &mut Draft<'_>, place: &Place, which: impl Fn(&Task) -> bool) {
+    for task in place.live.iter().filter(|task| which(task)) {
+        draft.push(retire(task, draft.now));
+    }
+}
+
+/// The node was removed: its tasks have ended and are forgotten.
+fn forget(draft: &mut Draft<'_>, place: &Place) {
+    for task in place.live.iter().chain(&place.retired).filter(|task| task.desired < Desired::Remove) {
+        draft.push(vec![Change::TaskDesire { task: task.id, desired: Desired::Remove }]);
+    }
+}

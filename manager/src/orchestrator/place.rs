@@ -1,0 +1,60 @@
+//! A service's tasks, slot by slot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use racimo_common::id::ServiceId;
+use racimo_common::object::Desired;
+use racimo_common::time::Now;
+
+use super::restart;
+use crate::store::{Slot, Task, View};
+
+/// All tasks of a slot.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    /// Wanted ones (desired `Ready` or `Running`), by id.
+    pub(super) live: Vec<Arc<Task>>,
+    /// The others, oldest first.
+    pub(super) retired: Vec<Arc<Task>>,
+}
+
+/// A slot that counts as filled.
+#[derive(Debug)]
+pub(super) struct Filled {
+    pub(super) slot: Slot,
+    /// The wanted tasks, or the last one if it stopped and may not be restarted.
+    pub(super) tasks: Vec<Arc<Task>>,
+    /// Whether it holds a task of an older revision, so that the updater has or had work here.
+    pub(super) older: bool,
+}
+
+/// A service's tasks by slot.
+pub(super) fn places(view: &View, service: ServiceId) -> BTreeMap<Slot, Place> {
+    let mut places: BTreeMap<Slot, Place> = BTreeMap::new();
+    for task in view.state.tasks_of_service(service) {
+        let place = places.entry(task.slot).or_default();
+        if task.desired <= Desired::Running { place.live.push(task.clone()) } else { place.retired.push(task.clone()) }
+    }
+    for place in places.values_mut() {
+        place.retired.sort_by_key(|task| (task.revision, task.meta.created, task.meta.version, task.id));
+    }
+    places
+}
+
+impl Place {
+    /// Whether and by what the slot is filled. One whose last task may be restarted, or is being removed, is not.
+    pub(super) fn filled(&self, view: &View, slot: Slot, revision: u64, now: Now) -> Option<Filled> {
+        let tasks = if self.live.is_empty() {
+            let last = self.retired.iter().rev().find(|task| task.desired != Desired::Remove)?;
+            if restart::may_restart(view, last, now) {
+                return None;
+            }
+            vec![last.clone()]
+        } else {
+            self.live.clone()
+        };
+        let older = self.live.iter().chain(&self.retired).any(|task| task.revision < revision);
+        Some(Filled { slot, tasks, older })
+    }
+}
