@@ -126,8 +126,8 @@ impl Seen {
         }
     }
 
-    /// Forgets what is gone.
-    pub(super) fn follow(&mut self, events: &[Event]) {
+    /// Forgets what is gone or has ended: called with the events of every command.
+    pub fn follow(&mut self, events: &[Event]) {
         for event in events {
             match event {
                 Event::Node { id, new: None, .. } => {
