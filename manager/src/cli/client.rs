@@ -66,9 +66,9 @@ impl Client {
         self.call(Method::GET, url, None, headers).await
     }
 
-    /// `POST` of a JSON body; the parsed answer, `Null` when it is empty.
+    /// `POST` of a JSON body (none for `Null`); the parsed answer, `Null` when it is empty.
     pub(crate) async fn post(&mut self, url: &Url, body: &Value, headers: Headers<'_>) -> Result<Value, CliError> {
-        self.call(Method::POST, url, Some(body), headers).await
+        self.call(Method::POST, url, Some(body).filter(|body| !body.is_null()), headers).await
     }
 
     /// `DELETE`.
