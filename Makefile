@@ -63,8 +63,7 @@ deps-test: deps ## what the tests need on top: the docker command line client
 	install -m 755 tree/usr/bin/docker /usr/local/bin/docker; docker --version
 
 build: ## build manager, agent and the lab (debug)
-	$(CARGO) build --workspace --bins
-	$(CARGO) build -p racimo-manager --example lab
+	$(CARGO) build --workspace --bins --example lab
 
 # For targets that act on a lab which `make lab` or `make demo` has started.
 WITH_LAB = @[ -x $(LAB_TOOL) ] || { echo "make $@: nothing is built, so no lab runs: make lab" >&2; exit 1; }; $(LAB_TOOL) --lab $(LAB)

@@ -11,7 +11,7 @@ mod lab;
 use lab::board::Verb as BoardVerb;
 use lab::manager::Verb as ManagerVerb;
 use lab::names::Name;
-use lab::{Config, Lab, down, guard, leftovers, state};
+use lab::{Config, Lab, down, leftovers, state, sweep};
 
 /// Boards, a manager and a registry on this machine, to try Racimo with.
 #[derive(Parser)]
@@ -122,7 +122,7 @@ fn run(Arguments { lab: name, command }: Arguments) -> Result<()> {
             found.iter().for_each(|thing| println!("{thing}"));
             if found.is_empty() { Ok(()) } else { bail!("{} things of lab {name} are there", found.len()) }
         }
-        Command::Sweep => guard::sweep(),
+        Command::Sweep => sweep(),
     }
 }
 

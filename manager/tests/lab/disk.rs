@@ -84,7 +84,8 @@ fn forget_task(namespace: &Path, bundle: &Path) -> Result<()> {
 }
 
 /// Removes a cgroup in every hierarchy; its processes are dead, and a group
-/// that cannot go yet is harmless.
+/// that cannot go yet is harmless. The common parent stays: somebody else may
+/// be making a group in it right now.
 fn remove_cgroup(cgroup: &str) {
     let relative = cgroup.trim_start_matches('/');
     if relative.is_empty() || relative.split('/').any(|part| part == "..") {
@@ -99,13 +100,6 @@ fn remove_cgroup(cgroup: &str) {
 fn remove_tree(directory: &Path) {
     directories(directory).for_each(|inner| remove_tree(&inner));
     let _ = fs::remove_dir(directory);
-}
-
-/// The common parent of tasks' cgroups, once no lab is left to use it.
-pub(crate) fn remove_cgroup_parent() {
-    for root in directories(Path::new(CGROUPS)).chain([PathBuf::from(CGROUPS)]) {
-        let _ = fs::remove_dir(root.join("racimo"));
-    }
 }
 
 fn directories(directory: &Path) -> impl Iterator<Item = PathBuf> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Result;
 
 use super::process::{Process, log_tail};
-use super::{Config, Lab, down, leftovers, state};
+use super::{Config, Lab, down, leftovers, sweep};
 
 /// Ends its lab when dropped.
 pub(crate) struct Guard(Lab);
@@ -62,17 +62,6 @@ impl Drop for Guard {
             ended => ended.expect("a lab ends without a trace"),
         }
     }
-}
-
-/// Ends the labs of tests that died without ending them.
-pub(crate) fn sweep() -> Result<()> {
-    for name in state::labs() {
-        let owner = state::load(&name)?.and_then(|state| state.owner);
-        if owner.is_some_and(|owner| Process::parse(&owner).is_none()) {
-            down(&name)?;
-        }
-    }
-    Ok(())
 }
 
 fn base36(mut number: u32) -> String {

@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -36,7 +36,7 @@ use group::{Group, Hierarchy};
 use image::Image;
 use manager::Manager;
 use names::{BOARDS_MAX, Name, REGISTRY_PORT, Subnet};
-use process::wait_for;
+use process::{Process, wait_for};
 use registry::Registry;
 use state::State;
 
@@ -242,6 +242,25 @@ fn hierarchy(name: &Name) -> Hierarchy {
 /// # Errors
 /// All that could not be removed, after everything was tried.
 pub(crate) fn down(name: &Name) -> Result<bool> {
+    let was_there = tear_down(name)?;
+    state::remove_root()?;
+    Ok(was_there)
+}
+
+/// Ends the labs of tests that died without ending them.
+pub(crate) fn sweep() -> Result<()> {
+    let lock = state::lock()?;
+    for name in state::labs() {
+        let owner = state::load(&name)?.and_then(|state| state.owner);
+        if owner.is_some_and(|owner| Process::parse(&owner).is_none()) {
+            tear_down(&name)?;
+        }
+    }
+    drop(lock);
+    state::remove_root()
+}
+
+fn tear_down(name: &Name) -> Result<bool> {
     require::root()?;
     if leftovers::find(name)?.is_empty() {
         return Ok(false);
@@ -256,24 +275,12 @@ pub(crate) fn down(name: &Name) -> Result<bool> {
     errors.extend(net::remove_all(name));
     // Never delete through a mount that would not go.
     if errors.is_empty() && directory.exists() {
-        errors.extend(remove_directory(&directory).err());
-    }
-    if state::labs().is_empty() {
-        disk::remove_cgroup_parent();
+        let removed = fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()));
+        errors.extend(removed.err());
     }
     if errors.is_empty() {
         return Ok(true);
     }
     let all: Vec<String> = errors.iter().map(|error| format!("{error:#}")).collect();
     bail!("lab {name} is not fully gone: {}", all.join("; "))
-}
-
-fn remove_directory(directory: &Path) -> Result<()> {
-    fs::remove_dir_all(directory).with_context(|| format!("remove {}", directory.display()))?;
-    // The parent too, once it is empty but for its lock file.
-    if state::labs().is_empty() {
-        let _ = fs::remove_file(state::root().join(".lock"));
-        let _ = fs::remove_dir(state::root());
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@
 //! ```
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -19,6 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{Name, SLOTS_MAX, Subnet};
 use super::net;
+
+/// Taken while labs are made or swept.
+const LOCK: &str = ".lock";
 
 /// What a lab remembers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,10 +79,7 @@ pub(crate) fn load(name: &Name) -> Result<Option<State>> {
 /// Claims a name and a free slot: afterwards the lab's directory and state are
 /// there. One claim at a time on this machine.
 pub(crate) fn claim(name: &Name, wanted: impl FnOnce(u8) -> State) -> Result<State> {
-    fs::create_dir_all(root()).with_context(|| format!("make {}", root().display()))?;
-    let lock = fs::File::create(root().join(".lock"))?;
-    flock(&lock, FlockOperation::LockExclusive).context("lock the lab directory")?;
-
+    let _lock = lock()?;
     let directory = directory(name);
     ensure!(!directory.exists(), "lab {name} is already up, or was left half up: `make lab-down LAB={name}` ends it");
     if !net::namespaces(name).is_empty() || net::host_link_exists(name) {
@@ -86,9 +87,37 @@ pub(crate) fn claim(name: &Name, wanted: impl FnOnce(u8) -> State) -> Result<Sta
     }
     let state = wanted(free_slot(name)?);
     fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
-    fs::write(file(&directory), serde_json::to_vec_pretty(&state)?)
+    // Renamed into place: a reader sees all of it or nothing.
+    let new = directory.join("lab.json.new");
+    fs::write(&new, serde_json::to_vec_pretty(&state)?)
+        .and_then(|()| fs::rename(&new, file(&directory)))
         .with_context(|| format!("write {}", file(&directory).display()))?;
     Ok(state)
+}
+
+/// Keeps other processes from making or sweeping labs until it is dropped.
+pub(crate) fn lock() -> Result<fs::File> {
+    loop {
+        fs::create_dir_all(root()).with_context(|| format!("make {}", root().display()))?;
+        let path = root().join(LOCK);
+        let lock = fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
+        flock(&lock, FlockOperation::LockExclusive).context("lock the lab directory")?;
+        // Whoever held it may have removed the file meanwhile.
+        let current = fs::metadata(&path).is_ok_and(|now| lock.metadata().is_ok_and(|ours| now.ino() == ours.ino()));
+        if current {
+            return Ok(lock);
+        }
+    }
+}
+
+/// Removes the directory of labs once it holds none.
+pub(crate) fn remove_root() -> Result<()> {
+    let _lock = lock()?;
+    if labs().is_empty() {
+        let _ = fs::remove_file(root().join(LOCK));
+        let _ = fs::remove_dir(root());
+    }
+    Ok(())
 }
 
 fn free_slot(name: &Name) -> Result<u8> {
