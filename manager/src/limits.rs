@@ -80,3 +80,31 @@ const _: () = assert!(
     COMMAND_BYTES_MAX as u64 + LOG_COMMAND_OVERHEAD_BYTES <= LOG_BATCH_BYTES_MAX,
     "every command the store takes must fit into a batch"
 );
+
+/// Replicas of a service: far more than a cluster of boards holds, and the memory they take stays bounded (about
+/// 100 MB). Beyond: refused.
+pub const REPLICAS_MAX: u64 = 100_000;
+/// Shortest heartbeat period a cluster may be given: faster than that it only costs boards power.
+pub const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+/// Longest heartbeat period a cluster may be given.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
+/// Connections to the API; further clients wait in the kernel's queue.
+pub const API_CONNECTIONS_MAX: usize = 256;
+/// Bytes of a request's head, and of the buffer it is read into. Larger: 431.
+pub const API_HEADERS_BYTES_MAX: usize = 64 << 10;
+/// Header fields of a request. More: 431.
+pub const API_HEADERS_MAX: usize = 64;
+/// How long a request's head may take, and how long a connection may be idle. Longer: closed.
+pub const API_HEADERS_WITHIN: Duration = Duration::from_secs(120);
+/// Bytes of a request's body: a command of the store holds no more. Larger: 413.
+pub const API_BODY_BYTES_MAX: usize = COMMAND_BYTES_MAX;
+/// How long a request's body may take. Longer: 408.
+pub const API_BODY_WITHIN: Duration = Duration::from_secs(30);
+/// How long requests under way may take when the manager stops. Longer: cut off.
+pub const API_STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long a registry may take to say what a tag stands for. Longer: 500, and clients go on without a digest.
+pub const REGISTRY_WITHIN: Duration = Duration::from_secs(20);
+/// Past events kept for `/events?since=…` (as Docker does). When full: the oldest goes.
+pub const EVENTS_KEPT_MAX: usize = 256;
+/// Events a reader of `/events` may be behind. Beyond: it is cut off.
+pub const EVENTS_BEHIND_MAX: usize = 256;

@@ -1,0 +1,128 @@
+//! An answer and its body.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_lite::Stream;
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::{API_VERSION, SERVER};
+
+/// Chunks that come as time goes by.
+pub type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+/// The body of an answer.
+pub enum Content {
+    /// All of it, now.
+    Full(Bytes),
+    /// Bit by bit.
+    Chunks(Chunks),
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let chunk = match self.get_mut() {
+            Self::Full(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
+            Self::Chunks(chunks) => ready!(chunks.as_mut().poll_next(cx)),
+        };
+        Poll::Ready(chunk.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Chunks(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Chunks(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// What a handler answers.
+pub struct Answer {
+    status: StatusCode,
+    content_type: Option<&'static str>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    content: Content,
+}
+
+const JSON: &str = "application/json";
+
+impl Answer {
+    /// JSON with this status.
+    pub fn json(status: StatusCode, value: &Value) -> Self {
+        let content = Content::Full(format!("{value}\n").into());
+        Self { status, content_type: Some(JSON), headers: Vec::new(), content }
+    }
+
+    /// 200 with JSON.
+    pub fn ok(value: &Value) -> Self {
+        Self::json(StatusCode::OK, value)
+    }
+
+    /// 201 with JSON.
+    pub fn created(value: &Value) -> Self {
+        Self::json(StatusCode::CREATED, value)
+    }
+
+    /// 200 with nothing.
+    pub fn empty() -> Self {
+        let content = Content::Full(Bytes::new());
+        Self { status: StatusCode::OK, content_type: None, headers: Vec::new(), content }
+    }
+
+    /// 200 with plain text.
+    pub fn text(text: &'static str) -> Self {
+        let content = Content::Full(Bytes::from_static(text.as_bytes()));
+        let content_type = Some("text/plain; charset=utf-8");
+        Self { status: StatusCode::OK, content_type, headers: Vec::new(), content }
+    }
+
+    /// 200 with a stream of JSON.
+    pub fn stream(chunks: Chunks) -> Self {
+        let content = Content::Chunks(chunks);
+        Self { status: StatusCode::OK, content_type: Some(JSON), headers: Vec::new(), content }
+    }
+
+    /// With another header.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.push((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    /// As hyper sends it, with the headers that every answer has.
+    pub fn into_response(self) -> Response<Content> {
+        let mut response = Response::new(self.content);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(HeaderName::from_static("api-version"), HeaderValue::from_static(API_VERSION));
+        headers.insert(HeaderName::from_static("docker-experimental"), HeaderValue::from_static("false"));
+        headers.insert(HeaderName::from_static("ostype"), HeaderValue::from_static("linux"));
+        headers.insert(hyper::header::SERVER, HeaderValue::from_static(SERVER));
+        if let Some(content_type) = self.content_type {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        headers.extend(self.headers);
+        response
+    }
+}
+
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        Self::json(error.status, &json!({ "message": error.message }))
+    }
+}

@@ -1,0 +1,68 @@
+//! What the API asks of the manager around it: making a cluster and leaving it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use racimo_common::id::NodeId;
+use racimo_common::object::Availability;
+
+use crate::store::ClusterSpec;
+
+/// An answer that is on its way.
+pub type Reply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A request to make a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitRequest {
+    /// Where to listen for agents, `address[:port]`, as given or Docker's default.
+    pub listen: String,
+    /// What agents shall dial, `address[:port]` or an interface's name; none: find out.
+    pub advertise: Option<String>,
+    /// Whether this machine's own node takes tasks.
+    pub availability: Availability,
+    /// The cluster's settings.
+    pub spec: ClusterSpec,
+}
+
+/// Whether this manager is in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlStatus {
+    /// In none.
+    Inactive,
+    /// In one.
+    Active {
+        /// The manager's own node.
+        node: NodeId,
+        /// The address it advertises, without the port.
+        addr: String,
+    },
+}
+
+/// Why a cluster was not made or left.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is a cluster already.
+    #[error("the manager is in a cluster already")]
+    AlreadyIn,
+    /// There is none.
+    #[error("the manager is in no cluster")]
+    NotIn,
+    /// The request names something that cannot be (an address that is not this machine's). For the user.
+    #[error("{0}")]
+    Invalid(String),
+    /// It should have worked. For the user.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The manager as the API sees it.
+pub trait Control: Send + Sync {
+    /// Whether it is in a cluster. Cheap: asked for with every request.
+    fn status(&self) -> ControlStatus;
+
+    /// Makes a cluster; the id of the manager's own node, which is in the store by then.
+    fn init(&self, request: InitRequest) -> Reply<Result<NodeId, ControlError>>;
+
+    /// Leaves the cluster and erases its state. Only called when the user insists.
+    fn leave(&self) -> Reply<Result<(), ControlError>>;
+}

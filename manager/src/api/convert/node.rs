@@ -1,0 +1,200 @@
+//! Nodes, both ways.
+
+use std::collections::BTreeMap;
+
+use bollard_stubs::models::{
+    EngineDescription, EngineDescriptionPlugins, ManagerStatus, Node as NodeModel, NodeDescription as DescriptionModel,
+    NodeSpec as SpecModel, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, NodeState, NodeStatus as StatusModel,
+    Platform as PlatformModel, Reachability, ResourceObject, TlsInfo,
+};
+use racimo_common::id::NodeId;
+use racimo_common::object::{Availability, NodeDescription, Role};
+use racimo_common::registry::platform;
+use serde_json::Value;
+
+use super::{json, map, some_map, time, tls, version};
+use crate::api::error::{ApiError, Code};
+use crate::api::fields::Fields;
+use crate::store::{Node, NodeSpec, NodeStatus, View};
+
+/// What every node of one answer shares.
+pub struct Shared {
+    tls: Option<TlsInfo>,
+    manager_addr: Option<String>,
+    leader: NodeId,
+}
+
+impl Shared {
+    /// `leader` is this manager's own node.
+    pub fn of(view: &View, leader: NodeId) -> Self {
+        let cluster = view.state.cluster();
+        Self {
+            tls: cluster.map(|c| tls::info(&c.root_pem)),
+            manager_addr: cluster.and_then(|c| c.managers.first().cloned()),
+            leader,
+        }
+    }
+
+    /// A node as `GET /nodes/{id}` shows it.
+    pub fn node(&self, view: &View, node: &Node) -> Value {
+        let model = NodeModel {
+            id: Some(node.id.to_string()),
+            version: version(node.meta.version),
+            created_at: Some(time(node.meta.created)),
+            updated_at: Some(time(node.meta.updated)),
+            spec: Some(SpecModel {
+                name: node.spec.name.clone(),
+                labels: map(&node.spec.labels),
+                role: Some(match node.role {
+                    Role::Worker => NodeSpecRoleEnum::WORKER,
+                    Role::Manager => NodeSpecRoleEnum::MANAGER,
+                }),
+                availability: Some(match node.spec.availability {
+                    Availability::Active => NodeSpecAvailabilityEnum::ACTIVE,
+                    Availability::Pause => NodeSpecAvailabilityEnum::PAUSE,
+                    Availability::Drain => NodeSpecAvailabilityEnum::DRAIN,
+                }),
+            }),
+            description: Some(self.description(&node.description)),
+            status: Some(StatusModel {
+                state: Some(match view.node_status(node) {
+                    NodeStatus::Unknown => NodeState::UNKNOWN,
+                    NodeStatus::Down => NodeState::DOWN,
+                    NodeStatus::Ready => NodeState::READY,
+                }),
+                message: node.written_off.as_ref().map(|w| w.reason.clone()).filter(|m| !m.is_empty()),
+                addr: Some(host(&node.addr).to_owned()),
+            }),
+            manager_status: match node.role {
+                Role::Worker => None,
+                Role::Manager => Some(self.manager(node)),
+            },
+        };
+        json(&model)
+    }
+
+    fn manager(&self, node: &Node) -> ManagerStatus {
+        if node.id == self.leader {
+            return ManagerStatus {
+                leader: Some(true),
+                reachability: Some(Reachability::REACHABLE),
+                addr: self.manager_addr.clone(),
+            };
+        }
+        ManagerStatus { leader: None, reachability: Some(Reachability::UNKNOWN), addr: Some(node.addr.clone()) }
+    }
+
+    fn description(&self, board: &NodeDescription) -> DescriptionModel {
+        let plugin =
+            |typ: &str, name: &str| EngineDescriptionPlugins { typ: Some(typ.to_owned()), name: Some(name.to_owned()) };
+        DescriptionModel {
+            hostname: Some(board.hostname.clone()),
+            platform: Some(PlatformModel { architecture: Some(board.machine.clone()), os: Some("linux".to_owned()) }),
+            resources: Some(ResourceObject {
+                nano_cpus: Some(board.cpus.to_i64()),
+                memory_bytes: Some(board.memory.to_i64()),
+                generic_resources: None,
+            }),
+            engine: Some(EngineDescription {
+                engine_version: Some(board.agent_version.clone()),
+                labels: some_map(&engine_labels(board)),
+                plugins: Some(vec![plugin("Network", "host"), plugin("Network", "null"), plugin("Volume", "local")]),
+            }),
+            tls_info: self.tls.clone(),
+        }
+    }
+}
+
+/// The board's labels, and what Docker's API has no place for.
+fn engine_labels(board: &NodeDescription) -> BTreeMap<String, String> {
+    let mut labels = board.labels.clone();
+    let platforms = if board.platforms.is_empty() { String::new() } else { platform::list(&board.platforms) };
+    let tasks_max = if board.tasks_max == 0 { String::new() } else { board.tasks_max.to_string() };
+    let extras = [
+        ("io.racimo.platforms", platforms),
+        ("io.racimo.kernel", board.kernel.clone()),
+        ("io.racimo.os", board.os.clone()),
+        ("io.racimo.containerd", board.containerd_version.clone()),
+        ("io.racimo.tasks-max", tasks_max),
+        ("io.racimo.degraded", board.degraded.join("; ")),
+    ];
+    for (key, value) in extras {
+        if !value.is_empty() {
+            labels.entry(key.to_owned()).or_insert(value);
+        }
+    }
+    labels
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+pub fn host(addr: &str) -> &str {
+    let host = match addr.rsplit_once(':') {
+        Some((host, port))
+            if port.bytes().all(|b| b.is_ascii_digit()) && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            host
+        }
+        Some(_) | None => addr,
+    };
+    host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
+}
+
+/// Reads a node's new settings.
+///
+/// # Errors
+/// 400 that names the field; a role that is not the node's.
+pub fn spec(body: &Value, node: &Node) -> Result<NodeSpec, ApiError> {
+    let mut fields = Fields::of("", body)?;
+    let role = match fields.text("Role")?.as_deref() {
+        Some("worker") => Role::Worker,
+        Some("manager") => Role::Manager,
+        None => return Err(ApiError::bad_request("invalid Role: expected worker or manager")),
+        Some(other) => return Err(ApiError::bad_request(format!("invalid Role: {other:?}"))),
+    };
+    let availability = match fields.text("Availability")?.as_deref() {
+        Some(text) => availability(text)?,
+        None => return Err(ApiError::bad_request("invalid Availability: expected active, pause or drain")),
+    };
+    let spec = NodeSpec { name: fields.text("Name")?, labels: fields.labels("Labels")?, availability };
+    fields.done()?;
+    match (node.role, role) {
+        (Role::Manager, Role::Worker) => {
+            Err(ApiError::rpc(Code::FailedPrecondition, "attempting to demote the last manager of the swarm"))
+        }
+        (Role::Worker, Role::Manager) => Err(ApiError::bad_request(
+            "invalid argument: Role: promoting a node is not supported yet: a cluster has one manager",
+        )),
+        (Role::Worker, Role::Worker) | (Role::Manager, Role::Manager) => Ok(spec),
+    }
+}
+
+/// Reads an availability.
+pub fn availability(text: &str) -> Result<Availability, ApiError> {
+    match text {
+        "active" => Ok(Availability::Active),
+        "pause" => Ok(Availability::Pause),
+        "drain" => Ok(Availability::Drain),
+        other => {
+            Err(ApiError::bad_request(format!("invalid Availability: {other:?}: expected active, pause or drain")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for (addr, want) in [
+            ("10.0.0.1:2377", "10.0.0.1"),
+            ("[::1]:80", "::1"),
+            ("::1", "::1"),
+            ("a", "a"),
+            ("", ""),
+            ("fe80::1:2", "fe80::1:2"),
+        ] {
+            assert_eq!(host(addr), want);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! A service's specification as clients send it ─▶ ours.
+//!
+//! What we don't implement is refused by name; what only repeats our defaults is taken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use racimo_common::object::{ContainerSpec, Limits, NetworkMode, Reservations, Resources};
+use racimo_common::registry::Platform;
+use serde_json::{Value, json};
+
+use super::mount;
+use crate::api::error::ApiError;
+use crate::api::fields::Fields;
+use crate::api::network::Predefined;
+use crate::api::validate::{self, Invalid};
+use crate::store::{Mode, Placement, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec};
+
+/// Reads and checks a service's specification.
+///
+/// # Errors
+/// 400 that names the field.
+pub fn service(body: &Value) -> Result<ServiceSpec, ApiError> {
+    let mut fields = Fields::of("", body)?;
+    if !fields.has("TaskTemplate") {
+        return Err(ApiError::bad_request("mismatched Runtime and *Spec fields"));
+    }
+    let name = fields.text("Name")?.unwrap_or_default();
+    let labels = fields.labels("Labels")?;
+    let mut template = fields.object("TaskTemplate")?;
+    // The older place for networks, and the newer one.
+    let mut networks = networks(&mut fields)?;
+    networks.extend(self::networks(&mut template)?);
+    let task = Arc::new(task(template, network_mode(&networks)?)?);
+    let mode = mode(fields.object("Mode")?)?;
+    update_config(fields.object("UpdateConfig")?)?;
+    update_config(fields.object("RollbackConfig")?)?;
+    let mut endpoint = fields.object("EndpointSpec")?;
+    endpoint.only("Mode", &[json!("vip")])?;
+    if endpoint.is_set("Ports") {
+        return Err(ApiError::bad_request(
+            "invalid argument: EndpointSpec.Ports: published ports are not supported yet (--network host is)",
+        ));
+    }
+    endpoint.done()?;
+    fields.done()?;
+    let spec = ServiceSpec { name, labels, task, mode };
+    validate::service(&spec).map_err(ApiError::invalid)?;
+    Ok(spec)
+}
+
+fn task(mut fields: Fields<'_>, network: NetworkMode) -> Result<TaskSpec, ApiError> {
+    fields.only("Runtime", &[json!("container")])?;
+    if !fields.has("ContainerSpec") {
+        fields.done()?;
+        return Err(ApiError::bad_request("mismatched Runtime and *Spec fields"));
+    }
+    let container = container(fields.object("ContainerSpec")?, network)?;
+    let resources = resources(fields.object("Resources")?)?;
+    let restart = restart(fields.object("RestartPolicy")?)?;
+    let placement = placement(fields.object("Placement")?)?;
+    let force_update = fields.count("ForceUpdate")?.unwrap_or_default();
+    fields.done()?;
+    Ok(TaskSpec { container, resources, restart, placement, force_update })
+}
+
+fn container(mut fields: Fields<'_>, network: NetworkMode) -> Result<ContainerSpec, ApiError> {
+    fields.only("Isolation", &[json!("default")])?;
+    let mounts =
+        fields.list("Mounts")?.iter().map(|(path, value)| mount::read(path, value)).collect::<Result<_, _>>()?;
+    let spec = ContainerSpec {
+        image: fields.text("Image")?.unwrap_or_default(),
+        command: fields.texts("Command")?,
+        args: fields.texts("Args")?,
+        env: fields.texts("Env")?,
+        labels: fields.labels("Labels")?,
+        hostname: fields.text("Hostname")?,
+        user: fields.text("User")?,
+        dir: fields.text("Dir")?,
+        mounts,
+        stop_signal: fields.text("StopSignal")?,
+        stop_grace: span(&mut fields, "StopGracePeriod", "ContainerSpec: stop-grace-period")?,
+        network,
+    };
+    fields.done()?;
+    Ok(spec)
+}
+
+/// Nanoseconds; zero is a value of its own.
+fn span(fields: &mut Fields<'_>, key: &str, what: &'static str) -> Result<Option<Duration>, ApiError> {
+    let nanos = fields.int(key)?;
+    nanos
+        .map(|n| u64::try_from(n).map(Duration::from_nanos).map_err(|_| ApiError::invalid(Invalid::Negative(what))))
+        .transpose()
+}
+
+fn resources(mut fields: Fields<'_>) -> Result<Resources, ApiError> {
+    let mut limits = fields.object("Limits")?;
+    let mut reserved = fields.object("Reservations")?;
+    fields.done()?;
+    let resources = Resources {
+        limits: Limits {
+            cpu: validate::cpu(limits.int("NanoCPUs")?.unwrap_or_default()).map_err(ApiError::invalid)?,
+            memory: validate::memory(limits.int("MemoryBytes")?.unwrap_or_default()).map_err(ApiError::invalid)?,
+            pids: pids(limits.int("Pids")?)?,
+        },
+        reservations: Reservations {
+            cpu: validate::cpu(reserved.int("NanoCPUs")?.unwrap_or_default())
+                .map_err(ApiError::invalid)?
+                .unwrap_or_default(),
+            memory: validate::memory(reserved.int("MemoryBytes")?.unwrap_or_default())
+                .map_err(ApiError::invalid)?
+                .unwrap_or_default(),
+        },
+    };
+    limits.done()?;
+    reserved.done()?;
+    Ok(resources)
+}
+
+/// Docker means "no limit" by 0 and by -1.
+fn pids(number: Option<i64>) -> Result<Option<u64>, ApiError> {
+    match number {
+        None | Some(0 | -1) => Ok(None),
+        Some(number) => u64::try_from(number).map(Some).map_err(|_| ApiError::invalid(Invalid::Pids)),
+    }
+}
+
+fn restart(mut fields: Fields<'_>) -> Result<RestartPolicy, ApiError> {
+    let condition = match fields.text("Condition")?.as_deref() {
+        None => None,
+        Some("none") => Some(RestartCondition::None),
+        Some("on-failure") => Some(RestartCondition::OnFailure),
+        Some("any") => Some(RestartCondition::Any),
+        Some(other) => {
+            return Err(ApiError::bad_request(format!(
+                "invalid RestartCondition: {other:?}: expected none, on-failure or any"
+            )));
+        }
+    };
+    let policy = RestartPolicy {
+        condition,
+        delay: span(&mut fields, "Delay", "TaskSpec: restart-delay")?,
+        attempts_max: fields.count("MaxAttempts")?,
+        window: span(&mut fields, "Window", "TaskSpec: restart-window")?,
+    };
+    fields.done()?;
+    Ok(policy)
+}
+
+fn placement(mut fields: Fields<'_>) -> Result<Placement, ApiError> {
+    let mut preferences = Vec::new();
+    for (path, value) in fields.list("Preferences")? {
+        let mut preference = Fields::of(&path, value)?;
+        let mut spread = preference.object("Spread")?;
+        preferences.push(spread.text("SpreadDescriptor")?.unwrap_or_default());
+        spread.done()?;
+        preference.done()?;
+    }
+    let mut platforms = Vec::new();
+    for (path, value) in fields.list("Platforms")? {
+        let mut platform = Fields::of(&path, value)?;
+        platforms.push(Platform {
+            os: platform.text("OS")?.unwrap_or_default(),
+            architecture: platform.text("Architecture")?.unwrap_or_default(),
+            variant: String::new(),
+        });
+        platform.done()?;
+    }
+    let placement = Placement {
+        constraints: fields.texts("Constraints")?,
+        preferences,
+        replicas_max: fields.count("MaxReplicas")?.unwrap_or_default(),
+        platforms,
+    };
+    fields.done()?;
+    Ok(placement)
+}
+
+/// Replicas are 1 if nothing is said, as in Docker.
+fn mode(mut fields: Fields<'_>) -> Result<Mode, ApiError> {
+    let global = fields.has("Global");
+    if global && fields.has("Replicated") {
+        return Err(ApiError::bad_request("must specify only one service mode"));
+    }
+    // Jobs are empty objects when nothing is set in them.
+    for job in ["ReplicatedJob", "GlobalJob"] {
+        if fields.has(job) {
+            return Err(fields.refuse(job));
+        }
+    }
+    fields.object("Global")?.done()?;
+    let mut replicated = fields.object("Replicated")?;
+    let replicas = replicated.int("Replicas")?.unwrap_or(1);
+    replicated.done()?;
+    fields.done()?;
+    if global {
+        return Ok(Mode::Global);
+    }
+    u64::try_from(replicas)
+        .map(|replicas| Mode::Replicated { replicas })
+        .map_err(|_| ApiError::invalid(Invalid::Replicas))
+}
+
+/// Only Docker's defaults, until updates can be configured.
+fn update_config(mut fields: Fields<'_>) -> Result<(), ApiError> {
+    let refused = |path: String, default: &str| {
+        Err(ApiError::bad_request(format!(
+            "invalid argument: {path} is not supported yet with another value than the default {default}"
+        )))
+    };
+    if let Some(parallelism) = fields.int("Parallelism")? {
+        if parallelism != 1 {
+            return refused(fields.path("Parallelism"), "1");
+        }
+    }
+    for (key, default) in [("Delay", 0), ("Monitor", 5_000_000_000)] {
+        if let Some(nanos) = fields.int(key)? {
+            if nanos != default {
+                return refused(fields.path(key), if default == 0 { "0s" } else { "5s" });
+            }
+        }
+    }
+    if fields.float("MaxFailureRatio")?.is_some_and(|ratio| ratio != 0.0) {
+        return refused(fields.path("MaxFailureRatio"), "0");
+    }
+    for (key, default) in [("FailureAction", "pause"), ("Order", "stop-first")] {
+        if fields.text(key)?.is_some_and(|text| text != default) {
+            return refused(fields.path(key), default);
+        }
+    }
+    fields.done()
+}
+
+/// The networks' names or ids, with their paths.
+fn networks(fields: &mut Fields<'_>) -> Result<Vec<(String, String)>, ApiError> {
+    let mut networks = Vec::new();
+    for (path, value) in fields.list("Networks")? {
+        let mut network = Fields::of(&path, value)?;
+        let target = network.text("Target")?.unwrap_or_default();
+        network.done()?;
+        networks.push((path, target));
+    }
+    Ok(networks)
+}
+
+fn network_mode(networks: &[(String, String)]) -> Result<NetworkMode, ApiError> {
+    match networks {
+        [] => Ok(NetworkMode::Unset),
+        [(_, target)] => match Predefined::find(target) {
+            Some(network) => Ok(network.mode()),
+            None => Err(ApiError::not_found("network", target)),
+        },
+        [_, (path, _), ..] => {
+            Err(ApiError::bad_request(format!("invalid argument: {path}: more than one network is not supported yet")))
+        }
+    }
+}

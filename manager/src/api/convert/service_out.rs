@@ -1,0 +1,224 @@
+//! Our services ─▶ Docker's JSON.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard_stubs::models::{
+    EndpointSpec, EndpointSpecModeEnum, Limit, NetworkAttachmentConfig, Platform as PlatformModel, ResourceObject,
+    Service as ServiceModel, ServiceEndpoint, ServiceServiceStatus, ServiceSpec as SpecModel, ServiceSpecMode,
+    ServiceSpecModeReplicated, ServiceSpecRollbackConfig, ServiceSpecRollbackConfigFailureActionEnum,
+    ServiceSpecRollbackConfigOrderEnum, ServiceSpecUpdateConfig, ServiceSpecUpdateConfigFailureActionEnum,
+    ServiceSpecUpdateConfigOrderEnum, ServiceUpdateStatus, ServiceUpdateStatusStateEnum, TaskSpec as TaskModel,
+    TaskSpecContainerSpec, TaskSpecContainerSpecDnsConfig, TaskSpecContainerSpecIsolationEnum, TaskSpecPlacement,
+    TaskSpecPlacementPreferences, TaskSpecPlacementSpread, TaskSpecResources, TaskSpecRestartPolicy,
+    TaskSpecRestartPolicyConditionEnum as ConditionModel,
+};
+use racimo_common::object::{ContainerSpec, Reservations, Resources, TaskState};
+use racimo_common::units::{Bytes, NanoCpus};
+use serde_json::Value;
+
+use super::{json, map, mount, nanos, some, some_map, time, version};
+use crate::api::network::Predefined;
+use crate::store::{
+    Mode, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, TaskSpec, UpdateState, UpdateStatus, View,
+};
+
+/// How long Docker watches a task of an update by default.
+const MONITOR_DEFAULT: Duration = Duration::from_secs(5);
+
+/// What to show of a service beside what is stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Show {
+    /// Fill in what the spec leaves to defaults.
+    pub defaults: bool,
+    /// Count its tasks.
+    pub status: bool,
+}
+
+/// A service as `GET /services/{id}` shows it.
+pub fn service(view: &View, service: &Service, show: Show) -> Value {
+    let model = ServiceModel {
+        id: Some(service.id.to_string()),
+        version: version(service.meta.version),
+        created_at: Some(time(service.meta.created)),
+        updated_at: Some(time(service.meta.updated)),
+        spec: Some(spec(&service.spec, show.defaults)),
+        endpoint: Some(ServiceEndpoint { spec: Some(EndpointSpec::default()), ..ServiceEndpoint::default() }),
+        update_status: service.update.as_ref().map(update),
+        service_status: show.status.then(|| status(view, service)),
+        job_status: None,
+    };
+    let mut value = json(&model);
+    // The models have no such field.
+    if let (Some(previous), Value::Object(fields)) = (&service.previous, &mut value) {
+        fields.insert("PreviousSpec".to_owned(), json(&spec(previous, show.defaults)));
+    }
+    value
+}
+
+/// Counts as SwarmKit does: running is what was observed, whatever is wanted.
+fn status(view: &View, service: &Service) -> ServiceServiceStatus {
+    let tasks = || view.state.tasks_of_service(service.id);
+    let running = tasks().filter(|task| view.task_state(task) == TaskState::Running).count();
+    let desired = match service.spec.mode {
+        Mode::Replicated { replicas } => replicas,
+        Mode::Global => {
+            let wanted = |t: &&std::sync::Arc<crate::store::Task>| {
+                t.ended.is_none() && t.desired <= racimo_common::object::Desired::Running
+            };
+            tasks().filter(wanted).count() as u64
+        }
+    };
+    ServiceServiceStatus { running_tasks: Some(running as u64), desired_tasks: Some(desired), completed_tasks: Some(0) }
+}
+
+fn update(status: &UpdateStatus) -> ServiceUpdateStatus {
+    ServiceUpdateStatus {
+        state: Some(match status.state {
+            UpdateState::Updating => ServiceUpdateStatusStateEnum::UPDATING,
+            UpdateState::Paused => ServiceUpdateStatusStateEnum::PAUSED,
+            UpdateState::Completed => ServiceUpdateStatusStateEnum::COMPLETED,
+        }),
+        started_at: Some(time(status.started)),
+        completed_at: status.completed.map(time),
+        message: Some(status.message.clone()),
+    }
+}
+
+fn spec(spec: &ServiceSpec, defaults: bool) -> SpecModel {
+    SpecModel {
+        name: Some(spec.name.clone()),
+        labels: map(&spec.labels),
+        task_template: Some(TaskModel { runtime: Some("container".to_owned()), ..task(&spec.task, defaults) }),
+        mode: Some(mode(spec.mode)),
+        update_config: defaults.then(update_defaults),
+        rollback_config: defaults.then(rollback_defaults),
+        networks: None,
+        endpoint_spec: Some(EndpointSpec { mode: Some(EndpointSpecModeEnum::VIP), ports: None }),
+    }
+}
+
+fn mode(mode: Mode) -> ServiceSpecMode {
+    match mode {
+        Mode::Replicated { replicas } => ServiceSpecMode {
+            replicated: Some(ServiceSpecModeReplicated { replicas: Some(i64::try_from(replicas).unwrap_or(i64::MAX)) }),
+            ..ServiceSpecMode::default()
+        },
+        Mode::Global => ServiceSpecMode { global: Some(HashMap::new()), ..ServiceSpecMode::default() },
+    }
+}
+
+fn update_defaults() -> ServiceSpecUpdateConfig {
+    ServiceSpecUpdateConfig {
+        parallelism: Some(1),
+        delay: None,
+        failure_action: Some(ServiceSpecUpdateConfigFailureActionEnum::PAUSE),
+        monitor: Some(nanos(MONITOR_DEFAULT)),
+        max_failure_ratio: Some(0.0),
+        order: Some(ServiceSpecUpdateConfigOrderEnum::STOP_FIRST),
+    }
+}
+
+fn rollback_defaults() -> ServiceSpecRollbackConfig {
+    ServiceSpecRollbackConfig {
+        parallelism: Some(1),
+        delay: None,
+        failure_action: Some(ServiceSpecRollbackConfigFailureActionEnum::PAUSE),
+        monitor: Some(nanos(MONITOR_DEFAULT)),
+        max_failure_ratio: Some(0.0),
+        order: Some(ServiceSpecRollbackConfigOrderEnum::STOP_FIRST),
+    }
+}
+
+/// A task's specification; `TaskTemplate` in a service, `Spec` in a task.
+pub fn task(spec: &TaskSpec, defaults: bool) -> TaskModel {
+    TaskModel {
+        container_spec: Some(container(&spec.container, defaults)),
+        resources: Some(resources(&spec.resources)),
+        restart_policy: restart(&spec.restart, defaults),
+        placement: Some(placement(&spec.placement)),
+        networks: Predefined::of(spec.container.network).map(|n| {
+            vec![NetworkAttachmentConfig { target: Some(n.id().to_owned()), ..NetworkAttachmentConfig::default() }]
+        }),
+        force_update: Some(i64::try_from(spec.force_update).unwrap_or(i64::MAX)),
+        ..TaskModel::default()
+    }
+}
+
+fn container(spec: &ContainerSpec, defaults: bool) -> TaskSpecContainerSpec {
+    let grace = if defaults { Some(spec.stop_grace()) } else { spec.stop_grace };
+    TaskSpecContainerSpec {
+        image: Some(spec.image.clone()),
+        labels: some_map(&spec.labels),
+        command: some(&spec.command),
+        args: some(&spec.args),
+        hostname: spec.hostname.clone(),
+        env: some(&spec.env),
+        dir: spec.dir.clone(),
+        user: spec.user.clone(),
+        mounts: (!spec.mounts.is_empty()).then(|| spec.mounts.iter().map(mount::model).collect()),
+        stop_signal: spec.stop_signal.clone(),
+        stop_grace_period: grace.map(nanos),
+        // What the docker CLI always sends; they are not stored because nothing else can be asked for.
+        init: Some(false),
+        dns_config: Some(TaskSpecContainerSpecDnsConfig::default()),
+        isolation: Some(TaskSpecContainerSpecIsolationEnum::DEFAULT),
+        ..TaskSpecContainerSpec::default()
+    }
+}
+
+fn resources(resources: &Resources) -> TaskSpecResources {
+    let Resources { limits, reservations: Reservations { cpu, memory } } = resources;
+    TaskSpecResources {
+        limits: Some(Limit {
+            nano_cpus: limits.cpu.map(NanoCpus::to_i64),
+            memory_bytes: limits.memory.map(Bytes::to_i64),
+            pids: limits.pids.map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+        }),
+        reservations: Some(ResourceObject {
+            nano_cpus: (!cpu.is_zero()).then(|| cpu.to_i64()),
+            memory_bytes: (!memory.is_zero()).then(|| memory.to_i64()),
+            generic_resources: None,
+        }),
+    }
+}
+
+fn restart(policy: &RestartPolicy, defaults: bool) -> Option<TaskSpecRestartPolicy> {
+    let policy = if defaults {
+        &RestartPolicy {
+            condition: Some(policy.condition()),
+            delay: Some(policy.delay()),
+            attempts_max: Some(policy.attempts_max.unwrap_or(0)),
+            window: policy.window,
+        }
+    } else {
+        policy
+    };
+    (*policy != RestartPolicy::default()).then(|| TaskSpecRestartPolicy {
+        condition: policy.condition.map(|condition| match condition {
+            RestartCondition::None => ConditionModel::NONE,
+            RestartCondition::OnFailure => ConditionModel::ON_FAILURE,
+            RestartCondition::Any => ConditionModel::ANY,
+        }),
+        delay: policy.delay.map(nanos),
+        max_attempts: policy.attempts_max.map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+        window: policy.window.map(nanos),
+    })
+}
+
+fn placement(placement: &Placement) -> TaskSpecPlacement {
+    let preference = |label: &String| TaskSpecPlacementPreferences {
+        spread: Some(TaskSpecPlacementSpread { spread_descriptor: Some(label.clone()) }),
+    };
+    let platform = |platform: &racimo_common::registry::Platform| PlatformModel {
+        architecture: (!platform.architecture.is_empty()).then(|| platform.architecture.clone()),
+        os: (!platform.os.is_empty()).then(|| platform.os.clone()),
+    };
+    TaskSpecPlacement {
+        constraints: some(&placement.constraints),
+        preferences: (!placement.preferences.is_empty())
+            .then(|| placement.preferences.iter().map(preference).collect()),
+        max_replicas: (placement.replicas_max > 0).then(|| i64::try_from(placement.replicas_max).unwrap_or(i64::MAX)),
+        platforms: (!placement.platforms.is_empty()).then(|| placement.platforms.iter().map(platform).collect()),
+    }
+}

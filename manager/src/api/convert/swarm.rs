@@ -1,0 +1,134 @@
+//! The cluster's settings, both ways.
+
+use std::time::Duration;
+
+use bollard_stubs::models::{
+    ClusterInfo, JoinTokens, SwarmSpec, SwarmSpecCaConfig, SwarmSpecDispatcher, SwarmSpecEncryptionConfig,
+    SwarmSpecOrchestration, SwarmSpecRaft, SwarmSpecTaskDefaults,
+};
+use racimo_common::token::JoinToken;
+use serde_json::{Value, json};
+
+use super::{json as to_json, map, nanos, time, tls, version};
+use crate::api::control::InitRequest;
+use crate::api::convert::node::availability;
+use crate::api::error::ApiError;
+use crate::api::fields::Fields;
+use crate::store::{Cluster, ClusterSpec};
+
+/// Least validity of node certificates, as in SwarmKit.
+const CERT_EXPIRY_MIN: Duration = Duration::from_secs(3600);
+/// Where agents are listened for if the request does not say.
+const LISTEN_DEFAULT: &str = "0.0.0.0:2377";
+
+/// The cluster as `GET /info` shows it.
+pub fn info(cluster: &Cluster) -> ClusterInfo {
+    ClusterInfo {
+        id: Some(cluster.id.to_string()),
+        version: version(cluster.meta.version),
+        created_at: Some(time(cluster.meta.created)),
+        updated_at: Some(time(cluster.meta.updated)),
+        spec: Some(spec_model(&cluster.spec)),
+        tls_info: Some(tls::info(&cluster.root_pem)),
+        root_rotation_in_progress: Some(false),
+        data_path_port: Some(4789),
+        default_addr_pool: None,
+        subnet_size: Some(24),
+    }
+}
+
+/// The cluster as `GET /swarm` shows it: with its join tokens.
+pub fn cluster(cluster: &Cluster) -> Value {
+    let mut value = to_json(&info(cluster));
+    if let Value::Object(fields) = &mut value {
+        // Clients tell "no pool was given" by null.
+        fields.insert("DefaultAddrPool".to_owned(), Value::Null);
+        fields.insert("JoinTokens".to_owned(), to_json(&tokens(cluster)));
+    }
+    value
+}
+
+fn tokens(cluster: &Cluster) -> JoinTokens {
+    let Some(root) = tls::root_digest(&cluster.root_pem) else { return JoinTokens::default() };
+    let token = |secret| Some(JoinToken::new(root, secret).to_string());
+    JoinTokens { worker: token(cluster.worker_secret), manager: token(cluster.manager_secret) }
+}
+
+fn spec_model(spec: &ClusterSpec) -> SwarmSpec {
+    SwarmSpec {
+        name: Some("default".to_owned()),
+        labels: map(&spec.labels),
+        orchestration: Some(SwarmSpecOrchestration { task_history_retention_limit: Some(spec.task_history()) }),
+        raft: Some(SwarmSpecRaft {
+            snapshot_interval: Some(10_000),
+            keep_old_snapshots: Some(0),
+            log_entries_for_slow_followers: Some(500),
+            election_tick: Some(10),
+            heartbeat_tick: Some(1),
+        }),
+        dispatcher: Some(SwarmSpecDispatcher { heartbeat_period: Some(nanos(spec.heartbeat())) }),
+        ca_config: Some(SwarmSpecCaConfig {
+            node_cert_expiry: Some(nanos(spec.cert_expiry())),
+            ..SwarmSpecCaConfig::default()
+        }),
+        encryption_config: Some(SwarmSpecEncryptionConfig { auto_lock_managers: Some(false) }),
+        task_defaults: Some(SwarmSpecTaskDefaults::default()),
+    }
+}
+
+/// Reads the cluster's settings.
+///
+/// # Errors
+/// 400 that names the field.
+pub fn spec(mut fields: Fields<'_>) -> Result<ClusterSpec, ApiError> {
+    if fields.text("Name")?.is_some_and(|name| name != "default") {
+        return Err(ApiError::invalid("Cluster: the name must be \"default\""));
+    }
+    let labels = fields.labels("Labels")?;
+    let mut orchestration = fields.object("Orchestration")?;
+    let task_history = orchestration.int("TaskHistoryRetentionLimit")?;
+    orchestration.done()?;
+    let mut raft = fields.object("Raft")?;
+    // Sent back as they were read; nothing of it can be set.
+    let raft_settings =
+        [("SnapshotInterval", 10_000), ("LogEntriesForSlowFollowers", 500), ("ElectionTick", 10), ("HeartbeatTick", 1)];
+    for (key, value) in raft_settings {
+        raft.only(key, &[json!(value)])?;
+    }
+    raft.done()?;
+    let mut dispatcher = fields.object("Dispatcher")?;
+    let heartbeat = dispatcher.count("HeartbeatPeriod")?.filter(|n| *n > 0).map(Duration::from_nanos);
+    dispatcher.done()?;
+    let mut ca = fields.object("CAConfig")?;
+    let cert_expiry = ca.count("NodeCertExpiry")?.filter(|n| *n > 0).map(Duration::from_nanos);
+    ca.done()?;
+    fields.object("TaskDefaults")?.done()?;
+    fields.object("EncryptionConfig")?.done()?;
+    fields.done()?;
+    if cert_expiry.is_some_and(|expiry| expiry < CERT_EXPIRY_MIN) {
+        return Err(ApiError::invalid("minimum certificate expiry time is: 1h0m0s"));
+    }
+    let (least, most) = (crate::limits::HEARTBEAT_MIN, crate::limits::HEARTBEAT_MAX);
+    if heartbeat.is_some_and(|h| h < least || h > most) {
+        return Err(ApiError::invalid(format_args!("the heartbeat period must be from {least:?} to {most:?}")));
+    }
+    Ok(ClusterSpec { labels, task_history, heartbeat, cert_expiry })
+}
+
+/// Reads a request to make a cluster.
+///
+/// # Errors
+/// 400 that names the field.
+pub fn init(body: &Value) -> Result<InitRequest, ApiError> {
+    let mut fields = Fields::of("", body)?;
+    fields.only("DataPathPort", &[json!(4789)])?;
+    fields.only("SubnetSize", &[json!(24)])?;
+    let request = InitRequest {
+        listen: fields.text("ListenAddr")?.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()),
+        advertise: fields.text("AdvertiseAddr")?,
+        availability: fields.text("Availability")?.as_deref().map(availability).transpose()?.unwrap_or_default(),
+        spec: spec(fields.object("Spec")?)?,
+    };
+    fields.done()?;
+    Ok(request)
+}

@@ -1,0 +1,85 @@
+//! Our tasks ─▶ Docker's JSON.
+
+use std::collections::HashMap;
+
+use bollard_stubs::models::{
+    ContainerStatus, PortStatus, Task as TaskModel, TaskState as StateModel, TaskStatus as StatusModel,
+};
+use racimo_common::object::{Desired, TaskState};
+use serde_json::Value;
+
+use super::service_out;
+use super::{json, time, version};
+use crate::store::{Slot, Task, TaskStatus, View};
+
+/// A task as `GET /tasks/{id}` shows it.
+pub fn task(view: &View, task: &Task) -> Value {
+    let status = view.task_status(task);
+    json(&TaskModel {
+        id: Some(task.id.to_string()),
+        version: version(task.meta.version),
+        created_at: Some(time(task.meta.created)),
+        updated_at: Some(time(task.meta.updated.max(status.at))),
+        labels: Some(HashMap::new()),
+        spec: Some(service_out::task(&task.spec, false)),
+        service_id: Some(task.service.to_string()),
+        slot: match task.slot {
+            Slot::Replica(number) => Some(i64::from(number)),
+            Slot::Node(_) => None,
+        },
+        node_id: task.node.map(|node| node.to_string()),
+        status: Some(status_model(&status)),
+        desired_state: Some(desired(task.desired)),
+        ..TaskModel::default()
+    })
+}
+
+/// `web.1.<task id>`, or `web.<node id>.<task id>` for a global service.
+pub fn name(task: &Task) -> String {
+    match task.slot {
+        Slot::Replica(number) => format!("{}.{number}.{}", task.service_name, task.id),
+        Slot::Node(node) => format!("{}.{node}.{}", task.service_name, task.id),
+    }
+}
+
+fn status_model(status: &TaskStatus) -> StatusModel {
+    StatusModel {
+        timestamp: Some(time(status.at)),
+        state: Some(state(status.state)),
+        message: Some(status.message.clone()),
+        err: status.err.clone(),
+        container_status: status.container.as_ref().map(|container| ContainerStatus {
+            container_id: Some(container.id.clone()),
+            pid: Some(i64::from(container.pid)),
+            exit_code: Some(i64::from(container.exit_code.unwrap_or(0))),
+        }),
+        port_status: Some(PortStatus::default()),
+    }
+}
+
+fn state(state: TaskState) -> StateModel {
+    match state {
+        TaskState::New => StateModel::NEW,
+        TaskState::Pending => StateModel::PENDING,
+        TaskState::Assigned => StateModel::ASSIGNED,
+        TaskState::Accepted => StateModel::ACCEPTED,
+        TaskState::Preparing => StateModel::PREPARING,
+        TaskState::Ready => StateModel::READY,
+        TaskState::Starting => StateModel::STARTING,
+        TaskState::Running => StateModel::RUNNING,
+        TaskState::Complete => StateModel::COMPLETE,
+        TaskState::Shutdown => StateModel::SHUTDOWN,
+        TaskState::Failed => StateModel::FAILED,
+        TaskState::Rejected => StateModel::REJECTED,
+        TaskState::Orphaned => StateModel::ORPHANED,
+    }
+}
+
+fn desired(desired: Desired) -> StateModel {
+    match desired {
+        Desired::Ready => StateModel::READY,
+        Desired::Running => StateModel::RUNNING,
+        Desired::Shutdown => StateModel::SHUTDOWN,
+        Desired::Remove => StateModel::REMOVE,
+    }
+}

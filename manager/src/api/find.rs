@@ -1,0 +1,64 @@
+//! Which object a name in a path means: its full id, its exact name, or a unique prefix of its id. Pure.
+
+use std::sync::Arc;
+
+use super::error::ApiError;
+use crate::store::{Node, Service, State, Task};
+
+/// The one of `ids` that begins with `prefix`.
+fn by_prefix<T>(kind: &str, prefix: &str, all: impl Iterator<Item = (String, T)>) -> Result<T, ApiError> {
+    let mut found = all.filter(|(id, _)| !prefix.is_empty() && id.starts_with(prefix)).map(|(_, object)| object);
+    match (found.next(), found.count()) {
+        (None, _) => Err(ApiError::not_found(kind, prefix)),
+        (Some(object), 0) => Ok(object),
+        (Some(_), more) => Err(ambiguous(kind, prefix, more + 1)),
+    }
+}
+
+fn ambiguous(kind: &str, name: &str, count: usize) -> ApiError {
+    ApiError::bad_request(format!("{kind} {name} is ambiguous ({count} matches found)"))
+}
+
+/// A service.
+///
+/// # Errors
+/// 404, or 400 if several match.
+pub fn service<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Service>, ApiError> {
+    if let Some(service) = name.parse().ok().and_then(|id| state.service(id)) {
+        return Ok(service);
+    }
+    if let Some(service) = state.service_named(name).filter(|service| service.spec.name == name) {
+        return Ok(service);
+    }
+    by_prefix("service", name, state.services().map(|s| (s.id.to_string(), s)))
+}
+
+/// A node; also by its host name, if only one has it.
+///
+/// # Errors
+/// As [`service`].
+pub fn node<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Node>, ApiError> {
+    if let Some(node) = name.parse().ok().and_then(|id| state.node(id)) {
+        return Ok(node);
+    }
+    let is_named = |node: &&Arc<Node>| {
+        !name.is_empty() && (node.spec.name.as_deref() == Some(name) || node.description.hostname == name)
+    };
+    let mut named = state.nodes().filter(is_named);
+    match (named.next(), named.count()) {
+        (None, _) => by_prefix("node", name, state.nodes().map(|n| (n.id.to_string(), n))),
+        (Some(node), 0) => Ok(node),
+        (Some(_), more) => Err(ambiguous("node", name, more + 1)),
+    }
+}
+
+/// A task; by id only, as in Docker.
+///
+/// # Errors
+/// As [`service`].
+pub fn task<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Task>, ApiError> {
+    if let Some(task) = name.parse().ok().and_then(|id| state.task(id)) {
+        return Ok(task);
+    }
+    by_prefix("task", name, state.tasks().map(|t| (t.id.to_string(), t)))
+}

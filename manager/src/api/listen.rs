@@ -1,0 +1,199 @@
+//! Where the API listens: unix sockets, and TCP on this machine only.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use smol::Async;
+
+/// Permissions of the socket: its owner's and its group's.
+const SOCKET_MODE: u32 = 0o660;
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// TCP. There are no client certificates yet: this machine only.
+    Tcp(SocketAddr),
+}
+
+/// Why one cannot listen there.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Not an address.
+    #[error("{0:?} is no address to listen on: expected unix:///path or tcp://127.0.0.1:2375")]
+    Address(String),
+    /// Whoever reaches the API is root on every board.
+    #[error(
+        "refusing to listen on {0}: without client certificates (not supported yet) the API is open to this machine only: use 127.0.0.1 or [::1], or a unix socket"
+    )]
+    NotLoopback(SocketAddr),
+    /// Somebody else answers there.
+    #[error("another process already listens on {}", .0.display())]
+    InUse(PathBuf),
+    /// The system says no.
+    #[error("listen on {address}")]
+    Io {
+        /// Where.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = ListenError;
+
+    fn from_str(text: &str) -> Result<Self, ListenError> {
+        let bad = || ListenError::Address(text.to_owned());
+        if let Some(path) = text.strip_prefix("unix://") {
+            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(bad()) };
+        }
+        let address = text.strip_prefix("tcp://").ok_or_else(bad)?;
+        let local = address.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        let address: SocketAddr = local.as_deref().unwrap_or(address).parse().map_err(|_| bad())?;
+        if is_loopback(address.ip()) { Ok(Self::Tcp(address)) } else { Err(ListenError::NotLoopback(address)) }
+    }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// A socket that is listened on.
+pub enum Listener {
+    /// A unix socket; its file is removed at the end.
+    Unix(Async<std::os::unix::net::UnixListener>, SocketFile),
+    /// TCP.
+    Tcp(Async<std::net::TcpListener>),
+}
+
+/// The file of a unix socket; removed when dropped.
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already; a new manager replaces it anyway.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Listens. `group` gets access to a unix socket, if the machine has such a group.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn open(address: &Address, group: Option<&str>) -> Result<Self, ListenError> {
+        let io = |source| ListenError::Io { address: address.clone(), source };
+        match address {
+            Address::Unix(path) => {
+                if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                    return Err(ListenError::InUse(path.clone()));
+                }
+                let listener = bind_unix(path, group.and_then(group_id)).map_err(io)?;
+                Ok(Self::Unix(Async::new(listener).map_err(io)?, SocketFile(path.clone())))
+            }
+            // Again, for addresses that were not read from text.
+            Address::Tcp(address) if !is_loopback(address.ip()) => Err(ListenError::NotLoopback(*address)),
+            Address::Tcp(address) => Ok(Self::Tcp(Async::<std::net::TcpListener>::bind(*address).map_err(io)?)),
+        }
+    }
+
+    /// Where a TCP socket listens (the port that 0 stood for).
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Unix(..) => None,
+            Self::Tcp(listener) => listener.get_ref().local_addr().ok(),
+        }
+    }
+}
+
+/// Made under another name, so that nobody connects before the permissions are right.
+fn bind_unix(path: &Path, group: Option<u32>) -> io::Result<std::os::unix::net::UnixListener> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let mut making = path.as_os_str().to_owned();
+    making.push(".new");
+    let making = PathBuf::from(making);
+    match fs::remove_file(&making) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = std::os::unix::net::UnixListener::bind(&making)?;
+    if group.is_some() {
+        chown(&making, None, group)?;
+    }
+    fs::set_permissions(&making, fs::Permissions::from_mode(SOCKET_MODE))?;
+    fs::rename(&making, path)?;
+    Ok(listener)
+}
+
+/// A group's number.
+fn group_id(name: &str) -> Option<u32> {
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        (parts.next() == Some(name)).then(|| parts.nth(1)?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, want: Result<&str, &str>) {
+        match (text.parse::<Address>(), want) {
+            (Ok(address), Ok(want)) => assert_eq!(address.to_string(), want),
+            (Err(error), Err(want)) => assert!(error.to_string().contains(want), "{error}"),
+            (got, want) => panic!("{text}: {got:?} instead of {want:?}"),
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        check("unix:///run/x.sock", Ok("unix:///run/x.sock"));
+        check("tcp://127.0.0.1:2375", Ok("tcp://127.0.0.1:2375"));
+        check("tcp://localhost:2375", Ok("tcp://127.0.0.1:2375"));
+        check("tcp://[::1]:2375", Ok("tcp://[::1]:2375"));
+        check("tcp://0.0.0.0:2375", Err("client certificates"));
+        check("tcp://10.0.0.1:2375", Err("client certificates"));
+        check("tcp://[::]:2375", Err("client certificates"));
+        for bad in ["", "x", "tcp://", "tcp://127.0.0.1", "unix://x", "http://127.0.0.1:1"] {
+            check(bad, Err("expected unix:///path"));
+        }
+    }
+
+    #[test]
+    fn sockets_have_modes_and_owners() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("sub/api.sock");
+        let address = Address::Unix(path.clone());
+        let listener = Listener::open(&address, Some("no-such-group")).expect("listens");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, SOCKET_MODE);
+        assert!(matches!(Listener::open(&address, None), Err(ListenError::InUse(_))));
+        drop(listener);
+        assert!(!path.exists());
+        // What a killed manager leaves behind is replaced.
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("stale"));
+        assert!(path.exists() && Listener::open(&address, None).is_ok());
+        assert_eq!(group_id("root"), Some(0));
+        assert_eq!(group_id("no-such-group"), None);
+    }
+}

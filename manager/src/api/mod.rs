@@ -1,0 +1,108 @@
+//! Docker's Engine API: its swarm surface, over HTTP on unix sockets and loopback TCP.
+//!
+//! ```text
+//! serve ─ bytes ─▶ route ─ Request ─▶ swarm, node, service, task, event, system ─ Answer ─▶ serve
+//!                                        │ fields, filter, find, convert, validate: pure
+//!                                        ▼
+//!                                 STORE (view, commit), Control (init, leave), Registry
+//! ```
+//! Facts: `docs/` and the recordings of Docker 20.10 and of CLI 28.2. Rules of this stage:
+//! an option that is not implemented is refused by name, never ignored ([`fields`]); an empty list is answered
+//! only where there can be none; what is stored comes from [`convert`], what may be stored from [`validate`].
+
+pub mod answer;
+pub mod control;
+pub mod convert;
+pub mod distribution;
+pub mod error;
+pub mod event;
+pub mod fields;
+pub mod filter;
+pub mod find;
+pub mod host;
+pub mod listen;
+pub mod network;
+pub mod node;
+pub mod request;
+pub mod route;
+pub mod serve;
+pub mod service;
+pub mod swarm;
+pub mod system;
+pub mod task;
+pub mod validate;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use racimo_common::id::{IdSource, NodeId, RandomId};
+use racimo_common::registry::Registry;
+use racimo_common::time::{Clock, Wall};
+
+use self::control::{Control, ControlStatus};
+use self::error::ApiError;
+use self::event::Hub;
+use self::host::Host;
+use crate::store::{Change, Store, View};
+
+/// The newest version of Docker's API we speak.
+pub const API_VERSION: &str = "1.47";
+/// The oldest.
+pub const API_VERSION_MIN: &str = "1.24";
+const SERVER: &str = concat!("Racimo/", env!("CARGO_PKG_VERSION"), " (linux)");
+
+/// What handlers work with.
+pub struct Context {
+    store: Store,
+    control: Arc<dyn Control>,
+    registry: Registry,
+    hub: Arc<Hub>,
+    host: Host,
+    clock: Clock,
+    ids: Mutex<IdSource>,
+}
+
+impl Context {
+    /// `ids` draws the ids of new services.
+    pub fn new(
+        store: Store,
+        control: Arc<dyn Control>,
+        registry: Registry,
+        host: Host,
+        clock: Clock,
+        ids: IdSource,
+    ) -> Self {
+        Self { store, control, registry, hub: Arc::new(Hub::default()), host, clock, ids: Mutex::new(ids) }
+    }
+
+    /// The state, if there is a cluster.
+    ///
+    /// # Errors
+    /// 503.
+    fn cluster_view(&self) -> Result<View, ApiError> {
+        let view = self.store.view();
+        if view.state.cluster().is_none() {
+            return Err(ApiError::unavailable(swarm::NOT_A_MANAGER));
+        }
+        Ok(view)
+    }
+
+    /// The manager's own node.
+    fn own_node(&self) -> Option<NodeId> {
+        match self.control.status() {
+            ControlStatus::Active { node, .. } => Some(node),
+            ControlStatus::Inactive => None,
+        }
+    }
+
+    fn draw_id<T: RandomId>(&self) -> T {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).draw()
+    }
+
+    fn now(&self) -> Wall {
+        self.clock.now().wall
+    }
+
+    async fn commit(&self, change: Change) -> Result<u64, ApiError> {
+        Ok(self.store.commit(self.now(), vec![change]).await?)
+    }
+}

@@ -1,0 +1,81 @@
+//! `/nodes`.
+
+use racimo_common::object::Role;
+use serde_json::Value;
+
+use super::answer::Answer;
+use super::convert::node::{self as convert, Shared};
+use super::error::{ApiError, Code};
+use super::filter::Filters;
+use super::request::Request;
+use super::{Context, find};
+use crate::store::{Change, Node, NodeStatus, View};
+
+const FILTERS: &[&str] = &["id", "label", "membership", "name", "node.label", "role"];
+
+impl Context {
+    fn shared(&self, view: &View) -> Result<Shared, ApiError> {
+        let own = self.own_node().ok_or_else(|| ApiError::unavailable(super::swarm::NOT_A_MANAGER))?;
+        Ok(Shared::of(view, own))
+    }
+}
+
+/// `GET /nodes`.
+pub(super) async fn list(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let view = context.cluster_view()?;
+    let filters = request.filters(FILTERS)?;
+    filters.check("role", |role| matches!(role, "worker" | "manager"))?;
+    filters.check("membership", |state| matches!(state, "accepted" | "pending"))?;
+    let shared = context.shared(&view)?;
+    let nodes = view.state.nodes().filter(|node| matches(&filters, node)).map(|node| shared.node(&view, node));
+    Ok(Answer::ok(&Value::Array(nodes.collect())))
+}
+
+fn matches(filters: &Filters, node: &Node) -> bool {
+    let name = node.spec.name.as_deref().unwrap_or(&node.description.hostname);
+    filters.begins("id", &node.id.to_string())
+        && filters.begins("name", name)
+        && filters.labels("label", &node.description.labels)
+        && filters.labels("node.label", &node.spec.labels)
+        && filters.is("role", &node.role.to_string())
+        && filters.is("membership", "accepted")
+}
+
+/// `GET /nodes/{name}`.
+pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let view = context.cluster_view()?;
+    let node = find::node(&view.state, &request.name)?;
+    Ok(Answer::ok(&context.shared(&view)?.node(&view, node)))
+}
+
+/// `POST /nodes/{name}/update`.
+pub(super) async fn update(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let view = context.cluster_view()?;
+    let version = request.version("node")?;
+    let node = find::node(&view.state, &request.name)?;
+    let spec = convert::spec(&request.json()?, node)?;
+    context.commit(Change::NodeUpdate { node: node.id, version, spec }).await?;
+    Ok(Answer::empty())
+}
+
+/// `DELETE /nodes/{name}`.
+pub(super) async fn remove(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let view = context.cluster_view()?;
+    let node = find::node(&view.state, &request.name)?;
+    let id = node.id;
+    if node.role == Role::Manager {
+        return Err(ApiError::rpc(
+            Code::FailedPrecondition,
+            format_args!(
+                "node {id} is a cluster manager and is a member of the raft cluster. \
+                 It must be demoted to worker before removal"
+            ),
+        ));
+    }
+    if view.node_status(node) != NodeStatus::Down && !request.flag("force") {
+        let why = format_args!("node {id} is not down and can't be removed");
+        return Err(ApiError::rpc(Code::FailedPrecondition, why));
+    }
+    context.commit(Change::NodeRemove { node: id }).await?;
+    Ok(Answer::empty())
+}

@@ -1,0 +1,248 @@
+//! The API's shell: accepts connections, reads requests, writes answers. hyper on smol.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::Receiver;
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt, future};
+use hyper::body::{Body, Incoming};
+use hyper::header::{HOST, HeaderMap, ORIGIN};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Response, StatusCode};
+use smol::lock::Semaphore;
+use smol::{Executor, Timer};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::answer::{Answer, Content};
+use super::error::ApiError;
+use super::listen::Listener;
+use super::request::{Request, query};
+use super::{Context, route};
+use crate::limits::{
+    API_BODY_BYTES_MAX, API_BODY_WITHIN, API_CONNECTIONS_MAX, API_HEADERS_BYTES_MAX, API_HEADERS_MAX,
+    API_HEADERS_WITHIN, API_STOP_WITHIN,
+};
+
+/// Serves until `stop` is done, then lets what is under way finish for a moment.
+pub async fn serve(context: Arc<Context>, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
+    let executor = Arc::new(Executor::new());
+    let permits = Arc::new(Semaphore::new(API_CONNECTIONS_MAX));
+    let (stopping, stopped) = async_channel::bounded::<()>(1);
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            let (executor, permits) = (executor.clone(), permits.clone());
+            let accept = accept(listener, context.clone(), Arc::downgrade(&executor), permits, stopped.clone());
+            executor.spawn(accept)
+        })
+        .collect();
+    let (view, feed) = context.store.watch();
+    let following = {
+        let context = context.clone();
+        executor.spawn(async move { context.hub.follow(view, feed, || context.now()).await })
+    };
+    executor.run(stop).await;
+    for task in accepting {
+        executor.run(task.cancel()).await;
+    }
+    stopping.close();
+    context.hub.close();
+    let late = async {
+        Timer::after(API_STOP_WITHIN).await;
+    };
+    executor.run(permits_back(&permits).or(late)).await;
+    executor.run(following.cancel()).await;
+}
+
+/// Waits until every connection has given its permit back.
+async fn permits_back(permits: &Semaphore) {
+    let mut held = Vec::with_capacity(API_CONNECTIONS_MAX);
+    for _ in 0..API_CONNECTIONS_MAX {
+        held.push(permits.acquire().await);
+    }
+}
+
+async fn accept(
+    listener: Listener,
+    context: Arc<Context>,
+    executor: std::sync::Weak<Executor<'static>>,
+    permits: Arc<Semaphore>,
+    stopped: Receiver<()>,
+) {
+    loop {
+        // Without a permit further clients wait in the kernel's queue.
+        let permit = permits.acquire_arc().await;
+        let accepted = match &listener {
+            Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                // Most likely no file descriptors: others must close some first.
+                log::warn!("api: cannot accept a connection: {error}");
+                Timer::after(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(executor) = executor.upgrade() else { return };
+        let (context, stopped) = (context.clone(), stopped.clone());
+        executor
+            .spawn(async move {
+                match stream {
+                    Stream::Unix(stream) => connection(stream, context, Door::Unix, stopped).await,
+                    Stream::Tcp(stream) => {
+                        // An answer goes out in one write: nothing is gained by waiting for more.
+                        let _ = stream.get_ref().set_nodelay(true);
+                        connection(stream, context, Door::Tcp, stopped).await;
+                    }
+                }
+                drop(permit);
+            })
+            // Owned by the executor, which `serve` owns.
+            .detach();
+    }
+}
+
+enum Stream {
+    Unix(smol::Async<std::os::unix::net::UnixStream>),
+    Tcp(smol::Async<std::net::TcpStream>),
+}
+
+/// Through which kind of socket a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Unix,
+    Tcp,
+}
+
+async fn connection<S>(stream: S, context: Arc<Context>, door: Door, stopped: Receiver<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request| {
+        let context = context.clone();
+        async move { Ok::<_, Infallible>(respond(&context, door, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(SmolTimer::new())
+        .header_read_timeout(API_HEADERS_WITHIN)
+        .max_headers(API_HEADERS_MAX)
+        .max_buf_size(API_HEADERS_BYTES_MAX)
+        .serve_connection(FuturesIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = async { Some(connection.as_mut().await) }
+        .or(async {
+            let _ = stopped.recv().await;
+            None
+        })
+        .await;
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // A client that goes away, or no HTTP: its own business.
+        log::debug!("api: connection: {error}");
+    }
+}
+
+async fn respond(context: &Context, door: Door, request: hyper::Request<Incoming>) -> Response<Content> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let answer = match handle(context, door, request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            log::debug!("api: {method} {path}: {}: {error}", error.status.as_u16());
+            Answer::from(error)
+        }
+    };
+    answer.into_response()
+}
+
+async fn handle(context: &Context, door: Door, request: hyper::Request<Incoming>) -> Result<Answer, ApiError> {
+    let (head, body) = request.into_parts();
+    if door == Door::Tcp {
+        refuse_browsers(&head.headers)?;
+    }
+    // hyper leaves the body out of the answer to a HEAD.
+    let method = if head.method == Method::HEAD { Method::GET } else { head.method };
+    let (handler, name) = route::find(&method, head.uri.path())?;
+    let query = query(head.uri.query().unwrap_or_default());
+    let body = read_body(body).await?;
+    let request = Request { method, name, query, headers: head.headers, body };
+    handler(context, &request).await
+}
+
+/// A web page that is open in a browser on this machine can reach a TCP port of it. It cannot hide where it comes
+/// from, and after a trick with names (DNS rebinding) it still names its own host.
+fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |name| headers.get(name).map(|value: &hyper::header::HeaderValue| value.to_str().unwrap_or("?"));
+    let host = super::convert::node::host(text(HOST).unwrap_or_default());
+    let is_local =
+        host == "localhost" || host.is_empty() || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    if is_local && text(ORIGIN).is_none() {
+        return Ok(());
+    }
+    Err(ApiError::new(StatusCode::FORBIDDEN, "requests of web pages and for other hosts' names are refused"))
+}
+
+async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
+    let too_large = || {
+        let message = format!("the request's body is larger than {API_BODY_BYTES_MAX} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    if body.size_hint().lower() > API_BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let reading = async {
+        let mut bytes = Vec::new();
+        while let Some(frame) = future::poll_fn(|cx| pin!(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|e| ApiError::bad_request(format!("the request's body broke off: {e}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > API_BODY_BYTES_MAX {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes)
+    };
+    let late = async {
+        Timer::after(API_BODY_WITHIN).await;
+        let message = format!("the request's body did not arrive within {API_BODY_WITHIN:?}");
+        Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
+    };
+    reading.or(late).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    #[track_caller]
+    fn check(host: Option<&str>, origin: Option<&str>, want: bool) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [(HOST, host), (ORIGIN, origin)] {
+            value.map(|value| headers.insert(name, HeaderValue::from_str(value).expect("valid")));
+        }
+        assert_eq!(refuse_browsers(&headers).is_ok(), want, "{host:?} {origin:?}");
+    }
+
+    #[test]
+    fn web_pages_are_refused() {
+        check(Some("127.0.0.1:2375"), None, true);
+        check(Some("localhost:2375"), None, true);
+        check(Some("[::1]:2375"), None, true);
+        check(None, None, true);
+        check(Some("evil.example:2375"), None, false);
+        check(Some("127.0.0.1:2375"), Some("http://evil.example"), false);
+        check(Some("127.0.0.1:2375"), Some("null"), false);
+    }
+}

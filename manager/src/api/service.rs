@@ -1,0 +1,124 @@
+//! `/services`.
+
+use std::sync::Arc;
+
+use racimo_common::id::ServiceId;
+use racimo_common::registry::Credentials;
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::convert::service_in;
+use super::convert::service_out::{self, Show};
+use super::error::{ApiError, Code};
+use super::filter::Filters;
+use super::request::Request;
+use super::{Context, find};
+use crate::store::{Change, Mode, Service};
+
+const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
+
+/// `GET /services`.
+pub(super) async fn list(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let view = context.cluster_view()?;
+    let filters = request.filters(FILTERS)?;
+    filters.check("mode", |mode| matches!(mode, "replicated" | "global" | "replicated-job" | "global-job"))?;
+    let show = Show { status: request.flag("status"), defaults: request.flag("insertDefaults") };
+    let services = view.state.services().filter(|service| matches(&filters, service));
+    let services = services.map(|service| service_out::service(&view, service, show)).collect();
+    Ok(Answer::ok(&Value::Array(services)))
+}
+
+fn matches(filters: &Filters, service: &Service) -> bool {
+    let mode = match service.spec.mode {
+        Mode::Replicated { .. } => "replicated",
+        Mode::Global => "global",
+    };
+    filters.begins("id", &service.id.to_string())
+        && filters.begins("name", &service.spec.name)
+        && filters.labels("label", &service.spec.labels)
+        && filters.is("mode", mode)
+        && filters.is("runtime", "container")
+}
+
+/// `GET /services/{name}`.
+pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let view = context.cluster_view()?;
+    let service = find::service(&view.state, &request.name)?;
+    let show = Show { defaults: request.flag("insertDefaults"), status: false };
+    Ok(Answer::ok(&service_out::service(&view, service, show)))
+}
+
+/// `POST /services/create`.
+pub(super) async fn create(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    context.cluster_view()?;
+    refuse_credentials(request)?;
+    let spec = Arc::new(service_in::service(&request.json()?)?);
+    let service: ServiceId = context.draw_id();
+    context.commit(Change::ServiceCreate { service, spec }).await?;
+    Ok(Answer::created(&json!({ "ID": service.to_string() })))
+}
+
+/// `POST /services/{name}/update`.
+pub(super) async fn update(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let view = context.cluster_view()?;
+    let version = request.version("service")?;
+    let service = find::service(&view.state, &request.name)?;
+    match request.param("rollback") {
+        None | Some("") => {}
+        Some("previous") if service.previous.is_none() => {
+            let why = format_args!("service {} does not have a previous spec", service.id);
+            return Err(ApiError::rpc(Code::FailedPrecondition, why));
+        }
+        Some("previous") => {
+            return Err(ApiError::not_supported(
+                "rollback is not supported yet: update the service to the specification it had (PreviousSpec)",
+            ));
+        }
+        Some(other) => {
+            return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")));
+        }
+    }
+    match request.param("registryAuthFrom") {
+        None | Some("" | "spec" | "previous-spec") => {}
+        Some(other) => {
+            return Err(ApiError::bad_request(format!("unsupported registryAuthFrom value: {other:?}")));
+        }
+    }
+    refuse_credentials(request)?;
+    let spec = Arc::new(service_in::service(&request.json()?)?);
+    context.commit(Change::ServiceUpdate { service: service.id, version, spec }).await?;
+    Ok(Answer::ok(&json!({ "Warnings": null })))
+}
+
+/// Boards have no way yet to pull with a user's credentials. Clients without any send an empty set.
+fn refuse_credentials(request: &Request) -> Result<(), ApiError> {
+    match credentials(request)? {
+        None => Ok(()),
+        Some(_) => Err(ApiError::bad_request(
+            "invalid argument: X-Registry-Auth (--with-registry-auth) is not supported yet: \
+             boards pull without a user's credentials",
+        )),
+    }
+}
+
+/// The credentials that came with the request.
+///
+/// # Errors
+/// 400; nothing of the header is repeated.
+pub(super) fn credentials(request: &Request) -> Result<Option<Credentials>, ApiError> {
+    let Some(header) = request.headers.get("x-registry-auth") else { return Ok(None) };
+    Credentials::from_header(header.to_str().unwrap_or("?")).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// `DELETE /services/{name}`.
+pub(super) async fn remove(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let view = context.cluster_view()?;
+    let service = find::service(&view.state, &request.name)?.id;
+    context.commit(Change::ServiceRemove { service }).await?;
+    Ok(Answer::empty())
+}
+
+/// `GET /services/{name}/logs` and `GET /tasks/{name}/logs`.
+pub(super) async fn logs(_: &Context, _: &Request) -> Result<Answer, ApiError> {
+    Err(ApiError::not_supported("logs of services and tasks are not supported yet"))
+}

@@ -1,0 +1,113 @@
+//! `/swarm`: the cluster itself.
+
+use hyper::StatusCode;
+use racimo_common::token::SECRET_BYTES;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::control::{ControlError, ControlStatus};
+use super::error::ApiError;
+use super::fields::Fields;
+use super::request::Request;
+use super::{Context, convert};
+use crate::store::Change;
+
+/// Said to everything that needs a cluster while there is none.
+pub(super) const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+/// Said when a cluster is made or joined from within one.
+pub(super) const ALREADY_IN: &str =
+    "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
+const NOT_IN: &str = "This node is not part of a swarm";
+const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ";
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::AlreadyIn => Self::unavailable(ALREADY_IN),
+            ControlError::NotIn => Self::unavailable(NOT_IN),
+            ControlError::Invalid(why) => Self::bad_request(why),
+            ControlError::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, why),
+        }
+    }
+}
+
+/// `GET /swarm`.
+pub(super) async fn inspect(context: &Context, _: &Request) -> Result<Answer, ApiError> {
+    let view = context.cluster_view()?;
+    let cluster = view.state.cluster().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
+    Ok(Answer::ok(&convert::swarm::cluster(cluster)))
+}
+
+/// `POST /swarm/init`.
+pub(super) async fn init(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    if context.control.status() != ControlStatus::Inactive {
+        return Err(ApiError::unavailable(ALREADY_IN));
+    }
+    let init = convert::swarm::init(&request.json()?)?;
+    let node = context.control.init(init).await?;
+    Ok(Answer::ok(&Value::String(node.to_string())))
+}
+
+/// `POST /swarm/join`.
+pub(super) async fn join(context: &Context, _: &Request) -> Result<Answer, ApiError> {
+    if context.control.status() != ControlStatus::Inactive {
+        return Err(ApiError::unavailable(ALREADY_IN));
+    }
+    Err(ApiError::not_supported(
+        "a manager cannot join another cluster yet; to add a board, run there: pi-agent join --token TOKEN HOST:2377",
+    ))
+}
+
+/// `POST /swarm/leave`.
+pub(super) async fn leave(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    if context.control.status() == ControlStatus::Inactive {
+        return Err(ApiError::unavailable(NOT_IN));
+    }
+    if !request.flag("force") {
+        return Err(ApiError::unavailable(LAST_MANAGER));
+    }
+    context.control.leave().await?;
+    Ok(Answer::empty())
+}
+
+/// `POST /swarm/update`.
+pub(super) async fn update(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    context.cluster_view()?;
+    let version = request.version("swarm")?;
+    if request.flag("rotateManagerUnlockKey") {
+        return Err(ApiError::bad_request("invalid argument: rotateManagerUnlockKey: autolock is not supported yet"));
+    }
+    let body = request.json()?;
+    let spec = convert::swarm::spec(Fields::of("", &body)?)?;
+    let fresh = |flag| if request.flag(flag) { draw_secret().map(Some) } else { Ok(None) };
+    let change = Change::ClusterUpdate {
+        version,
+        spec,
+        worker_secret: fresh("rotateWorkerToken")?,
+        manager_secret: fresh("rotateManagerToken")?,
+    };
+    context.commit(change).await?;
+    Ok(Answer::empty())
+}
+
+fn draw_secret() -> Result<[u8; SECRET_BYTES], ApiError> {
+    let mut secret = [0; SECRET_BYTES];
+    SystemRandom::new().fill(&mut secret).map_err(|_| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random numbers: nothing was changed")
+    })?;
+    Ok(secret)
+}
+
+/// `GET /swarm/unlockkey`.
+pub(super) async fn unlock_key(context: &Context, _: &Request) -> Result<Answer, ApiError> {
+    context.cluster_view()?;
+    // Empty means that there is none.
+    Ok(Answer::ok(&json!({ "UnlockKey": "" })))
+}
+
+/// `POST /swarm/unlock`.
+pub(super) async fn unlock(context: &Context, _: &Request) -> Result<Answer, ApiError> {
+    context.cluster_view()?;
+    Err(ApiError::new(StatusCode::CONFLICT, "swarm is not locked"))
+}

@@ -1,0 +1,441 @@
+//! What a service may be. Pure.
+//!
+//! SwarmKit's rules and words (`controlapi`, reference page `swarm-behaviour.md` §13), and ours where they let
+//! through what could never run: a limit below a reservation, an image for nobody, a task too large to send.
+
+use std::collections::BTreeSet;
+
+use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::limits::FRAME_TO_AGENT_MAX;
+use racimo_common::object::{ContainerSpec, Desired, MountKind, Resources};
+use racimo_common::registry::Reference;
+use racimo_common::units::{Bytes, NanoCpus};
+use racimo_common::wire::frame;
+use racimo_common::wire::{Assign, Assignment, ToAgent, Work};
+
+use crate::limits;
+use crate::scheduler::constraint;
+use crate::store::{Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
+
+/// Least CPU time a limit or reservation may name: a thousandth of a CPU.
+pub const CPU_MIN: NanoCpus = NanoCpus::new(1_000_000);
+/// Least memory a limit or reservation may name.
+pub const MEMORY_MIN: Bytes = Bytes::mib(4);
+const NAME_CHARS_MAX: usize = 63;
+
+/// Why a service is refused. The words are SwarmKit's where it has some.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum Invalid {
+    #[error("meta: name must be provided")]
+    NameMissing,
+    #[error("name must be valid as a DNS name component")]
+    NameCharacters,
+    #[error("name must be {NAME_CHARS_MAX} characters or fewer")]
+    NameLong,
+    #[error("invalid cpu value {0}: Must be at least {CPU_MIN}")]
+    Cpu(String),
+    #[error("invalid memory value {0}: Must be at least 4MiB")]
+    Memory(i64),
+    #[error("pids limit cannot be negative")]
+    Pids,
+    #[error("the {what} limit ({limit}) is below the reservation ({reservation})")]
+    LimitBelowReservation { what: &'static str, limit: String, reservation: String },
+    #[error("{0} cannot be negative")]
+    Negative(&'static str),
+    #[error("Number of replicas must be non-negative")]
+    Replicas,
+    #[error("{0} replicas are more than the {max} a service may have", max = limits::REPLICAS_MAX)]
+    ReplicasMax(u64),
+    #[error("ContainerSpec: image reference must be provided")]
+    ImageMissing,
+    #[error("ContainerSpec: {0:?} is not a valid repository/tag")]
+    Image(String),
+    #[error("ContainerSpec: duplicate mount point: {0}")]
+    MountTwice(String),
+    #[error("invalid mount target, must be an absolute path: {0:?}")]
+    MountTarget(String),
+    #[error("invalid bind mount source, must be an absolute path: {0:?}")]
+    MountSource(String),
+    #[error(
+        "invalid volume name {0:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; \
+         for a directory of the board use a mount of type bind with an absolute path"
+    )]
+    VolumeName(String),
+    #[error("ContainerSpec.Env: {0:?} is not KEY or KEY=value")]
+    Env(String),
+    #[error("ContainerSpec.{0} must not contain a NUL character")]
+    Nul(&'static str),
+    #[error("ContainerSpec.Hostname: {0:?} is not a host name")]
+    Hostname(String),
+    #[error("ContainerSpec.Dir: the working directory {0:?} must be an absolute path")]
+    Dir(String),
+    #[error("ContainerSpec.StopSignal: {0:?} is not a signal's name or number")]
+    StopSignal(String),
+    #[error(
+        "a restart window with {0} attempts is not possible: with a window, at most {max}",
+        max = limits::RESTART_TIMES_MAX
+    )]
+    RestartAttempts(u64),
+    #[error("{field} holds a template ({{{{ … }}}}), which is not supported yet")]
+    Template { field: &'static str },
+    #[error("Placement.Preferences: {0:?} is not node.labels.KEY or engine.labels.KEY")]
+    Preference(String),
+    #[error("Placement.Constraints: {0}")]
+    Constraint(String),
+    #[error("a task of this service takes more than {FRAME_TO_AGENT_MAX} bytes to send to a board: make it smaller")]
+    TaskSize,
+}
+
+/// Checks a service that was read without fault.
+///
+/// # Errors
+/// The first rule it breaks.
+pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
+    name(&spec.name)?;
+    if let Mode::Replicated { replicas } = spec.mode {
+        if replicas > limits::REPLICAS_MAX {
+            return Err(Invalid::ReplicasMax(replicas));
+        }
+    }
+    container(&spec.task.container)?;
+    resources(&spec.task.resources)?;
+    restart(&spec.task.restart)?;
+    placement(&spec.task.placement)?;
+    size(&spec.name, &spec.task)
+}
+
+/// A name: letters, digits, and inside it `-` and `_`.
+fn name(name: &str) -> Result<(), Invalid> {
+    let ends_fit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    if name.is_empty() {
+        return Err(Invalid::NameMissing);
+    }
+    let inner_fits = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    if !inner_fits || !ends_fit(name.chars().next()) || !ends_fit(name.chars().next_back()) {
+        return Err(Invalid::NameCharacters);
+    }
+    if name.len() > NAME_CHARS_MAX { Err(Invalid::NameLong) } else { Ok(()) }
+}
+
+/// CPU time of a limit or reservation; 0 is none.
+pub fn cpu(nanos: i64) -> Result<Option<NanoCpus>, Invalid> {
+    let bad = || {
+        let (sign, size) = (if nanos < 0 { "-" } else { "" }, NanoCpus::new(nanos.unsigned_abs()));
+        Invalid::Cpu(format!("{sign}{size}"))
+    };
+    if nanos == 0 {
+        return Ok(None);
+    }
+    u64::try_from(nanos).ok().map(NanoCpus::new).filter(|cpu| *cpu >= CPU_MIN).map(Some).ok_or_else(bad)
+}
+
+/// Memory of a limit or reservation; 0 is none.
+pub fn memory(bytes: i64) -> Result<Option<Bytes>, Invalid> {
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let memory = u64::try_from(bytes).ok().map(Bytes::new).filter(|memory| *memory >= MEMORY_MIN);
+    memory.map(Some).ok_or(Invalid::Memory(bytes))
+}
+
+fn resources(resources: &Resources) -> Result<(), Invalid> {
+    let (limits, reserved) = (&resources.limits, &resources.reservations);
+    if let Some(limit) = limits.cpu.filter(|limit| *limit < reserved.cpu) {
+        let (limit, reservation) = (limit.to_string(), reserved.cpu.to_string());
+        return Err(Invalid::LimitBelowReservation { what: "CPU", limit, reservation });
+    }
+    if let Some(limit) = limits.memory.filter(|limit| *limit < reserved.memory) {
+        let (limit, reservation) = (limit.to_string(), reserved.memory.to_string());
+        return Err(Invalid::LimitBelowReservation { what: "memory", limit, reservation });
+    }
+    Ok(())
+}
+
+fn restart(policy: &RestartPolicy) -> Result<(), Invalid> {
+    match (policy.attempts_max(), policy.window()) {
+        (Some(attempts), Some(_)) if attempts > limits::RESTART_TIMES_MAX as u64 => {
+            Err(Invalid::RestartAttempts(attempts))
+        }
+        (Some(_) | None, Some(_) | None) => Ok(()),
+    }
+}
+
+fn placement(placement: &Placement) -> Result<(), Invalid> {
+    constraint::parse_all(&placement.constraints).map_err(|error| Invalid::Constraint(error.to_string()))?;
+    let is_label = |text: &str| {
+        ["node.labels.", "engine.labels."].iter().any(|p| text.strip_prefix(p).is_some_and(|rest| !rest.is_empty()))
+    };
+    match placement.preferences.iter().find(|text| !is_label(text)) {
+        Some(text) => Err(Invalid::Preference(text.clone())),
+        None => Ok(()),
+    }
+}
+
+fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
+    if spec.image.is_empty() {
+        return Err(Invalid::ImageMissing);
+    }
+    spec.image.parse::<Reference>().map_err(|_| Invalid::Image(spec.image.clone()))?;
+    for (field, texts) in [("Command", &spec.command), ("Args", &spec.args), ("Env", &spec.env)] {
+        if texts.iter().any(|text| text.contains('\0')) {
+            return Err(Invalid::Nul(field));
+        }
+    }
+    if let Some(entry) = spec.env.iter().find(|entry| entry.is_empty() || entry.starts_with('=')) {
+        return Err(Invalid::Env(entry.clone()));
+    }
+    templates(spec)?;
+    if let Some(hostname) = spec.hostname.as_ref().filter(|hostname| !is_hostname(hostname)) {
+        return Err(Invalid::Hostname(hostname.clone()));
+    }
+    if let Some(dir) = spec.dir.as_ref().filter(|dir| !dir.starts_with('/') || dir.contains('\0')) {
+        return Err(Invalid::Dir(dir.clone()));
+    }
+    if spec.user.as_ref().is_some_and(|user| user.contains('\0')) {
+        return Err(Invalid::Nul("User"));
+    }
+    if let Some(signal) = spec.stop_signal.as_ref().filter(|signal| !is_signal(signal)) {
+        return Err(Invalid::StopSignal(signal.clone()));
+    }
+    mounts(spec)
+}
+
+/// Docker expands templates in these fields; a container that got the bare text would run wrong.
+fn templates(spec: &ContainerSpec) -> Result<(), Invalid> {
+    let has = |text: &String| text.contains("{{");
+    let mount_has = |source: Option<&String>, target| source.is_some_and(has) || has(target);
+    let in_mounts = spec.mounts.iter().any(|mount| match &mount.kind {
+        MountKind::Bind { source, .. } => mount_has(Some(source), &mount.target),
+        MountKind::Volume { source, .. } => mount_has(source.as_ref(), &mount.target),
+        MountKind::Tmpfs { .. } => mount_has(None, &mount.target),
+    });
+    let fields = [
+        ("TaskTemplate.ContainerSpec.Hostname", spec.hostname.as_ref().is_some_and(has)),
+        ("TaskTemplate.ContainerSpec.Env", spec.env.iter().any(has)),
+        ("TaskTemplate.ContainerSpec.Mounts", in_mounts),
+    ];
+    match fields.into_iter().find(|(_, found)| *found) {
+        Some((field, _)) => Err(Invalid::Template { field }),
+        None => Ok(()),
+    }
+}
+
+fn is_hostname(name: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // The kernel's limit.
+    name.len() <= 64 && name.split('.').all(is_label)
+}
+
+/// `SIGINT`, `INT`, `SIGRTMIN+3` or a number; the agent knows which of them exist.
+fn is_signal(signal: &str) -> bool {
+    match signal.parse::<u8>() {
+        Ok(number) => (1..=64).contains(&number),
+        Err(_) => {
+            signal.starts_with(|c: char| c.is_ascii_alphabetic())
+                && signal.len() <= 16
+                && signal.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-'))
+        }
+    }
+}
+
+fn mounts(spec: &ContainerSpec) -> Result<(), Invalid> {
+    let mut targets = BTreeSet::new();
+    for mount in &spec.mounts {
+        let target = mount.target.trim_end_matches('/');
+        if !mount.target.starts_with('/') || target.is_empty() || mount.target.contains('\0') {
+            return Err(Invalid::MountTarget(mount.target.clone()));
+        }
+        if !targets.insert(target) {
+            return Err(Invalid::MountTwice(mount.target.clone()));
+        }
+        match &mount.kind {
+            MountKind::Bind { source, .. } if !source.starts_with('/') || source.contains('\0') => {
+                return Err(Invalid::MountSource(source.clone()));
+            }
+            MountKind::Volume { source: Some(name), .. } if !is_volume_name(name) => {
+                return Err(Invalid::VolumeName(name.clone()));
+            }
+            MountKind::Bind { .. } | MountKind::Volume { .. } | MountKind::Tmpfs { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_volume_name(name: &str) -> bool {
+    name.len() <= 255
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+/// Whether the largest message one of its tasks can make fits into a frame.
+fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
+    let largest = u128::MAX;
+    let work = Work {
+        service: ServiceId::from_bits(largest),
+        service_name: name.to_owned(),
+        slot_name: format!("{name}.{}", NodeId::from_bits(largest)),
+        container: task.container.clone(),
+        resources: task.resources.clone(),
+    };
+    let assignment =
+        Assignment { task: TaskId::from_bits(largest), desired: Desired::Shutdown, work: Some(Box::new(work)) };
+    let message = ToAgent::Assign(Assign {
+        complete: true,
+        from: u64::MAX,
+        to: u64::MAX,
+        last: true,
+        tasks: vec![assignment],
+        removed: Vec::new(),
+    });
+    frame::encode(&message, FRAME_TO_AGENT_MAX).map(drop).map_err(|_| Invalid::TaskSize)
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::object::Mount;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn spec() -> ServiceSpec {
+        let container = ContainerSpec { image: "busybox".into(), ..ContainerSpec::default() };
+        ServiceSpec {
+            name: "web".into(),
+            labels: Default::default(),
+            task: Arc::new(TaskSpec { container, ..TaskSpec::default() }),
+            mode: Mode::Replicated { replicas: 1 },
+        }
+    }
+
+    #[track_caller]
+    fn check(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec), want: &str) {
+        let mut spec = spec();
+        let mut task = (*spec.task).clone();
+        edit(&mut spec, &mut task);
+        spec.task = Arc::new(task);
+        let got = service(&spec).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(if want.is_empty() { got.is_empty() } else { got.contains(want) }, "{got:?} instead of {want:?}");
+    }
+
+    fn mount(target: &str, kind: MountKind) -> Mount {
+        Mount { target: target.into(), read_only: false, kind }
+    }
+
+    fn tmpfs(target: &str) -> Mount {
+        mount(target, MountKind::Tmpfs { options: Default::default() })
+    }
+
+    fn volume(name: &str) -> Mount {
+        mount("/v", MountKind::Volume { source: Some(name.into()), options: Default::default() })
+    }
+
+    #[test]
+    fn names() {
+        for good in ["a", "Web_1", "a-b", "a__b", &"x".repeat(63)] {
+            check(|s, _| s.name = good.into(), "");
+        }
+        check(|s, _| s.name = String::new(), "name must be provided");
+        for bad in ["bad_name!", "-a", "a-", "_a", "a.b", "ä", "a b"] {
+            check(|s, _| s.name = bad.into(), "name must be valid as a DNS name component");
+        }
+        check(|s, _| s.name = "x".repeat(64), "63 characters or fewer");
+    }
+
+    #[test]
+    fn amounts() {
+        assert_eq!(cpu(0), Ok(None));
+        assert_eq!(cpu(1_000_000), Ok(Some(CPU_MIN)));
+        assert_eq!(cpu(999_999).unwrap_err().to_string(), "invalid cpu value 0.000999999: Must be at least 0.001");
+        assert_eq!(cpu(-5_000_000_000).unwrap_err().to_string(), "invalid cpu value -5: Must be at least 0.001");
+        assert_eq!(memory(0), Ok(None));
+        assert_eq!(memory(4 << 20), Ok(Some(MEMORY_MIN)));
+        for bad in [1, -1, i64::MIN, (4 << 20) - 1] {
+            assert_eq!(memory(bad), Err(Invalid::Memory(bad)));
+        }
+    }
+
+    #[test]
+    fn limits_and_reservations() {
+        check(|_, t| t.resources.limits.memory = Some(Bytes::mib(10)), "");
+        check(
+            |_, t| {
+                t.resources.limits.memory = Some(Bytes::mib(10));
+                t.resources.reservations.memory = Bytes::mib(20);
+            },
+            "the memory limit (10MiB) is below the reservation (20MiB)",
+        );
+        check(
+            |_, t| {
+                t.resources.limits.cpu = Some(NanoCpus::new(100_000_000));
+                t.resources.reservations.cpu = NanoCpus::new(500_000_000);
+            },
+            "the CPU limit (0.1) is below the reservation (0.5)",
+        );
+    }
+
+    #[test]
+    fn restarts() {
+        let policy = |attempts, window| RestartPolicy {
+            attempts_max: Some(attempts),
+            window: window.then(|| Duration::from_secs(1)),
+            ..RestartPolicy::default()
+        };
+        check(|_, t| t.restart = policy(1000, true), "");
+        check(|_, t| t.restart = policy(5000, false), "");
+        check(|_, t| t.restart = policy(1001, true), "at most 1000");
+    }
+
+    #[test]
+    fn containers() {
+        check(|_, t| t.container.image = String::new(), "image reference must be provided");
+        check(
+            |_, t| t.container.image = "UPPER CASE".into(),
+            r#"ContainerSpec: "UPPER CASE" is not a valid repository/tag"#,
+        );
+        check(|_, t| t.container.env = vec!["=x".into()], "is not KEY or KEY=value");
+        check(|_, t| t.container.env = vec!["A={{.Node.ID}}".into()], "ContainerSpec.Env holds a template");
+        check(|_, t| t.container.args = vec!["a\0b".into()], "ContainerSpec.Args must not contain a NUL");
+        check(|_, t| t.container.args = vec!["{{.Task}}".into()], "");
+        check(|_, t| t.container.hostname = Some("h-{{.Task.Slot}}".into()), "Hostname holds a template");
+        check(|_, t| t.container.hostname = Some("a..b".into()), "is not a host name");
+        check(|_, t| t.container.dir = Some("tmp".into()), "must be an absolute path");
+        for good in ["SIGINT", "TERM", "9", "SIGRTMIN+3"] {
+            check(|_, t| t.container.stop_signal = Some(good.into()), "");
+        }
+        for bad in ["0", "65", "S T", "-9"] {
+            check(|_, t| t.container.stop_signal = Some(bad.into()), "is not a signal");
+        }
+        check(|_, t| t.container.args = vec!["x".repeat(FRAME_TO_AGENT_MAX)], "make it smaller");
+    }
+
+    #[test]
+    fn mount_rules() {
+        check(|_, t| t.container.mounts = vec![tmpfs("/a"), tmpfs("/b")], "");
+        check(|_, t| t.container.mounts = vec![tmpfs("/a"), tmpfs("/a/")], "duplicate mount point: /a");
+        check(|_, t| t.container.mounts = vec![tmpfs("a")], "invalid mount target");
+        check(|_, t| t.container.mounts = vec![tmpfs("/")], "invalid mount target");
+        let bind = MountKind::Bind { source: "tmp".into(), options: Default::default() };
+        check(|_, t| t.container.mounts = vec![mount("/a", bind)], "invalid bind mount source");
+        check(|_, t| t.container.mounts = vec![volume("data.1")], "");
+        check(|_, t| t.container.mounts = vec![volume("../x")], "invalid volume name");
+        check(|_, t| t.container.mounts = vec![volume("/srv")], "use a mount of type bind");
+    }
+
+    #[test]
+    fn placements() {
+        check(|_, t| t.placement.preferences = vec!["node.labels.zone".into()], "");
+        check(|_, t| t.placement.preferences = vec!["node.labels.".into()], "is not node.labels.KEY");
+        check(|_, t| t.placement.preferences = vec!["node.id".into()], "is not node.labels.KEY");
+        check(|s, _| s.mode = Mode::Replicated { replicas: limits::REPLICAS_MAX + 1 }, "more than the");
+        check(|_, t| t.placement.constraints = vec!["node.role==worker".into()], "");
+        check(|_, t| t.placement.constraints = vec!["node.role=worker".into()], "expected one operator");
+    }
+}
