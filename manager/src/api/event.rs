@@ -49,7 +49,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Node => "node",
             Self::Service => "service",
@@ -238,7 +238,7 @@ impl Hub {
     }
 
     /// What is kept, and what comes after: no gap, no repeat.
-    fn subscribe(&self) -> (Vec<Arc<Message>>, Receiver<Arc<Message>>) {
+    pub(super) fn subscribe(&self) -> (Vec<Arc<Message>>, Receiver<Arc<Message>>) {
         let (sender, receiver) = async_channel::bounded(EVENTS_BEHIND_MAX);
         let mut inner = self.lock();
         inner.readers.retain(|reader| !reader.is_closed());
@@ -267,7 +267,7 @@ impl Hub {
     }
 }
 
-const FILTERS: &[&str] = &[
+pub(super) const FILTERS: &[&str] = &[
     "action",
     "config",
     "container",
@@ -285,7 +285,7 @@ const FILTERS: &[&str] = &[
     "volume",
 ];
 
-fn matches(filters: &Filters, message: &Message) -> bool {
+pub(super) fn matches(filters: &Filters, message: &Message) -> bool {
     let names = |key: &str, kind: Kind| {
         filters.any(key, |value| {
             message.kind == kind

@@ -32,6 +32,11 @@ pub mod system;
 pub mod task;
 pub mod validate;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use racimo_common::id::{IdSource, NodeId, RandomId};

@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn restarts() {
-        let policy = |attempts, window| RestartPolicy {
+        let policy = |attempts, window: bool| RestartPolicy {
             attempts_max: Some(attempts),
             window: window.then(|| Duration::from_secs(1)),
             ..RestartPolicy::default()

@@ -1,0 +1,224 @@
+//! A manager for tests: the real store on a disk in memory, a control that makes a cluster without certificates.
+
+use std::sync::{Arc, Mutex};
+
+use hyper::Method;
+use hyper::body::Bytes;
+use racimo_common::id::{IdSource, NodeId};
+use racimo_common::object::{Availability, ContainerStatus, NodeDescription, Role, TaskReport, TaskState};
+use racimo_common::registry::{Config, Platform, Registry};
+use racimo_common::time::{Clock, Wall};
+use racimo_common::units::{Bytes as Memory, NanoCpus};
+use serde_json::Value;
+
+use super::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
+use super::host::Host;
+use super::{Context, request, route};
+use crate::store::log::fake;
+use crate::store::{Change, NewCluster, NewNode, NewTask, NodeSpec, Observation, SeenNode, Slot, Store, Task};
+
+/// From recording 010.
+pub(super) const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMIIBaTCCARCgAwIBAgIUFPazd6S+dWGiRUH4K8xEP6hwjMEwCgYIKoZIzj0EAwIw\nEzERMA8GA1UEAxMIc3dhcm0tY2EwHhcNMjYxMTIwMTEwOTAwWhcNNDYxMTE1MTEw\nOTAwWjATMREwDwYDVQQDEwhzd2FybS1jYTBZMBMGByqGSM49AgEGCCqGSM49AwEH\nA0IABM/GzEsu/aaEucx7MgGmF8ndmuJCApJQtBBfZ60FqxkE0PNspkmgcnco3inK\nT5rnjLFtdGLJyI9/hiC+1uXdnbmjQjBAMA4GA1UdDwEB/wQEAwIBBjAPBgNVHRMB\nAf8EBTADAQH/MB0GA1UdDgQWBBRUT4EV336l2xo3ryI2cqDJsu8RejAKBggqhkjO\nPQQDAgNHADBEAiA474Jj08w8T6WW5ZEJCMA0JnYXQFuBPDT3Oz+eKjbYEwIgA/Wo\nyjcOdsJxjnP1fa5FkERGlg8ZdliJVrHG6bRMr1k=\n-----END CERTIFICATE-----\n";
+
+/// A control that keeps its cluster in the store.
+pub(super) struct FakeControl {
+    store: Store,
+    status: Arc<Mutex<ControlStatus>>,
+}
+
+impl Control for FakeControl {
+    fn status(&self) -> ControlStatus {
+        self.status.lock().expect("lock").clone()
+    }
+
+    fn init(&self, request: InitRequest) -> Reply<Result<NodeId, ControlError>> {
+        let (store, status) = (self.store.clone(), self.status.clone());
+        Box::pin(async move {
+            let mut ids = IdSource::seeded(99);
+            let node = ids.draw();
+            let addr = request.advertise.unwrap_or_else(|| "127.0.0.1".into());
+            let cluster = NewCluster {
+                id: ids.draw(),
+                spec: request.spec,
+                root_pem: ROOT.into(),
+                worker_secret: [1; 16],
+                manager_secret: [2; 16],
+                managers: vec![format!("{addr}:2377")],
+            };
+            let new = new_node(node, "node0", Role::Manager, &addr, request.availability);
+            let changes = vec![Change::ClusterCreate(Box::new(cluster)), Change::NodeCreate(Box::new(new))];
+            store.commit(Clock::start().now().wall, changes).await.map_err(|e| ControlError::Failed(e.to_string()))?;
+            *status.lock().expect("lock") = ControlStatus::Active { node, addr };
+            Ok(node)
+        })
+    }
+
+    fn leave(&self) -> Reply<Result<(), ControlError>> {
+        *self.status.lock().expect("lock") = ControlStatus::Inactive;
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn new_node(id: NodeId, name: &str, role: Role, addr: &str, availability: Availability) -> NewNode {
+    NewNode {
+        id,
+        role,
+        spec: NodeSpec { availability, ..NodeSpec::default() },
+        description: Arc::new(NodeDescription {
+            hostname: name.into(),
+            platforms: vec![Platform::new("linux", "arm64", "")],
+            machine: "aarch64".into(),
+            cpus: NanoCpus::new(4_000_000_000),
+            memory: Memory::mib(2048),
+            kernel: "6.12".into(),
+            os: "Racimo OS".into(),
+            agent_version: "0.1.0".into(),
+            containerd_version: "1.7".into(),
+            ..NodeDescription::default()
+        }),
+        addr: format!("{addr}:50000"),
+        key_digest: None,
+    }
+}
+
+/// A manager and what it answers.
+pub(super) struct Lab {
+    pub(super) context: Arc<Context>,
+    pub(super) store: Store,
+}
+
+impl Lab {
+    /// In no cluster.
+    pub(super) fn new() -> Self {
+        let store = Store::open(fake::Disk::new(1), 1).expect("opens");
+        let status = Arc::new(Mutex::new(ControlStatus::Inactive));
+        let control = Arc::new(FakeControl { store: store.clone(), status });
+        let host = Host { name: "node0".into(), kernel: "6.12".into(), os: "Debian".into(), cpus: 2, memory: 1 << 30 };
+        let registry = Registry::new(Config::default());
+        let context = Context::new(store.clone(), control, registry, host, Clock::start(), IdSource::seeded(5));
+        Self { context: Arc::new(context), store }
+    }
+
+    /// In a cluster, with its own node ready.
+    pub(super) fn active() -> Self {
+        let lab = Self::new();
+        let (status, node) = lab.post("/swarm/init", r#"{"ListenAddr":"0.0.0.0:2377","AdvertiseAddr":"127.0.0.1"}"#);
+        assert_eq!(status, 200, "{node}");
+        lab.see_node(node.as_str().expect("id").parse().expect("id"), true);
+        lab
+    }
+
+    /// Asks without a network; the status and the JSON (or text) of the answer.
+    pub(super) fn ask(&self, method: &str, target: &str, body: &str) -> (u16, Value) {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let method: Method = method.parse().expect("method");
+        let answer = match route::find(&method, path) {
+            Ok((handler, name)) => {
+                let request = request::Request {
+                    method,
+                    name,
+                    query: request::query(query),
+                    headers: Default::default(),
+                    body: body.into(),
+                };
+                smol::block_on(handler(&self.context, &request))
+            }
+            Err(error) => Err(error),
+        };
+        let response = answer.unwrap_or_else(Into::into).into_response();
+        let status = response.status().as_u16();
+        let bytes = smol::block_on(read(response.into_body()));
+        let text = String::from_utf8(bytes).expect("UTF-8");
+        let value =
+            if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+        (status, value)
+    }
+
+    pub(super) fn get(&self, target: &str) -> (u16, Value) {
+        self.ask("GET", target, "")
+    }
+
+    pub(super) fn post(&self, target: &str, body: &str) -> (u16, Value) {
+        self.ask("POST", target, body)
+    }
+
+    fn now(&self) -> Wall {
+        Clock::start().now().wall
+    }
+
+    /// A board joins.
+    pub(super) fn join(&self, number: u64, name: &str) -> NodeId {
+        let id = IdSource::seeded(number).draw();
+        let node = new_node(id, name, Role::Worker, "10.0.0.9", Availability::Active);
+        smol::block_on(self.store.commit(self.now(), vec![Change::NodeCreate(Box::new(node))])).expect("joins");
+        self.see_node(id, true);
+        id
+    }
+
+    pub(super) fn see_node(&self, node: NodeId, ready: bool) {
+        let seen = SeenNode { ready, at: self.now() };
+        self.observe(Observation::Node { node, seen });
+    }
+
+    /// Publishes, and waits until it is in the view.
+    fn observe(&self, observation: Observation) {
+        let (_, mut feed) = self.store.watch();
+        smol::block_on(async {
+            self.store.observe(vec![observation]).await;
+            feed.next().await
+        });
+    }
+
+    /// Makes the tasks that a service lacks, and lets all of its tasks run: a very small orchestrator.
+    pub(super) fn run_tasks(&self, ids: &mut IdSource) {
+        let view = self.store.view();
+        let node = view.state.nodes().next().expect("a node").id;
+        for service in view.state.services() {
+            let wanted = match service.spec.mode {
+                crate::store::Mode::Replicated { replicas } => replicas,
+                crate::store::Mode::Global => 1,
+            };
+            let tasks: Vec<Arc<Task>> = view.state.tasks_of_service(service.id).cloned().collect();
+            for number in tasks.len() as u64 + 1..=wanted {
+                let id = ids.draw();
+                let slot = match service.spec.mode {
+                    crate::store::Mode::Replicated { .. } => Slot::Replica(u32::try_from(number).expect("small")),
+                    crate::store::Mode::Global => Slot::Node(node),
+                };
+                let new = NewTask {
+                    id,
+                    service: service.id,
+                    revision: service.revision,
+                    slot,
+                    desired: racimo_common::object::Desired::Running,
+                    gate: None,
+                    restart_of: None,
+                    node: None,
+                };
+                let changes = vec![Change::TaskCreate(Box::new(new)), Change::TaskAssign { task: id, node }];
+                smol::block_on(self.store.commit(self.now(), changes)).expect("a task");
+                let container = Some(ContainerStatus { id: format!("c-{id}"), pid: 7, exit_code: None });
+                let report = TaskReport {
+                    task: id,
+                    state: TaskState::Running,
+                    at: self.now(),
+                    message: "started".into(),
+                    err: None,
+                    container,
+                };
+                self.observe(Observation::Task { node, report });
+            }
+        }
+    }
+}
+
+/// All of a body.
+pub(super) async fn read(mut body: super::answer::Content) -> Vec<u8> {
+    use hyper::body::Body;
+    let mut all = Vec::new();
+    while let Some(frame) = futures_lite::future::poll_fn(|cx| std::pin::pin!(&mut body).poll_frame(cx)).await {
+        let data: Bytes = frame.expect("never fails").into_data().expect("data");
+        all.extend_from_slice(&data);
+    }
+    all
+}
