@@ -46,8 +46,7 @@ fn status(error: &RegistryError) -> StatusCode {
         | RegistryError::DigestMismatch { .. }
         | RegistryError::Unsupported { .. }
         | RegistryError::NoPlatform { .. }
-        | RegistryError::Malformed { .. }
-        | RegistryError::Local(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        | RegistryError::Malformed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
