@@ -382,7 +382,16 @@ impl App {
 
     fn list(&self) {
         let (tools, inputs, before) = (self.tools.clone(), self.inputs.clone(), self.board.running());
+        // Nothing is being made before the first listing.
+        let first = !self.board.is_listed();
         let listing = async move {
+            if first {
+                match tools.runtime.sweep().await {
+                    Ok(0) => {}
+                    Ok(count) => log::info!("{count} half-made containers were removed"),
+                    Err(error) => log::warn!("remove half-made containers: {}", error.reason()),
+                }
+            }
             let containers = tools.runtime.list().await.map_err(|error| error.reason());
             let containers = containers.map(|found| found.into_iter().filter_map(known).collect());
             // The loop may be gone.

@@ -4,6 +4,7 @@ pub mod api;
 pub mod app;
 pub mod ca;
 pub mod cli;
+pub mod config;
 pub mod dispatcher;
 pub mod limits;
 pub mod orchestrator;

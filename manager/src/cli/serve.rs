@@ -9,24 +9,44 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
     /// Directory of the manager's data
-    #[arg(long, value_name = "DIR", env = "RACIMO_DATA_DIR", default_value = "/var/lib/racimo/manager")]
-    pub data_dir: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "RACIMO_DATA_DIR",
+        help = "Directory of the manager's data [default: /var/lib/racimo/manager]"
+    )]
+    pub data_dir: Option<PathBuf>,
     /// Where to serve the API: unix://PATH or tcp://ADDRESS:PORT (repeatable)
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "RACIMO_API", value_delimiter = ',')]
     pub api: Vec<String>,
     /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = "/etc/racimo/manager.toml")]
-    pub config: PathBuf,
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "RACIMO_CONFIG",
+        help = "Configuration file [default: /etc/racimo/manager.toml]"
+    )]
+    pub config: Option<PathBuf>,
     /// Group that may use the API's unix socket
-    #[arg(long, value_name = "GROUP", default_value = "racimo")]
-    pub socket_group: String,
+    #[arg(
+        long,
+        value_name = "GROUP",
+        env = "RACIMO_SOCKET_GROUP",
+        help = "Group that may use the API's unix socket [default: racimo]"
+    )]
+    pub socket_group: Option<String>,
     /// Registry to talk to without certificate checks (repeatable)
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, value_name = "HOST[:PORT]", env = "RACIMO_INSECURE_REGISTRY", value_delimiter = ',')]
     pub insecure_registry: Vec<String>,
     /// Mirror to ask before Docker Hub (repeatable)
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "RACIMO_REGISTRY_MIRROR", value_delimiter = ',')]
     pub registry_mirror: Vec<String>,
     /// What to log: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log_level: String,
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "RACIMO_LOG_LEVEL",
+        help = "What to log: error, warn, info, debug or trace [default: info]"
+    )]
+    pub log_level: Option<String>,
 }

@@ -64,7 +64,8 @@ pub(super) fn step(draft: &mut Draft<'_>, service: &Service) -> Vec<Filled> {
 
 fn fit(node: Option<&Node>, constraints: Option<&[Constraint]>) -> Fit {
     let Some(node) = node else { return Fit::Gone };
-    if node.written_off.is_some() || !constraints.is_some_and(|all| constraint::matches_all(all, node)) {
+    let usable = node.written_off.is_none() && node.has_agent();
+    if !usable || !constraints.is_some_and(|all| constraint::matches_all(all, node)) {
         return Fit::Unwanted;
     }
     match node.spec.availability {

@@ -110,6 +110,9 @@ impl<'a> Ask<'a> {
             NodeStatus::Down => Err(Refusal::Unavailable("down")),
             NodeStatus::Unknown => Err(Refusal::Unavailable("not heard of yet")),
         };
+        if !room.node.has_agent() {
+            return Err(Refusal::Unavailable("a manager without an agent"));
+        }
         match room.node.spec.availability {
             Availability::Active => status,
             Availability::Pause => status.and(Err(Refusal::Unavailable("paused"))),

@@ -126,6 +126,7 @@ impl Step {
                 cluster.managers.clone_from(managers);
                 Ok(())
             }),
+            Change::ClusterLeave => self.leave(),
             Change::NodeCreate(new) => {
                 if self.state.nodes.contains_key(&new.id) {
                     return Err(Refusal::NameTaken { kind: "node", name: new.id.to_string() });
@@ -200,6 +201,22 @@ impl Step {
         cluster.meta = self.touch(cluster.meta);
         self.state.cluster = Some(Arc::new(cluster));
         self.events.push(Event::Cluster);
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), Refusal> {
+        if self.state.cluster.is_none() {
+            return Err(Refusal::NoCluster);
+        }
+        let empty = State { index: self.state.index, ..State::default() };
+        let left = std::mem::replace(&mut self.state, empty);
+        self.events.push(Event::Cluster);
+        let tasks = left.tasks.into_iter().map(|(id, task)| Event::Task { id, old: Some(task), new: None });
+        self.events.extend(tasks);
+        let services =
+            left.services.into_iter().map(|(id, service)| Event::Service { id, old: Some(service), new: None });
+        self.events.extend(services);
+        self.events.extend(left.nodes.into_iter().map(|(id, node)| Event::Node { id, old: Some(node), new: None }));
         Ok(())
     }
 

@@ -98,6 +98,8 @@ pub enum Change {
     },
     /// New addresses agents may dial.
     ClusterManagers(Vec<String>),
+    /// The cluster is left: everything is forgotten.
+    ClusterLeave,
     /// A member joined.
     NodeCreate(Box<NewNode>),
     /// New settings of a node, if `version` is current.

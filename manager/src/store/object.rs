@@ -112,6 +112,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether there is an agent to run tasks: a manager's own board may have none.
+    pub fn has_agent(&self) -> bool {
+        self.role == Role::Worker || self.description.tasks_max > 0
+    }
+
     /// What tasks may reserve: what the kernel has, less the system's reserve.
     pub fn capacity(&self) -> Reservations {
         Reservations {

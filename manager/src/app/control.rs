@@ -1,0 +1,251 @@
+//! Making a cluster, leaving it, and resuming it after a start.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use racimo_common::id::{ClusterId, NodeId, RandomId};
+use racimo_common::object::{NodeDescription, Role};
+use racimo_common::time::{Clock, Wall};
+use racimo_common::tls::{self, TrustClock};
+use racimo_common::units::{Bytes, NanoCpus};
+use ring::rand::{SecureRandom, SystemRandom};
+use smol::Async;
+
+use super::keep::{self, Own};
+use super::{address, told};
+use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
+use crate::api::host::Host;
+use crate::ca::{Ca, JoinTokens};
+use crate::config::Config;
+use crate::dispatcher::serve::{Dispatcher, Parts};
+use crate::store::{Change, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, Store};
+
+/// The manager around the store: a handle, cheap to clone.
+#[derive(Clone)]
+pub(super) struct Manager(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    data: PathBuf,
+    agent_socket: Option<PathBuf>,
+    running: Mutex<Option<Running>>,
+    /// One `init` or `leave` at a time.
+    turn: smol::lock::Mutex<()>,
+}
+
+/// What runs while there is a cluster.
+struct Running {
+    node: NodeId,
+    addr: String,
+    _dispatcher: Dispatcher,
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> ControlError {
+    ControlError::Failed(format!("{what}: {}", told(error)))
+}
+
+impl Manager {
+    pub(super) fn new(store: Store, clock: Clock, config: &Config) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            data: config.data.clone(),
+            agent_socket: config.agent_socket.clone(),
+            running: Mutex::new(None),
+            turn: smol::lock::Mutex::new(()),
+        }))
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up the cluster that the store holds, if it holds one. What is wrong is logged: the API serves on.
+    pub(super) async fn resume(&self) {
+        let view = self.0.store.view();
+        let Some(cluster) = view.state.cluster() else {
+            log::info!("this manager is in no cluster yet: run `pi-mgr init`");
+            return;
+        };
+        let resumed = async {
+            let (own, key) =
+                keep::load(&self.0.data).map_err(|error| failed("read the manager's own files", &error))?;
+            if own.cluster != cluster.id {
+                let text =
+                    format!("the manager's own files are of cluster {}, the store of {}", own.cluster, cluster.id);
+                return Err(ControlError::Failed(text));
+            }
+            let ca = Ca::load(cluster.id, &cluster.root_pem, &key).map_err(|error| failed("load the root", &error))?;
+            let advertised = cluster.managers.first().cloned().unwrap_or_default();
+            let listener = bind(&own.listen)?;
+            self.start(&own, ca, listener, advertised).await
+        };
+        match resumed.await {
+            Ok(()) => log::info!("resumed cluster {}", cluster.id),
+            Err(error) => log::error!("the cluster cannot be resumed, agents are not served: {error}"),
+        }
+    }
+
+    async fn start(
+        &self,
+        own: &Own,
+        ca: Ca,
+        listener: Async<TcpListener>,
+        advertised: String,
+    ) -> Result<(), ControlError> {
+        let now = self.0.clock.now().wall;
+        let view = self.0.store.view();
+        let validity = view.state.cluster().map_or(crate::ca::NODE_VALIDITY, |cluster| cluster.spec.cert_expiry());
+        let issued = ca
+            .issue_manager(own.node, now.max(tls::BUILT), validity, &SystemRandom::new())
+            .map_err(|error| failed("issue the manager's certificate", &error))?;
+        let credentials = issued.credentials().map_err(|error| failed("use the manager's certificate", &error))?;
+        let tls = tls::manager_server(ca.root(), &credentials, TrustClock::new(Wall::default()))
+            .map_err(|error| failed("prepare TLS", &error))?;
+        // Without an agent the manager is a node that works but takes no tasks.
+        if view.state.node(own.node).is_some_and(|node| node.description.tasks_max == 0) {
+            let seen = SeenNode { ready: true, at: now };
+            self.0.store.observe(vec![Observation::Node { node: own.node, seen }]).await;
+        }
+        let local = match &self.0.agent_socket {
+            Some(path) => Some(local_socket(path).map_err(|error| failed("listen for this board's agent", &error))?),
+            None => None,
+        };
+        let parts = Parts { store: self.0.store.clone(), clock: self.0.clock, ca: Arc::new(ca), tls, own: own.node };
+        let dispatcher = Dispatcher::start(parts, listener, local);
+        let addr = advertised.parse::<SocketAddr>().map_or(advertised, |address| address.ip().to_string());
+        log::info!("agents are served on {}", own.listen);
+        *self.running() = Some(Running { node: own.node, addr, _dispatcher: dispatcher });
+        Ok(())
+    }
+
+    async fn init(self, request: InitRequest) -> Result<NodeId, ControlError> {
+        let _turn = self.0.turn.lock().await;
+        if self.0.store.view().state.cluster().is_some() {
+            return Err(ControlError::AlreadyIn);
+        }
+        let interfaces = interfaces()?;
+        let listen = address::listen(&request.listen, &interfaces).map_err(ControlError::Invalid)?;
+        let advertise =
+            address::advertise(request.advertise.as_deref(), listen, &interfaces).map_err(ControlError::Invalid)?;
+        let listener = bind(&listen.to_string())?;
+        let now = self.0.clock.now().wall;
+        let rng = SystemRandom::new();
+        let (cluster, node) = (ClusterId::from_bits(bits(&rng)?), NodeId::from_bits(bits(&rng)?));
+        let ca = Ca::create(cluster, now.max(tls::BUILT), &rng).map_err(|error| failed("make the root", &error))?;
+        let tokens = JoinTokens::draw(ca.root_digest(), &rng).map_err(|_| no_random())?;
+        let own = Own { cluster, node, listen: listen.to_string() };
+        keep::store(&self.0.data, &own, &ca.key_pem()).map_err(|error| failed("keep the root's key", &error))?;
+        let new_cluster = NewCluster {
+            id: cluster,
+            spec: request.spec,
+            root_pem: ca.root_pem(),
+            worker_secret: *tokens.worker.secret(),
+            manager_secret: *tokens.manager.secret(),
+            managers: vec![advertise.to_string()],
+        };
+        let new_node = NewNode {
+            id: node,
+            role: Role::Manager,
+            spec: NodeSpec { availability: request.availability, ..NodeSpec::default() },
+            description: Arc::new(own_description()),
+            addr: advertise.ip().to_string(),
+            key_digest: None,
+        };
+        let changes = vec![Change::ClusterCreate(Box::new(new_cluster)), Change::NodeCreate(Box::new(new_node))];
+        self.0.store.commit(now, changes).await.map_err(|error| match error {
+            CommitError::Refused(Refusal::ClusterExists) => ControlError::AlreadyIn,
+            other => failed("store the cluster", &other),
+        })?;
+        self.start(&own, ca, listener, advertise.to_string()).await?;
+        log::info!("made cluster {cluster}; this manager is node {node}");
+        Ok(node)
+    }
+
+    async fn leave(self) -> Result<(), ControlError> {
+        let _turn = self.0.turn.lock().await;
+        if self.0.store.view().state.cluster().is_none() {
+            return Err(ControlError::NotIn);
+        }
+        let now = self.0.clock.now().wall;
+        let left = self.0.store.commit(now, vec![Change::ClusterLeave]).await;
+        left.map_err(|error| failed("leave the cluster", &error))?;
+        *self.running() = None;
+        if let Some(path) = &self.0.agent_socket {
+            // Nobody listens there any more.
+            let _ = std::fs::remove_file(path);
+        }
+        keep::erase(&self.0.data).map_err(|error| failed("erase the root's key", &error))?;
+        log::warn!("left the cluster and erased its state");
+        Ok(())
+    }
+}
+
+impl Control for Manager {
+    fn status(&self) -> ControlStatus {
+        match &*self.running() {
+            Some(Running { node, addr, .. }) => ControlStatus::Active { node: *node, addr: addr.clone() },
+            None => ControlStatus::Inactive,
+        }
+    }
+
+    fn init(&self, request: InitRequest) -> Reply<Result<NodeId, ControlError>> {
+        Box::pin(self.clone().init(request))
+    }
+
+    fn leave(&self) -> Reply<Result<(), ControlError>> {
+        Box::pin(self.clone().leave())
+    }
+}
+
+fn bits(rng: &SystemRandom) -> Result<u128, ControlError> {
+    let mut bytes = [0; 16];
+    rng.fill(&mut bytes).map_err(|_| no_random())?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+fn no_random() -> ControlError {
+    ControlError::Failed("the system's random source does not work".to_owned())
+}
+
+fn interfaces() -> Result<Vec<(String, IpAddr)>, ControlError> {
+    let list = if_addrs::get_if_addrs().map_err(|error| failed("list network interfaces", &error))?;
+    Ok(list.into_iter().map(|interface| (interface.name.clone(), interface.ip())).collect())
+}
+
+fn bind(address: &str) -> Result<Async<TcpListener>, ControlError> {
+    let parsed: SocketAddr =
+        address.parse().map_err(|_| ControlError::Invalid(format!("{address:?} is no address")))?;
+    Async::<TcpListener>::bind(parsed).map_err(|error| ControlError::Invalid(format!("listen on {address}: {error}")))
+}
+
+/// A socket that only root may use: its permissions stand for a certificate.
+fn local_socket(path: &std::path::Path) -> std::io::Result<Async<UnixListener>> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Async::new(listener)
+}
+
+/// The manager's machine, as a node without an agent: it holds no tasks.
+fn own_description() -> NodeDescription {
+    let host = Host::read();
+    NodeDescription {
+        hostname: host.name,
+        machine: std::env::consts::ARCH.to_owned(),
+        cpus: NanoCpus::new(host.cpus.saturating_mul(1_000_000_000)),
+        memory: Bytes::new(host.memory),
+        kernel: host.kernel,
+        os: host.os,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        tasks_max: 0,
+        ..NodeDescription::default()
+    }
+}

@@ -1,0 +1,76 @@
+//! What the manager keeps beside its store: the root's key, and which node it is itself.
+//!
+//! ```text
+//! <data>/manager/ca.key       the root's private key, PEM, 0600
+//! <data>/manager/self.json    own node id, listen address
+//! ```
+//! Written beside and renamed, so that a power cut leaves the old or the new file.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use racimo_common::id::{ClusterId, NodeId};
+use serde::{Deserialize, Serialize};
+
+const KEY: &str = "ca.key";
+const OWN: &str = "self.json";
+
+/// Which node this manager is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Own {
+    /// The cluster it belongs to: a leftover of another one is ignored.
+    pub(super) cluster: ClusterId,
+    /// Its own node.
+    pub(super) node: NodeId,
+    /// Where it listens for agents, `address:port`.
+    pub(super) listen: String,
+}
+
+/// Makes a directory that only we may enter; one that is there is fine.
+pub(super) fn directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn place(data: &Path) -> PathBuf {
+    data.join("manager")
+}
+
+/// Keeps both, durably.
+pub(super) fn store(data: &Path, own: &Own, key_pem: &str) -> io::Result<()> {
+    let directory = place(data);
+    self::directory(&directory)?;
+    write(&directory, KEY, key_pem.as_bytes())?;
+    write(&directory, OWN, serde_json::to_string_pretty(own)?.as_bytes())
+}
+
+/// Reads both.
+pub(super) fn load(data: &Path) -> io::Result<(Own, String)> {
+    let named = |name: &str, error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+    let directory = place(data);
+    let key = fs::read_to_string(directory.join(KEY)).map_err(|error| named(KEY, error))?;
+    let own = fs::read(directory.join(OWN)).map_err(|error| named(OWN, error))?;
+    let own = serde_json::from_slice(&own).map_err(|error| named(OWN, error.into()))?;
+    Ok((own, key))
+}
+
+/// Forgets both.
+pub(super) fn erase(data: &Path) -> io::Result<()> {
+    for name in [OWN, KEY] {
+        match fs::remove_file(place(data).join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn write(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let beside = directory.join(format!("{name}.new"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}

@@ -1,0 +1,128 @@
+//! The daemon: everything behind `pi-mgr serve`.
+//!
+//! Opens the store, starts the stages and the API, and – once there is a cluster – the dispatcher.
+
+mod address;
+mod control;
+mod keep;
+
+use std::sync::Arc;
+
+use futures_lite::StreamExt;
+use racimo_common::error::chain;
+use racimo_common::id::IdSource;
+use racimo_common::logger;
+use racimo_common::registry::Registry;
+use racimo_common::time::Clock;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::api::host::Host;
+use crate::api::listen::{ListenError, Listener};
+use crate::api::{self, serve};
+use crate::cli::ServeArgs;
+use crate::config::Config;
+use crate::store::Store;
+use crate::store::log::RealDisk;
+use crate::{orchestrator, scheduler};
+use control::Manager;
+
+/// Why the manager did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration has faults.
+    #[error("{0}")]
+    Config(String),
+    /// The data directory cannot be used.
+    #[error("open the data directory {path}")]
+    Data {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store does not open.
+    #[error("open the store in {path}")]
+    Store {
+        /// Where.
+        path: String,
+        /// Why.
+        source: crate::store::log::OpenError,
+    },
+    /// The API cannot be served.
+    #[error("serve the API")]
+    Api(#[source] ListenError),
+    /// The random source does not work.
+    #[error("the system's random source does not work")]
+    Random,
+    /// Signals cannot be caught.
+    #[error("catch signals")]
+    Signals(#[source] std::io::Error),
+    /// The store's disk failed while running.
+    #[error("the store's disk failed; see the log")]
+    StoreFailed,
+}
+
+/// Runs the manager until it is told to stop.
+///
+/// # Errors
+/// What keeps it from running.
+pub fn serve(args: ServeArgs) -> Result<(), ServeError> {
+    let config = Config::resolve(args).map_err(ServeError::Config)?;
+    logger::start(config.log_level);
+    smol::block_on(run(config))
+}
+
+fn seed() -> Result<u64, ServeError> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| ServeError::Random)?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+async fn run(config: Config) -> Result<(), ServeError> {
+    let clock = Clock::start();
+    let directory = config.data.join("store");
+    let data = |source| ServeError::Data { path: config.data.display().to_string(), source };
+    keep::directory(&config.data).map_err(data)?;
+    let disk = RealDisk::new(&directory).map_err(data)?;
+    let store = Store::open(disk, seed()?)
+        .map_err(|source| ServeError::Store { path: directory.display().to_string(), source })?;
+    let manager = Manager::new(store.clone(), clock, &config);
+    manager.resume().await;
+    let _orchestrator = smol::spawn(orchestrator::run(store.clone(), clock, IdSource::seeded(seed()?)));
+    let _scheduler = smol::spawn(scheduler::run(store.clone(), clock));
+    let context = api::Context::new(
+        store.clone(),
+        Arc::new(manager.clone()),
+        Registry::new(config.registry.clone()),
+        Host::read(),
+        clock,
+        IdSource::seeded(seed()?),
+    );
+    let mut signals = async_signal::Signals::new([async_signal::Signal::Term, async_signal::Signal::Int])
+        .map_err(ServeError::Signals)?;
+    let mut listeners = Vec::new();
+    for address in &config.api {
+        listeners.push(Listener::open(address, Some(&config.socket_group)).map_err(ServeError::Api)?);
+        log::info!("API on {address}");
+    }
+    let mut failed = false;
+    let stop = async {
+        let asked = async {
+            signals.next().await;
+            log::info!("asked to stop");
+            false
+        };
+        let broken = async {
+            store.stopped().await;
+            true
+        };
+        failed = smol::future::or(asked, broken).await;
+    };
+    serve::serve(Arc::new(context), listeners, stop).await;
+    if failed { Err(ServeError::StoreFailed) } else { Ok(()) }
+}
+
+/// An error and its causes, for the log.
+fn told(error: &dyn std::error::Error) -> String {
+    chain(error)
+}
