@@ -21,8 +21,9 @@ export RACIMO_BIN_DIR := $(abspath $(BIN_DIR))
 # program:package pairs. Only what is missing is installed.
 DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:protobuf-compiler \
         cc:gcc ip:iproute2 nft:nftables nsenter:util-linux mount:mount
-# busybox-static is looked up by package: the plain busybox has the same program name.
-DEPS_PACKAGES := busybox-static ca-certificates libc6-dev
+# Looked up by package: plain busybox has busybox-static's program name, and kill
+# (procps), which tests run, is also built into the shell.
+DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps
 
 .PHONY: help deps deps-test build lab lab-env lab-board lab-manager lab-status lab-down demo demo-clean \
         check test test-root sim bench fuzz agent-size agent-armv7
