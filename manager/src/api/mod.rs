@@ -33,6 +33,10 @@ pub mod task;
 pub mod validate;
 
 #[cfg(test)]
+mod docker_tests;
+#[cfg(test)]
+mod recorded_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -51,10 +51,8 @@ impl Request {
     pub fn version(&self, kind: &str) -> Result<u64, ApiError> {
         let text = self.param("version").unwrap_or_default();
         text.parse().map_err(|error: std::num::ParseIntError| {
-            let why = match error.kind() {
-                std::num::IntErrorKind::PosOverflow => "value out of range",
-                _ => "invalid syntax",
-            };
+            let is_large = matches!(error.kind(), std::num::IntErrorKind::PosOverflow);
+            let why = if is_large { "value out of range" } else { "invalid syntax" };
             // Go's words: some clients look for them.
             ApiError::bad_request(format!(
                 "invalid {kind} version '{text}': strconv.ParseUint: parsing {text:?}: {why}"

@@ -173,9 +173,10 @@ async fn handle(context: &Context, door: Door, request: hyper::Request<Incoming>
     }
     // hyper leaves the body out of the answer to a HEAD.
     let method = if head.method == Method::HEAD { Method::GET } else { head.method };
+    // Before anything is refused: a client that still writes when we answer sees a broken pipe, not the answer.
+    let body = read_body(body).await?;
     let (handler, name) = route::find(&method, head.uri.path())?;
     let query = query(head.uri.query().unwrap_or_default());
-    let body = read_body(body).await?;
     let request = Request { method, name, query, headers: head.headers, body };
     handler(context, &request).await
 }

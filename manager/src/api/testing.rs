@@ -210,6 +210,25 @@ impl Lab {
             }
         }
     }
+
+    /// The first service gets a task that waits.
+    pub(super) fn waiting_task(&self, why: &str) {
+        let view = self.store.view();
+        let service = view.state.services().next().expect("a service");
+        let id = IdSource::seeded(8).draw();
+        let new = NewTask {
+            id,
+            service: service.id,
+            revision: service.revision,
+            slot: Slot::Replica(1),
+            desired: racimo_common::object::Desired::Running,
+            gate: None,
+            restart_of: None,
+            node: None,
+        };
+        smol::block_on(self.store.commit(self.now(), vec![Change::TaskCreate(Box::new(new))])).expect("a task");
+        self.observe(Observation::Waits { task: id, at: self.now(), reason: Some(why.into()) });
+    }
 }
 
 /// All of a body.

@@ -1,0 +1,277 @@
+//! The real docker CLI (28) against the API on a unix socket and on TCP. Left out where there is no docker.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use racimo_common::id::IdSource;
+
+use super::listen::{Address, Listener};
+use super::serve::serve;
+use super::testing::Lab;
+use crate::limits;
+
+/// An API that is served from a thread until it is dropped.
+struct Served {
+    lab: Lab,
+    dir: tempfile::TempDir,
+    tcp: SocketAddr,
+    stop: async_channel::Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    fn new(lab: Lab) -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        let unix = Listener::open(&Address::Unix(dir.path().join("api.sock")), Some("racimo")).expect("listens");
+        let tcp = Listener::open(&"tcp://127.0.0.1:0".parse().expect("address"), None).expect("listens");
+        let address = tcp.tcp_address().expect("TCP");
+        let (stop, stopped) = async_channel::bounded(1);
+        let context = lab.context.clone();
+        let thread = std::thread::spawn(move || {
+            smol::block_on(serve(context, vec![unix, tcp], async move {
+                let _ = stopped.recv().await;
+            }));
+        });
+        Self { lab, dir, tcp: address, stop, thread: Some(thread) }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("api.sock")
+    }
+
+    /// Runs docker; whether it succeeded, what it printed, and its errors.
+    fn docker(&self, args: &str) -> (bool, String) {
+        self.docker_at(&format!("unix://{}", self.socket().display()), args)
+    }
+
+    fn docker_at(&self, host: &str, args: &str) -> (bool, String) {
+        let output = Command::new("timeout")
+            .args(["20", "docker", "-H", host])
+            .args(args.split(' '))
+            .env("DOCKER_CONFIG", self.dir.path())
+            .env_remove("DOCKER_HOST")
+            .env_remove("DOCKER_API_VERSION")
+            .stdin(Stdio::null())
+            .output()
+            .expect("docker runs");
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.success(), text)
+    }
+
+    #[track_caller]
+    fn good(&self, args: &str) -> String {
+        let (good, text) = self.docker(args);
+        assert!(good, "docker {args}: {text}");
+        text
+    }
+
+    #[track_caller]
+    fn bad(&self, args: &str, want: &str) {
+        let (good, text) = self.docker(args);
+        assert!(!good && text.contains(want), "docker {args}: {text:?} instead of {want:?}");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.close();
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            assert!(matches!(ended, Some(Ok(()))));
+            assert!(!self.socket().exists());
+        }
+    }
+}
+
+fn there_is_docker() -> bool {
+    Command::new("docker").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// A line's words, so that columns may move.
+fn words(text: &str, line: usize) -> Vec<&str> {
+    text.lines().nth(line).unwrap_or_default().split_whitespace().collect()
+}
+
+#[test]
+fn the_docker_cli_works() {
+    if !there_is_docker() {
+        return;
+    }
+    let served = Served::new(Lab::new());
+    let version = served.good("version");
+    assert!(version.contains("Server: Racimo") && version.contains("1.47 (minimum version 1.24)"), "{version}");
+    assert!(served.good("info").contains("Swarm: inactive"));
+    served.bad("node ls", "This node is not a swarm manager.");
+    served.bad("swarm leave", "This node is not part of a swarm");
+
+    let init = served.good("swarm init --advertise-addr 127.0.0.1");
+    assert!(init.contains("docker swarm join --token SWMTKN-1-"), "{init}");
+    served.bad("swarm init", "This node is already part of a swarm.");
+    let own = served.lab.store.view().state.nodes().next().expect("own node").id;
+    served.lab.see_node(own, true);
+    served.lab.join(1, "pi1");
+    let info = served.good("info");
+    assert!(info.contains("Swarm: active") && info.contains("Managers: 1") && info.contains("Nodes: 2"), "{info}");
+    assert!(served.good("swarm join-token -q worker").starts_with("SWMTKN-1-"));
+    assert!(served.good("swarm join-token --rotate worker").contains("SWMTKN-1-"));
+    assert!(served.good("swarm update --task-history-limit 7").contains("Swarm updated"));
+    served.bad("swarm update --autolock", "EncryptionConfig.AutoLockManagers is not supported yet");
+    assert!(served.good("swarm ca").contains("BEGIN CERTIFICATE"));
+
+    let nodes = served.good("node ls");
+    assert!(nodes.contains("node0") && nodes.contains("Leader") && nodes.contains("pi1"), "{nodes}");
+    served.good("node update --label-add zone=a --availability drain pi1");
+    assert!(served.good("node inspect pi1 --pretty").contains("zone=a"));
+    assert!(served.good("node inspect self --format {{.ManagerStatus.Leader}}").contains("true"));
+    served.bad("node ls --filter foo=bar", "Invalid filter 'foo'");
+    served.bad("node rm pi1", "is not down and can't be removed");
+    served.bad("node promote pi1", "promoting a node is not supported yet");
+
+    let create = "service create -d --no-resolve-image --name web --replicas 2 --label a=b --limit-memory 64m \
+                  --constraint node.role==manager --mount type=volume,source=v,target=/d --network host busybox:latest sleep 9";
+    assert_eq!(served.good(create).trim().len(), 25);
+    served.bad(create, "name conflicts with an existing object: service web already exists");
+    served.bad("service create -d --no-resolve-image -p 80:80 busybox", "published ports are not supported yet");
+    served.bad(
+        "service create -d --no-resolve-image --health-cmd true busybox",
+        "TaskTemplate.ContainerSpec.Healthcheck",
+    );
+    served.bad("service create -d --no-resolve-image --secret s busybox", "secret not found: s");
+    served.bad("service create -d --no-resolve-image --network ovl busybox", "network ovl not found");
+    served.lab.run_tasks(&mut IdSource::seeded(3));
+    let list = served.good("service ls");
+    assert_eq!(words(&list, 1)[1..], ["web", "replicated", "2/2", "busybox:latest"], "{list}");
+    let tasks = served.good("service ps web");
+    assert!(tasks.contains("web.1") && tasks.contains("Running"), "{tasks}");
+    assert!(served.good("node ps self").contains("web.2"));
+    let pretty = served.good("service inspect --pretty web");
+    for part in ["web", "Replicated", "Replicas:\t2", "a=b", "node.role==manager", "Memory:\t64MiB", "host"] {
+        assert!(pretty.contains(part), "{part}: {pretty}");
+    }
+    assert!(served.good("service scale -d web=3").contains("web scaled to 3"));
+    // Every change goes out as a whole specification and must be taken back.
+    for change in
+        ["--label-add x=y", "--env-add A=1", "--limit-cpu 0.5", "--constraint-add node.labels.zone!=b", "--force"]
+    {
+        served.good(&format!("service update -d --no-resolve-image {change} web"));
+    }
+    served.bad("service update -d --update-parallelism 3 web", "UpdateConfig.Parallelism is not supported yet");
+    served.bad("service rollback -d web", "rollback is not supported yet");
+    served.bad("service logs web", "logs of services and tasks are not supported yet");
+    served.good("inspect web");
+    served.good("network ls");
+    assert!(served.good("ps").starts_with("CONTAINER ID"));
+    for list in ["images", "volume ls", "secret ls", "config ls", "plugin ls", "stack ls"] {
+        served.good(list);
+    }
+    served.bad("run busybox", "are not supported");
+    served.bad("inspect nosuch", "o such object: nosuch");
+    // docker says "until" in whole seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    let events = served.good("events --since 1h --until 0s --format {{.Type}}-{{.Action}}");
+    assert!(events.contains("service-create") && events.contains("node-update"), "{events}");
+    assert_eq!(served.good("service rm web").trim(), "web");
+    served.bad("service inspect web", "no such service: web");
+    served.good("node rm --force pi1");
+    served.bad("swarm leave", "Removing the last manager erases all current state");
+
+    let tcp = format!("tcp://{}", served.tcp);
+    assert!(served.docker_at(&tcp, "node ls").1.contains("node0"));
+    served.good("swarm leave --force");
+}
+
+/// Docker's progress bar ends when all tasks run.
+#[test]
+fn progress_converges() {
+    if !there_is_docker() {
+        return;
+    }
+    let served = Served::new(Lab::active());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut ids = IdSource::seeded(4);
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                served.lab.run_tasks(&mut ids);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let (good, text) = served.docker("service create --no-resolve-image --name web --replicas 2 busybox");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(good && text.contains("converged"), "{text}");
+    });
+}
+
+/// One raw exchange; everything the server says until it closes or stalls.
+fn raw(mut stream: impl Read + Write, request: &[u8]) -> String {
+    stream.write_all(request).expect("writes");
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..count]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn the_server_keeps_http_s_rules() {
+    let served = Served::new(Lab::active());
+    let open = || {
+        let stream = UnixStream::connect(served.socket()).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
+        stream
+    };
+    let ping = raw(open(), b"HEAD /_ping HTTP/1.1\r\nHost: x\r\n\r\n");
+    for header in [
+        "HTTP/1.1 200 OK",
+        "api-version: 1.47",
+        "ostype: linux",
+        "docker-experimental: false",
+        "server: Racimo/",
+        "swarm: active/manager",
+        "date: ",
+    ] {
+        assert!(ping.contains(header), "{header}: {ping}");
+    }
+    assert!(ping.ends_with("\r\n\r\n"), "{ping}");
+    // Two requests on one connection.
+    let two = raw(
+        open(),
+        b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\nGET /v1.99/info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    );
+    assert!(two.contains("\r\n\r\nOK") && two.contains("HTTP/1.1 400") && two.contains("is too new"), "{two}");
+    let large = format!(
+        "POST /services/create HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        limits::API_BODY_BYTES_MAX + 1
+    );
+    assert!(raw(open(), large.as_bytes()).contains("HTTP/1.1 413"));
+    let many: String = (0..200).map(|i| format!("x-{i}: y\r\n")).collect();
+    assert!(raw(open(), format!("GET /_ping HTTP/1.1\r\n{many}\r\n").as_bytes()).contains("HTTP/1.1 431"));
+    assert!(raw(open(), b"nonsense\r\n\r\n").contains("HTTP/1.1 400"));
+    let tcp = |host: &str| {
+        let stream = TcpStream::connect(served.tcp).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
+        raw(stream, format!("GET /_ping HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())
+    };
+    assert!(tcp("127.0.0.1").contains("200 OK") && tcp("evil.example").contains("403"));
+}
+
+#[test]
+fn events_are_live_and_end_with_the_server() {
+    let served = Served::new(Lab::active());
+    let mut stream = UnixStream::connect(served.socket()).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
+    stream.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    assert!(lines.by_ref().take_while(|line| !line.is_empty()).any(|line| line == "transfer-encoding: chunked"));
+    served.lab.join(7, "pi7");
+    assert!(lines.by_ref().any(|line| line.contains(r#""Type":"node","Action":"create""#)));
+    drop(served);
+    // The last chunk: a proper end.
+    assert!(lines.any(|line| line == "0"));
+}
