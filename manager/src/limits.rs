@@ -4,8 +4,9 @@ use std::time::Duration;
 
 /// Restart times kept per slot whose policy has a window (8 KiB). The API refuses a window with more attempts.
 pub const RESTART_TIMES_MAX: usize = 1000;
-/// Failure times kept per service and node; the scheduler asks for five.
-pub const FAILURE_TIMES_MAX: usize = 8;
+/// Failure times kept per service and node (512 bytes): what five minutes bring at the default restart delay of 5 s,
+/// so that the scheduler can tell which of two bad nodes is worse. Beyond: the oldest go.
+pub const FAILURE_TIMES_MAX: usize = 64;
 /// Assignments in one plan of the scheduler (60 bytes each in the log). Beyond: in the next plan.
 pub const SCHEDULER_PLAN_MAX: usize = 8192;
 /// Changes in one plan of the orchestrator (about 250 bytes each in the log). Beyond: in the next plan.

@@ -48,9 +48,14 @@ const ROUNDS_MAX: usize = 16;
 
 /// Next moves for what is on the agenda. Same inputs, same plan. Call [`Agenda::done`] once it is committed.
 pub fn step(view: &View, agenda: &mut Agenda, now: Now, ids: &mut IdSource) -> Plan {
+    step_with(view, agenda, now, ids, &UpdateConfig::default())
+}
+
+/// [`step`] with other update settings: for every service, until specs carry their own.
+pub fn step_with(view: &View, agenda: &mut Agenda, now: Now, ids: &mut IdSource, config: &UpdateConfig) -> Plan {
     agenda.begin(now);
     let (nodes, services) = agenda.marked();
-    let mut draft = Draft::new(view, now, ids, agenda);
+    let mut draft = Draft::new(view, now, ids, agenda, config);
     for node in nodes {
         enforce::step(&mut draft, node);
         draft.end_node(node);
@@ -80,7 +85,7 @@ fn look(draft: &mut Draft<'_>, service: &Arc<Service>) {
         Mode::Global => global::step(draft, service),
     };
     if let Some(service) = fresh(draft, service.id) {
-        update::step(draft, &service, &slots, &UpdateConfig::default());
+        update::step(draft, &service, &slots);
         reap::prune(draft, &service);
     }
 }

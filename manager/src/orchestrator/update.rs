@@ -119,7 +119,8 @@ pub(super) fn note_running(draft: &mut Draft<'_>, service: &Service) {
 }
 
 /// Goes on with, begins or completes an update of these slots.
-pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Filled], config: &UpdateConfig) {
+pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Filled]) {
+    let config = draft.config;
     let state = service.update.as_ref().map(|update| update.state);
     if state == Some(UpdateState::Paused) {
         return;
@@ -261,8 +262,7 @@ fn replace(draft: &mut Draft<'_>, service: &Service, fill: &Filled, order: Order
 ///
 /// Called once per task, when the restart supervisor retires it in the same transaction.
 pub(super) fn count_failure(draft: &Draft<'_>, service: &Service, task: &Task) -> Option<Change> {
-    // Service specs carry no update settings yet.
-    let config = UpdateConfig::default();
+    let config = draft.config;
     let update = draft.view.state.service(service.id)?.update.clone()?;
     match (update.state, config.failure_action) {
         (UpdateState::Updating, FailureAction::Pause) => {}

@@ -26,8 +26,8 @@ pub use run::run;
 
 use filter::{Ask, Refusals, Room};
 
-/// Tasks that wait for a node, and whether anything changed that could help them.
-#[derive(Debug, Default)]
+/// Tasks that wait for a node.
+#[derive(Debug, Clone, Default)]
 pub struct Waiting {
     tasks: BTreeSet<TaskId>,
 }
@@ -94,15 +94,26 @@ pub fn step(view: &View, waiting: &Waiting, now: Now) -> Plan {
     if preassigned.is_empty() && groups.is_empty() {
         return plan;
     }
+    preassigned.sort_by_key(|task| (task.service, task.slot, task.id));
     let mut hall = Hall::new(view);
-    for task in preassigned {
+    // Tasks without room, by group: why is said when everything is placed, so that it holds.
+    let mut left: Vec<&[Arc<Task>]> = Vec::new();
+    for task in &preassigned {
         if let Slot::Node(node) = task.slot {
-            hall.validate(view, &task, node, now, &mut plan);
+            if !hall.validate(view, task, node, &mut plan) {
+                left.push(std::slice::from_ref(task));
+            }
         }
     }
-    for tasks in groups.values_mut() {
-        tasks.sort_by_key(|task| (task.slot, task.id));
-        hall.place_group(view, tasks, now, &mut plan);
+    groups.values_mut().for_each(|tasks| tasks.sort_by_key(|task| (task.slot, task.id)));
+    for tasks in groups.values() {
+        let placed = hall.place_group(view, tasks, now, &mut plan);
+        left.push(&tasks[placed..]);
+    }
+    if !plan.more {
+        for tasks in left {
+            hall.explain(view, tasks, now, &mut plan);
+        }
     }
     plan
 }
@@ -147,48 +158,38 @@ impl Hall {
         counts
     }
 
-    /// A task of a global service: its node is chosen, only its fitness is judged.
-    fn validate(&mut self, view: &View, task: &Arc<Task>, node: NodeId, now: Now, plan: &mut Plan) {
+    /// A task of a global service: its node is chosen, only its fitness is judged. Whether it has its place.
+    fn validate(&mut self, view: &View, task: &Arc<Task>, node: NodeId, plan: &mut Plan) -> bool {
         let ask = Ask::of(&task.spec);
-        let Some(index) = self.index(node) else { return };
-        if plan.assigns.len() >= SCHEDULER_PLAN_MAX {
-            plan.more = true;
-            return;
+        let Some(index) = self.index(node) else { return false };
+        if plan.is_full() {
+            return false;
         }
         let fits = self.fits(&task.spec.placement.constraints);
         let here = if ask.replicas_max == 0 { 0 } else { self.count_service(view, task.service)[index] };
-        match ask.judge(&self.rooms[index], fits[index], here) {
-            Ok(()) => {
-                self.rooms[index].take(&ask);
-                plan.assigns.push(Change::TaskAssign { task: task.id, node });
-            }
-            Err(refusal) => {
-                let mut refusals = Refusals::default();
-                refusals.add(refusal);
-                plan.wait(view, task, refusals.text(&task.spec.placement.constraints), now);
-            }
+        if ask.judge(&self.rooms[index], fits[index], here).is_err() {
+            return false;
         }
+        self.rooms[index].take(&ask);
+        plan.assigns.push(Change::TaskAssign { task: task.id, node });
+        true
     }
 
-    fn place_group(&mut self, view: &View, tasks: &[Arc<Task>], now: Now, plan: &mut Plan) {
-        let Some(first) = tasks.first() else { return };
+    /// Places equal tasks; how many found room.
+    fn place_group(&mut self, view: &View, tasks: &[Arc<Task>], now: Now, plan: &mut Plan) -> usize {
+        let Some(first) = tasks.first() else { return 0 };
         let ask = Ask::of(&first.spec);
         let fits = self.fits(&first.spec.placement.constraints);
         let mut counts = self.count_service(view, first.service);
         let failures = rank::failures(view, first, now, self.rooms.len(), |node| self.index(node));
         let mut tree = place::Tree::new(&self.rooms, &first.spec.placement.preferences, &counts, |index| {
-            let open = ask.judge(&self.rooms[index], fits[index], counts[index]).is_ok();
-            open.then(|| rank::Rank {
-                failures: failures[index],
-                service: counts[index],
-                total: self.rooms[index].active,
-            })
+            let room = &self.rooms[index];
+            let rank = rank::Rank { failures: failures[index], service: counts[index], total: room.active };
+            ask.judge(room, fits[index], counts[index]).is_ok().then_some(rank)
         });
-        let mut left = tasks.iter();
-        for task in left.by_ref() {
-            if plan.assigns.len() >= SCHEDULER_PLAN_MAX {
-                plan.more = true;
-                return;
+        for (placed, task) in tasks.iter().enumerate() {
+            if plan.is_full() {
+                return placed;
             }
             let rooms = &mut self.rooms;
             let chosen = tree.place(|index| {
@@ -199,27 +200,52 @@ impl Hall {
                 }
                 open
             });
-            let Some(index) = chosen else {
-                let reason = self.explain(&ask, &fits, &counts, &first.spec.placement.constraints);
-                for task in std::iter::once(task).chain(left) {
-                    plan.wait(view, task, reason.clone(), now);
-                }
-                return;
-            };
+            let Some(index) = chosen else { return placed };
             plan.assigns.push(Change::TaskAssign { task: task.id, node: self.rooms[index].node.id });
         }
+        tasks.len()
     }
 
-    fn explain(&self, ask: &Ask<'_>, fits: &[bool], counts: &[u32], constraints: &[String]) -> String {
+    /// Says why tasks of a group still wait, where that is news.
+    fn explain(&mut self, view: &View, tasks: &[Arc<Task>], now: Now, plan: &mut Plan) {
+        let Some(first) = tasks.first() else { return };
+        let ask = Ask::of(&first.spec);
+        let fits = self.fits(&first.spec.placement.constraints);
+        let only = match first.slot {
+            Slot::Node(node) => match self.index(node) {
+                Some(index) => Some(index),
+                None => return,
+            },
+            Slot::Replica(_) => None,
+        };
+        let mut counts = self.count_service(view, first.service);
+        let assigns = if ask.replicas_max > 0 { plan.assigns.as_slice() } else { &[] };
+        for change in assigns {
+            if let Change::TaskAssign { task, node } = change {
+                let ours = view.state.task(*task).is_some_and(|task| task.service == first.service);
+                if let Some(index) = self.index(*node).filter(|_| ours) {
+                    counts[index] += 1;
+                }
+            }
+        }
         let mut refusals = Refusals::default();
-        for (index, room) in self.rooms.iter().enumerate() {
+        for (index, room) in self.rooms.iter().enumerate().filter(|(index, _)| only.is_none_or(|only| only == *index)) {
             if let Err(refusal) = ask.judge(room, fits[index], counts[index]) {
                 refusals.add(refusal);
             }
         }
-        match refusals.text(constraints) {
-            text if text.is_empty() => "no suitable node".to_owned(),
-            text => format!("no suitable node ({text})"),
+        let text = refusals.text(&first.spec.placement.constraints);
+        let reason = match first.slot {
+            Slot::Node(_) => text,
+            Slot::Replica(_) if text.is_empty() => "no suitable node".to_owned(),
+            Slot::Replica(_) => format!("no suitable node ({text})"),
+        };
+        for task in tasks {
+            let known = view.seen.task(task.id).and_then(|status| status.err.as_ref());
+            if known != Some(&reason) {
+                let reason = Some(reason.clone());
+                plan.waits.push(Observation::Waits { task: task.id, at: now.wall, reason });
+            }
         }
     }
 }
@@ -230,10 +256,9 @@ fn counts_as_active(task: &Task) -> bool {
 }
 
 impl Plan {
-    fn wait(&mut self, view: &View, task: &Task, reason: String, now: Now) {
-        let known = view.seen.task(task.id).and_then(|status| status.err.as_ref());
-        if known != Some(&reason) {
-            self.waits.push(Observation::Waits { task: task.id, at: now.wall, reason: Some(reason) });
-        }
+    /// Whether no more assignments fit in; then there is more to do.
+    fn is_full(&mut self) -> bool {
+        self.more |= self.assigns.len() >= SCHEDULER_PLAN_MAX;
+        self.more
     }
 }

@@ -1,0 +1,168 @@
+//! The laws, on random histories: fixpoint (checked by every step), replay, restart, and what must always hold.
+
+use racimo_common::id::NodeId;
+use racimo_common::object::{Availability, Desired, TaskState};
+use racimo_manager::orchestrator::{self, Agenda, Order};
+use racimo_manager::scheduler::{self, Waiting};
+use racimo_manager::store::{Mode, UpdateState};
+use std::time::Duration;
+
+use super::script;
+use super::world::World;
+
+const NODES: [&str; 4] = ["a", "b", "c", "d"];
+const SERVICES: [&str; 3] = ["web", "api", "log"];
+
+/// One random event; false if it made no sense now.
+fn disturb(world: &mut World, dice: &mut fastrand::Rng) -> bool {
+    let node = NODES[dice.usize(..NODES.len())];
+    let service = SERVICES[dice.usize(..SERVICES.len())];
+    let known = world.view.state.service_named(service).is_some();
+    let member = world.nodes.get(node).and_then(|id| world.view.state.node(*id)).cloned();
+    let down = member.as_ref().is_some_and(|node| node.written_off.is_some());
+    let line = match (dice.u8(..16), &member) {
+        (0, Some(_)) if !down => format!("down {node}"),
+        (1 | 2, Some(_)) if down => format!("up {node}"),
+        (3, Some(_)) => format!("freeze {node}"),
+        (4 | 5, Some(_)) => format!("thaw {node}"),
+        (6, Some(_)) => format!("set {node} avail={}", ["active", "pause", "drain"][dice.usize(..3)]),
+        (7, Some(_)) => format!("set {node} label.zone={}", dice.u8(..2)),
+        (8, _) if !known && service == "log" => "service log global reserve-memory=50M".to_owned(),
+        (8, _) if !known && service == "api" => {
+            "service api replicas=2 attempts=3 window=30s spread=node.labels.zone".to_owned()
+        }
+        (8, _) if !known => "service web replicas=3 constraint=node.labels.zone!=1 reserve-memory=200M".to_owned(),
+        (9, _) if known && service != "log" => format!("update {service} replicas={}", dice.u8(..6)),
+        (10, _) if known => format!("update {service} image={}", ["one", "two", "crash", "reject"][dice.usize(..4)]),
+        (11, _) if known && dice.u8(..4) == 0 => format!("delete {service}"),
+        (12 | 13, _) => {
+            let running: Vec<_> = world.view.state.tasks().filter(|t| t.ended.is_none() && t.node.is_some()).collect();
+            let Some(task) = running.get(dice.usize(..running.len().max(1))).map(|task| task.id) else { return false };
+            let (state, code) = [(TaskState::Failed, 1), (TaskState::Complete, 0)][dice.usize(..2)];
+            world.end(task, state, Some(code));
+            return true;
+        }
+        (14, _) => "restart-manager".to_owned(),
+        (15, _) => format!("wait {}s", dice.u8(1..30)),
+        _ => return false,
+    };
+    script::run(world, &line);
+    true
+}
+
+fn check_invariants(world: &World) {
+    let state = &world.view.state;
+    for node in state.nodes() {
+        let (used, has) = (state.reserved(node.id), node.capacity());
+        assert!(used.memory <= has.memory && used.cpu <= has.cpu, "{} is promised twice", node.id);
+    }
+    for service in state.services() {
+        let mut slots = std::collections::BTreeMap::new();
+        for task in state.tasks_of_service(service.id).filter(|task| task.desired <= Desired::Running) {
+            let count = slots.entry(task.slot).or_insert(0);
+            *count += 1;
+            let most = if world.config.order == Order::StartFirst { 2 } else { 1 };
+            assert!(*count <= most, "{}: {:?} has {count} tasks", service.spec.name, task.slot);
+        }
+        if let Mode::Replicated { replicas } = service.spec.mode {
+            assert!(slots.len() as u64 <= replicas, "{}: too many tasks", service.spec.name);
+        }
+        for history in slots.keys() {
+            let kept = state.tasks_of_service(service.id).filter(|task| task.slot == *history && task.ended.is_some());
+            assert!(kept.count() <= 6, "{}: history grows", service.spec.name);
+        }
+    }
+}
+
+/// A new leader with nothing but the store has nothing to add once everything is settled.
+fn check_restart(world: &World) {
+    let mut agenda = Agenda::all(&world.view);
+    let mut ids = world.ids.clone();
+    let plan = orchestrator::step_with(&world.view, &mut agenda, world.now, &mut ids, &world.config);
+    assert!(plan.changes.is_empty(), "a fresh leader decides otherwise: {:?}\n{:#?}", plan.changes, world.table(true));
+    let plan = scheduler::step(&world.view, &Waiting::all(&world.view), world.now);
+    assert!(plan.assigns.is_empty(), "a fresh scheduler decides otherwise: {:?}", plan.assigns);
+}
+
+fn run(seed: u64) -> World {
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let mut world = World::new(seed);
+    if dice.bool() {
+        world.config.order = Order::StartFirst;
+    }
+    world.config.parallelism = dice.u64(..3);
+    for node in NODES {
+        script::run(&mut world, &format!("node {node} label.zone={}", dice.u8(..2)));
+    }
+    for _ in 0..60 {
+        // Not every event comes to rest before the next.
+        while !disturb(&mut world, &mut dice) {}
+        if dice.bool() {
+            world.decide();
+        } else {
+            world.settle();
+            check_restart(&world);
+        }
+        check_invariants(&world);
+    }
+    world
+}
+
+/// Everything works again: what is wanted must come about.
+fn heal(world: &mut World) {
+    world.frozen.clear();
+    let nodes: Vec<NodeId> = world.nodes.values().copied().collect();
+    for node in nodes {
+        if world.view.state.node(node).unwrap().written_off.is_some() {
+            world.up(node);
+        }
+        world.ready(node, true);
+        world.edit_node(node, |spec| {
+            spec.availability = Availability::Active;
+            spec.labels.insert("zone".to_owned(), "0".to_owned());
+        });
+    }
+    for name in SERVICES {
+        if world.view.state.service_named(name).is_some() {
+            script::run(world, &format!("update {name} image=good force=77 replicas=2"));
+        }
+    }
+    world.wait(Duration::from_secs(300));
+}
+
+fn check_healed(world: &World) {
+    for service in world.view.state.services() {
+        let tasks: Vec<_> = world.view.state.tasks_of_service(service.id).collect();
+        let runs = tasks
+            .iter()
+            .filter(|task| world.view.task_state(task) == TaskState::Running && task.revision == service.revision);
+        let want = match service.spec.mode {
+            Mode::Replicated { replicas } => replicas,
+            Mode::Global => NODES.len() as u64,
+        };
+        let table = world.table(false);
+        assert_eq!(runs.count() as u64, want, "{}: {table:#?}", service.spec.name);
+        assert_eq!(tasks.iter().filter(|task| task.ended.is_none()).count() as u64, want, "{table:#?}");
+        let state = service.update.as_ref().map(|update| update.state);
+        assert!(state.is_none_or(|state| state == UpdateState::Completed), "{state:?}");
+    }
+}
+
+#[test]
+fn laws_hold_on_random_histories() {
+    let seeds: u64 = std::env::var("RACIMO_PROP_SEEDS").map_or(150, |text| text.parse().unwrap());
+    for seed in 0..seeds {
+        let result = std::panic::catch_unwind(|| {
+            let mut world = run(seed);
+            let tables = world.table(true);
+            heal(&mut world);
+            check_invariants(&world);
+            check_restart(&world);
+            check_healed(&world);
+            if seed % 10 == 0 {
+                assert_eq!(run(seed).table(true), tables, "the same seed gave another history");
+            }
+        });
+        assert!(result.is_ok(), "seed {seed}");
+    }
+}

@@ -1,0 +1,236 @@
+//! The scenarios' little language.
+//!
+//! ```text
+//! node NAME [mem= cpus= arch= os= avail= role= addr= places= label.K=V engine.K=V]
+//! set NAME KEY=VALUE…               the same keys, later
+//! down|up|forget|remove|freeze|thaw NODE
+//! service NAME replicas=N|global [image= reserve-memory= reserve-cpu= limit-memory= limit-cpu= constraint=
+//!         spread= per-node= platform= restart= delay= attempts= window= label= container-label= force=]
+//! update NAME KEY=VALUE…            constraint=- drops all constraints
+//! delete NAME | history N | config [parallelism= delay= monitor= action= ratio= order=]
+//! task NAME fails|completes|rejected
+//! settle | wait 5s | clock -1h | restart-manager | tasks | all-tasks
+//! ```
+//! Images: `crash` fails when started, `reject` before, `done` completes, `stuck` never runs, all others run.
+
+use std::time::Duration;
+
+use racimo_common::object::{Availability, NodeDescription, Role, TaskState};
+use racimo_common::registry::Platform;
+use racimo_common::time::Now;
+use racimo_common::units::Bytes;
+use racimo_manager::orchestrator::{FailureAction, Order, UpdateConfig};
+use racimo_manager::store::{Change, ClusterSpec, Mode, NewCluster, NodeSpec, RestartCondition, ServiceSpec, TaskSpec};
+
+use super::world::World;
+
+/// Runs one line; what it says.
+pub(crate) fn run(world: &mut World, line: &str) -> Vec<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (verb, rest) = words.split_first().expect("a verb");
+    let node = |world: &World| world.nodes[rest[0]];
+    match *verb {
+        "node" => add_node(world, rest[0], &rest[1..]),
+        "set" => set_node(world, rest[0], &rest[1..]),
+        "down" => world.down(node(world)),
+        "up" => world.up(node(world)),
+        "forget" => world.ready(node(world), false),
+        "remove" => world.apply(vec![Change::NodeRemove { node: node(world) }]),
+        "freeze" => drop(world.frozen.insert(node(world))),
+        "thaw" => drop(world.frozen.remove(&node(world))),
+        "service" => add_service(world, rest[0], &rest[1..]),
+        "update" => world.edit_service(rest[0], |spec| rest[1..].iter().for_each(|word| service_word(spec, word))),
+        "delete" => {
+            let service = world.view.state.service_named(rest[0]).unwrap().id;
+            world.apply(vec![Change::ServiceRemove { service }]);
+        }
+        "history" => history(world, rest[0].parse().unwrap()),
+        "config" => rest.iter().for_each(|word| config_word(&mut world.config, word)),
+        "task" => end_task(world, rest[0], rest[1]),
+        "settle" => world.settle(),
+        "wait" => world.wait(duration(rest[0])),
+        "clock" => {
+            let back = duration(rest[0].strip_prefix('-').expect("backwards"));
+            world.now = Now { wall: world.now.wall - back, ..world.now };
+        }
+        "restart-manager" => world.restart_manager(),
+        "tasks" => return world.table(false),
+        "all-tasks" => return world.table(true),
+        other => panic!("{other}: no such verb"),
+    }
+    std::mem::take(&mut world.trace)
+}
+
+fn duration(text: &str) -> Duration {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).expect("a unit");
+    let count: u64 = text[..split].parse().unwrap();
+    match &text[split..] {
+        "ms" => Duration::from_millis(count),
+        "s" => Duration::from_secs(count),
+        "m" => Duration::from_secs(count * 60),
+        "h" => Duration::from_secs(count * 3600),
+        unit => panic!("{unit}: no such unit"),
+    }
+}
+
+fn platform(text: &str) -> Platform {
+    let mut parts = text.split('/').map(str::to_owned);
+    let mut next = || parts.next().unwrap_or_default();
+    Platform { os: next(), architecture: next(), variant: next() }
+}
+
+struct Board {
+    spec: NodeSpec,
+    role: Role,
+    about: NodeDescription,
+    addr: String,
+}
+
+fn board_word(board: &mut Board, word: &str) {
+    let (key, value) = word.split_once('=').expect("key=value");
+    match key {
+        "mem" => board.about.memory = value.parse().unwrap(),
+        "cpus" => board.about.cpus = value.parse().unwrap(),
+        "arch" => board.about.platforms = value.split(',').map(platform).collect(),
+        "places" => board.about.tasks_max = value.parse().unwrap(),
+        "avail" => board.spec.availability = availability(value),
+        "role" => board.role = if value == "manager" { Role::Manager } else { Role::Worker },
+        "addr" => value.clone_into(&mut board.addr),
+        _ => match key.split_once('.') {
+            Some(("label", label)) => drop(board.spec.labels.insert(label.to_owned(), value.to_owned())),
+            Some(("engine", label)) => drop(board.about.labels.insert(label.to_owned(), value.to_owned())),
+            _ => panic!("{key}: no such key"),
+        },
+    }
+}
+
+fn availability(text: &str) -> Availability {
+    match text {
+        "active" => Availability::Active,
+        "pause" => Availability::Pause,
+        "drain" => Availability::Drain,
+        other => panic!("{other}: no such availability"),
+    }
+}
+
+fn add_node(world: &mut World, name: &str, words: &[&str]) {
+    let about = NodeDescription {
+        hostname: name.to_owned(),
+        cpus: "4".parse().unwrap(),
+        memory: Bytes::mib(1024),
+        platforms: vec![platform("linux/arm64/v8")],
+        ..NodeDescription::default()
+    };
+    let mut board = Board { spec: NodeSpec::default(), role: Role::Worker, about, addr: "10.0.0.1:1".to_owned() };
+    words.iter().for_each(|word| board_word(&mut board, word));
+    world.add_node(name, board.spec, board.role, board.about, &board.addr);
+}
+
+fn set_node(world: &mut World, name: &str, words: &[&str]) {
+    let id = world.nodes[name];
+    let node = world.view.state.node(id).unwrap().clone();
+    let about = (*node.description).clone();
+    let mut board = Board { spec: node.spec.clone(), role: node.role, about, addr: node.addr.clone() };
+    words.iter().for_each(|word| board_word(&mut board, word));
+    if board.spec != node.spec {
+        world.edit_node(id, |spec| *spec = board.spec);
+    }
+    if board.about != *node.description {
+        let description = std::sync::Arc::new(board.about);
+        world.apply(vec![Change::NodeDescribe { node: id, description, addr: board.addr }]);
+    }
+}
+
+fn add_service(world: &mut World, name: &str, words: &[&str]) {
+    let mut spec = ServiceSpec {
+        name: name.to_owned(),
+        labels: std::collections::BTreeMap::new(),
+        task: std::sync::Arc::new(TaskSpec::default()),
+        mode: Mode::Replicated { replicas: 1 },
+    };
+    words.iter().for_each(|word| service_word(&mut spec, word));
+    world.add_service(spec);
+}
+
+pub(crate) fn service_word(spec: &mut ServiceSpec, word: &str) {
+    if word == "global" {
+        spec.mode = Mode::Global;
+        return;
+    }
+    let (key, value) = word.split_once('=').expect("key=value");
+    let mut task = (*spec.task).clone();
+    let (place, restart, resources) = (&mut task.placement, &mut task.restart, &mut task.resources);
+    match key {
+        "replicas" if spec.mode == Mode::Global => {}
+        "replicas" => spec.mode = Mode::Replicated { replicas: value.parse().unwrap() },
+        "label" => drop(spec.labels.insert("x".to_owned(), value.to_owned())),
+        "container-label" => drop(task.container.labels.insert("x".to_owned(), value.to_owned())),
+        "image" => value.clone_into(&mut task.container.image),
+        "force" => task.force_update = value.parse().unwrap(),
+        "reserve-memory" => resources.reservations.memory = value.parse().unwrap(),
+        "reserve-cpu" => resources.reservations.cpu = value.parse().unwrap(),
+        "limit-memory" => resources.limits.memory = Some(value.parse().unwrap()),
+        "limit-cpu" => resources.limits.cpu = Some(value.parse().unwrap()),
+        "constraint" if value == "-" => place.constraints.clear(),
+        "constraint" => place.constraints.push(value.to_owned()),
+        "spread" => place.preferences.push(value.to_owned()),
+        "per-node" => place.replicas_max = value.parse().unwrap(),
+        "platform" => place.platforms = value.split(',').map(platform).collect(),
+        "restart" => {
+            restart.condition = Some(match value {
+                "any" => RestartCondition::Any,
+                "on-failure" => RestartCondition::OnFailure,
+                "none" => RestartCondition::None,
+                other => panic!("{other}: no such condition"),
+            });
+        }
+        "delay" => restart.delay = Some(duration(value)),
+        "attempts" => restart.attempts_max = Some(value.parse().unwrap()),
+        "window" => restart.window = Some(duration(value)),
+        other => panic!("{other}: no such key"),
+    }
+    spec.task = std::sync::Arc::new(task);
+}
+
+fn config_word(config: &mut UpdateConfig, word: &str) {
+    let (key, value) = word.split_once('=').expect("key=value");
+    match key {
+        "parallelism" => config.parallelism = value.parse().unwrap(),
+        "delay" => config.delay = duration(value),
+        "monitor" => config.monitor = duration(value),
+        "ratio" => config.failure_ratio = value.parse().unwrap(),
+        "action" if value == "continue" => config.failure_action = FailureAction::Continue,
+        "order" if value == "start-first" => config.order = Order::StartFirst,
+        _ => panic!("{word}: no such setting"),
+    }
+}
+
+fn history(world: &mut World, keep: i64) {
+    let spec = ClusterSpec { task_history: Some(keep), ..ClusterSpec::default() };
+    let change = match world.view.state.cluster() {
+        Some(cluster) => {
+            Change::ClusterUpdate { version: cluster.meta.version, spec, worker_secret: None, manager_secret: None }
+        }
+        None => Change::ClusterCreate(Box::new(NewCluster {
+            id: world.ids.draw(),
+            spec,
+            root_pem: String::new(),
+            worker_secret: [0; 16],
+            manager_secret: [0; 16],
+            managers: Vec::new(),
+        })),
+    };
+    world.apply(vec![change]);
+}
+
+fn end_task(world: &mut World, name: &str, how: &str) {
+    let found = world.view.state.tasks().find(|task| world.name(task.id) == name);
+    let task = found.unwrap_or_else(|| panic!("{name}: no such task")).id;
+    let (state, code) = match how {
+        "fails" => (TaskState::Failed, Some(1)),
+        "completes" => (TaskState::Complete, Some(0)),
+        "rejected" => (TaskState::Rejected, None),
+        other => panic!("{other}: no such end"),
+    };
+    world.end(task, state, code);
+}
