@@ -27,6 +27,9 @@ pub(super) struct Filled {
     pub(super) tasks: Vec<Arc<Task>>,
     /// Whether it holds a task of an older revision, so that the updater has or had work here.
     pub(super) older: bool,
+    /// Whether the current revision had its task here, which stopped and may not be restarted: with start-first the
+    /// old task serves on, and the updater must not try for ever.
+    pub(super) spent: bool,
 }
 
 /// A service's tasks by slot.
@@ -54,7 +57,9 @@ impl Place {
         } else {
             self.live.clone()
         };
+        let current = self.retired.iter().rev().find(|task| task.revision == revision);
+        let spent = current.is_some_and(|task| task.ended.is_some() && !restart::may_restart(view, task, now));
         let older = self.live.iter().chain(&self.retired).any(|task| task.revision < revision);
-        Some(Filled { slot, tasks, older })
+        Some(Filled { slot, tasks, older, spent })
     }
 }

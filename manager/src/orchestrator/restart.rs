@@ -34,7 +34,9 @@ pub(super) fn may_restart(view: &View, task: &Task, now: Now) -> bool {
         return true;
     }
     let Some(window) = policy.window() else { return history.restarts < most };
-    let failed = task.ended.as_ref().map_or(now.wall, |ended| ended.at);
+    // A task that still stops was last touched when it was retired: the answer does not change while it does.
+    let retired = if task.desired > Desired::Running { task.meta.updated } else { now.wall };
+    let failed = task.ended.as_ref().map_or(retired, |ended| ended.at);
     let within = |at: Wall| at >= failed - window && at <= failed;
     let count = history.times.iter().filter(|at| within(**at)).count();
     u64::try_from(count).is_ok_and(|count| count < most)

@@ -126,10 +126,7 @@ pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Fille
         return;
     }
     let works: Vec<Work> = slots.iter().map(|fill| judge(draft, service, fill, config)).collect();
-    let dirty = works.iter().any(|work| match work {
-        Work::Keep(_) | Work::Replace | Work::Waits => true,
-        Work::None | Work::Busy(_) | Work::Done(_) => false,
-    });
+    let dirty = slots.iter().zip(&works).any(|(fill, work)| fill.tasks.len() > 1 || matches!(work, Work::Replace));
     if !dirty && state != Some(UpdateState::Updating) {
         return;
     }
@@ -170,7 +167,7 @@ fn judge(draft: &Draft<'_>, service: &Service, fill: &Filled, config: &UpdateCon
     let clean = fill.tasks.iter().filter(|task| !is_dirty(&draft.view, service, task));
     // One that is to run comes before one that still waits.
     let Some(clean) = clean.max_by_key(|task| (task.desired == Desired::Running, std::cmp::Reverse(task.id))) else {
-        return Work::Replace;
+        return if fill.spent { Work::None } else { Work::Replace };
     };
     let coming = clean.desired <= Desired::Running && is_updaters(&draft.view, service, clean, fill.older);
     let runs = draft.view.task_state(clean) == TaskState::Running;
@@ -251,7 +248,12 @@ fn replace(draft: &mut Draft<'_>, service: &Service, fill: &Filled, order: Order
                 }
             }
         }
-        Order::StartFirst => {}
+        Order::StartFirst => {
+            // One old task serves on, best one that runs; a superseded update may have left more.
+            let serves = |task: &&Arc<Task>| draft.view.task_state(task) == TaskState::Running;
+            let kept = live.clone().find(serves).or_else(|| live.clone().next()).map(|task| task.id);
+            group.extend(live.filter(|task| Some(task.id) != kept).flat_map(|task| retire(task, draft.now)));
+        }
     }
     let new = draft.new_task(service, fill.slot, gate, None);
     group.push(new);

@@ -144,7 +144,13 @@ fn check_healed(world: &World) {
         assert_eq!(runs.count() as u64, want, "{}: {table:#?}", service.spec.name);
         assert_eq!(tasks.iter().filter(|task| task.ended.is_none()).count() as u64, want, "{table:#?}");
         let state = service.update.as_ref().map(|update| update.state);
-        assert!(state.is_none_or(|state| state == UpdateState::Completed), "{state:?}");
+        assert!(
+            state.is_none_or(|state| state == UpdateState::Completed),
+            "{state:?} {}: {:#?}\n{}",
+            service.spec.name,
+            world.table(true),
+            world.trace.join("\n")
+        );
     }
 }
 

@@ -222,6 +222,7 @@ impl World {
 
     /// Lets time pass; the cores run whenever they asked to.
     pub(crate) fn wait(&mut self, span: Duration) {
+        self.settle();
         let (start, end) = (self.now.mono, self.now.mono + span);
         loop {
             let next = self.agenda.next_due().map_or(end, |due| due.min(end)).max(self.now.mono);
