@@ -188,7 +188,9 @@ async fn accept_local(context: Context, listener: Async<UnixListener>, own: Node
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let end = session::run(&context, stream, own, "127.0.0.1".to_owned()).await;
+                // It has no address of its own: the node keeps the advertised one.
+                let addr = context.store.view().state.node(own).map(|node| node.addr.clone()).unwrap_or_default();
+                let end = session::run(&context, stream, own, addr).await;
                 log::info!("the session of this board's own agent ended: {}", chain(&end));
             }
             Err(error) => {

@@ -263,8 +263,11 @@ impl Board<'_> {
         )
     }
 
-    /// Gets the agent its identity. It need not run.
+    /// Gets the agent its identity. It need not run. The manager's own board needs none: it has the manager's socket.
     pub(super) fn join(&self, token: &str) -> Result<()> {
+        if self.number == 0 {
+            return Ok(());
+        }
         let netns = format!("--net=/run/netns/{}", self.netns());
         let agent = self.lab.program("pi-agent");
         let data = self.data();
@@ -291,7 +294,7 @@ impl Board<'_> {
     pub(super) fn start_agent(&self) -> Result<()> {
         ensure!(self.lab.state.cluster, "lab {} was started with --bare: it has no agents", self.lab.name);
         ensure!(self.agent().is_none(), "board {}'s agent is running already", self.number);
-        let argv = [
+        let mut argv = vec![
             self.lab.program("pi-agent").display().to_string(),
             "run".to_owned(),
             "--data-dir".to_owned(),
@@ -307,6 +310,10 @@ impl Board<'_> {
             "--insecure-registry".to_owned(),
             self.lab.registry().host(),
         ];
+        if self.number == 0 {
+            let socket = self.lab.manager().socket().with_file_name("agent.sock");
+            argv.extend(["--manager-socket".to_owned(), socket.display().to_string()]);
+        }
         self.start("agent", &argv).map(drop)
     }
 }
