@@ -13,20 +13,13 @@ use crate::store::{Change, Node, NodeStatus, View};
 
 const FILTERS: &[&str] = &["id", "label", "membership", "name", "node.label", "role"];
 
-impl Context {
-    fn shared(&self, view: &View) -> Result<Shared, ApiError> {
-        let own = self.own_node().ok_or_else(|| ApiError::unavailable(super::swarm::NOT_A_MANAGER))?;
-        Ok(Shared::of(view, own))
-    }
-}
-
 /// `GET /nodes`.
 pub(super) async fn list(context: &Context, request: &Request) -> Result<Answer, ApiError> {
     let view = context.cluster_view()?;
     let filters = request.filters(FILTERS)?;
     filters.check("role", |role| matches!(role, "worker" | "manager"))?;
     filters.check("membership", |state| matches!(state, "accepted" | "pending"))?;
-    let shared = context.shared(&view)?;
+    let shared = Shared::of(&view, context.own_node());
     let nodes = view.state.nodes().filter(|node| matches(&filters, node)).map(|node| shared.node(&view, node));
     Ok(Answer::ok(&Value::Array(nodes.collect())))
 }
@@ -45,7 +38,7 @@ fn matches(filters: &Filters, node: &Node) -> bool {
 pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answer, ApiError> {
     let view = context.cluster_view()?;
     let node = find::node(&view.state, &request.name)?;
-    Ok(Answer::ok(&context.shared(&view)?.node(&view, node)))
+    Ok(Answer::ok(&Shared::of(&view, context.own_node()).node(&view, node)))
 }
 
 /// `POST /nodes/{name}/update`.

@@ -61,7 +61,9 @@ pub(super) async fn join(context: &Context, _: &Request) -> Result<Answer, ApiEr
 
 /// `POST /swarm/leave`.
 pub(super) async fn leave(context: &Context, request: &Request) -> Result<Answer, ApiError> {
-    if context.control.status() == ControlStatus::Inactive {
+    // A cluster that could not be resumed is in the store all the same, and can be left.
+    let is_in = context.control.status() != ControlStatus::Inactive || context.cluster_view().is_ok();
+    if !is_in {
         return Err(ApiError::unavailable(NOT_IN));
     }
     if !request.flag("force") {

@@ -12,6 +12,7 @@ use super::error::ApiError;
 use super::filter::Filters;
 use super::request::Request;
 use super::{Context, find};
+use crate::orchestrator::is_dirty;
 use crate::store::{Task, View};
 
 const FILTERS: &[&str] = &["_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service"];
@@ -96,7 +97,7 @@ fn is_true(value: &str) -> bool {
 
 /// Whether the task runs what its service wants now. Progress bars count only such tasks.
 fn is_up_to_date(view: &View, task: &Task) -> bool {
-    view.state.service(task.service).is_some_and(|service| service.revision == task.revision)
+    view.state.service(task.service).is_some_and(|service| !is_dirty(view, service, task))
 }
 
 /// `GET /tasks/{name}`.

@@ -55,7 +55,11 @@ impl Control for FakeControl {
 
     fn leave(&self) -> Reply<Result<(), ControlError>> {
         *self.status.lock().expect("lock") = ControlStatus::Inactive;
-        Box::pin(async { Ok(()) })
+        let store = self.store.clone();
+        Box::pin(async move {
+            let left = store.commit(Clock::start().now().wall, vec![Change::ClusterLeave]).await;
+            left.map(drop).map_err(|e| ControlError::Failed(e.to_string()))
+        })
     }
 }
 
@@ -110,17 +114,19 @@ impl Lab {
 
     /// Asks without a network; the status and the JSON (or text) of the answer.
     pub(super) fn ask(&self, method: &str, target: &str, body: &str) -> (u16, Value) {
+        self.ask_with(method, target, body, None)
+    }
+
+    /// Asks with registry credentials.
+    pub(super) fn ask_with(&self, method: &str, target: &str, body: &str, auth: Option<&str>) -> (u16, Value) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let method: Method = method.parse().expect("method");
         let answer = match route::find(&method, path) {
             Ok((handler, name)) => {
-                let request = request::Request {
-                    method,
-                    name,
-                    query: request::query(query),
-                    headers: Default::default(),
-                    body: body.into(),
-                };
+                let mut headers = hyper::HeaderMap::new();
+                auth.map(|auth| headers.insert("x-registry-auth", auth.parse().expect("a header")));
+                let request =
+                    request::Request { method, name, query: request::query(query), headers, body: body.into() };
                 smol::block_on(handler(&self.context, &request))
             }
             Err(error) => Err(error),

@@ -285,6 +285,20 @@ fn tasks() {
 }
 
 #[test]
+fn registries_and_their_credentials() {
+    let lab = Lab::active();
+    check(lab.get("/distribution/UPPER%20CASE/json"), 400, "repository name (library/UPPER CASE) must be lowercase");
+    // Nobody listens there.
+    check(lab.get("/distribution/127.0.0.1:1/a/json"), 500, "cannot reach registry 127.0.0.1:1");
+    let create = |auth: &str| lab.ask_with("POST", "/services/create", WEB, Some(auth));
+    // {"username":"u","password":"p"}
+    check(create("eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifQ=="), 400, "--with-registry-auth) is not supported yet");
+    check(create("?"), 400, "X-Registry-Auth is not base64url");
+    // {}, from a client that is not logged in.
+    assert_eq!(create("e30=").0, 201);
+}
+
+#[test]
 fn networks() {
     let lab = Lab::active();
     let (_, list) = lab.get("/networks");

@@ -21,12 +21,12 @@ use crate::store::{Node, NodeSpec, NodeStatus, View};
 pub struct Shared {
     tls: Option<TlsInfo>,
     manager_addr: Option<String>,
-    leader: NodeId,
+    leader: Option<NodeId>,
 }
 
 impl Shared {
-    /// `leader` is this manager's own node.
-    pub fn of(view: &View, leader: NodeId) -> Self {
+    /// `leader` is this manager's own node, if it is in the cluster.
+    pub fn of(view: &View, leader: Option<NodeId>) -> Self {
         let cluster = view.state.cluster();
         Self {
             tls: cluster.map(|c| tls::info(&c.root_pem)),
@@ -74,7 +74,7 @@ impl Shared {
     }
 
     fn manager(&self, node: &Node) -> ManagerStatus {
-        if node.id == self.leader {
+        if Some(node.id) == self.leader {
             return ManagerStatus {
                 leader: Some(true),
                 reachability: Some(Reachability::REACHABLE),
