@@ -9,7 +9,7 @@ use super::error::{ApiError, Code};
 use super::filter::Filters;
 use super::request::Request;
 use super::{Context, find};
-use crate::store::{Change, Node, NodeStatus, View};
+use crate::store::{Change, Node, NodeStatus};
 
 const FILTERS: &[&str] = &["id", "label", "membership", "name", "node.label", "role"];
 
