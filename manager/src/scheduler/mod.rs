@@ -16,11 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use racimo_common::id::{NodeId, ServiceId, TaskId};
-use racimo_common::object::Desired;
+use racimo_common::object::{Availability, Desired};
 use racimo_common::time::Now;
 
 use crate::limits::SCHEDULER_PLAN_MAX;
-use crate::store::{Change, Event, Observation, Slot, Task, View};
+use crate::store::{Change, Event, NodeStatus, Observation, Slot, Task, View};
 
 pub use run::run;
 
@@ -78,6 +78,12 @@ pub struct Plan {
     pub waits: Vec<Observation>,
     /// There is more to place than fits into one plan: step again after the commit.
     pub more: bool,
+}
+
+/// Whether a node that may take tasks has not been heard of since the manager started.
+pub fn awaits_nodes(view: &View) -> bool {
+    let mut takers = view.state.nodes().filter(|node| node.has_agent());
+    takers.any(|node| node.spec.availability == Availability::Active && view.node_status(node) == NodeStatus::Unknown)
 }
 
 /// Places what waits, as far as there is room. Same inputs, same plan.
@@ -260,5 +266,60 @@ impl Plan {
     fn is_full(&mut self) -> bool {
         self.more |= self.assigns.len() >= SCHEDULER_PLAN_MAX;
         self.more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::id::IdSource;
+    use racimo_common::object::Role;
+    use racimo_common::time::Wall;
+
+    use super::*;
+    use crate::store::{Command, NewNode, NodeSpec, SeenNode, WrittenOff};
+
+    /// A node of `role` with this availability; ready, written off, or neither.
+    type Case = (Role, Availability, NodeStatus);
+
+    #[track_caller]
+    fn check_awaits(nodes: &[Case], want: bool) {
+        let mut ids = IdSource::seeded(1);
+        let mut view = View::default();
+        for (role, availability, status) in nodes {
+            let id = ids.draw();
+            let new = NewNode {
+                id,
+                role: *role,
+                spec: NodeSpec { availability: *availability, ..NodeSpec::default() },
+                description: Arc::default(),
+                addr: String::new(),
+                key_digest: None,
+            };
+            let mut changes = vec![Change::NodeCreate(Box::new(new))];
+            if *status == NodeStatus::Down {
+                let written_off = WrittenOff { at: Wall::default(), reason: "cut".to_owned() };
+                changes.push(Change::NodeWriteOff { node: id, written_off });
+            }
+            let command = Command { at: Wall::default(), changes };
+            (view.state, _) = view.state.apply(view.version() + 1, &command).expect("applies");
+            if *status == NodeStatus::Ready {
+                let seen = SeenNode { ready: true, at: Wall::default() };
+                view.seen.observe(&view.state, Observation::Node { node: id, seen });
+            }
+        }
+        assert_eq!(awaits_nodes(&view), want, "{nodes:?}");
+    }
+
+    #[test]
+    fn nodes_that_may_still_come_are_awaited() {
+        use Availability::{Active, Drain, Pause};
+        use NodeStatus::{Down, Ready, Unknown};
+        use Role::{Manager, Worker};
+        check_awaits(&[], false);
+        check_awaits(&[(Worker, Active, Ready), (Worker, Active, Unknown)], true);
+        check_awaits(&[(Worker, Active, Ready), (Worker, Active, Down)], false);
+        check_awaits(&[(Worker, Drain, Unknown), (Worker, Pause, Unknown)], false);
+        // It has no agent that could be heard.
+        check_awaits(&[(Worker, Active, Ready), (Manager, Active, Unknown)], false);
     }
 }
