@@ -6,4 +6,5 @@
 mod golden;
 mod prop;
 mod script;
+mod shell;
 mod world;

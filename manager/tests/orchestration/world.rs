@@ -270,6 +270,7 @@ impl World {
         self.trace.extend(lines);
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what the cores seldom or never plan is shown as it is")]
     fn words(&self, change: &Change) -> String {
         match change {
             Change::TaskCreate(new) => match new.gate {
