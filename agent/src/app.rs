@@ -259,6 +259,8 @@ impl App {
                 self.take(input).await;
             }
             self.act();
+            // A time to wake that has passed would be ready at once: others get their turn.
+            smol::future::yield_now().await;
         }
     }
 

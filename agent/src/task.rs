@@ -244,14 +244,16 @@ impl Task {
         self.busy == Some(Op::Prepare) && self.stops()
     }
 
-    /// When to look again if nothing happens.
+    /// When to look again if nothing happens. None while an operation is in flight: its end wakes.
     pub fn wake_at(&self, now: Mono) -> Option<Mono> {
-        let deadline = match self.phase {
-            Phase::Stopping { kill_at, .. } => Some(kill_at),
-            Phase::New | Phase::Made | Phase::Running { .. } | Phase::Ended => None,
-        };
-        let retry = (self.busy.is_none() && self.not_before > now).then_some(self.not_before);
-        [deadline, retry].into_iter().flatten().min()
+        if self.busy.is_some() {
+            return None;
+        }
+        let retry = (self.not_before > now).then_some(self.not_before);
+        match self.phase {
+            Phase::Stopping { kill_at, .. } => Some(kill_at.max(self.not_before)),
+            Phase::New | Phase::Made | Phase::Running { .. } | Phase::Ended => retry,
+        }
     }
 
     /// Whether nothing of it is left and nobody asks for it.
@@ -354,5 +356,52 @@ impl Task {
         self.report.err = None;
         self.report.at = at;
         self.dirty = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::id::RandomId;
+
+    use super::*;
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono::default() + Duration::from_millis(ms), ..Now::default() }
+    }
+
+    /// A running task that is told to stop at 0 s.
+    fn stopping(grace: Duration) -> Task {
+        let mut task = Task::found(TaskId::from_bits(1), Found::Running { pid: 7 }, Some(grace), at(0));
+        task.unwant();
+        task
+    }
+
+    /// The loop runs at once as often as the answer is not in the future, so it must be unless there is work.
+    #[track_caller]
+    fn check_wake(task: &mut Task, now: Now, want: Option<Now>) {
+        assert_eq!(task.next(now), None);
+        assert_eq!(task.wake_at(now.mono), want.map(|now| now.mono), "at {now:?}: {task:?}");
+    }
+
+    #[test]
+    fn a_task_that_stops_is_looked_at_when_there_is_something_to_do() {
+        let mut task = stopping(Duration::from_millis(300));
+        assert_eq!(task.next(at(0)), Some(Op::Signal(None)));
+        // The deadline passes while the signal is on its way.
+        check_wake(&mut task, at(400), None);
+        task.done(Done::Failed("no".to_owned()), at(500));
+        let retry = at(500 + u64::try_from(limits::RETRY_AFTER.as_millis()).unwrap());
+        check_wake(&mut task, at(510), Some(retry));
+        assert_eq!(task.next(retry), Some(Op::Signal(Some(signal::SIGKILL))));
+    }
+
+    #[test]
+    fn no_grace_is_killed_at_once() {
+        let mut task = stopping(Duration::ZERO);
+        assert_eq!(task.next(at(0)), Some(Op::Signal(Some(signal::SIGKILL))));
+        check_wake(&mut task, at(0), None);
+        task.exited(137, false, at(1).wall);
+        task.done(Done::Ok(None), at(1));
+        assert_eq!(task.report().state, TaskState::Shutdown);
     }
 }
