@@ -12,7 +12,8 @@ use racimo_common::time::Wall;
 use super::change::{Change, Command, NewTask, Refusal};
 use super::event::Event;
 use super::object::{
-    Cluster, Ended, Gate, Meta, Node, NodeFailures, RestartPolicy, Service, ServiceSpec, SlotHistory, Task, WrittenOff,
+    Cluster, Ended, Gate, Meta, Node, NodeFailures, RestartPolicy, Service, ServiceSpec, Slot, SlotHistory, Task,
+    WrittenOff,
 };
 use super::state::State;
 use crate::limits;
@@ -131,6 +132,11 @@ impl Step {
                 if self.state.nodes.contains_key(&new.id) {
                     return Err(Refusal::NameTaken { kind: "node", name: new.id.to_string() });
                 }
+                // A node is its key: two boards that join with one would be one node twice.
+                let same_key = |node: &&Arc<Node>| new.key_digest.is_some() && node.key_digest == new.key_digest;
+                if let Some(twin) = self.state.nodes.values().find(same_key) {
+                    return Err(Refusal::NameTaken { kind: "node", name: twin.id.to_string() });
+                }
                 self.put_node(Node {
                     id: new.id,
                     meta: self.new_meta(),
@@ -238,6 +244,10 @@ impl Step {
         for key in stale {
             self.state.failures.remove(&key);
         }
+        let stale: Vec<_> = self.state.slots.keys().filter(|(_, slot)| *slot == Slot::Node(id)).copied().collect();
+        for key in stale {
+            self.state.slots.remove(&key);
+        }
         self.state.nodes.remove(&id);
         self.events.push(Event::Node { id, old: Some(node), new: None });
         Ok(())
@@ -331,7 +341,7 @@ impl Step {
             spec: service.spec.task.clone(),
             revision: new.revision,
             desired: new.desired,
-            gate: new.gate,
+            gate: new.gate.filter(|_| new.desired == Desired::Ready),
             node: new.node,
             ended: None,
         });

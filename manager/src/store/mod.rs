@@ -7,13 +7,23 @@
 //! Decisions are persisted, observations are not. A [`View`] is both at one moment.
 
 mod apply;
+#[cfg(test)]
+mod apply_tests;
 pub mod change;
 pub mod event;
 pub mod log;
 pub mod object;
 mod owner;
+#[cfg(test)]
+mod owner_tests;
 pub mod seen;
+#[cfg(test)]
+mod seen_tests;
 mod state;
+#[cfg(test)]
+mod state_tests;
+#[cfg(test)]
+pub(crate) mod testing;
 mod view;
 mod wake;
 

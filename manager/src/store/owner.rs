@@ -56,6 +56,8 @@ struct Shared {
 struct Published {
     view: View,
     feeds: Vec<FeedSender>,
+    /// The owner has ended: there will be no further batch.
+    ended: bool,
 }
 
 struct FeedSender {
@@ -115,7 +117,8 @@ impl Store {
         let view = View { state: log.machine().clone(), seen: Seen::default() };
         let (requests, inbox) = async_channel::bounded(limits::STORE_QUEUE_MAX);
         let (running, stopped) = async_channel::bounded(1);
-        let shared = Arc::new(Shared { published: Mutex::new(Published { view, feeds: Vec::new() }), stopped });
+        let shared =
+            Arc::new(Shared { published: Mutex::new(Published { view, feeds: Vec::new(), ended: false }), stopped });
         let owner = Owner { log, shared: shared.clone(), inbox };
         std::thread::Builder::new()
             .name("store".to_owned())
@@ -137,16 +140,22 @@ impl Store {
         let (batches, inbox) = async_channel::bounded(limits::FEED_BATCHES_MAX);
         let lagged = Arc::new(AtomicBool::new(false));
         let mut published = self.shared.lock();
-        published.feeds.push(FeedSender { batches, lagged: lagged.clone() });
+        if !published.ended {
+            published.feeds.push(FeedSender { batches, lagged: lagged.clone() });
+        }
         let view = published.view.clone();
         (view, Feed { batches: inbox, lagged, shared: self.shared.clone() })
     }
 
     /// Commits `changes` as one transaction, stamped `at`; returns its index once it is on disk and published.
+    /// Without changes nothing is written.
     ///
     /// # Errors
     /// [`CommitError`]; nothing was changed then.
     pub async fn commit(&self, at: Wall, changes: Vec<Change>) -> Result<u64, CommitError> {
+        if changes.is_empty() {
+            return Ok(self.view().version());
+        }
         let (reply, answer) = async_channel::bounded(1);
         let command = Command { at, changes };
         self.requests.send(Request::Commit { command, reply }).await.map_err(|_| CommitError::Stopped)?;
@@ -168,14 +177,15 @@ impl Store {
 impl Feed {
     /// Waits for the next batch; several that wait already come as one. `None` once the store has stopped.
     pub async fn next(&mut self) -> Option<Batch> {
-        let first = self.batches.recv().await.ok()?;
-        let mut batch = first;
+        let mut batch = self.batches.recv().await.ok()?;
+        // With the lock the owner is never between finding the queue full and saying so.
+        let published = self.shared.lock();
         while let Ok(more) = self.batches.try_recv() {
             batch.view = more.view;
             batch.events.extend(more.events);
         }
         if self.lagged.swap(false, Ordering::Relaxed) {
-            return Some(Batch { view: self.shared.lock().view.clone(), events: Vec::new(), resync: true });
+            return Some(Batch { view: published.view.clone(), events: Vec::new(), resync: true });
         }
         Some(batch)
     }
@@ -201,12 +211,24 @@ impl Round {
         let overhead = limits::LOG_COMMAND_OVERHEAD_BYTES;
         let bytes: u64 = self.commands.iter().map(|command| command.len() as u64 + overhead).sum();
         let largest = limits::COMMAND_BYTES_MAX as u64 + overhead;
-        self.commands.len() < limits::GROUP_COMMIT_MAX && bytes + largest <= limits::LOG_BATCH_BYTES_MAX
+        // Observations count too: a stream of them must not hold up the writers of the round.
+        self.effects.len() < limits::GROUP_COMMIT_MAX && bytes + largest <= limits::LOG_BATCH_BYTES_MAX
+    }
+}
+
+impl<D: Disk> Drop for Owner<D> {
+    /// Whoever waits for an answer or a batch learns that none will come.
+    fn drop(&mut self) {
+        self.inbox.close();
+        while self.inbox.try_recv().is_ok() {}
+        let mut published = self.shared.lock();
+        published.ended = true;
+        published.feeds.clear();
     }
 }
 
 enum Effect {
-    Decided(Vec<Event>, State),
+    Decided(Vec<Event>, Box<State>),
     Observed(Vec<Observation>),
 }
 
@@ -240,7 +262,7 @@ impl<D: Disk> Owner<D> {
                 match state.apply(index, &command) {
                     Ok((next, events)) => {
                         *state = next.clone();
-                        round.effects.push_back(Effect::Decided(events, next));
+                        round.effects.push_back(Effect::Decided(events, Box::new(next)));
                         round.commands.push(bytes);
                         round.replies.push(reply);
                     }
@@ -252,33 +274,31 @@ impl<D: Disk> Owner<D> {
 
     /// Writes the round's commands and publishes its effects. False: the disk failed.
     fn finish(&mut self, round: Round, view: &mut View) -> bool {
-        let committed = if round.commands.is_empty() { Ok(Vec::new()) } else { self.log.commit(&round.commands) };
-        let indexes = match committed {
-            Ok(indexes) => indexes,
+        let Round { commands, replies, mut effects } = round;
+        let committed = if commands.is_empty() { Ok(Vec::new()) } else { self.log.commit(&commands) };
+        let answers: Vec<Result<u64, CommitError>> = match committed {
+            Ok(indexes) => indexes.into_iter().map(Ok).collect(),
             Err(error) => {
-                let (broken, answer) = match error {
-                    log::CommitError::Full => (false, CommitError::Full),
-                    log::CommitError::TooLarge { .. } | log::CommitError::Empty { .. } => {
-                        (false, CommitError::TooLarge)
+                let answer = match error {
+                    log::CommitError::Full => CommitError::Full,
+                    log::CommitError::TooLarge { .. } | log::CommitError::Empty { .. } => CommitError::TooLarge,
+                    log::CommitError::Broken { .. } | log::CommitError::NotLeader => {
+                        ::log::error!("the store's disk failed, the manager must stop: {error}");
+                        answer(replies, std::iter::repeat(Err(CommitError::Stopped)));
+                        return false;
                     }
-                    log::CommitError::Broken { .. } | log::CommitError::NotLeader => (true, CommitError::Stopped),
                 };
-                if broken {
-                    ::log::error!("the store's disk failed, the manager must stop: {error}");
-                } else {
-                    ::log::warn!("the store refused a write: {error}");
-                }
-                for reply in round.replies {
-                    let _ = reply.try_send(Err(answer.clone()));
-                }
-                return !broken;
+                ::log::warn!("the store refused a write: {error}");
+                // What was observed beside it is true all the same.
+                effects.retain(|effect| matches!(effect, Effect::Observed(_)));
+                vec![Err(answer); replies.len()]
             }
         };
         let mut events = Vec::new();
-        for effect in round.effects {
+        for effect in effects {
             match effect {
                 Effect::Decided(happened, state) => {
-                    view.state = state;
+                    view.state = *state;
                     view.seen.follow(&happened);
                     events.extend(happened);
                 }
@@ -289,10 +309,15 @@ impl<D: Disk> Owner<D> {
             }
         }
         self.shared.publish(view.clone(), events);
-        for (reply, index) in round.replies.into_iter().zip(indexes) {
-            let _ = reply.try_send(Ok(index));
-        }
+        answer(replies, answers);
         true
+    }
+}
+
+/// A writer that no longer waits is no fault.
+fn answer(replies: Vec<Sender<Result<u64, CommitError>>>, answers: impl IntoIterator<Item = Result<u64, CommitError>>) {
+    for (reply, answer) in replies.into_iter().zip(answers) {
+        let _ = reply.try_send(answer);
     }
 }
 

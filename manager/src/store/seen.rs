@@ -94,6 +94,10 @@ impl Seen {
             }
             Observation::Task { node, report } => {
                 let task = state.task(report.task).filter(|t| t.node == Some(node) && t.ended.is_none())?;
+                // An end is committed, never only observed.
+                if report.state.is_terminal() {
+                    return None;
+                }
                 let status = TaskStatus {
                     state: report.state,
                     at: report.at,

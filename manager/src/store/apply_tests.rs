@@ -1,0 +1,343 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use racimo_common::object::{Availability, Desired, NodeDescription, TaskState};
+
+use super::testing::*;
+use super::*;
+
+/// What must hold of the next state and its events.
+type Holds = fn(&State, &[Event]) -> bool;
+
+/// `changes`, as one command on [`base`]: what holds of the result, or the refusal in words.
+#[track_caller]
+fn check(changes: Vec<Change>, want: Result<Holds, &str>) {
+    check_on(&base(), changes, want);
+}
+
+#[track_caller]
+fn check_on(state: &State, changes: Vec<Change>, want: Result<Holds, &str>) {
+    match (apply(state, changes), want) {
+        (Ok((next, events)), Ok(holds)) => {
+            assert_eq!(next.index(), state.index() + 1);
+            assert!(holds(&next, &events), "{next:#?}\n{events:#?}");
+        }
+        (Err(refusal), Err(words)) => assert!(refusal.to_string().contains(words), "{refusal}"),
+        (got, want) => panic!("{:?}, not {want:?}", got.map(|(_, events)| events)),
+    }
+}
+
+fn node_of(state: &State, number: u128) -> Node {
+    (**state.node(node(number)).expect("a node")).clone()
+}
+
+fn task_of(state: &State, number: u128) -> Task {
+    (**state.task(task(number)).expect("a task")).clone()
+}
+
+#[test]
+fn cluster() {
+    let update = |version| Change::ClusterUpdate {
+        version,
+        spec: ClusterSpec { task_history: Some(2), ..ClusterSpec::default() },
+        worker_secret: Some([7; 16]),
+        manager_secret: None,
+    };
+    check(vec![new_cluster()], Err("already part of a cluster"));
+    check_on(&State::default(), vec![new_cluster()], Ok(|s, _| s.cluster().is_some_and(|c| c.meta.version == 1)));
+    check_on(&State::default(), vec![update(1)], Err("not part of a cluster"));
+    check_on(&State::default(), vec![Change::ClusterManagers(Vec::new())], Err("not part of a cluster"));
+    check(vec![update(2)], Err("out of sequence"));
+    let updated = |s: &State, events: &[Event]| {
+        let cluster = s.cluster().expect("a cluster");
+        cluster.spec.task_history() == 2
+            && (cluster.worker_secret, cluster.manager_secret) == ([7; 16], [2; 16])
+            && (cluster.meta.version, cluster.meta.created, cluster.meta.updated) == (11, at(1), at(11))
+            && matches!(events, [Event::Cluster])
+    };
+    check(vec![update(1)], Ok(updated));
+    check(vec![update(1), update(1)], Err("out of sequence"));
+    let managers = vec![Change::ClusterManagers(vec!["new:1".to_owned()])];
+    check(managers, Ok(|s, _| s.cluster().is_some_and(|c| c.managers == ["new:1"])));
+}
+
+#[test]
+fn nodes() {
+    let update = |version| Change::NodeUpdate {
+        node: node(1),
+        version,
+        spec: NodeSpec { availability: Availability::Drain, ..NodeSpec::default() },
+    };
+    let describe = |number| Change::NodeDescribe {
+        node: node(number),
+        description: NodeDescription { hostname: "new".to_owned(), ..NodeDescription::default() }.into(),
+        addr: "198.51.100.1".to_owned(),
+    };
+    check(vec![new_node(3)], Ok(|s, e| node_of(s, 3).meta.created == at(11) && e.len() == 1));
+    check(vec![new_node(1)], Err("already exists"));
+    check(vec![update(1)], Err("out of sequence"));
+    check(vec![update(2)], Ok(|s, _| node_of(s, 1).spec.availability == Availability::Drain));
+    check(vec![describe(9)], Err("not found"));
+    check(vec![describe(1)], Ok(|s, _| node_of(s, 1).addr == "198.51.100.1" && node_of(s, 1).meta.version == 11));
+    check(vec![write_off(9)], Err("not found"));
+    check(vec![write_off(1)], Ok(|s, _| node_of(s, 1).written_off.is_some_and(|w| w.at == at(11))));
+    check(vec![Change::NodeReadmit { node: node(9) }], Err("not found"));
+    let back = vec![write_off(1), Change::NodeReadmit { node: node(1) }];
+    check(back, Ok(|s, e| node_of(s, 1).written_off.is_none() && e.len() == 2));
+}
+
+#[test]
+fn a_node_is_its_key() {
+    let Change::NodeCreate(mut twin) = new_node(1) else { panic!("a node") };
+    twin.id = node(7);
+    check(vec![Change::NodeCreate(twin.clone())], Err("already exists"));
+    twin.key_digest = None;
+    check(vec![Change::NodeCreate(twin)], Ok(|s, _| s.nodes().count() == 3));
+}
+
+#[test]
+fn a_removed_node_orphans_its_tasks() {
+    check(vec![Change::NodeRemove { node: node(9) }], Err("not found"));
+    let removed = |s: &State, events: &[Event]| {
+        let ends = |number, state| task_of(s, number).ended.is_some_and(|e| e.state == state);
+        s.node(node(1)).is_none()
+            && ends(2, TaskState::Orphaned)
+            && ends(3, TaskState::Failed)
+            && s.node_failures(service(1), node(1)).is_none()
+            && matches!(events, [Event::Task { .. }, Event::Node { new: None, .. }])
+    };
+    check(vec![Change::NodeRemove { node: node(1) }], Ok(removed));
+    // One that shall be forgotten with its end is.
+    let state = applied(&base(), vec![desire(2, Desired::Remove)]);
+    check_on(&state, vec![Change::NodeRemove { node: node(1) }], Ok(|s, _| s.task(task(2)).is_none()));
+    // Nothing of a global service's slot stays.
+    let restart = NewTask { slot: Slot::Node(node(1)), restart_of: Some(task(3)), ..new_task(4, 1, 4) };
+    let state = applied(&base(), vec![create(restart)]);
+    assert!(state.slot_history(service(1), Slot::Node(node(1))).is_some());
+    let gone = |s: &State, _: &[Event]| s.slot_history(service(1), Slot::Node(node(1))).is_none();
+    check_on(&state, vec![Change::NodeRemove { node: node(1) }], Ok(gone));
+}
+
+#[test]
+fn services_are_created_and_updated() {
+    let update = |version, spec| Change::ServiceUpdate { service: service(1), version, spec };
+    let with = |edit: fn(&mut ServiceSpec)| {
+        let mut spec = (*spec("web", "nginx", 40)).clone();
+        edit(&mut spec);
+        Arc::new(spec)
+    };
+    check(vec![new_service(2, spec("WEB", "nginx", 1))], Err("service WEB already exists"));
+    check(vec![new_service(1, spec("other", "nginx", 1))], Err("already exists"));
+    let created = |s: &State, _: &[Event]| s.service_named("Other").is_some_and(|s| s.revision == 11);
+    check(vec![new_service(2, spec("other", "nginx", 1))], Ok(created));
+    check(vec![update(3, with(|_| {}))], Err("out of sequence"));
+    check(vec![update(4, spec("Web", "nginx", 40))], Err("renaming services is not supported"));
+    check(vec![update(4, with(|s| s.mode = Mode::Global))], Err("mode change is not allowed"));
+    // A new scale is no new revision, and the tasks go on sharing their spec.
+    let scaled = |s: &State, _: &[Event]| {
+        let service = s.service(service(1)).expect("a service");
+        (service.revision, service.meta.version) == (4, 11)
+            && service.previous.is_some()
+            && Arc::ptr_eq(&service.spec.task, &task_of(s, 1).spec)
+    };
+    check(vec![update(4, with(|s| s.mode = Mode::Replicated { replicas: 9 }))], Ok(scaled));
+    let changed = |s: &State, _: &[Event]| {
+        let service = s.service(service(1)).expect("a service");
+        service.revision == 11 && service.update.is_none() && task_of(s, 1).spec.container.image == "nginx"
+    };
+    check(vec![update(4, spec("web", "nginx:2", 40))], Ok(changed));
+}
+
+#[test]
+fn progress_belongs_to_a_revision() {
+    let progress = |number, revision| Change::ServiceProgress {
+        service: service(number),
+        revision,
+        update: UpdateStatus {
+            state: UpdateState::Updating,
+            started: at(5),
+            completed: None,
+            message: "update in progress".to_owned(),
+            failures: 0,
+        },
+    };
+    check(vec![progress(9, 4)], Err("not found"));
+    check(vec![progress(1, 3)], Err("out of sequence"));
+    let stored = |s: &State, _: &[Event]| s.service(service(1)).is_some_and(|s| s.update.is_some() && s.revision == 4);
+    check(vec![progress(1, 4)], Ok(stored));
+    // Any new spec ends it.
+    let scale = Change::ServiceUpdate { service: service(1), version: 11, spec: spec("web", "nginx", 40) };
+    let state = applied(&base(), vec![progress(1, 4)]);
+    check_on(&state, vec![scale], Ok(|s, _| s.service(service(1)).is_some_and(|s| s.update.is_none())));
+}
+
+#[test]
+fn a_removed_service_leaves_only_what_runs() {
+    check(vec![Change::ServiceRemove { service: service(9) }], Err("not found"));
+    let removed = |s: &State, events: &[Event]| {
+        s.service(service(1)).is_none()
+            && s.service_named("web").is_none()
+            && s.tasks().map(|t| t.id).eq([task(2)])
+            && task_of(s, 2).desired == Desired::Remove
+            && s.node_failures(service(1), node(1)).is_none()
+            && matches!(events.last(), Some(Event::Service { new: None, .. }))
+    };
+    check(vec![Change::ServiceRemove { service: service(1) }], Ok(removed));
+    // The name is free, the rest of it goes with its end, and its failure counts nowhere.
+    let state = applied(&base(), vec![Change::ServiceRemove { service: service(1) }]);
+    check_on(&state, vec![new_service(2, spec("web", "nginx", 1))], Ok(|_, _| true));
+    let gone = |s: &State, events: &[Event]| {
+        s.task_count() == 0 && events.len() == 2 && s.failures_of_service(service(1)).count() == 0
+    };
+    check_on(&state, vec![end(2, TaskState::Failed)], Ok(gone));
+}
+
+#[test]
+fn tasks_are_created() {
+    check(vec![create(new_task(1, 1, 4))], Err("the id is taken"));
+    check(vec![create(new_task(4, 9, 4))], Err("service 0000000000000000000000009 not found"));
+    check(vec![create(new_task(4, 1, 3))], Err("out of sequence"));
+    check(vec![create(NewTask { node: Some(node(9)), ..new_task(4, 1, 4) })], Err("node 0000000000000000000000009"));
+    check(vec![create(NewTask { desired: Desired::Shutdown, ..new_task(4, 1, 4) })], Err("must be wanted"));
+    let gate = Some(Gate { not_before: at(99), after: None });
+    let held = NewTask { desired: Desired::Ready, gate, ..new_task(4, 1, 4) };
+    check(vec![create(held)], Ok(|s, _| task_of(s, 4).gate.is_some() && task_of(s, 4).meta.version == 11));
+    // A gate holds only what is `Ready`.
+    check(vec![create(NewTask { gate, ..new_task(4, 1, 4) })], Ok(|s, _| task_of(s, 4).gate.is_none()));
+    let placed = NewTask { node: Some(node(2)), ..new_task(4, 1, 4) };
+    check(vec![create(placed)], Ok(|s, _| s.tasks_on_node(node(2)).map(|t| t.id).eq([task(4)])));
+}
+
+#[test]
+fn restarts_are_counted_by_revision() {
+    let restart =
+        |number| create(NewTask { restart_of: Some(task(3)), slot: Slot::Replica(3), ..new_task(number, 1, 4) });
+    let once = |s: &State, _: &[Event]| {
+        s.slot_history(service(1), Slot::Replica(3)).is_some_and(|h| (h.restarts, &h.times[..]) == (1, &[at(11)]))
+    };
+    check(vec![restart(4)], Ok(once));
+    // Without a window only the last time is kept.
+    let twice = |s: &State, _: &[Event]| {
+        s.slot_history(service(1), Slot::Replica(3)).is_some_and(|h| (h.restarts, h.times.len()) == (2, 1))
+    };
+    check(vec![restart(4), restart(5)], Ok(twice));
+    // A new revision starts over; with a window as many times are kept as attempts are allowed.
+    let mut windowed = (*spec("web", "nginx:2", 40)).clone();
+    windowed.task = Arc::new(TaskSpec {
+        restart: RestartPolicy {
+            attempts_max: Some(2),
+            window: Some(Duration::from_secs(60)),
+            ..RestartPolicy::default()
+        },
+        ..(*windowed.task).clone()
+    });
+    let update = Change::ServiceUpdate { service: service(1), version: 4, spec: windowed.into() };
+    let state = applied(&base(), vec![restart(4), update]);
+    let again =
+        |number| create(NewTask { restart_of: Some(task(3)), slot: Slot::Replica(3), ..new_task(number, 1, 12) });
+    let over = |s: &State, _: &[Event]| {
+        let history = s.slot_history(service(1), Slot::Replica(3)).expect("a history");
+        (history.revision, history.restarts, history.times.len()) == (12, 3, 2)
+    };
+    check_on(&state, vec![again(5), again(6), again(7)], Ok(over));
+}
+
+#[test]
+fn desired_only_grows() {
+    check(vec![desire(9, Desired::Shutdown)], Err("not found"));
+    check(vec![desire(2, Desired::Ready)], Err("does not go back"));
+    check(vec![desire(2, Desired::Shutdown)], Ok(|s, _| task_of(s, 2).desired == Desired::Shutdown));
+    check(vec![desire(2, Desired::Shutdown), desire(2, Desired::Running)], Err("does not go back"));
+    check(vec![desire(2, Desired::Remove)], Ok(|s, _| task_of(s, 2).desired == Desired::Remove));
+    check(vec![desire(1, Desired::Remove)], Ok(|s, _| s.task(task(1)).is_none()));
+    check(vec![desire(3, Desired::Remove)], Ok(|s, e| s.task(task(3)).is_none() && e.len() == 1));
+}
+
+#[test]
+fn gates() {
+    let gate =
+        |number| Change::TaskGate { task: task(number), gate: Gate { not_before: at(50), after: Some(task(2)) } };
+    let held = || {
+        let first = Some(Gate { not_before: at(99), after: None });
+        create(NewTask { desired: Desired::Ready, gate: first, ..new_task(4, 1, 4) })
+    };
+    check(vec![gate(9)], Err("not found"));
+    check(vec![gate(1)], Err("not waiting"));
+    check(vec![held(), gate(4)], Ok(|s, _| task_of(s, 4).gate.is_some_and(|g| g.not_before == at(50))));
+    check(vec![held(), desire(4, Desired::Running)], Ok(|s, _| task_of(s, 4).gate.is_none()));
+    check(vec![held(), desire(4, Desired::Running), gate(4)], Err("not waiting"));
+    // Also one that ended while it waited is not replaced before its delay has passed.
+    check(vec![held(), end(4, TaskState::Rejected), gate(4)], Ok(|s, _| task_of(s, 4).gate.is_some()));
+}
+
+#[test]
+fn assignment_needs_a_fit_node_with_room() {
+    let availability = |availability| Change::NodeUpdate {
+        node: node(1),
+        version: 2,
+        spec: NodeSpec { availability, ..NodeSpec::default() },
+    };
+    check(vec![assign(9, 1)], Err("not found"));
+    check(vec![assign(1, 9)], Err("node 0000000000000000000000009 not found"));
+    check(vec![assign(1, 1)], Ok(|s, _| s.tasks_on_node(node(1)).count() == 3));
+    check(vec![assign(2, 1)], Ok(|s, _| task_of(s, 2).node == Some(node(1))));
+    check(vec![assign(2, 2)], Err("it has a node already"));
+    check(vec![assign(3, 1)], Err("not wanted any more"));
+    check(vec![desire(1, Desired::Shutdown), assign(1, 1)], Err("not wanted any more"));
+    check(vec![write_off(1), assign(1, 1)], Err("it is down"));
+    check(vec![availability(Availability::Pause), assign(1, 1)], Err("takes no new tasks"));
+    check(vec![availability(Availability::Drain), assign(1, 1)], Err("takes no new tasks"));
+    // 100 MiB hold two tasks of 40; what ended holds nothing.
+    let third = vec![assign(1, 1), create(new_task(4, 1, 4)), assign(4, 1)];
+    check(third, Err("its resources are taken"));
+    let freed = vec![assign(1, 1), end(2, TaskState::Complete), create(new_task(4, 1, 4)), assign(4, 1)];
+    check(freed, Ok(|s, _| s.reserved(node(1)) == s.reserved(node(1))));
+    // What reserves nothing fits everywhere.
+    let light = vec![assign(1, 1), new_service(2, spec("light", "nginx", 0)), create(new_task(5, 2, 11)), assign(5, 1)];
+    check(light, Ok(|_, _| true));
+}
+
+#[test]
+fn ends() {
+    check(vec![end(9, TaskState::Failed)], Err("not found"));
+    check(vec![end(3, TaskState::Failed)], Err("ended already"));
+    check(vec![end(2, TaskState::Running)], Err("not an end"));
+    let failed = |s: &State, _: &[Event]| {
+        let ended = task_of(s, 2).ended.expect("an end");
+        let times = s.node_failures(service(1), node(1)).map(|f| f.times.clone());
+        (ended.at, ended.exit_code) == (at(11), Some(3)) && times == Some(vec![at(10), at(11)])
+    };
+    check(vec![end(2, TaskState::Failed)], Ok(failed));
+    let not_counted = |s: &State, _: &[Event]| s.node_failures(service(1), node(1)).is_some_and(|f| f.times.len() == 1);
+    check(vec![end(2, TaskState::Shutdown)], Ok(not_counted));
+    // Without a node nobody is to blame.
+    check(vec![end(1, TaskState::Rejected)], Ok(not_counted));
+    let mut many = Vec::new();
+    for number in 10..30 {
+        let placed = NewTask { node: Some(node(1)), ..new_task(number, 1, 4) };
+        many.extend([create(placed), end(number, TaskState::Failed)]);
+    }
+    let bounded = |s: &State, _: &[Event]| {
+        s.node_failures(service(1), node(1)).is_some_and(|f| f.times.len() == crate::limits::FAILURE_TIMES_MAX)
+    };
+    check(many, Ok(bounded));
+}
+
+#[test]
+fn removal_needs_an_end() {
+    let remove = |number| Change::TaskRemove { task: task(number) };
+    check(vec![remove(9)], Err("not found"));
+    check(vec![remove(1)], Err("it has not ended"));
+    check(vec![remove(2)], Err("it has not ended"));
+    check(vec![desire(2, Desired::Shutdown), remove(2)], Err("it has not ended"));
+    check(vec![remove(3)], Ok(|s, _| s.task(task(3)).is_none() && s.tasks_on_node(node(1)).count() == 1));
+    check(vec![desire(1, Desired::Shutdown), remove(1)], Ok(|s, _| s.task(task(1)).is_none()));
+}
+
+#[test]
+fn a_refused_change_takes_the_whole_command_with_it() {
+    let before = base();
+    let changes = vec![new_node(3), end(2, TaskState::Complete), assign(1, 9)];
+    apply(&before, changes).expect_err("there is no node 9");
+    assert_eq!(before, base());
+}
