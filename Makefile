@@ -97,7 +97,8 @@ check: ## format, clippy, unit tests, docs, licences: changes nothing
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test --workspace --lib --bins
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
-	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "check: cargo-deny is not installed: licence and advisory check not run"; fi
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check licenses bans sources; \
+	else echo "check: cargo-deny is not installed: licences not checked (cargo install cargo-deny --locked)"; fi
 
 test: deps-test build ## every test; those with real boards need root
 	$(CARGO) test --workspace
