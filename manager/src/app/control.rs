@@ -225,6 +225,10 @@ fn bind(address: &str) -> Result<Async<TcpListener>, ControlError> {
 
 /// A socket that only root may use: its permissions stand for a certificate.
 fn local_socket(path: &std::path::Path) -> std::io::Result<Async<UnixListener>> {
+    // After a reboot `/run` is empty.
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}

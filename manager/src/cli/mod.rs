@@ -30,6 +30,7 @@ mod url;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use racimo_common::error::chain;
 
 pub use serve::ServeArgs;
 
@@ -153,7 +154,7 @@ pub fn main() -> ExitCode {
             return match crate::app::serve(args) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    eprintln!("Error: {error}");
+                    eprintln!("Error: {}", chain(&error));
                     ExitCode::FAILURE
                 }
             };
