@@ -10,7 +10,7 @@ use racimo_common::wire::{Refused, RefusedCode};
 
 use super::liveness::{Link, Verdict};
 use crate::limits;
-use crate::store::{Change, ClusterSpec, Event, Feed, Observation, SeenNode, Store, View, WrittenOff};
+use crate::store::{Batch, Change, ClusterSpec, Event, Feed, Observation, SeenNode, Store, View, WrittenOff};
 
 /// A session's number: a node's newer session ends its older one.
 pub(super) type SessionId = u64;
@@ -63,7 +63,7 @@ pub(super) async fn run(store: Store, clock: Clock, inbox: Receiver<Sign>, own: 
 
 enum Wake {
     Sign(Option<Sign>),
-    Changed(bool),
+    Changed(Option<Batch>),
     Timer,
 }
 
@@ -77,28 +77,30 @@ struct Running {
 impl Running {
     async fn drive(&mut self, inbox: Receiver<Sign>, mut feed: Feed) {
         let mut timer = smol::Timer::never();
-        let mut next: Option<Mono> = None;
+        let mut look = true;
         loop {
-            let due = self.judge_all().await;
-            if due != next {
-                next = due;
+            // A node that is heard is only judged later: the deadline that is set already comes first.
+            if std::mem::take(&mut look) {
+                let due = self.judge_all().await;
                 timer = due.map_or_else(smol::Timer::never, |at| smol::Timer::at(self.clock.instant(at)));
             }
             let sign = async { Wake::Sign(inbox.recv().await.ok()) };
             let changed = async {
-                let Some(batch) = feed.next().await else { return Wake::Changed(false) };
-                self.nodes_changed(&batch.view, &batch.events, batch.resync);
-                Wake::Changed(true)
+                let Some(batch) = feed.next().await else { return Wake::Changed(None) };
+                Wake::Changed(Some(batch))
             };
             let tick = async {
                 (&mut timer).await;
                 Wake::Timer
             };
             match smol::future::or(sign, smol::future::or(changed, tick)).await {
-                Wake::Sign(Some(sign)) => self.sign(sign).await,
-                Wake::Sign(None) | Wake::Changed(false) => return,
-                Wake::Changed(true) => {}
-                Wake::Timer => next = None,
+                Wake::Sign(Some(sign)) => {
+                    look = !matches!(sign, Sign::Heard { .. });
+                    self.sign(sign).await;
+                }
+                Wake::Changed(Some(batch)) => look = self.nodes_changed(&batch),
+                Wake::Sign(None) | Wake::Changed(None) => return,
+                Wake::Timer => look = true,
             }
         }
     }
@@ -123,10 +125,14 @@ impl Running {
         }
     }
 
-    fn nodes_changed(&mut self, view: &View, events: &[Event], resync: bool) {
-        if resync || events.iter().any(|event| matches!(event, Event::Node { .. })) {
-            self.follow_all(view);
+    /// Whether nodes or the cluster's settings changed.
+    fn nodes_changed(&mut self, batch: &Batch) -> bool {
+        let concerns = |event: &Event| matches!(event, Event::Node { .. } | Event::Cluster);
+        let changed = batch.resync || batch.events.iter().any(concerns);
+        if changed {
+            self.follow_all(&batch.view);
         }
+        changed
     }
 
     async fn sign(&mut self, sign: Sign) {
