@@ -1,7 +1,7 @@
 //! The agent daemon: `pi-agent run`, and `pi-agent join` which gets it into a cluster.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -174,7 +174,7 @@ async fn serve(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<E
 }
 
 /// Waits until the board has an identity; `None` if the agent is asked to stop first.
-async fn identity(data: &PathBuf, stopped: &async_channel::Receiver<()>) -> Result<Option<Identity>> {
+async fn identity(data: &Path, stopped: &async_channel::Receiver<()>) -> Result<Option<Identity>> {
     let mut told = false;
     loop {
         if let Some(identity) = Identity::load(data)? {

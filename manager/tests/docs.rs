@@ -10,7 +10,7 @@ const BEGIN: &str = "<!-- made from ";
 const END: &str = "<!-- end -->\n";
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("manager is a folder of the workspace").to_owned()
 }
 
 fn read(path: &str) -> String {

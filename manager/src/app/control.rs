@@ -159,7 +159,9 @@ impl Manager {
         let changes = vec![Change::ClusterCreate(Box::new(new_cluster)), Change::NodeCreate(Box::new(new_node))];
         self.0.store.commit(now, changes).await.map_err(|error| match error {
             CommitError::Refused(Refusal::ClusterExists) => ControlError::AlreadyIn,
-            other => failed("store the cluster", &other),
+            other @ (CommitError::Refused(_) | CommitError::Full | CommitError::TooLarge | CommitError::Stopped) => {
+                failed("store the cluster", &other)
+            }
         })?;
         self.start(&own, ca, listener, advertise.to_string()).await?;
         log::info!("made cluster {cluster}; this manager is node {node}");
