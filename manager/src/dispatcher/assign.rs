@@ -83,7 +83,7 @@ fn split(mut part: Assign, tasks: Vec<Assignment>, removed: Vec<TaskId>) -> Vec<
     let mut parts = Vec::new();
     let mut room = FRAME_TO_AGENT_MAX - MARGIN;
     let size = |bytes: usize, part: &mut Assign, parts: &mut Vec<Assign>, room: &mut usize| {
-        if bytes > *room {
+        if bytes > *room && !(part.tasks.is_empty() && part.removed.is_empty()) {
             parts.push(std::mem::replace(part, blank.clone()));
             *room = FRAME_TO_AGENT_MAX - MARGIN;
         }

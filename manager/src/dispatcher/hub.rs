@@ -139,6 +139,10 @@ impl Running {
         let now = self.clock.now();
         match sign {
             Sign::Opened { node, session, end: stop } => {
+                // It may have joined a moment ago, and its event still be on its way.
+                if !self.nodes.contains_key(&node) {
+                    self.follow_all(&self.store.view());
+                }
                 let Some(entry) = self.nodes.get_mut(&node) else {
                     let reason = "this node is not a member of the cluster".to_owned();
                     let _ = stop.try_send(Refused { code: RefusedCode::NotMember, reason });

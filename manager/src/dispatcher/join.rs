@@ -12,7 +12,7 @@ use super::Context;
 use crate::ca::JoinTokens;
 use crate::ca::admit::{self, Admission};
 use crate::limits;
-use crate::store::{Change, Cluster, NewNode, NodeSpec};
+use crate::store::{Change, Cluster, NewNode, NodeSpec, View};
 
 /// Answers a request; the answer is [`ToAgent::Joined`] or [`ToAgent::Refused`].
 pub(super) async fn answer(context: &Context, join: Join, addr: &str) -> ToAgent {
@@ -47,14 +47,21 @@ async fn grant(context: &Context, join: &Join, host: &str, addr: &str) -> Result
     }
     // An agent whose answer was lost asks again with the same key: it stays one node.
     let key_digest = admission.request.key_digest();
-    let known = view.state.nodes().find(|node| node.key_digest == Some(key_digest)).map(|node| node.id);
-    let node = match known {
+    let node = match known(&view, key_digest) {
         Some(node) => node,
-        None => create(context, cluster, &admission, key_digest, host, addr).await?,
+        None => match create(context, cluster, &admission, key_digest, host, addr).await {
+            Ok(node) => node,
+            // Its first request may have been granted meanwhile.
+            Err(refused) => known(&context.store.view(), key_digest).ok_or(refused)?,
+        },
     };
     let (now, validity) = (context.clock.now().wall, cluster.spec.cert_expiry());
     let granted = admission.grant(&context.ca, node, &cluster.managers, now, validity, &SystemRandom::new());
     granted.map_err(|error| refused(RefusedCode::Busy, error.to_string()))
+}
+
+fn known(view: &View, key_digest: [u8; 32]) -> Option<NodeId> {
+    view.state.nodes().find(|node| node.key_digest == Some(key_digest)).map(|node| node.id)
 }
 
 async fn create(

@@ -16,6 +16,8 @@ pub mod liveness;
 pub mod report;
 pub mod serve;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -4,6 +4,8 @@
 //! A report about a task that is not on the node, has ended already or is not known is dropped: the board
 //! will be told to forget it.
 
+use std::collections::BTreeSet;
+
 use racimo_common::id::NodeId;
 use racimo_common::object::{Desired, TaskReport, TaskState};
 use racimo_common::time::Wall;
@@ -17,13 +19,14 @@ pub struct Meaning {
     pub changes: Vec<Change>,
     /// Running states, to be published.
     pub observations: Vec<Observation>,
-    /// Reports about other nodes' tasks.
+    /// How many reports were about other nodes' tasks.
     pub foreign: u32,
 }
 
 /// Reads one report.
 pub fn read(view: &View, node: NodeId, reports: Vec<TaskReport>, now: Wall) -> Meaning {
     let mut meaning = Meaning::default();
+    let mut over = BTreeSet::new();
     for report in reports {
         let Some(task) = view.state.task(report.task) else { continue };
         if task.node != Some(node) {
@@ -31,6 +34,10 @@ pub fn read(view: &View, node: NodeId, reports: Vec<TaskReport>, now: Wall) -> M
         } else if task.ended.is_some() {
             continue;
         } else if report.state.is_terminal() {
+            // A second end would be refused, and the first with it.
+            if !over.insert(task.id) {
+                continue;
+            }
             meaning.changes.push(Change::TaskEnd { task: task.id, ended: ended(report, task.desired, now) });
         } else {
             meaning.observations.push(Observation::Task { node, report });

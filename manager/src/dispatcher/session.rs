@@ -167,9 +167,10 @@ where
             Err(_) => End::Stopped,
         }
     };
+    // Once the hub has ended the session, nothing that still comes in may count.
     let work = smol::future::or(
-        smol::future::or(reader.run(from), assigner.run(first)),
-        smol::future::or(write_all(to, queue), ended),
+        ended,
+        smol::future::or(reader.run(from), smol::future::or(assigner.run(first), write_all(to, queue))),
     );
     let end = work.await;
     if !matches!(end, End::Bye) {

@@ -1,0 +1,116 @@
+//! An agent moved by hand.
+
+use futures_lite::AsyncWriteExt;
+use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::object::{ContainerStatus, NodeDescription, TaskReport, TaskState};
+use racimo_common::wire::{Assign, Hello, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, frame};
+use smol::net::unix::UnixStream;
+
+use super::{Manager, within};
+use crate::dispatcher::session::{self, End};
+use crate::store::testing::{at, node, task};
+
+pub(super) struct Board {
+    stream: UnixStream,
+    pub(super) session: smol::Task<End>,
+}
+
+pub(super) fn hello(versions: (u16, u16)) -> ToManager {
+    let description = NodeDescription { hostname: "board".to_owned(), ..NodeDescription::default() };
+    ToManager::Hello(Hello { versions, boot: 1, description })
+}
+
+pub(super) fn report(number: u128, state: TaskState) -> TaskReport {
+    let container = Some(ContainerStatus { id: "c".to_owned(), pid: 0, exit_code: Some(3) });
+    TaskReport {
+        task: task(number),
+        state,
+        at: at(50),
+        message: "said".to_owned(),
+        err: Some("e".to_owned()),
+        container,
+    }
+}
+
+impl Board {
+    /// A connection whose certificate says that it is this node.
+    pub(super) fn connect(manager: &Manager, number: u128) -> Self {
+        let (stream, other) = UnixStream::pair().expect("a pair of sockets");
+        let context = manager.context.clone();
+        let run = async move { session::run(&context, other, node(number), "192.0.2.9".to_owned()).await };
+        Self { stream, session: smol::spawn(run) }
+    }
+
+    /// A session with its whole set.
+    #[track_caller]
+    pub(super) fn open(manager: &Manager, number: u128) -> (Self, Welcome, Assign) {
+        let mut board = Self::connect(manager, number);
+        board.say(&hello((1, 1)));
+        let ToAgent::Welcome(welcome) = board.hear() else { panic!("no Welcome") };
+        let assign = board.hear_assign();
+        assert!(assign.complete);
+        (board, welcome, assign)
+    }
+
+    #[track_caller]
+    pub(super) fn say(&mut self, message: &ToManager) {
+        within(frame::send(&mut self.stream, message, FRAME_FROM_AGENT_MAX)).expect("sent");
+    }
+
+    /// Bytes that are no message.
+    #[track_caller]
+    pub(super) fn say_bytes(&mut self, bytes: &[u8]) {
+        within(async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        })
+        .expect("sent");
+    }
+
+    #[track_caller]
+    pub(super) fn say_status(&mut self, complete: bool, last: bool, index: u64, tasks: Vec<TaskReport>) {
+        self.say(&ToManager::Status(Status { complete, last, index, tasks }));
+    }
+
+    /// The next message; `None` if the manager has closed the connection.
+    #[track_caller]
+    pub(super) fn hear_any(&mut self) -> Option<ToAgent> {
+        within(frame::receive(&mut self.stream, FRAME_TO_AGENT_MAX)).ok().flatten()
+    }
+
+    #[track_caller]
+    pub(super) fn hear(&mut self) -> ToAgent {
+        self.hear_any().expect("the connection is open")
+    }
+
+    #[track_caller]
+    pub(super) fn hear_assign(&mut self) -> Assign {
+        match self.hear() {
+            ToAgent::Assign(assign) => assign,
+            other => panic!("{other:?} is no Assign"),
+        }
+    }
+
+    /// Skips what is still on its way, up to the refusal; the connection is closed after it.
+    #[track_caller]
+    pub(super) fn hear_refusal(&mut self) -> (RefusedCode, String) {
+        loop {
+            if let ToAgent::Refused(Refused { code, reason }) = self.hear() {
+                assert_eq!(self.hear_any(), None, "it talks on");
+                return (code, reason);
+            }
+        }
+    }
+
+    /// Waits for the answer to a heartbeat: everything said before has been handled.
+    #[track_caller]
+    pub(super) fn settle(&mut self, number: u64) {
+        self.say(&ToManager::Heartbeat(number));
+        while self.hear() != ToAgent::Pong(number) {}
+    }
+
+    pub(super) fn hang_up(self) -> End {
+        drop(self.stream);
+        within(self.session)
+    }
+}

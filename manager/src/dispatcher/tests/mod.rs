@@ -1,0 +1,83 @@
+//! The dispatcher with a real store (on a disk in memory) and agents moved by hand.
+
+mod assign;
+mod board;
+mod join;
+mod report;
+mod serve;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::future::{block_on, or};
+use racimo_common::id::{ClusterId, NodeId, RandomId};
+use racimo_common::time::Clock;
+use ring::rand::SystemRandom;
+
+use super::{Context, hub};
+use crate::ca::Ca;
+use crate::store::log::fake::Disk;
+use crate::store::testing::{at, new_cluster, node};
+use crate::store::{Change, Store, View};
+
+/// The manager's own node: it has no agent here.
+const OWN: u128 = 77;
+
+/// A manager without a listener.
+struct Manager {
+    context: Context,
+    _hub: smol::Task<()>,
+}
+
+impl Manager {
+    /// A cluster, and these changes one by one.
+    fn new(changes: Vec<Change>) -> Self {
+        let store = Store::open(Disk::new(1), 1).expect("a store");
+        let clock = Clock::start();
+        let ca = Ca::create(ClusterId::from_bits(9), clock.now().wall, &SystemRandom::new()).expect("a root");
+        let (hub, signs) = hub::Hub::new();
+        let running = smol::spawn(hub::run(store.clone(), clock, signs, node(OWN)));
+        let manager = Self { context: Context { store, clock, ca: Arc::new(ca), hub }, _hub: running };
+        manager.commit(new_cluster());
+        for change in changes {
+            manager.commit(change);
+        }
+        manager
+    }
+
+    #[track_caller]
+    fn commit(&self, change: Change) -> u64 {
+        within(self.context.store.commit(at(1), vec![change])).expect("committed")
+    }
+
+    fn view(&self) -> View {
+        self.context.store.view()
+    }
+
+    /// Waits until `holds` does.
+    #[track_caller]
+    fn until(&self, holds: impl Fn(&View) -> bool) {
+        let (mut view, mut feed) = self.context.store.watch();
+        within(async {
+            while !holds(&view) {
+                view = feed.next().await.expect("the store runs").view;
+            }
+        });
+    }
+
+    fn is_down(&self, node: NodeId) -> bool {
+        self.view().state.node(node).is_some_and(|node| node.written_off.is_some())
+    }
+}
+
+/// Runs `work`, and not for ever.
+#[track_caller]
+fn within<T>(work: impl Future<Output = T>) -> T {
+    let done = async { Some(work.await) };
+    let late = async {
+        smol::Timer::after(Duration::from_secs(15)).await;
+        None
+    };
+    block_on(or(done, late)).expect("it hangs")
+}

@@ -1,0 +1,53 @@
+use racimo_common::object::{Desired, TaskReport, TaskState};
+
+use super::board::report;
+use crate::dispatcher::report::{Meaning, read};
+use crate::store::testing::*;
+use crate::store::{Change, Ended, Observation, Seen, View};
+
+/// What node 1's `reports` mean when `changes` were made to [`base`].
+#[track_caller]
+fn check(changes: Vec<Change>, reports: Vec<TaskReport>, want: Meaning) {
+    let view = View { state: applied(&base(), changes), seen: Seen::default() };
+    let got = read(&view, node(1), reports, at(70));
+    assert_eq!(got, want);
+    if !got.changes.is_empty() {
+        apply(&view.state, got.changes).expect("the store takes it");
+    }
+}
+
+fn ends(state: TaskState, message: &str, err: Option<&str>) -> Meaning {
+    let ended = Ended {
+        state,
+        at: at(70),
+        message: message.to_owned(),
+        err: err.map(str::to_owned),
+        container: Some("c".to_owned()),
+        exit_code: Some(3),
+    };
+    Meaning { changes: vec![Change::TaskEnd { task: task(2), ended }], ..Meaning::default() }
+}
+
+#[test]
+fn reports() {
+    use TaskState::*;
+    let stopping = || vec![desire(2, Desired::Shutdown)];
+    let running = || Observation::Task { node: node(1), report: report(2, Running) };
+    check(vec![], vec![], Meaning::default());
+    check(vec![], vec![report(2, Running)], Meaning { observations: vec![running()], ..Meaning::default() });
+    check(vec![], vec![report(2, Failed)], ends(Failed, "said", Some("e")));
+    check(vec![], vec![report(2, Rejected)], ends(Rejected, "said", Some("e")));
+    // What was asked to stop and fails is stopped; what ends well in spite of it ended well.
+    check(stopping(), vec![report(2, Failed)], ends(Shutdown, "shutdown", None));
+    check(stopping(), vec![report(2, Complete)], ends(Complete, "said", Some("e")));
+    check(vec![desire(2, Desired::Remove)], vec![report(2, Failed)], ends(Shutdown, "shutdown", None));
+    // Ended, unknown and other nodes' tasks.
+    check(vec![], vec![report(3, Running), report(9, Failed)], Meaning::default());
+    let foreign = vec![report(1, Failed), report(1, Running)];
+    check(vec![assign(1, 2)], foreign, Meaning { foreign: 2, ..Meaning::default() });
+    // Told twice: the first end counts.
+    check(vec![], vec![report(2, Failed), report(2, Complete)], ends(Failed, "said", Some("e")));
+    let mut both = ends(Complete, "said", Some("e"));
+    both.observations.push(running());
+    check(vec![], vec![report(2, Running), report(2, Complete)], both);
+}

@@ -1,0 +1,165 @@
+//! Over real TLS on loopback.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::AsyncWriteExt;
+use racimo_agent::link::dial::dial;
+use racimo_common::id::{ClusterId, RandomId};
+use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::object::Role;
+use racimo_common::time::{Clock, Wall};
+use racimo_common::tls::{self, ClientConfig, Credentials, TrustClock};
+use racimo_common::token::JoinToken;
+use racimo_common::wire::{Join, Refused, RefusedCode, ToAgent, ToManager, frame};
+use ring::rand::SystemRandom;
+use smol::Async;
+
+use super::board::hello;
+use super::{OWN, within};
+use crate::ca::{Ca, CertRequest, NODE_VALIDITY};
+use crate::dispatcher::serve::{Dispatcher, Parts};
+use crate::limits;
+use crate::store::Store;
+use crate::store::log::fake::Disk;
+use crate::store::testing::*;
+
+struct Served {
+    ca: Arc<Ca>,
+    store: Store,
+    address: SocketAddr,
+    _dispatcher: Dispatcher,
+}
+
+/// A manager that listens on loopback; node 1 is a member.
+fn serve() -> Served {
+    let (clock, rng) = (Clock::start(), SystemRandom::new());
+    let now = clock.now().wall;
+    let ca = Arc::new(Ca::create(ClusterId::from_bits(9), now, &rng).expect("a root"));
+    let store = Store::open(Disk::new(1), 1).expect("a store");
+    within(store.commit(at(1), vec![new_cluster(), new_node(1)])).expect("committed");
+    let own = ca.issue_manager(node(OWN), now, NODE_VALIDITY, &rng).expect("a certificate");
+    let credentials = own.credentials().expect("usable");
+    let tls = tls::manager_server(ca.root(), &credentials, TrustClock::new(Wall::default())).expect("usable");
+    let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).expect("a port");
+    let address = listener.get_ref().local_addr().expect("an address");
+    let parts = Parts { store: store.clone(), clock, ca: ca.clone(), tls, own: node(OWN) };
+    Served { ca, store, address, _dispatcher: Dispatcher::start(parts, listener, None) }
+}
+
+/// A client that shows a certificate of `ca` for this node.
+fn member(ca: &Ca, number: u128) -> Arc<ClientConfig> {
+    let pair = rcgen::KeyPair::generate().expect("a key");
+    let csr = rcgen::CertificateParams::default().serialize_request(&pair).expect("a request");
+    let request = CertRequest::parse(csr.der()).expect("a request");
+    let now = Clock::start().now().wall;
+    let signed = ca.issue(&request, node(number), Role::Worker, now, NODE_VALIDITY, &SystemRandom::new());
+    let key = tls::key_from_pem(&pair.serialize_pem()).expect("a key");
+    let own = Credentials::new(vec![signed.expect("signed").der, ca.root().clone()], key).expect("usable");
+    tls::session_client(ca.root(), &own, TrustClock::new(Wall::default())).expect("usable")
+}
+
+fn nobody(ca: &Ca) -> Arc<ClientConfig> {
+    tls::join_client(ca.root_digest(), TrustClock::new(Wall::default())).0
+}
+
+/// The answer to one message; `None` if there is none.
+#[track_caller]
+fn talk(served: &Served, client: Arc<ClientConfig>, message: &ToManager) -> Option<ToAgent> {
+    within(async {
+        let mut stream = dial(&served.address.to_string(), client).await.ok()?;
+        frame::send(&mut stream, message, FRAME_FROM_AGENT_MAX).await.ok()?;
+        frame::receive(&mut stream, FRAME_TO_AGENT_MAX).await.ok()?
+    })
+}
+
+#[track_caller]
+fn check_refused(answer: Option<ToAgent>, want: RefusedCode) {
+    match answer {
+        Some(ToAgent::Refused(Refused { code, .. })) => assert_eq!(code, want),
+        other => panic!("{other:?} is no refusal"),
+    }
+}
+
+#[test]
+fn members_newcomers_and_strangers() {
+    let served = serve();
+    let welcome = talk(&served, member(&served.ca, 1), &hello((1, 1)));
+    assert!(matches!(welcome, Some(ToAgent::Welcome(w)) if w.node == node(1)));
+    assert_eq!(served.store.view().state.node(node(1)).map(|n| n.addr.clone()), Some("127.0.0.1".to_owned()));
+    check_refused(talk(&served, member(&served.ca, 5), &hello((1, 1))), RefusedCode::NotMember);
+    check_refused(talk(&served, nobody(&served.ca), &hello((1, 1))), RefusedCode::Protocol);
+    check_refused(talk(&served, nobody(&served.ca), &ToManager::Bye { leaving: true }), RefusedCode::Protocol);
+
+    // Another root, and a certificate of another cluster under the same root.
+    let other = Ca::create(ClusterId::from_bits(9), Clock::start().now().wall, &SystemRandom::new()).expect("a root");
+    assert_eq!(talk(&served, member(&other, 1), &hello((1, 1))), None);
+    let twin = Ca::load(ClusterId::from_bits(8), &served.ca.root_pem(), &served.ca.key_pem()).expect("a root");
+    assert_eq!(talk(&served, member(&twin, 1), &hello((1, 1))), None);
+    assert!(!served.store.view().is_ready(node(1)));
+}
+
+#[test]
+fn a_newcomer_joins_and_opens_a_session() {
+    let served = serve();
+    let pair = rcgen::KeyPair::generate().expect("a key");
+    let csr = rcgen::CertificateParams::default().serialize_request(&pair).expect("a request").der().to_vec();
+    let token = |secret| JoinToken::new(served.ca.root_digest(), [secret; 16]).to_string();
+    let join = |secret| {
+        ToManager::Join(Join { versions: (1, 1), token: token(secret), csr: csr.clone(), hostname: "b".into() })
+    };
+    check_refused(talk(&served, nobody(&served.ca), &join(7)), RefusedCode::Token);
+    // The first answer gets lost.
+    let nodes: Vec<_> = (0..2)
+        .map(|_| match talk(&served, nobody(&served.ca), &join(1)) {
+            Some(ToAgent::Joined(joined)) => joined,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(nodes[0].node, nodes[1].node);
+    assert_eq!(served.store.view().state.nodes().count(), 2);
+    let certificate = tls::CertificateDer::from(nodes[0].certificate.clone());
+    let key = tls::key_from_pem(&pair.serialize_pem()).expect("a key");
+    let own = Credentials::new(vec![certificate, served.ca.root().clone()], key).expect("usable");
+    let client = tls::session_client(served.ca.root(), &own, TrustClock::new(Wall::default())).expect("usable");
+    assert!(matches!(talk(&served, client, &hello((1, 1))), Some(ToAgent::Welcome(_))));
+}
+
+#[test]
+fn a_newcomer_may_not_send_much() {
+    let served = serve();
+    let answer = within(async {
+        let mut stream = dial(&served.address.to_string(), nobody(&served.ca)).await.expect("a connection");
+        let header = u32::try_from(FRAME_JOIN_MAX + 1).expect("fits").to_be_bytes();
+        stream.write_all(&header).await.expect("sent");
+        stream.flush().await.expect("sent");
+        frame::receive::<ToAgent>(&mut stream, FRAME_TO_AGENT_MAX).await
+    });
+    assert!(!matches!(answer, Ok(Some(_))), "{answer:?}");
+}
+
+#[test]
+fn too_many_handshakes_are_turned_away() {
+    let served = serve();
+    let connect = || {
+        let stream = TcpStream::connect(served.address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        stream
+    };
+    let mut idle: Vec<TcpStream> = (0..limits::HANDSHAKES_MAX).map(|_| connect()).collect();
+    let mut further = connect();
+    // Closed at once, not when a handshake takes too long.
+    assert!(!matches!(further.read(&mut [0]), Ok(1..)));
+    idle[0].set_nonblocking(true).expect("it is open");
+    let waits = idle[0].read(&mut [0]).expect_err("it waits");
+    assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
+    // There is room again once one has gone.
+    drop(idle);
+    let welcome = (0..50).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        talk(&served, member(&served.ca, 1), &hello((1, 1)))
+    });
+    assert!(matches!(welcome, Some(ToAgent::Welcome(_))));
+}

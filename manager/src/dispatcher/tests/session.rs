@@ -1,0 +1,223 @@
+use std::time::{Duration, Instant};
+
+use racimo_common::limits::FRAME_FROM_AGENT_MAX;
+use racimo_common::object::{Desired, NodeDescription, TaskState};
+use racimo_common::wire::{Join, RefusedCode, ToManager};
+
+use super::board::{Board, hello, report};
+use super::{Manager, within};
+use crate::dispatcher::session::End;
+use crate::store::testing::*;
+use crate::store::{Change, NodeStatus};
+
+/// Node 1 with task 1, which shall run.
+fn manager() -> Manager {
+    let manager = Manager::new(vec![new_node(1), new_node(2), new_service(1, spec("web", "nginx", 40))]);
+    let revision = manager.view().state.service(service(1)).expect("a service").revision;
+    manager.commit(create(new_task(1, 1, revision)));
+    manager.commit(assign(1, 1));
+    manager
+}
+
+#[test]
+fn from_hello_to_bye() {
+    let manager = manager();
+    let (mut board, welcome, set) = Board::open(&manager, 1);
+    assert_eq!((welcome.version, welcome.heartbeat_ms, welcome.node), (1, 1000, node(1)));
+    assert_eq!(welcome.managers, ["m:2377"]);
+    let state = manager.view().state;
+    assert_eq!(
+        state.node(node(1)).map(|n| (n.description.hostname.clone(), n.addr.clone())),
+        Some(("board".into(), "192.0.2.9".into()))
+    );
+    assert!(set.last && set.from == 0 && set.to == state.index());
+    assert_eq!(
+        set.tasks.iter().map(|t| (t.task, t.desired, t.work.is_some())).collect::<Vec<_>>(),
+        [(task(1), Desired::Running, true)]
+    );
+    assert!(!manager.view().is_ready(node(1)), "ready before its report");
+
+    board.say_status(true, true, set.to, vec![report(1, TaskState::Accepted)]);
+    manager.until(|view| view.is_ready(node(1)) && view.state_of(task(1)) == Some(TaskState::Accepted));
+    board.say_status(false, false, set.to, vec![report(1, TaskState::Running)]);
+    manager.until(|view| view.state_of(task(1)) == Some(TaskState::Running));
+    board.settle(5);
+
+    let committed = manager.commit(desire(1, Desired::Shutdown));
+    let change = board.hear_assign();
+    assert_eq!((change.complete, change.from, change.to), (false, set.to, committed));
+    assert_eq!((change.tasks[0].desired, change.tasks[0].work.is_none()), (Desired::Shutdown, true));
+    // Nothing of the others' concern comes by.
+    manager.commit(new_node(3));
+    board.settle(6);
+
+    board.say_status(false, false, change.to, vec![report(1, TaskState::Failed)]);
+    let gone = board.hear_assign();
+    assert_eq!((gone.from, &gone.removed[..], gone.tasks.len()), (change.to, &[task(1)][..], 0));
+    let ended = manager.view().state.task(task(1)).and_then(|t| t.ended.clone()).expect("an end");
+    assert_eq!((ended.state, ended.exit_code, ended.err), (TaskState::Shutdown, Some(3), None));
+
+    let description = NodeDescription { hostname: "renamed".to_owned(), ..NodeDescription::default() };
+    board.say(&ToManager::Describe(description));
+    manager.until(|view| view.state.node(node(1)).is_some_and(|n| n.description.hostname == "renamed"));
+    board.say(&ToManager::Bye { leaving: true });
+    manager.until(|view| view.state.node(node(1)).is_some_and(|n| n.written_off.is_some()));
+    assert!(matches!(board.hang_up(), End::Bye));
+}
+
+/// What the manager says to `first` as the first message of node `number`.
+#[track_caller]
+fn check_refused(number: u128, messages: &[ToManager], want: RefusedCode, words: &str) {
+    let manager = manager();
+    let mut board = Board::connect(&manager, number);
+    messages.iter().for_each(|message| board.say(message));
+    let (code, reason) = board.hear_refusal();
+    assert_eq!(code, want);
+    assert!(reason.contains(words), "{reason}");
+    assert!(matches!(board.hang_up(), End::Refused(_)));
+}
+
+#[test]
+fn wrong_openings_are_refused() {
+    use RefusedCode::*;
+    let join = || ToManager::Join(Join { versions: (1, 1), token: "t".into(), csr: vec![1], hostname: "h".into() });
+    check_refused(1, &[ToManager::Heartbeat(1)], Protocol, "starts with Hello");
+    check_refused(1, &[ToManager::Bye { leaving: true }], Protocol, "starts with Hello");
+    check_refused(1, &[join()], Protocol, "starts with Hello");
+    check_refused(1, &[hello((2, 7))], Version, "speaks 2 to 7, the manager 1 to 1");
+    check_refused(1, &[hello((0, 0))], Version, "speaks 0 to 0");
+    check_refused(1, &[hello((3, 1))], Version, "no common");
+    check_refused(9, &[hello((1, 1))], NotMember, "join it again");
+    check_refused(1, &[hello((1, 1)), hello((1, 1))], Protocol, "no place inside");
+    check_refused(1, &[hello((0, 9)), join()], Protocol, "no place inside");
+}
+
+/// Bytes, at the start or inside a session, that end it without a word; nothing else happens.
+#[track_caller]
+fn check_garbage(bytes: &[u8], hang_up: bool) {
+    for inside in [false, true] {
+        let manager = manager();
+        let mut board = if inside { Board::open(&manager, 1).0 } else { Board::connect(&manager, 1) };
+        board.say_bytes(bytes);
+        let end = if hang_up {
+            board.hang_up()
+        } else {
+            while board.hear_any().is_some() {}
+            within(board.session)
+        };
+        assert!(matches!(end, End::Frame(_)), "{end:?}");
+        assert!(!manager.view().is_ready(node(1)));
+        // The manager serves on.
+        Board::open(&manager, 1);
+    }
+}
+
+#[test]
+fn garbage_ends_only_its_session() {
+    check_garbage(&[0, 0, 0, 0], false);
+    check_garbage(&[0, 0, 0, 3, 0xc1, 0xc1, 0xc1], false);
+    check_garbage(&[0xff; 64], false);
+    let long = u32::try_from(FRAME_FROM_AGENT_MAX + 1).expect("fits").to_be_bytes();
+    check_garbage(&long, false);
+    check_garbage(&[0, 0, 0, 9, 1], true);
+    // The right map with a second message hidden behind it.
+    check_garbage(b"\0\0\0\x0d\x81\xa9Heartbeat\x01\xc0", false);
+}
+
+#[test]
+fn closing_is_no_fault() {
+    let manager = manager();
+    assert!(matches!(Board::connect(&manager, 1).hang_up(), End::Closed));
+    assert!(matches!(Board::open(&manager, 1).0.hang_up(), End::Closed));
+}
+
+#[test]
+fn a_newer_session_takes_over() {
+    let manager = manager();
+    let (mut old, ..) = Board::open(&manager, 1);
+    let (mut new, _, set) = Board::open(&manager, 1);
+    assert_eq!(old.hear_refusal().0, RefusedCode::Replaced);
+    assert!(matches!(old.hang_up(), End::Refused(_)));
+    // The end of the old one says nothing about the node.
+    new.say_status(true, true, set.to, vec![report(1, TaskState::Running)]);
+    manager.until(|view| view.is_ready(node(1)));
+    std::thread::sleep(Duration::from_millis(2500));
+    new.settle(1);
+    assert!(!manager.is_down(node(1)));
+}
+
+#[test]
+fn only_a_whole_report_at_the_right_index_readmits() {
+    let manager = manager();
+    manager.commit(write_off(1));
+    let (mut board, _, set) = Board::open(&manager, 1);
+    let at = set.to;
+    for (number, (complete, last, index)) in (1..).zip([(true, true, at - 1), (false, true, at), (true, false, at)]) {
+        board.say_status(complete, last, index, vec![report(1, TaskState::Running)]);
+        board.settle(number);
+        assert!(manager.is_down(node(1)), "{complete} {last} {index}");
+    }
+    board.say_status(true, true, at, Vec::new());
+    manager.until(|view| view.is_ready(node(1)));
+    assert!(!manager.is_down(node(1)));
+}
+
+#[test]
+fn silence_and_a_lost_connection_write_a_node_off() {
+    let manager = manager();
+    let (mut board, _, set) = Board::open(&manager, 1);
+    board.say_status(true, true, set.to, Vec::new());
+    let (mut second, _, set) = Board::open(&manager, 2);
+    second.say_status(true, true, set.to, Vec::new());
+    manager.until(|view| view.is_ready(node(1)) && view.is_ready(node(2)));
+    let begun = Instant::now();
+    second.hang_up();
+    manager.until(|view| view.state.node(node(2)).is_some_and(|n| n.written_off.is_some()));
+    let closed = begun.elapsed();
+    assert!((Duration::from_millis(1900)..Duration::from_millis(2900)).contains(&closed), "{closed:?}");
+    let (code, reason) = board.hear_refusal();
+    assert_eq!(code, RefusedCode::Busy);
+    assert!(reason.contains("not heard"), "{reason}");
+    let silent = begun.elapsed();
+    assert!((Duration::from_millis(2900)..Duration::from_millis(6000)).contains(&silent), "{silent:?}");
+    manager.until(|view| {
+        let node = view.state.node(node(1)).expect("a node");
+        node.written_off.as_ref().is_some_and(|w| w.reason == "heartbeat failure")
+            && view.node_status(node) == NodeStatus::Down
+    });
+}
+
+#[test]
+fn a_removed_node_is_told() {
+    let manager = manager();
+    let (mut board, ..) = Board::open(&manager, 1);
+    manager.commit(Change::NodeRemove { node: node(1) });
+    assert_eq!(board.hear_refusal().0, RefusedCode::NotMember);
+}
+
+#[test]
+fn a_node_that_has_just_joined_may_open_its_session() {
+    let manager = manager();
+    for number in 3..40 {
+        manager.commit(new_node(number));
+        Board::open(&manager, number);
+    }
+}
+
+#[test]
+fn reports_that_do_not_fit_do_no_harm() {
+    let manager = manager();
+    let (mut board, _, set) = Board::open(&manager, 2);
+    // Another node's task, one nobody knows, an end told twice.
+    let foreign = vec![report(1, TaskState::Failed), report(9, TaskState::Failed)];
+    board.say_status(true, true, set.to, foreign);
+    manager.until(|view| view.is_ready(node(2)));
+    assert!(manager.view().state.task(task(1)).is_some_and(|t| t.ended.is_none()));
+    let (mut board, _, set) = Board::open(&manager, 1);
+    board.say_status(true, true, set.to, vec![report(1, TaskState::Failed), report(1, TaskState::Complete)]);
+    manager.until(|view| view.state_of(task(1)) == Some(TaskState::Failed));
+    assert_eq!(board.hear_assign().removed, [task(1)]);
+    // The end again, after it is known.
+    board.say_status(false, false, set.to, vec![report(1, TaskState::Failed)]);
+    board.settle(1);
+}
