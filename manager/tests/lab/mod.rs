@@ -28,7 +28,7 @@ pub(crate) mod names;
 mod net;
 pub(crate) mod process;
 pub(crate) mod registry;
-mod require;
+pub(crate) mod require;
 pub(crate) mod state;
 
 use board::Board;

@@ -1,0 +1,93 @@
+//! The figures of docs/performance.md: `make bench` (root, release build).
+//!
+//! ```text
+//! sizes      files that were built
+//! scheduler  the pure core, in this process
+//! cluster    a lab of three boards on a disk of its own: memory, idling, latencies beside `ctr run`
+//! ```
+//! `--check` fails when a budget is exceeded. Latencies are given with their floor from the same run, because
+//! machines differ and are noisy.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+
+#[path = "../../tests/lab/mod.rs"]
+mod lab;
+
+mod client;
+mod cluster;
+mod disk;
+mod floor;
+mod idle;
+mod memory;
+mod process;
+mod scheduler;
+mod sizes;
+mod table;
+
+use disk::LoopDisk;
+use table::Table;
+
+/// So that memory per task can be told.
+#[global_allocator]
+static ALLOCATOR: racimo_agent::alloc::Counting = racimo_agent::alloc::Counting;
+
+/// Sizes, memory and latencies of this build.
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    /// Fail if a budget is exceeded.
+    #[arg(long)]
+    check: bool,
+    /// Measure only this (repeatable).
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+    /// The block device below the lab, in the second process.
+    #[arg(long, hide = true)]
+    device: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Sizes,
+    Scheduler,
+    Cluster,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(cause) => {
+            eprintln!("bench: {cause:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    if wanted(Part::Cluster) && arguments.device.is_none() {
+        ensure!(rustix::process::geteuid().is_root(), "the cluster's figures need root; others: --only scheduler");
+        // The lab's place is set by environment, so it is made in a second process.
+        return LoopDisk::make()?.run_again();
+    }
+    let mut table = Table::default();
+    if wanted(Part::Sizes) {
+        sizes::measure(&mut table)?;
+    }
+    if wanted(Part::Scheduler) {
+        scheduler::measure(&mut table)?;
+    }
+    if wanted(Part::Cluster) {
+        cluster::measure(&mut table, arguments.device.as_deref().unwrap_or_default())?;
+    }
+    print!("{table}");
+    let over = table.over();
+    if over > 0 {
+        eprintln!("bench: {over} figures are over their budget");
+    }
+    Ok(if arguments.check && over > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
