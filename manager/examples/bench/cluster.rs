@@ -5,20 +5,38 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use super::lab::Lab;
 use super::lab::board::Verb;
-use super::lab::guard::Guard;
-use super::lab::process::signal;
+use super::lab::names::Name;
+use super::lab::process::{Process, log_tail, signal};
+use super::lab::{Config, Lab, down};
 use super::table::{Table, as_f64};
 use super::{client, disk, floor, idle, memory};
 
 /// Long enough for the last start's work to end.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Adds all of them.
+/// The lab's name: one bench at a time, since two would disturb each other.
+const NAME: &str = "bench";
+
+/// Adds all of them. What was measured before a failure is kept.
 pub(crate) fn measure(table: &mut Table, device: &str) -> Result<()> {
-    let guard = Guard::cluster(3)?;
-    let lab: &Lab = &guard;
+    let name: Name = NAME.parse().map_err(anyhow::Error::msg)?;
+    // Whatever an earlier run left that was killed.
+    down(&name)?;
+    let owner = Process::current().map(|process| process.to_string());
+    let lab = Lab::up(Config { name: name.clone(), boards: 3, cluster: true, manager_agent: false, owner })?;
+    let measured = figures(&lab, device, table);
+    if measured.is_err() {
+        eprintln!("{}", log_tail(&lab.manager().log()));
+        lab.boards().iter().for_each(|board| eprintln!("{}", log_tail(&board.agent_log())));
+    }
+    if let Err(cause) = down(&name) {
+        eprintln!("bench: {cause:#}");
+    }
+    measured
+}
+
+fn figures(lab: &Lab, device: &str, table: &mut Table) -> Result<()> {
     std::thread::sleep(SETTLE);
     memory::empty(lab, table)?;
 

@@ -56,6 +56,8 @@ enum Part {
     Cluster,
 }
 
+const PARTS: [Part; 3] = [Part::Sizes, Part::Scheduler, Part::Cluster];
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
@@ -75,16 +77,14 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         return LoopDisk::make()?.run_again();
     }
     let mut table = Table::default();
-    if wanted(Part::Sizes) {
-        sizes::measure(&mut table)?;
-    }
-    if wanted(Part::Scheduler) {
-        scheduler::measure(&mut table)?;
-    }
-    if wanted(Part::Cluster) {
-        cluster::measure(&mut table, arguments.device.as_deref().unwrap_or_default())?;
-    }
+    let device = arguments.device.as_deref().unwrap_or_default();
+    let measured = PARTS.into_iter().filter(|part| wanted(*part)).try_for_each(|part| match part {
+        Part::Sizes => sizes::measure(&mut table),
+        Part::Scheduler => scheduler::measure(&mut table),
+        Part::Cluster => cluster::measure(&mut table, device),
+    });
     print!("{table}");
+    measured?;
     let over = table.over();
     if over > 0 {
         eprintln!("bench: {over} figures are over their budget");
