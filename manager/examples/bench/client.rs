@@ -9,7 +9,7 @@ use super::lab::Lab;
 use super::lab::process::wait_for;
 
 /// Longest wait for tasks to run or go.
-const WAIT_MAX: Duration = Duration::from_secs(300);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// One task of a service, as the API shows it.
 #[derive(Debug, Clone)]
@@ -46,6 +46,13 @@ pub(crate) fn remove(lab: &Lab, name: &str) -> Result<()> {
         }
         Ok(Some(()))
     })
+}
+
+/// All services and their tasks, for a person.
+pub(crate) fn tasks(lab: &Lab) -> Result<String> {
+    let services = lab.manager().pi_mgr(&["service", "ls", "-q"])?;
+    let services: Vec<&str> = services.split_whitespace().collect();
+    lab.manager().pi_mgr(&[&["service", "ps", "--no-trunc"], &services[..]].concat())
 }
 
 /// The tasks of a service that are wanted and run.

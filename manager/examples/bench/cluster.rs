@@ -27,6 +27,7 @@ pub(crate) fn measure(table: &mut Table, device: &str) -> Result<()> {
     let lab = Lab::up(Config { name: name.clone(), boards: 3, cluster: true, manager_agent: false, owner })?;
     let measured = figures(&lab, device, table);
     if measured.is_err() {
+        eprintln!("{}", client::tasks(&lab).unwrap_or_else(|cause| format!("{cause:#}")));
         eprintln!("{}", log_tail(&lab.manager().log()));
         lab.boards().iter().for_each(|board| eprintln!("{}", log_tail(&board.agent_log())));
     }

@@ -22,18 +22,23 @@ use racimo_manager::store::{
 use super::table::{Amount, Table, as_f64};
 
 const NODES: u32 = 1000;
-const SERVICES: u32 = 20;
-const REPLICAS: u32 = 500;
+const TASKS: u32 = 10_000;
+/// Few large services, and many small ones, each of which is a group of its own to the scheduler.
+const SERVICES: [u32; 3] = [1, 20, 1000];
 const RUNS: usize = 5;
 const PLACEMENTS_PER_SECOND_MIN: f64 = 50_000.0;
 
 /// Adds placements per second and bytes per task.
 pub(crate) fn measure(table: &mut Table) -> Result<()> {
+    SERVICES.into_iter().try_for_each(|services| measure_with(services, table))
+}
+
+fn measure_with(services: u32, table: &mut Table) -> Result<()> {
     let mut ids = IdSource::seeded(1);
     let mut world = World::with_nodes(&mut ids)?;
-    world.create_services(&mut ids)?;
+    world.create_services(services, &mut ids)?;
     let before = alloc::used();
-    world.create_tasks(&mut ids)?;
+    world.create_tasks(TASKS / services, &mut ids)?;
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         let mut copy = World { view: world.view.clone(), now: world.now };
@@ -41,29 +46,23 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
     }
     runs.sort_by_key(|run| run.decide);
     let median = &runs[RUNS / 2];
-    let rate = |span: Duration| as_f64(median.placed) / span.as_secs_f64();
-    let what = format!("{} tasks of {SERVICES} services onto {NODES} nodes", median.placed);
-    table.add_at_least(
-        "scheduler: placements decided",
-        Amount::per_second(rate(median.decide)),
-        Amount::per_second(PLACEMENTS_PER_SECOND_MIN),
-        &format!(
-            "{what}, constraints, spread preferences, reservations; `scheduler::step`, one core, median of {RUNS}"
-        ),
-    );
+    let rate = |span: Duration| as_f64(u64::from(TASKS)) / span.as_secs_f64();
+    let what = format!("{TASKS} tasks of {services} services onto {NODES} nodes");
+    let way = format!("constraints, spread preferences, reservations; `scheduler::step`, one core, median of {RUNS}");
+    let (decide, least) = (Amount::per_second(rate(median.decide)), Amount::per_second(PLACEMENTS_PER_SECOND_MIN));
+    table.add_at_least(format!("scheduler, {what}: decided"), decide, least, &way);
     table.add(
-        "scheduler: decided and applied to the state",
+        format!("scheduler, {what}: decided and applied"),
         Amount::per_second(rate(median.decide + median.apply)).to_string(),
         "the same with `State::apply`, without the disk",
     );
     world.place()?;
     world.report_running();
-    let tasks = world.view.state.task_count();
     let heap = alloc::used().saturating_sub(before);
     table.add(
-        "manager memory per task",
-        format!("{} bytes", heap / tasks.max(1)),
-        format!("heap after less before {tasks} tasks were made, placed and reported as running, in one `View`"),
+        format!("manager memory per task ({services} services)"),
+        format!("{} bytes", heap / world.view.state.task_count().max(1)),
+        "heap after less before the tasks were made, placed and reported as running, in one `View`",
     );
     Ok(())
 }
@@ -74,7 +73,6 @@ struct World {
 }
 
 struct Run {
-    placed: u64,
     decide: Duration,
     apply: Duration,
 }
@@ -101,18 +99,18 @@ impl World {
         Ok(events)
     }
 
-    fn create_services(&mut self, ids: &mut IdSource) -> Result<()> {
-        for number in 0..SERVICES {
+    fn create_services(&mut self, count: u32, ids: &mut IdSource) -> Result<()> {
+        for number in 0..count {
             let spec = Arc::new(service_spec(number));
             self.apply(vec![Change::ServiceCreate { service: ids.draw(), spec }])?;
         }
         Ok(())
     }
 
-    fn create_tasks(&mut self, ids: &mut IdSource) -> Result<()> {
+    fn create_tasks(&mut self, replicas: u32, ids: &mut IdSource) -> Result<()> {
         let services: Vec<(ServiceId, u64)> = self.view.state.services().map(|s| (s.id, s.revision)).collect();
         for (service, revision) in services {
-            let tasks = (1..=REPLICAS).map(|slot| NewTask {
+            let tasks = (1..=replicas).map(|slot| NewTask {
                 id: ids.draw(),
                 service,
                 revision,
@@ -130,14 +128,15 @@ impl World {
 
     /// Places everything, as the scheduler's shell does it.
     fn place(&mut self) -> Result<Run> {
-        let mut run = Run { placed: 0, decide: Duration::ZERO, apply: Duration::ZERO };
+        let mut placed = 0;
+        let mut run = Run { decide: Duration::ZERO, apply: Duration::ZERO };
         loop {
             let begin = Instant::now();
             let waiting = Waiting::all(&self.view);
             let plan = step(&self.view, &waiting, self.now);
             run.decide += begin.elapsed();
             ensure!(plan.waits.is_empty(), "the bench's nodes have room for every task: {:?}", plan.waits.first());
-            run.placed += u64::try_from(plan.assigns.len())?;
+            placed += u32::try_from(plan.assigns.len())?;
             let begin = Instant::now();
             drop(self.apply(plan.assigns)?);
             run.apply += begin.elapsed();
@@ -145,7 +144,7 @@ impl World {
                 break;
             }
         }
-        ensure!(run.placed == u64::from(SERVICES * REPLICAS), "only {} tasks were placed", run.placed);
+        ensure!(placed == TASKS, "only {placed} tasks were placed");
         Ok(run)
     }
 
@@ -228,6 +227,6 @@ fn service_spec(number: u32) -> ServiceSpec {
         name: format!("service{number}"),
         labels: BTreeMap::new(),
         task: Arc::new(task),
-        mode: Mode::Replicated { replicas: u64::from(REPLICAS) },
+        mode: Mode::Replicated { replicas: u64::from(TASKS) },
     }
 }
