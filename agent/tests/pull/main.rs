@@ -86,6 +86,20 @@ fn from_a_real_registry() {
     });
 }
 
+/// containerd shares content between its namespaces: what Docker or Kubernetes pulled is at its full length at once.
+#[test]
+fn what_another_namespace_has() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(1000);
+        let server = DockerRegistry::start();
+        image.push(&server.address, "a/b");
+        let name = format!("{}/a/b:single", server.address);
+        board.ctr(&["-n", "other", "images", "pull", "--plain-http", "--platform", PLATFORM, &name]);
+        let local = ensure(ctrd, &name).await.unwrap();
+        assert_eq!(lookup(ctrd, &name).await, Some(local));
+    });
+}
+
 #[test]
 fn from_an_index() {
     on_board(None, async |board, ctrd| {
