@@ -118,9 +118,12 @@ sim: ## simulation with SEEDS=2000 seeds
 fuzz: ## fuzz tests (random frames, messages, bodies), CASES=4096 each
 	PROPTEST_CASES=$(CASES) $(CARGO) test --workspace -- fuzz
 
-bench: deps ## figures: sizes, memory, latencies (release build, root)
-	$(CARGO) build --release --workspace --bins
-	RACIMO_BIN_DIR=$(abspath $(TARGET_DIR)/release) $(CARGO) run --release -p racimo-manager --example bench
+# The agent as it ships (profile small), the manager as it ships (release).
+bench: deps ## figures: sizes, memory, latencies (release build, root); CHECK=1 fails over budget
+	$(CARGO) build --profile small -p racimo-agent --bin pi-agent
+	$(CARGO) build --release -p racimo-manager --bin pi-mgr --example bench
+	@mkdir -p $(TARGET_DIR)/bench && cp $(TARGET_DIR)/small/pi-agent $(TARGET_DIR)/release/pi-mgr $(TARGET_DIR)/bench/
+	RACIMO_BIN_DIR=$(abspath $(TARGET_DIR)/bench) $(TARGET_DIR)/release/examples/bench $(if $(CHECK),--check)
 
 agent-size: ## the agent's file size on this machine's architecture
 	$(CARGO) build --profile small -p racimo-agent

@@ -11,7 +11,7 @@ use super::table::{Amount, Table};
 const AGENT_FILE_MAX: u64 = 2 << 20;
 
 /// Files below the target directory, and whether the agent's budget is meant for them.
-const FILES: [(&str, &str, &str, bool); 4] = [
+const FILES: [(&str, &str, &str, bool); 3] = [
     (
         "agent file, armv7 static",
         "cross/armv7-unknown-linux-musleabihf/small/pi-agent",
@@ -19,7 +19,6 @@ const FILES: [(&str, &str, &str, bool); 4] = [
         true,
     ),
     ("agent file, this machine, profile small", "small/pi-agent", "`make agent-size`", false),
-    ("agent file, this machine, profile release", "release/pi-agent", "`cargo build --release`", false),
     ("manager file, this machine, profile release", "release/pi-mgr", "`cargo build --release`", false),
 ];
 
