@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use racimo_common::id::TaskId;
 use racimo_common::object::{ContainerStatus, Desired, STOP_GRACE_DEFAULT, TaskReport, TaskState};
+use racimo_common::signal;
 use racimo_common::time::{Mono, Now, Wall};
 use racimo_common::wire::Work;
 
 use crate::limits;
-use crate::runtime::signal;
 
 /// Something to be done with a task's container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ pub mod limits;
 pub mod logger;
 pub mod object;
 pub mod registry;
+pub mod signal;
 pub mod time;
 pub mod tls;
 pub mod token;

@@ -17,7 +17,6 @@ pub mod mount;
 pub mod process;
 pub mod pull;
 mod rootfs;
-pub mod signal;
 pub mod spec;
 mod stop;
 pub mod user;
@@ -88,7 +87,7 @@ pub enum RuntimeError {
     User(#[from] user::BadUser),
     /// The stop signal does not exist.
     #[error(transparent)]
-    Signal(#[from] signal::BadSignal),
+    Signal(#[from] racimo_common::signal::BadSignal),
     /// What to run, or its limits, are not possible.
     #[error(transparent)]
     Spec(#[from] spec::BadSpec),

@@ -11,14 +11,13 @@ use containerd_client::{
     },
     types::v1::{Process, Status as ProcessStatus},
 };
-use racimo_common::{id::TaskId, time::Wall};
+use racimo_common::{id::TaskId, signal::SIGKILL, time::Wall};
 use smol::Timer;
 use tonic::{Code, Status};
 
 use super::{
     Runtime, RuntimeError, SNAPSHOTTER, cgroup,
     ctrd::{Ctrd, CtrdError, any, request, unless, within},
-    signal::SIGKILL,
 };
 use crate::limits;
 

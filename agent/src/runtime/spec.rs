@@ -9,6 +9,7 @@ use std::path::Path;
 use racimo_common::{
     id::TaskId,
     object::{ContainerSpec, NetworkMode, Resources},
+    signal::{self, BadSignal},
 };
 use serde_json::{Map, Value, json};
 
@@ -16,7 +17,6 @@ use super::{
     cgroup::{Asked, Cgroups, Degraded},
     image::RunConfig,
     mount::{Bound, bind_mount, root_propagation},
-    signal::{self, BadSignal},
     user::User,
 };
 

@@ -3,9 +3,10 @@
 use containerd_client::services::v1::GetContainerRequest;
 use containerd_client::services::v1::containers_client::ContainersClient;
 use racimo_common::id::TaskId;
+use racimo_common::signal;
 
 use super::ctrd::{CtrdError, request, within};
-use super::{Runtime, RuntimeError, label, signal};
+use super::{Runtime, RuntimeError, label};
 use crate::limits;
 
 impl Runtime {

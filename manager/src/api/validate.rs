@@ -9,6 +9,7 @@ use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::limits::FRAME_TO_AGENT_MAX;
 use racimo_common::object::{ContainerSpec, Desired, MountKind, Resources};
 use racimo_common::registry::Reference;
+use racimo_common::signal;
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_common::wire::frame;
 use racimo_common::wire::{Assign, Assignment, ToAgent, Work};
@@ -58,7 +59,7 @@ pub enum Invalid {
     #[error("invalid bind mount source, must be an absolute path: {0:?}")]
     MountSource(String),
     #[error(
-        "invalid volume name {0:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; \
+        "invalid volume name {0:?}: expected 2 to 255 characters of [a-zA-Z0-9][a-zA-Z0-9_.-]; \
          for a directory of the board use a mount of type bind with an absolute path"
     )]
     VolumeName(String),
@@ -195,7 +196,7 @@ fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
     if spec.user.as_ref().is_some_and(|user| user.contains('\0')) {
         return Err(Invalid::Nul("User"));
     }
-    if let Some(signal) = spec.stop_signal.as_ref().filter(|signal| !is_signal(signal)) {
+    if let Some(signal) = spec.stop_signal.as_ref().filter(|signal| signal::parse(signal).is_err()) {
         return Err(Invalid::StopSignal(signal.clone()));
     }
     mounts(spec)
@@ -233,18 +234,6 @@ fn is_hostname(name: &str) -> bool {
     name.len() <= 64 && name.split('.').all(is_label)
 }
 
-/// `SIGINT`, `INT`, `SIGRTMIN+3` or a number; the agent knows which of them exist.
-fn is_signal(signal: &str) -> bool {
-    match signal.parse::<u8>() {
-        Ok(number) => (1..=64).contains(&number),
-        Err(_) => {
-            signal.starts_with(|c: char| c.is_ascii_alphabetic())
-                && signal.len() <= 16
-                && signal.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-'))
-        }
-    }
-}
-
 fn mounts(spec: &ContainerSpec) -> Result<(), Invalid> {
     let mut targets = BTreeSet::new();
     for mount in &spec.mounts {
@@ -269,7 +258,8 @@ fn mounts(spec: &ContainerSpec) -> Result<(), Invalid> {
 }
 
 fn is_volume_name(name: &str) -> bool {
-    name.len() <= 255
+    // Docker asks for two characters at least, and so does the agent.
+    (2..=255).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
@@ -410,7 +400,7 @@ mod tests {
         for good in ["SIGINT", "TERM", "9", "SIGRTMIN+3"] {
             check(|_, t| t.container.stop_signal = Some(good.into()), "");
         }
-        for bad in ["0", "65", "S T", "-9"] {
+        for bad in ["0", "65", "S T", "-9", "SIGFOO"] {
             check(|_, t| t.container.stop_signal = Some(bad.into()), "is not a signal");
         }
         check(|_, t| t.container.args = vec!["x".repeat(FRAME_TO_AGENT_MAX)], "make it smaller");
@@ -426,6 +416,7 @@ mod tests {
         check(|_, t| t.container.mounts = vec![mount("/a", bind)], "invalid bind mount source");
         check(|_, t| t.container.mounts = vec![volume("data.1")], "");
         check(|_, t| t.container.mounts = vec![volume("../x")], "invalid volume name");
+        check(|_, t| t.container.mounts = vec![volume("a")], "expected 2 to 255 characters");
         check(|_, t| t.container.mounts = vec![volume("/srv")], "use a mount of type bind");
     }
 
