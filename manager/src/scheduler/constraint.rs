@@ -103,12 +103,22 @@ pub fn matches_all(constraints: &[Constraint], node: &Node) -> bool {
     constraints.iter().all(|constraint| matches(constraint, node))
 }
 
-/// What a spread preference (`node.labels.zone`) divides nodes by; `None`: nothing we know.
-pub(super) fn label<'a>(descriptor: &str, node: &'a Node) -> Option<&'a str> {
-    match Key::of(descriptor.trim(), "") {
-        Key::NodeLabel(label) => Some(node.spec.labels.get(&label).map_or("", String::as_str)),
-        Key::EngineLabel(label) => Some(node.description.labels.get(&label).map_or("", String::as_str)),
-        Key::Id | Key::Hostname | Key::Role | Key::Ip(_) | Key::Os | Key::Arch | Key::Unknown => None,
+/// A spread preference (`node.labels.zone`), read once per group of tasks.
+pub(super) struct Spread(Key);
+
+impl Spread {
+    pub(super) fn of(descriptor: &str) -> Self {
+        Self(Key::of(descriptor.trim(), ""))
+    }
+
+    /// What it divides nodes by. A missing label is a value of its own; a descriptor that we don't know divides nothing.
+    pub(super) fn value<'a>(&self, node: &'a Node) -> &'a str {
+        let label = match &self.0 {
+            Key::NodeLabel(label) => node.spec.labels.get(label),
+            Key::EngineLabel(label) => node.description.labels.get(label),
+            Key::Id | Key::Hostname | Key::Role | Key::Ip(_) | Key::Os | Key::Arch | Key::Unknown => None,
+        };
+        label.map_or("", String::as_str)
     }
 }
 

@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::constraint;
+use super::constraint::Spread;
 use super::filter::Room;
 use super::rank::Rank;
 
@@ -40,8 +40,9 @@ impl Tree {
         counts: &[u32],
         open: impl Fn(usize) -> Option<Rank>,
     ) -> Self {
+        let spreads: Vec<Spread> = preferences.iter().map(|preference| Spread::of(preference)).collect();
         let all = (0..rooms.len()).collect();
-        Self { root: grow(rooms, preferences, counts, &open, all).0 }
+        Self { root: grow(rooms, &spreads, counts, &open, all).0 }
     }
 
     /// Takes the best room that `accept` accepts; rooms that it refuses are not asked again.
@@ -53,20 +54,19 @@ impl Tree {
 /// The branch over `members`, and how many tasks of the service are below it.
 fn grow(
     rooms: &[Room],
-    preferences: &[String],
+    spreads: &[Spread],
     counts: &[u32],
     open: &impl Fn(usize) -> Option<Rank>,
     members: Vec<usize>,
 ) -> (Branch, u64) {
-    let Some((preference, deeper)) = preferences.split_first() else {
+    let Some((spread, deeper)) = spreads.split_first() else {
         let tasks = members.iter().map(|&index| u64::from(counts[index])).sum();
         let order = members.into_iter().filter_map(|index| Some(Reverse((open(index)?, index)))).collect();
         return (Branch::Leaf { order }, tasks);
     };
     let mut values: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for index in members {
-        // A missing label is a value of its own; a descriptor that we don't know divides nothing.
-        values.entry(constraint::label(preference, &rooms[index].node).unwrap_or("")).or_default().push(index);
+        values.entry(spread.value(&rooms[index].node)).or_default().push(index);
     }
     let (mut children, mut order, mut sum) = (Vec::new(), Vec::new(), 0);
     for members in values.into_values() {
