@@ -58,6 +58,8 @@ pub struct Board {
     turned_dirty: bool,
     /// Most tasks that are held at once.
     most: usize,
+    /// Exits heard before the listing that names their containers: it may be older than they are.
+    early: Vec<(TaskId, u32, bool)>,
     /// Whether the board's containers were listed since the agent started; nothing is done before that.
     listed: bool,
 }
@@ -125,6 +127,9 @@ impl Board {
                 return Err(Gap::Unknown(unknown.task));
             }
         }
+        if set.to < self.index {
+            return Err(Gap::Index { from: set.to, at: self.index });
+        }
         let complete = set.complete;
         if complete {
             for task in &mut self.tasks {
@@ -188,6 +193,9 @@ impl Board {
                 without_room.push(id);
             }
         }
+        for (id, status, oom) in std::mem::take(&mut self.early) {
+            self.exited(id, status, oom, now);
+        }
         // A set that came first has decided about the others already.
         if self.index > 0 {
             for task in self.tasks.iter_mut().filter(|task| task.work().is_none()) {
@@ -237,6 +245,8 @@ impl Board {
     pub fn exited(&mut self, id: TaskId, status: u32, oom: bool, now: Now) {
         if let Some(task) = self.get(id) {
             task.exited(status, oom, now.wall);
+        } else if !self.listed && self.early.len() < TASKS_MAX {
+            self.early.push((id, status, oom));
         }
     }
 

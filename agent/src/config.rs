@@ -256,12 +256,67 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_has_an_effect() {
+        check(&[("max-tasks", "3"), ("max-tasks", "4")], &[], Ok(|c| c.tasks_max == 4));
+        check(&[("shim-groups", "16")], &[], Ok(|c| c.groups == 16));
+        check(
+            &[("data-dir", "/d")],
+            &[("RACIMO_RUN_DIR", "/r")],
+            Ok(|c| (&*c.data, &*c.run) == ("/d".as_ref(), "/r".as_ref())),
+        );
+        check(&[("containerd", "/c.sock")], &[], Ok(|c| c.containerd == Path::new("/c.sock")));
+        check(&[("runtime", "/bin/crun")], &[], Ok(|c| c.runtime.as_deref() == Some("/bin/crun".as_ref())));
+        check(&[("manager-socket", "/m")], &[], Ok(|c| c.manager_socket.as_deref() == Some("/m".as_ref())));
+        check(&[("registry-ca", "/ca.pem")], &[], Ok(|c| c.registry.extra_ca.is_some()));
+        check(
+            &[("registry-mirror", "https://a"), ("registry-mirror", "http://b:5000")],
+            &[],
+            Ok(|c| c.registry.mirrors.len() == 2),
+        );
+        check(&[("log-level", "debug")], &[], Ok(|c| c.log_level == log::LevelFilter::Debug));
+        // A label given replaces the file's of the same name; an empty variable is none.
+        check(&[("label", "zone=b=c")], &[], Ok(|c| c.labels["zone"] == "b=c" && c.labels.len() == 1));
+        check(
+            &[],
+            &[("RACIMO_LABEL", "a=1,b=2"), ("RACIMO_HOSTNAME", "")],
+            Ok(|c| c.labels.len() == 3 && c.hostname.is_some()),
+        );
+    }
+
+    #[test]
+    fn files_that_cannot_be_used() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let resolve = |text: Option<&str>| {
+            let file = directory.path().join(if text.is_some() { "agent.toml" } else { "missing.toml" });
+            if let Some(text) = text {
+                std::fs::write(&file, text).expect("a file");
+            }
+            let mut given = Given::default();
+            given.flag("config", file.into()).expect("a flag");
+            given.resolve().map(drop).expect_err("a fault")
+        };
+        for (text, words) in [
+            (None, "missing.toml"),
+            (Some("hostnam = 1"), "hostnam"),
+            (Some("max-tasks = 129"), "1 to 128"),
+            (Some("shim-groups = 0\ndata-dir = \"d\""), "absolute"),
+            (Some("[labels"), "agent.toml"),
+            (Some("insecure-registries = [\"a b\"]"), "insecure-registry"),
+        ] {
+            let fault = resolve(text);
+            assert!(fault.contains(words), "{fault}");
+        }
+    }
+
+    #[test]
     fn all_faults_are_told() {
         check(
             &[("label", "x"), ("max-tasks", "0"), ("data-dir", "x"), ("log-level", "loud")],
             &[],
             Err(&["KEY=VALUE", "1 to 128", "absolute", "error, warn"]),
         );
+        check(&[("shim-groups", "17")], &[("RACIMO_MAX_TASKS", "many")], Err(&["1 to 16", "1 to 128"]));
+        check(&[("label", "=x"), ("registry-mirror", "ftp://x")], &[], Err(&["label", "registry-mirror"]));
         assert!(Given::default().flag("publish", "80".into()).is_err());
     }
 }

@@ -3,6 +3,8 @@
 pub mod alloc;
 pub mod app;
 pub mod board;
+#[cfg(test)]
+mod board_tests;
 pub mod config;
 pub mod describe;
 pub mod identity;
@@ -12,3 +14,5 @@ pub mod runtime;
 mod sys;
 pub use sys::limit_threads;
 pub mod task;
+#[cfg(test)]
+mod task_tests;

@@ -214,17 +214,17 @@ impl Task {
             Phase::New => {
                 self.work.as_ref()?;
                 self.container = true;
-                self.says(TaskState::Preparing, "preparing", now.wall);
+                self.begins(TaskState::Preparing, "preparing", now.wall);
                 Some(Op::Prepare)
             }
             Phase::Made if self.wanted == Some(Desired::Running) => {
-                self.says(TaskState::Starting, "starting", now.wall);
+                self.begins(TaskState::Starting, "starting", now.wall);
                 Some(Op::Start)
             }
             Phase::Made => None,
             Phase::Running { pid } if self.stops() => {
                 self.phase = Phase::Stopping { pid, kill_at: now.mono + self.grace, kills: 0 };
-                Some(if self.grace.is_zero() { Op::Signal(Some(signal::SIGKILL)) } else { Op::Signal(None) })
+                if self.grace.is_zero() { self.decide(now) } else { Some(Op::Signal(None)) }
             }
             Phase::Running { .. } => None,
             Phase::Stopping { pid, kill_at, kills } if kill_at <= now.mono => {
@@ -265,9 +265,13 @@ impl Task {
     pub fn done(&mut self, done: Done, now: Now) {
         let Some(op) = self.busy.take() else { return };
         match (op, done) {
-            (_, Done::Again(reason)) => {
+            (op, Done::Again(reason)) => {
                 self.not_before = now.mono + limits::RETRY_AFTER;
-                if self.report.err.as_deref() != Some(&reason) && self.phase != Phase::Ended {
+                if let Op::Signal(signal) = op {
+                    self.not_signalled(signal, now.mono);
+                }
+                let reason = cut(reason);
+                if self.report.err.as_ref() != Some(&reason) && self.phase != Phase::Ended {
                     self.report.err = Some(reason);
                     self.dirty = true;
                 }
@@ -285,8 +289,11 @@ impl Task {
                 }
             }
             (Op::Start, Done::Failed(reason)) => {
-                let reason = format!("starting container failed: {reason}");
-                self.ends(TaskState::Failed, "failed", Some(reason), now.wall);
+                // Its end, if that came first, is the truth.
+                if self.phase == Phase::Made {
+                    let reason = format!("starting container failed: {reason}");
+                    self.ends(TaskState::Failed, "failed", Some(reason), now.wall);
+                }
             }
             (Op::Signal(_), Done::Failed(reason)) => {
                 log::warn!("task {}: signal it: {reason}", self.id);
@@ -303,7 +310,8 @@ impl Task {
 
     /// Its container's first process ended.
     pub fn exited(&mut self, status: u32, oom: bool, at: Wall) {
-        if self.phase == Phase::Ended {
+        // What ends while the container is made is the rest of an earlier try.
+        if self.phase == Phase::Ended || self.busy == Some(Op::Prepare) {
             return;
         }
         let stopping = matches!(self.phase, Phase::Stopping { .. }) || self.stops();
@@ -343,11 +351,24 @@ impl Task {
     fn ends(&mut self, state: TaskState, message: &str, err: Option<String>, at: Wall) {
         self.phase = Phase::Ended;
         self.says(state, message, at);
-        self.report.err = err.map(|mut text| {
-            let most = (0..=limits::REASON_BYTES_MAX.min(text.len())).rev().find(|&i| text.is_char_boundary(i));
-            text.truncate(most.unwrap_or(0));
-            text
-        });
+        self.report.err = err.map(cut);
+    }
+
+    /// The signal did not reach the process: the next try counts as the first.
+    fn not_signalled(&mut self, signal: Option<u32>, now: Mono) {
+        if let Phase::Stopping { pid, kills, .. } = self.phase {
+            self.phase = match signal {
+                None => Phase::Running { pid },
+                Some(_) => Phase::Stopping { pid, kill_at: now, kills: kills.saturating_sub(1) },
+            };
+        }
+    }
+
+    /// As [`Task::says`], but an operation that is tried again is no news: the report keeps the reason.
+    fn begins(&mut self, state: TaskState, message: &str, at: Wall) {
+        if self.report.state != state {
+            self.says(state, message, at);
+        }
     }
 
     fn says(&mut self, state: TaskState, message: &str, at: Wall) {
@@ -357,6 +378,12 @@ impl Task {
         self.report.at = at;
         self.dirty = true;
     }
+}
+
+fn cut(mut text: String) -> String {
+    let most = (0..=limits::REASON_BYTES_MAX.min(text.len())).rev().find(|&i| text.is_char_boundary(i));
+    text.truncate(most.unwrap_or(0));
+    text
 }
 
 #[cfg(test)]

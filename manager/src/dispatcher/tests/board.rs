@@ -85,10 +85,9 @@ impl Board {
 
     #[track_caller]
     pub(super) fn hear_assign(&mut self) -> Assign {
-        match self.hear() {
-            ToAgent::Assign(assign) => assign,
-            other => panic!("{other:?} is no Assign"),
-        }
+        let message = self.hear();
+        let ToAgent::Assign(assign) = message else { panic!("{message:?} is no Assign") };
+        assign
     }
 
     /// Skips what is still on its way, up to the refusal; the connection is closed after it.

@@ -1,0 +1,318 @@
+//! Every phase meets every event: scripts of steps, and what the task says and does after each.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use racimo_common::id::{RandomId, ServiceId, TaskId};
+use racimo_common::object::{ContainerSpec, Desired, Resources};
+use racimo_common::time::{Mono, Now, Wall};
+use racimo_common::wire::Work;
+
+use crate::limits::REASON_BYTES_MAX;
+use crate::task::{Done, Found, Op, Task};
+
+/// What happens to a task.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Wait,
+    Want(Desired),
+    Unwant,
+    Ok,
+    Again,
+    Failed,
+    Cancelled,
+    Exit(u32),
+    Oom,
+    Adopt(Found),
+    Vanish,
+}
+
+use Desired::{Ready, Remove, Running, Shutdown};
+use Step::*;
+
+fn now(ms: u64) -> Now {
+    Now { mono: Mono::default() + Duration::from_millis(ms), wall: Wall::default() + Duration::from_millis(ms) }
+}
+
+pub(crate) fn work(grace: Duration) -> Work {
+    Work {
+        service: ServiceId::from_bits(1),
+        service_name: "web".to_owned(),
+        slot_name: "web.1".to_owned(),
+        container: ContainerSpec { stop_grace: Some(grace), ..ContainerSpec::default() },
+        resources: Resources::default(),
+    }
+}
+
+fn assigned(desired: Desired) -> Task {
+    Task::assigned(TaskId::from_bits(1), desired, Rc::new(work(Duration::from_secs(2))), now(0))
+}
+
+fn found(found: Found) -> Task {
+    Task::found(TaskId::from_bits(1), found, Some(Duration::from_secs(2)), now(0))
+}
+
+fn go(task: &mut Task, ms: u64, step: Step) {
+    let done = |task: &mut Task, done| task.done(done, now(ms));
+    match step {
+        Wait => {}
+        Want(desired) => task.want(desired, None),
+        Unwant => task.unwant(),
+        Ok => done(task, Done::Ok(Some(7))),
+        Again => done(task, Done::Again("containerd is away".to_owned())),
+        Failed => done(task, Done::Failed("no".to_owned())),
+        Cancelled => done(task, Done::Cancelled),
+        Exit(status) => task.exited(status, false, now(ms).wall),
+        Oom => task.exited(137, true, now(ms).wall),
+        Adopt(found) => task.adopt(found, now(ms)),
+        Vanish => task.vanished(now(ms).wall),
+    }
+}
+
+/// Steps at these milliseconds; after each the state, the operation that begins, and whether one is to be given up.
+#[track_caller]
+fn check(mut task: Task, steps: &[(u64, Step, &str)]) -> Task {
+    for (number, &(ms, step, want)) in steps.iter().enumerate() {
+        go(&mut task, ms, step);
+        let op = match task.next(now(ms)) {
+            None if task.cancels() => "cancel",
+            None => "-",
+            Some(Op::Prepare) => "prepare",
+            Some(Op::Start) => "start",
+            Some(Op::Signal(None)) => "stop",
+            Some(Op::Signal(Some(_))) => "kill",
+            Some(Op::Delete) => "delete",
+        };
+        let gone = if task.is_gone() { " gone" } else { "" };
+        assert_eq!(format!("{} {op}{gone}", task.report().state), want, "step {number}: {step:?}\n{task:?}");
+    }
+    task
+}
+
+const START: [(u64, Step, &str); 3] = [(0, Wait, "preparing prepare"), (1, Ok, "starting start"), (2, Ok, "running -")];
+
+/// A task that runs, then these steps.
+#[track_caller]
+fn check_running(steps: &[(u64, Step, &str)]) -> Task {
+    check(check(assigned(Running), &START), steps)
+}
+
+#[test]
+fn a_life() {
+    let ends = [(9, Exit(0), "complete -"), (10, Want(Remove), "complete -"), (11, Unwant, "complete delete")];
+    let task = check_running(&ends);
+    assert_eq!(task.report().message, "finished");
+    check(task, &[(12, Ok, "complete - gone")]);
+    let task = check_running(&[(9, Exit(3), "failed -"), (10, Exit(0), "failed -"), (11, Vanish, "failed -")]);
+    assert_eq!(task.report().err.as_deref(), Some("task: non-zero exit (3)"));
+    assert_eq!(task.report().container.as_ref().and_then(|c| c.exit_code), Some(3));
+    let task = check_running(&[(9, Oom, "failed -")]);
+    assert!(task.report().err.as_deref().is_some_and(|e| e.contains("memory limit")));
+    check_running(&[(9, Vanish, "failed -")]);
+    // Ready is prepared, but not started before it shall run.
+    check(
+        assigned(Ready),
+        &[
+            (0, Wait, "preparing prepare"),
+            (1, Ok, "ready -"),
+            (2, Want(Running), "starting start"),
+            (3, Ok, "running -"),
+        ],
+    );
+}
+
+#[test]
+fn a_stop_in_every_phase() {
+    // Before anything was done.
+    check(assigned(Shutdown), &[(0, Wait, "shutdown -"), (1, Unwant, "shutdown - gone")]);
+    check(assigned(Remove), &[(0, Wait, "shutdown -")]);
+    check(assigned(Running), &[(0, Unwant, "shutdown - gone")]);
+    // While the image is pulled: the pull is given up.
+    let pulling = [(0, Wait, "preparing prepare"), (1, Want(Shutdown), "preparing cancel")];
+    check(check(assigned(Running), &pulling), &[(2, Cancelled, "shutdown -"), (3, Unwant, "shutdown delete")]);
+    // The answer was under way already.
+    check(check(assigned(Running), &pulling), &[(2, Ok, "shutdown -"), (3, Unwant, "shutdown delete")]);
+    check(check(assigned(Running), &pulling), &[(2, Failed, "rejected -"), (3, Unwant, "rejected delete")]);
+    check(check(assigned(Running), &pulling), &[(2, Again, "preparing -"), (1100, Wait, "shutdown -")]);
+    // Prepared.
+    check(assigned(Ready), &[(0, Wait, "preparing prepare"), (1, Ok, "ready -"), (2, Want(Shutdown), "shutdown -")]);
+    // While it starts: first the start, then the stop.
+    let starting = [(0, Wait, "preparing prepare"), (1, Ok, "starting start"), (2, Want(Shutdown), "starting -")];
+    check(
+        check(assigned(Running), &starting),
+        &[(3, Ok, "running stop"), (4, Ok, "running -"), (5, Exit(143), "shutdown -")],
+    );
+    check(check(assigned(Running), &starting), &[(3, Failed, "failed -"), (4, Unwant, "failed delete")]);
+    check(check(assigned(Running), &starting), &[(3, Again, "starting -"), (1100, Wait, "shutdown -")]);
+    // Running; what it exits with does not matter.
+    check_running(&[(3, Want(Shutdown), "running stop"), (4, Ok, "running -"), (5, Exit(0), "shutdown -")]);
+    check_running(&[
+        (3, Unwant, "running stop"),
+        (4, Exit(9), "shutdown -"),
+        (5, Ok, "shutdown delete"),
+        (6, Ok, "shutdown - gone"),
+    ]);
+    check_running(&[(3, Want(Shutdown), "running stop"), (4, Vanish, "shutdown -")]);
+}
+
+#[test]
+fn the_deadline_kills_and_kills_again_less_often() {
+    let task = check_running(&[
+        (3, Want(Shutdown), "running stop"),
+        (4, Ok, "running -"),
+        (2002, Wait, "running -"),
+        (2003, Wait, "running kill"),
+        (2004, Ok, "running -"),
+        (12_002, Wait, "running -"),
+        (12_003, Wait, "running kill"),
+        (12_004, Ok, "running -"),
+        (32_002, Wait, "running -"),
+        (32_003, Wait, "running kill"),
+        (32_004, Ok, "running -"),
+    ]);
+    check(task, &[(33_000, Exit(137), "shutdown -")]);
+    // Without grace it is killed at once, and once.
+    let task = Task::assigned(TaskId::from_bits(1), Running, Rc::new(work(Duration::ZERO)), now(0));
+    let steps = [
+        (3, Want(Shutdown), "running kill"),
+        (4, Ok, "running -"),
+        (5, Wait, "running -"),
+        (10_003, Wait, "running kill"),
+    ];
+    check(check(task, &START), &steps);
+}
+
+#[test]
+fn a_signal_that_did_not_get_through_is_sent_again() {
+    // The polite one comes first, whenever containerd is back; the grace counts from there.
+    check_running(&[
+        (3, Want(Shutdown), "running stop"),
+        (5, Again, "running -"),
+        (1004, Wait, "running -"),
+        (1005, Wait, "running stop"),
+        (9000, Again, "running -"),
+        (10_000, Wait, "running stop"),
+        (10_001, Ok, "running -"),
+        (11_999, Wait, "running -"),
+        (12_000, Wait, "running kill"),
+        (12_001, Again, "running -"),
+        (13_001, Wait, "running kill"),
+        (13_002, Again, "running -"),
+        (14_002, Wait, "running kill"),
+        (14_003, Ok, "running -"),
+        (24_001, Wait, "running -"),
+        (24_002, Wait, "running kill"),
+    ]);
+    // One that the process does not take: its deadline comes.
+    check_running(&[(3, Want(Shutdown), "running stop"), (5, Failed, "running -"), (2003, Wait, "running kill")]);
+}
+
+#[test]
+fn operations_that_fail() {
+    let task = check(assigned(Running), &[(0, Wait, "preparing prepare"), (1, Failed, "rejected -")]);
+    assert_eq!(task.report().err.as_deref(), Some("no"));
+    let task =
+        check(assigned(Running), &[(0, Wait, "preparing prepare"), (1, Ok, "starting start"), (2, Failed, "failed -")]);
+    assert_eq!(task.report().err.as_deref(), Some("starting container failed: no"));
+    // The board's fault: again, a second later, and the reason is told once.
+    let mut task = check(assigned(Running), &[(0, Wait, "preparing prepare")]);
+    task.take_report().expect("news");
+    let mut task = check(task, &[(1, Again, "preparing -")]);
+    assert_eq!(task.take_report().and_then(|r| r.err).as_deref(), Some("containerd is away"));
+    let mut task =
+        check(task, &[(1000, Wait, "preparing -"), (1001, Wait, "preparing prepare"), (1002, Again, "preparing -")]);
+    assert_eq!(task.take_report(), None, "nothing is new");
+    let mut task = check(task, &[(3000, Wait, "preparing prepare"), (3001, Ok, "starting start")]);
+    assert_eq!(task.take_report().and_then(|r| r.err), None);
+    check(task, &[(3002, Again, "starting -"), (4002, Wait, "starting start"), (4003, Ok, "running -")]);
+    // A removal is tried until it works.
+    let task =
+        check_running(&[(9, Exit(0), "complete -"), (10, Unwant, "complete delete"), (11, Failed, "complete -")]);
+    check(
+        task,
+        &[
+            (10_010, Wait, "complete -"),
+            (10_011, Wait, "complete delete"),
+            (10_012, Again, "complete -"),
+            (11_012, Wait, "complete delete"),
+            (11_013, Ok, "complete - gone"),
+        ],
+    );
+}
+
+#[test]
+fn reasons_are_cut() {
+    for done in [Done::Again("ä".repeat(2000)), Done::Failed("ä".repeat(2000))] {
+        let mut task = check(assigned(Running), &[(0, Wait, "preparing prepare")]);
+        task.done(done, now(1));
+        let length = task.report().err.as_ref().expect("a reason").len();
+        assert_eq!(length, REASON_BYTES_MAX);
+    }
+}
+
+#[test]
+fn an_exit_before_the_start_is_answered() {
+    let starting = || check(assigned(Running), &[(0, Wait, "preparing prepare"), (1, Ok, "starting start")]);
+    check(starting(), &[(2, Exit(0), "complete -"), (3, Ok, "complete -")]);
+    check(starting(), &[(2, Exit(1), "failed -"), (3, Ok, "failed -"), (4, Unwant, "failed delete")]);
+    // The first end is the one that counts.
+    let task = check(starting(), &[(2, Exit(0), "complete -"), (3, Failed, "complete -")]);
+    assert_eq!(task.report().err, None);
+    check(starting(), &[(2, Exit(0), "complete -"), (3, Again, "complete -")]);
+    // The rest of an earlier try that is swept away.
+    check(
+        assigned(Running),
+        &[(0, Wait, "preparing prepare"), (1, Exit(137), "preparing -"), (2, Ok, "starting start")],
+    );
+}
+
+#[test]
+fn after_the_agent_was_restarted() {
+    let running = Found::Running { pid: 9 };
+    // Adopted before or after its assignment.
+    let mut task =
+        check(found(running), &[(0, Wait, "running -"), (1, Want(Running), "running -"), (2, Exit(0), "complete -")]);
+    assert_eq!(task.take_report().and_then(|r| r.container).and_then(|c| c.exit_code), Some(0));
+    let task =
+        check(found(running), &[(0, Unwant, "running stop"), (1, Ok, "running -"), (2, Exit(0), "shutdown delete")]);
+    check(task, &[(3, Ok, "shutdown - gone")]);
+    let mut task = assigned(Running);
+    task.adopt(running, now(0));
+    assert_eq!(task.report().container.as_ref().map(|c| c.pid), Some(9));
+    check(task, &[(0, Wait, "running -"), (1, Adopt(Found::Ended { status: 1, oom: false }), "running -")]);
+    let mut task = assigned(Shutdown);
+    task.adopt(running, now(0));
+    check(task, &[(0, Wait, "running stop"), (1, Ok, "running -"), (2000, Wait, "running kill")]);
+    // It ended meanwhile.
+    check(found(Found::Ended { status: 0, oom: false }), &[(0, Wait, "complete -"), (1, Unwant, "complete delete")]);
+    let task = check(found(Found::Ended { status: 137, oom: true }), &[(0, Wait, "failed -")]);
+    assert!(task.report().err.as_deref().is_some_and(|e| e.contains("memory limit")));
+    check(found(Found::Ended { status: 1, oom: false }), &[(0, Unwant, "failed delete")]);
+}
+
+#[test]
+fn after_the_board_was_restarted() {
+    let task = check(
+        found(Found::Made),
+        &[(0, Wait, "failed -"), (1, Want(Running), "failed -"), (2, Unwant, "failed delete")],
+    );
+    assert!(task.report().err.as_deref().is_some_and(|e| e.contains("restarted")));
+    let mut task = assigned(Running);
+    task.adopt(Found::Made, now(0));
+    check(task, &[(0, Wait, "failed -")]);
+}
+
+#[test]
+fn the_board_wakes_up_when_something_is_due() {
+    let wake = |task: &Task, ms| task.wake_at(now(ms).mono).map(|at| at.since(Mono::default()).as_millis());
+    let task = check_running(&[]);
+    assert_eq!(wake(&task, 2), None);
+    let task = check(task, &[(3, Want(Shutdown), "running stop")]);
+    assert_eq!(wake(&task, 5000), None, "an operation is in flight");
+    let task = check(task, &[(4, Ok, "running -")]);
+    assert_eq!(wake(&task, 4), Some(2003));
+    let task = check(task, &[(2500, Wait, "running kill"), (2600, Again, "running -")]);
+    assert_eq!(wake(&task, 2600), Some(3600));
+    let task = check(assigned(Running), &[(0, Wait, "preparing prepare"), (1, Again, "preparing -")]);
+    assert_eq!(wake(&task, 1), Some(1001));
+}
