@@ -313,7 +313,8 @@ fn ends() {
     // Without a node nobody is to blame.
     check(vec![end(1, TaskState::Rejected)], Ok(not_counted));
     let mut many = Vec::new();
-    for number in 10..30 {
+    let enough = 15 + u128::try_from(crate::limits::FAILURE_TIMES_MAX).expect("a small number");
+    for number in 10..enough {
         let placed = NewTask { node: Some(node(1)), ..new_task(number, 1, 4) };
         many.extend([create(placed), end(number, TaskState::Failed)]);
     }

@@ -114,6 +114,13 @@ impl Store {
     /// What is wrong with the disk or the log on it.
     pub fn open<D: Disk + 'static>(disk: D, seed: u64) -> Result<Self, log::OpenError> {
         let log = Log::open(disk, State::default(), seed)?;
+        if let Some((index, reason)) = log.machine().unread() {
+            // Going on without it would forget a decision.
+            return Err(log::OpenError::Restore {
+                file: format!("entry {index} of the log"),
+                source: log::RestoreError(format!("{reason} (was the manager replaced by an older version?)")),
+            });
+        }
         let view = View { state: log.machine().clone(), seen: Seen::default() };
         let (requests, inbox) = async_channel::bounded(limits::STORE_QUEUE_MAX);
         let (running, stopped) = async_channel::bounded(1);
@@ -322,16 +329,17 @@ fn answer(replies: Vec<Sender<Result<u64, CommitError>>>, answers: impl IntoIter
 }
 
 impl log::Machine for State {
-    /// A command that cannot be read or is refused changes nothing, everywhere alike; the owner logs none such.
+    /// A command that cannot be read or is refused changes nothing, everywhere alike. The owner logs none such; if
+    /// one is met all the same, the start is refused ([`Store::open`]).
     fn apply(&mut self, index: u64, command: &[u8]) {
         let applied = rmp_serde::from_slice::<Command>(command)
             .map_err(|error| error.to_string())
             .and_then(|command| State::apply(self, index, &command).map_err(|refusal| refusal.to_string()));
         match applied {
             Ok((next, _)) => *self = next,
-            Err(error) => {
-                ::log::error!("entry {index} of the log has no effect: {error}");
+            Err(reason) => {
                 self.index = index;
+                self.unread.get_or_insert_with(|| (index, reason));
             }
         }
     }

@@ -242,3 +242,14 @@ fn many_writers_share_syncs() {
     disk.power_loss();
     assert_eq!(open(&disk).view().state, state);
 }
+
+#[test]
+fn an_entry_that_this_version_cannot_read_stops_the_start() {
+    let disk = Disk::new(1);
+    let mut log = Log::open(disk.clone(), State::default(), 1).expect("a log");
+    log.commit(&[b"from the future".to_vec()]).expect("it is logged");
+    drop(log);
+    let refused = Store::open(disk, 1).err().expect("a decision would be forgotten");
+    let text = racimo_common::error::chain(&refused);
+    assert!(text.contains("of the log") && text.contains("older version"), "{text}");
+}

@@ -14,6 +14,8 @@ use super::object::{Cluster, Node, NodeFailures, Service, Slot, SlotHistory, Tas
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     pub(super) index: u64,
+    /// The first entry of the log that this version could not read, and why.
+    pub(super) unread: Option<(u64, String)>,
     pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(super) services: OrdMap<ServiceId, Arc<Service>>,
@@ -30,6 +32,10 @@ impl State {
     /// Index of the last command that took effect.
     pub fn index(&self) -> u64 {
         self.index
+    }
+    /// The first entry of the log that this version could not read, and why; then the state is not to be used.
+    pub fn unread(&self) -> Option<&(u64, String)> {
+        self.unread.as_ref()
     }
     /// The cluster, if there is one.
     pub fn cluster(&self) -> Option<&Arc<Cluster>> {

@@ -1,0 +1,204 @@
+//! The bytes of every message of protocol version 1. A released version's bytes are never edited: a new field adds
+//! a message to the list, and the old one must still be read.
+//!
+//! `RACIMO_UPDATE_GOLDEN=1 cargo test -p racimo-common --test wire_golden` writes the file anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use racimo_common::id::{ClusterId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::object::{
+    BindOptions, ContainerSpec, ContainerStatus, Desired, Limits, Mount, MountKind, NetworkMode, NodeDescription,
+    Propagation, Reservations, Resources, Role, TaskReport, TaskState, TmpfsOptions, VolumeOptions,
+};
+use racimo_common::registry::Platform;
+use racimo_common::time::Wall;
+use racimo_common::units::{Bytes, NanoCpus};
+use racimo_common::wire::{
+    Assign, Assignment, Hello, Join, Joined, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, Work, frame,
+};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-1.txt");
+const MAX: usize = 1 << 20;
+
+fn labels(key: &str) -> BTreeMap<String, String> {
+    [(key.to_owned(), "value".to_owned())].into()
+}
+
+fn description() -> NodeDescription {
+    NodeDescription {
+        hostname: "board1".into(),
+        platforms: vec![Platform::new("linux", "arm64", "v8"), Platform::new("linux", "arm", "v7")],
+        machine: "aarch64".into(),
+        cpus: NanoCpus::new(4_000_000_000),
+        memory: Bytes::mib(512),
+        kernel: "6.12.47".into(),
+        os: "Debian GNU/Linux 13 (trixie)".into(),
+        agent_version: "0.1.0".into(),
+        containerd_version: "1.7.24".into(),
+        labels: labels("io.racimo.model"),
+        tasks_max: 128,
+        degraded: vec!["no memory limits".into()],
+    }
+}
+
+fn container() -> ContainerSpec {
+    let mount = |target: &str, kind| Mount { target: target.into(), read_only: true, kind };
+    ContainerSpec {
+        image: "registry:5000/web:latest".into(),
+        command: vec!["httpd".into()],
+        args: vec!["-f".into()],
+        env: vec!["A=1".into()],
+        labels: labels("tier"),
+        hostname: Some("web".into()),
+        user: Some("1000:1000".into()),
+        dir: Some("/srv".into()),
+        mounts: vec![
+            mount(
+                "/a",
+                MountKind::Bind {
+                    source: "/b".into(),
+                    options: BindOptions { propagation: Some(Propagation::Rslave), non_recursive: true },
+                },
+            ),
+            mount(
+                "/v",
+                MountKind::Volume {
+                    source: Some("data".into()),
+                    options: VolumeOptions { no_copy: true, labels: labels("keep") },
+                },
+            ),
+            mount("/t", MountKind::Tmpfs { options: TmpfsOptions { size: Some(Bytes::mib(1)), mode: Some(0o1777) } }),
+        ],
+        stop_signal: Some("SIGINT".into()),
+        stop_grace: Some(Duration::from_secs(3)),
+        network: NetworkMode::Host,
+    }
+}
+
+fn assign() -> Assign {
+    let work = Work {
+        service: ServiceId::from_bits(3),
+        service_name: "web".into(),
+        slot_name: "web.1".into(),
+        container: container(),
+        resources: Resources {
+            limits: Limits { cpu: Some(NanoCpus::new(500_000_000)), memory: Some(Bytes::mib(64)), pids: Some(32) },
+            reservations: Reservations { cpu: NanoCpus::new(1), memory: Bytes::new(2) },
+        },
+    };
+    Assign {
+        complete: true,
+        from: 0,
+        to: 9,
+        last: true,
+        tasks: vec![
+            Assignment { task: TaskId::from_bits(4), desired: Desired::Running, work: Some(Box::new(work)) },
+            Assignment { task: TaskId::from_bits(5), desired: Desired::Shutdown, work: None },
+        ],
+        removed: vec![TaskId::from_bits(u128::MAX)],
+    }
+}
+
+fn report() -> TaskReport {
+    TaskReport {
+        task: TaskId::from_bits(4),
+        state: TaskState::Failed,
+        at: Wall::from_nanos(1_700_000_000_000_000_000),
+        message: "started".into(),
+        err: Some("task: non-zero exit (1)".into()),
+        container: Some(ContainerStatus { id: "4".into(), pid: 0, exit_code: Some(1) }),
+    }
+}
+
+fn to_manager() -> Vec<(&'static str, ToManager)> {
+    vec![
+        (
+            "join",
+            ToManager::Join(Join { versions: (1, 1), token: "t".into(), csr: vec![1, 2], hostname: "board1".into() }),
+        ),
+        ("hello", ToManager::Hello(Hello { versions: (1, 1), boot: 7, description: description() })),
+        ("describe", ToManager::Describe(description())),
+        ("status", ToManager::Status(Status { complete: true, last: true, index: 9, tasks: vec![report()] })),
+        ("heartbeat", ToManager::Heartbeat(1)),
+        ("bye", ToManager::Bye { leaving: true }),
+    ]
+}
+
+fn to_agent() -> Vec<(&'static str, ToAgent)> {
+    let joined = Joined {
+        cluster: ClusterId::from_bits(1),
+        node: NodeId::from_bits(2),
+        role: Role::Worker,
+        certificate: vec![3, 4],
+        managers: vec!["10.0.0.1:2377".into()],
+    };
+    let welcome =
+        Welcome { version: 1, heartbeat_ms: 1000, managers: vec!["10.0.0.1:2377".into()], node: NodeId::from_bits(2) };
+    let refused = Refused { code: RefusedCode::NotMember, reason: "removed".into() };
+    vec![
+        ("joined", ToAgent::Joined(joined)),
+        ("welcome", ToAgent::Welcome(welcome)),
+        ("refused", ToAgent::Refused(refused)),
+        ("assign", ToAgent::Assign(assign())),
+        ("pong", ToAgent::Pong(1)),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes text");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hexadecimal")).collect()
+}
+
+#[test]
+fn the_bytes_of_version_1_stay() {
+    let mut lines = Vec::new();
+    for (name, message) in to_manager() {
+        lines.push(format!("{name} {}", hex(&frame::encode(&message, MAX).expect("it fits"))));
+    }
+    for (name, message) in to_agent() {
+        lines.push(format!("{name} {}", hex(&frame::encode(&message, MAX).expect("it fits"))));
+    }
+    let text = lines.join("\n") + "\n";
+    if std::env::var_os("RACIMO_UPDATE_GOLDEN").is_some() {
+        std::fs::write(FILE, &text).expect("write the golden file");
+    }
+    let golden = std::fs::read_to_string(FILE).expect("read the golden file");
+    assert_eq!(text, golden, "the bytes of a message changed: older boards would not understand it");
+    let find = |name: &str| {
+        let line = golden.lines().find(|line| line.split(' ').next() == Some(name)).expect("a line for each message");
+        unhex(line.split(' ').nth(1).expect("two columns"))
+    };
+    for (name, message) in to_manager() {
+        assert_eq!(frame::decode::<ToManager>(&find(name)).expect(name), message);
+    }
+    for (name, message) in to_agent() {
+        assert_eq!(frame::decode::<ToAgent>(&find(name)).expect(name), message);
+    }
+}
+
+/// A board that is newer than its manager, or older: unknown fields are passed over, missing ones have defaults.
+#[test]
+fn fields_may_come_and_go() {
+    #[derive(serde::Serialize)]
+    struct NewerStatus {
+        complete: bool,
+        index: u64,
+        temperature: u8,
+    }
+    #[derive(serde::Serialize)]
+    enum Newer {
+        Status(NewerStatus),
+    }
+    let newer = Newer::Status(NewerStatus { complete: true, index: 3, temperature: 70 });
+    let bytes = frame::encode(&newer, MAX).expect("it fits");
+    let want = ToManager::Status(Status { complete: true, index: 3, ..Status::default() });
+    assert_eq!(frame::decode::<ToManager>(&bytes).expect("it is read"), want);
+}
