@@ -4,6 +4,7 @@ use futures_lite::future::{block_on, or, poll_once, zip};
 use racimo_common::object::Desired;
 use smol::{LocalExecutor, Timer};
 
+use super::log::Log;
 use super::log::fake::Disk;
 use super::testing::*;
 use super::*;
