@@ -133,7 +133,7 @@ fn the_docker_cli_works() {
     served.bad("node promote pi1", "promoting a node is not supported yet");
 
     let create = "service create -d --no-resolve-image --name web --replicas 2 --label a=b --limit-memory 64m \
-                  --constraint node.role==manager --mount type=volume,source=v,target=/d --network host busybox:latest sleep 9";
+                  --constraint node.role==manager --mount type=volume,source=data,target=/d --network host busybox:latest sleep 9";
     assert_eq!(served.good(create).trim().len(), 25);
     served.bad(create, "name conflicts with an existing object: service web already exists");
     served.bad("service create -d --no-resolve-image -p 80:80 busybox", "published ports are not supported yet");

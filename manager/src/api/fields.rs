@@ -104,12 +104,12 @@ impl<'a> Fields<'a> {
 
     /// Whether a field that has not been read yet is there at all.
     pub fn has(&self, key: &str) -> bool {
-        self.left.get(key).is_some_and(|value| !value.is_null())
+        self.find(key).is_some_and(|(_, value)| !value.is_null())
     }
 
     /// Whether a field that has not been read yet is set.
     pub fn is_set(&self, key: &str) -> bool {
-        self.left.get(key).is_some_and(|value| is_set(value))
+        self.find(key).is_some_and(|(_, value)| is_set(value))
     }
 
     /// The refusal of a field.
@@ -117,8 +117,18 @@ impl<'a> Fields<'a> {
         not_supported(&self.path(key))
     }
 
+    /// A field by its exact name, else by its name in another case, as Go's decoder does it: docker-py sends
+    /// `"Mode":{"global":{}}`.
+    fn find(&self, key: &str) -> Option<(&'a str, &'a Value)> {
+        let exact = self.left.get_key_value(key);
+        let found = exact.or_else(|| self.left.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)));
+        found.map(|(name, value)| (*name, *value))
+    }
+
     fn take(&mut self, key: &str) -> Option<&'a Value> {
-        self.left.remove(key).filter(|value| !value.is_null())
+        let (name, value) = self.find(key)?;
+        self.left.remove(name);
+        Some(value).filter(|value| !value.is_null())
     }
 
     /// A string; an empty one is as good as none.
@@ -265,7 +275,8 @@ mod tests {
         check_left(r#"{"A":null,"B":"","C":0,"D":false,"E":[],"F":{},"G":{"H":{"I":0.0}}}"#, None);
         check_left(r#"{"A":{"B":{"C":0,"D":1}}}"#, Some("A.B.D"));
         check_left(r#"{"A":[0]}"#, Some("A"));
-        check_left(r#"{"known":"x"}"#, Some("known"));
+        check_left(r#"{"known":"x"}"#, None);
+        check_left(r#"{"known":"x","Known":"y"}"#, Some("known"));
         check_left(r#"{"A":true}"#, Some("A"));
         check_left(r#"{"A":-1}"#, Some("A"));
     }

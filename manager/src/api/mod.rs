@@ -21,6 +21,7 @@ pub mod filter;
 pub mod find;
 pub mod host;
 pub mod listen;
+pub mod name;
 pub mod network;
 pub mod node;
 pub mod request;

@@ -12,7 +12,7 @@ use super::convert::service_out::{self, Show};
 use super::error::{ApiError, Code};
 use super::filter::Filters;
 use super::request::Request;
-use super::{Context, find};
+use super::{Context, find, name};
 use crate::store::{Change, Mode, Service};
 
 const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
@@ -50,10 +50,10 @@ pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answ
 
 /// `POST /services/create`.
 pub(super) async fn create(context: &Context, request: &Request) -> Result<Answer, ApiError> {
-    context.cluster_view()?;
+    let view = context.cluster_view()?;
     refuse_credentials(request)?;
-    let spec = Arc::new(service_in::service(&request.json()?)?);
     let service: ServiceId = context.draw_id();
+    let spec = Arc::new(service_in::service(&request.json()?, || name::draw(&view.state, service))?);
     context.commit(Change::ServiceCreate { service, spec }).await?;
     Ok(Answer::created(&json!({ "ID": service.to_string() })))
 }
@@ -85,7 +85,7 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
         }
     }
     refuse_credentials(request)?;
-    let spec = Arc::new(service_in::service(&request.json()?)?);
+    let spec = Arc::new(service_in::service(&request.json()?, String::new)?);
     context.commit(Change::ServiceUpdate { service: service.id, version, spec }).await?;
     Ok(Answer::ok(&json!({ "Warnings": null })))
 }

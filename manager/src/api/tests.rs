@@ -221,6 +221,13 @@ fn services() {
     }
     check(lab.get(r#"/services?filters={"mode":["x"]}"#), 400, "Invalid filter");
 
+    // docker-py writes modes in lower case; Docker names what its client did not.
+    let (_, unnamed) =
+        lab.post("/services/create", r#"{"TaskTemplate":{"ContainerSpec":{"Image":"busybox"}},"Mode":{"global":{}}}"#);
+    let (_, unnamed) = lab.get(&format!("/services/{}", unnamed["ID"].as_str().expect("id")));
+    assert_eq!(unnamed["Spec"]["Mode"], json!({"Global":{}}));
+    assert!(unnamed["Spec"]["Name"].as_str().is_some_and(|name| name.contains('_')), "{unnamed}");
+
     let version = service["Version"]["Index"].clone();
     let scale = WEB.replace('3', "5");
     let update = |query: &str, body: &str| lab.post(&format!("/services/web/update?{query}"), body);
@@ -648,7 +655,7 @@ proptest! {
 
     #[test]
     fn bodies_never_panic(body in any_json(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-        let _ = super::convert::service_in::service(&body);
+        let _ = super::convert::service_in::service(&body, String::new);
         let _ = super::convert::swarm::init(&body);
         let _ = super::fields::parse(&bytes);
         let _ = super::filter::Filters::parse(&body.to_string(), &["Name", "Labels"]);
@@ -664,12 +671,12 @@ proptest! {
             "EndpointSpec",
         ];
         let body: Value = serde_json::from_str(&with(places[place], value)).expect("JSON");
-        if let Ok(spec) = super::convert::service_in::service(&body) {
+        if let Ok(spec) = super::convert::service_in::service(&body, String::new) {
             // What is taken can be shown, and taken again as it is shown.
             let shown = super::convert::json(&super::convert::service_out::task(&spec.task, true));
             let mut again = body;
             again["TaskTemplate"] = shown;
-            prop_assert!(super::convert::service_in::service(&again).is_ok());
+            prop_assert!(super::convert::service_in::service(&again, String::new).is_ok());
         }
     }
 

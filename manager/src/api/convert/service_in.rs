@@ -16,16 +16,16 @@ use crate::api::network::Predefined;
 use crate::api::validate::{self, Invalid};
 use crate::store::{Mode, Placement, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec};
 
-/// Reads and checks a service's specification.
+/// Reads and checks a service's specification; `unnamed` names one that has no name.
 ///
 /// # Errors
 /// 400 that names the field.
-pub fn service(body: &Value) -> Result<ServiceSpec, ApiError> {
+pub fn service(body: &Value, unnamed: impl FnOnce() -> String) -> Result<ServiceSpec, ApiError> {
     let mut fields = Fields::of("", body)?;
     if !fields.has("TaskTemplate") {
         return Err(ApiError::bad_request("mismatched Runtime and *Spec fields"));
     }
-    let name = fields.text("Name")?.unwrap_or_default();
+    let name = fields.text("Name")?.unwrap_or_else(unnamed);
     let labels = fields.labels("Labels")?;
     let mut template = fields.object("TaskTemplate")?;
     // The older place for networks, and the newer one.
