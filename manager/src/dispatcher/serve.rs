@@ -114,7 +114,7 @@ enum ConnectionEnd {
     Peer(String),
     #[error("{0}")]
     Session(End),
-    #[error("it joined")]
+    #[error("its request to join was answered")]
     Joined,
 }
 
