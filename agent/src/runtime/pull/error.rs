@@ -31,7 +31,7 @@ pub enum PullError {
         actual: String,
     },
     /// No room on the disk. What was fetched of this image has been given up.
-    #[error("no space left on this board's disk while {what}: remove unused images or volumes")]
+    #[error("no space left on this board's disk ({what}): remove unused images or volumes")]
     DiskFull {
         /// The action.
         what: &'static str,
