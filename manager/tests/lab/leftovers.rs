@@ -24,7 +24,7 @@ pub(crate) fn find(name: &Name) -> Result<Vec<String>> {
     if net::host_link_exists(name) {
         found.push(format!("link {}", name.host_link()));
     }
-    if hierarchy(name).exists() {
+    if hierarchy(name).exists() && !hierarchy(name).held_elsewhere() {
         found.push(format!("cgroup hierarchy {}", name.hierarchy()));
     }
     if directory.exists() {
