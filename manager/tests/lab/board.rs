@@ -77,7 +77,8 @@ impl Board<'_> {
         format!("b{}", self.number)
     }
 
-    fn directory(&self) -> PathBuf {
+    /// Everything it has: `disk/`, `run/`, `log/`.
+    pub(crate) fn directory(&self) -> PathBuf {
         self.lab.directory.join(format!("b{}", self.number))
     }
 
@@ -233,7 +234,8 @@ impl Board<'_> {
         })
     }
 
-    fn start_containerd(&self) -> Result<()> {
+    /// Starts containerd and waits until it answers.
+    pub(crate) fn start_containerd(&self) -> Result<()> {
         let config = self.directory().join("disk/containerd.toml");
         fs::write(&config, self.containerd_config()).with_context(|| format!("write {}", config.display()))?;
         let argv = ["containerd".to_owned(), "--config".to_owned(), config.display().to_string()];
@@ -264,7 +266,7 @@ impl Board<'_> {
     }
 
     /// Gets the agent its identity. It need not run. The manager's own board needs none: it has the manager's socket.
-    pub(super) fn join(&self, token: &str) -> Result<()> {
+    pub(crate) fn join(&self, token: &str) -> Result<()> {
         if self.number == 0 {
             return Ok(());
         }
@@ -291,7 +293,7 @@ impl Board<'_> {
     }
 
     /// Starts the agent.
-    pub(super) fn start_agent(&self) -> Result<()> {
+    pub(crate) fn start_agent(&self) -> Result<()> {
         ensure!(self.lab.state.cluster, "lab {} was started with --bare: it has no agents", self.lab.name);
         ensure!(self.agent().is_none(), "board {}'s agent is running already", self.number);
         let mut argv = vec![
