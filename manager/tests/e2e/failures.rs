@@ -42,6 +42,15 @@ fn restart_agent(board: &Board<'_>) -> Result<()> {
     board.act(Verb::StartAgent)
 }
 
+/// Waits until a board keeps so many containers, whether they run or not: nothing half-made, nothing forgotten.
+#[track_caller]
+fn wait_containers(lab: &Lab, board: &Board<'_>, count: usize) {
+    wait(lab, &format!("board {} to keep {count} containers", board.number), SOON, || {
+        let kept = board.ctr(&["containers", "ls", "-q"])?;
+        Ok((kept.lines().count() == count).then_some(()))
+    });
+}
+
 /// The same containers with the same processes.
 #[track_caller]
 fn expect_untouched(lab: &Lab, before: &Running, after: &Running) {
@@ -132,8 +141,7 @@ fn a_crash_loop_keeps_five(lab: &Lab) -> Result<()> {
     wait(lab, "five tasks at most", SOON, || Ok((tasks(lab, "crash")?.len() <= 5).then_some(())));
     remove(lab, "crash")?;
     settle(lab, &[]);
-    let left = lab.board(1)?.ctr(&["containers", "ls", "-q"])?;
-    assert_eq!(left.trim(), "", "no container stays behind");
+    wait_containers(lab, &lab.board(1)?, 0);
     Ok(())
 }
 
@@ -196,9 +204,8 @@ fn agent_killed_at_work(lab: &Lab, board: &Board<'_>) -> Result<()> {
     }
     remove(lab, "big")?;
     settle(lab, &[("web", 4)]);
-    let left = board.ctr(&["containers", "ls", "-q"])?;
     let here = live(lab, "web")?.iter().filter(|row| row.board == board.number).count();
-    assert_eq!(left.lines().count(), here, "no half-made container stays behind: {left}");
+    wait_containers(lab, board, here);
     Ok(())
 }
 
@@ -386,11 +393,7 @@ fn removed_boards(lab: &Lab) -> Result<()> {
     let after = settle(lab, &[("web", 15)]);
     assert!(after.values().all(|(board, _)| *board != 3), "{after:?}");
     assert_eq!(board_state(lab, 3)?, "");
-    let left = wait(lab, "its containers to be removed", SOON, || {
-        let left = three.ctr(&["containers", "ls", "-q"])?;
-        Ok(left.trim().is_empty().then_some(left))
-    });
-    drop(left);
+    wait_containers(lab, &three, 0);
     three.join(&token)?;
     wait_board(lab, 3, "ready", SOON);
     Ok(())
