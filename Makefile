@@ -12,6 +12,8 @@ N      ?=
 DO     ?=
 SEEDS  ?= 2000
 CASES  ?= 4096
+FOR    ?= 10
+FUZZ_TARGETS := common/fuzz/wire common/fuzz/text manager/fuzz/api manager/fuzz/state manager/fuzz/log
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN_DIR    ?= $(TARGET_DIR)/debug
@@ -26,14 +28,14 @@ DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:p
 DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps
 
 .PHONY: help deps deps-test build lab lab-env lab-board lab-manager lab-status lab-down demo demo-clean \
-        check test test-root sim bench fuzz agent-size agent-armv7
+        check test test-root sim bench fuzz fuzz-random agent-size agent-armv7
 
 help: ## list the targets
 	@echo "Racimo. The two commands to know (as root): make demo, make test"
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: LAB=name BOARDS=n N=board DO=verb SEEDS=n CASES=n"
+	@echo "Variables: LAB=name BOARDS=n N=board DO=verb SEEDS=n CASES=n FOR=seconds"
 
 deps: ## install through apt what building and the lab need (only what is missing)
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
@@ -104,7 +106,7 @@ test: deps-test build ## every test; those with real boards need root
 	$(CARGO) test --workspace
 	@if [ "$$(id -u)" -eq 0 ]; then $(MAKE) --no-print-directory test-root; \
 	else echo "make test: NOT RUN, they need root: the tests with real boards (make test-root)"; fi
-	$(MAKE) --no-print-directory fuzz
+	$(MAKE) --no-print-directory fuzz-random
 
 # Tests with real boards are marked #[ignore]; each makes its own lab.
 test-root: build ## the tests with real boards, containerd and a registry (root)
@@ -115,8 +117,16 @@ test-root: build ## the tests with real boards, containerd and a registry (root)
 sim: ## simulation with SEEDS=2000 seeds
 	RACIMO_SIM_SEEDS=$(SEEDS) $(CARGO) test -p racimo-manager --test sim
 
-fuzz: ## fuzz tests (random frames, messages, bodies), CASES=4096 each
+fuzz-random: ## mutated frames, messages, bodies, logs: RACIMO_FUZZ_CASES=N inputs, RACIMO_FUZZ_SEED=N others
 	PROPTEST_CASES=$(CASES) $(CARGO) test --workspace -- fuzz
+
+# libFuzzer wants flags that stable Rust keeps for itself.
+fuzz: fuzz-random ## the same, then coverage-guided for FOR=10 seconds a target (cargo install cargo-fuzz --locked)
+	@command -v cargo-fuzz >/dev/null || { echo "make fuzz: NOT RUN, cargo-fuzz is not installed: the coverage-guided targets"; exit 0; }; \
+	for target in $(FUZZ_TARGETS); do \
+	  RUSTC_BOOTSTRAP=1 nice -n 19 $(CARGO) fuzz run --fuzz-dir "$${target%/*}" --target-dir $(abspath $(TARGET_DIR))/fuzz --sanitizer none \
+	    "$${target##*/}" -- -max_total_time=$(FOR) -max_len=4096 -verbosity=0 -print_final_stats=1; \
+	done
 
 # The agent as it ships (profile small), the manager as it ships (release).
 bench: deps ## figures: sizes, memory, latencies (release build, root); CHECK=1 fails over budget

@@ -103,7 +103,8 @@ pub struct Familiar<'a>(&'a Reference);
 impl fmt::Display for Familiar<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Reference { domain, path, .. } = self.0;
-        if **domain == *DOCKER_HUB {
+        // A path that begins like a domain must keep its own, or it would not parse back.
+        if **domain == *DOCKER_HUB && split_domain(path).1 == &**path {
             // `library/a/b` must keep its prefix, or it would not parse back.
             let short = path.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/'));
             f.write_str(short.unwrap_or(path))?;
@@ -269,6 +270,9 @@ mod tests {
 
     #[test]
     fn accepted() {
+        check("docker.io/a.example/b", "docker.io/a.example/b:latest", "docker.io/a.example/b:latest");
+        check("docker.io/docker.io/b", "docker.io/docker.io/b:latest", "docker.io/docker.io/b:latest");
+        check("docker.io/localhost/b", "docker.io/localhost/b:latest", "docker.io/localhost/b:latest");
         check("nginx", "docker.io/library/nginx:latest", "nginx:latest");
         check("nginx:1.27", "docker.io/library/nginx:1.27", "nginx:1.27");
         check("nginx@D", "docker.io/library/nginx@D", "nginx@D");

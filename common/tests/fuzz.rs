@@ -1,0 +1,101 @@
+//! Random bytes and text never harm what reads them. See `fuzz/` for the coverage-guided form of this.
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+#[path = "../fuzz/mutate.rs"]
+mod mutate;
+
+use racimo_common::id::{ClusterId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::object::{
+    ContainerSpec, ContainerStatus, Desired, Mount, MountKind, NodeDescription, Resources, Role, TaskReport, TaskState,
+    TmpfsOptions,
+};
+use racimo_common::time::Wall;
+use racimo_common::token::JoinToken;
+use racimo_common::wire::{
+    Assign, Assignment, Hello, Join, Joined, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, Work, frame,
+};
+use serde::Serialize;
+
+fn to_manager() -> Vec<ToManager> {
+    let description = NodeDescription {
+        hostname: "board".to_owned(),
+        platforms: vec!["linux/arm/v7".parse().expect("a platform")],
+        labels: [("io.racimo.model".to_owned(), "Pi".to_owned())].into(),
+        degraded: vec!["no cgroup".to_owned()],
+        ..NodeDescription::default()
+    };
+    let report = TaskReport {
+        task: TaskId::from_bits(5),
+        state: TaskState::Failed,
+        at: Wall::from_nanos(-1),
+        message: "started".to_owned(),
+        err: Some("task: non-zero exit (1)".to_owned()),
+        container: Some(ContainerStatus { id: "c".to_owned(), pid: 7, exit_code: Some(1) }),
+    };
+    vec![
+        ToManager::Join(Join { versions: (1, 1), token: "t".into(), csr: vec![1, 2], hostname: "h".into() }),
+        ToManager::Hello(Hello { versions: (1, 2), boot: u64::MAX, description: description.clone() }),
+        ToManager::Describe(description),
+        ToManager::Status(Status { complete: true, last: true, index: 9, tasks: vec![report] }),
+        ToManager::Heartbeat(1),
+        ToManager::Bye { leaving: true },
+    ]
+}
+
+fn to_agent() -> Vec<ToAgent> {
+    let mount = Mount {
+        target: "/data".to_owned(),
+        read_only: true,
+        kind: MountKind::Tmpfs { options: TmpfsOptions::default() },
+    };
+    let work = Work {
+        service: ServiceId::from_bits(3),
+        service_name: "web".to_owned(),
+        slot_name: "web.1".to_owned(),
+        container: ContainerSpec { env: vec!["A=b".to_owned()], mounts: vec![mount], ..ContainerSpec::default() },
+        resources: Resources::default(),
+    };
+    let assignment = Assignment { task: TaskId::from_bits(5), desired: Desired::Running, work: Some(Box::new(work)) };
+    let managers = vec!["m:2377".to_owned()];
+    let (cluster, node) = (ClusterId::from_bits(1), NodeId::from_bits(2));
+    vec![
+        ToAgent::Joined(Joined { cluster, node, role: Role::Worker, certificate: vec![3], managers: managers.clone() }),
+        ToAgent::Welcome(Welcome { version: 1, heartbeat_ms: 1000, managers, node }),
+        ToAgent::Refused(Refused { code: RefusedCode::Busy, reason: "later".to_owned() }),
+        ToAgent::Assign(Assign { complete: true, to: 7, last: true, tasks: vec![assignment], ..Assign::default() }),
+        ToAgent::Pong(1),
+    ]
+}
+
+fn body(message: &impl Serialize) -> Vec<u8> {
+    frame::encode(message, usize::MAX).expect("encodes")
+}
+
+#[test]
+fn fuzz_wire() {
+    let mut corpus: Vec<Vec<u8>> = to_manager().iter().map(body).chain(to_agent().iter().map(body)).collect();
+    let framed = |body: &Vec<u8>| [&u32::try_from(body.len()).expect("fits").to_be_bytes()[..], body].concat();
+    corpus.push(corpus.iter().flat_map(framed).collect());
+    mutate::run(&corpus, mutate::cases(20_000), checks::wire);
+}
+
+#[test]
+fn fuzz_text() {
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let corpus = [
+        JoinToken::new([7; 32], [9; 16]).to_string(),
+        "nginx".to_owned(),
+        "docker.io/library/nginx:1.27-alpine".to_owned(),
+        format!("registry.example:5000/a/b__c-d.e:T_a.g-1@{digest}"),
+        "localhost/x".to_owned(),
+        "[2001:db8::1]:5000/x:y".to_owned(),
+        digest,
+        "linux/arm/v7".to_owned(),
+        NodeId::from_bits(u128::MAX).to_string(),
+        "1.5GiB".to_owned(),
+        "0.25".to_owned(),
+    ];
+    let corpus: Vec<Vec<u8>> = corpus.into_iter().map(String::into_bytes).collect();
+    mutate::run(&corpus, mutate::cases(20_000), checks::text);
+}

@@ -1,0 +1,141 @@
+//! What must hold of any bytes; `manager/tests/fuzz.rs` and the coverage-guided targets beside this file call it.
+
+use std::sync::LazyLock;
+
+use racimo_common::id::{NodeId, RandomId, ServiceId};
+use racimo_common::object::Role;
+use racimo_common::time::Wall;
+use racimo_manager::api::convert::{node, service_in, service_out, swarm};
+use racimo_manager::api::fields::{self, Fields};
+use racimo_manager::scheduler::constraint;
+use racimo_manager::store::log::fake::Disk;
+use racimo_manager::store::log::{Disk as _, File as _, Log, Machine, Sizes};
+use racimo_manager::store::{Change, Command, Meta, Node, NodeSpec, Service, State, View};
+use serde_json::Value;
+
+/// Small files, so that damage meets something.
+const SIZES: Sizes = Sizes { segment: 8192, batch_max: 4096, reserve: 512, snapshot_after: 6000 };
+
+/// The files of a log that holds a few commands.
+static FILES: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
+    let disk = Disk::new(1);
+    let mut log = Log::open_with(disk.clone(), State::default(), 1, SIZES).expect("a new log");
+    for number in 0..40 {
+        log.commit(&[entry(number)]).expect("committed");
+    }
+    drop(log);
+    let names = disk.list().expect("names");
+    names.into_iter().map(|name| (name.clone(), content(&disk, &name))).collect()
+});
+
+/// A command as it is logged.
+pub(crate) fn entry(number: u8) -> Vec<u8> {
+    let changes = vec![Change::ClusterManagers(vec!["m".repeat(usize::from(number))])];
+    rmp_serde::to_vec_named(&Command { at: Wall::from_nanos(5), changes }).expect("encodes")
+}
+
+fn content(disk: &Disk, name: &str) -> Vec<u8> {
+    let file = disk.open(name).expect("a file");
+    let mut bytes = vec![0; usize::try_from(file.size().expect("a size")).expect("fits")];
+    file.read_at(0, &mut bytes).expect("read");
+    bytes
+}
+
+/// A damaged log: the first byte names a file, two more a place; the rest is written there, or replaces all of it.
+/// It is refused, or opens to a state that stays the same, and takes commands.
+pub(crate) fn log(bytes: &[u8]) {
+    let [which, high, low, rest @ ..] = bytes else { return };
+    let disk = Disk::new(1);
+    for (number, (name, content)) in FILES.iter().enumerate() {
+        let mut content = content.clone();
+        if number == usize::from(*which) % FILES.len() {
+            let at = usize::from(u16::from_be_bytes([*high, *low])) % (content.len() + 1);
+            if *which >= 128 {
+                content = rest.to_vec();
+            } else {
+                content.truncate(content.len().max(at + rest.len()));
+                content.resize(content.len().max(at + rest.len()), 0);
+                content[at..at + rest.len()].copy_from_slice(rest);
+            }
+        }
+        let mut file = disk.open(name).expect("a file");
+        file.write_at(0, &content).expect("written");
+        file.sync().expect("synced");
+    }
+    disk.sync_dir().expect("synced");
+    let Ok(mut log) = Log::open_with(disk.clone(), State::default(), 1, SIZES) else { return };
+    let before = log.machine().clone();
+    log.commit(&[entry(3)]).expect("it takes commands");
+    let after = log.machine().clone();
+    assert!(after.index() > before.index());
+    drop(log);
+    let again = Log::open_with(disk, State::default(), 1, SIZES).expect("what opened once opens again");
+    assert_eq!(again.machine(), &after);
+}
+
+/// Entries and snapshots that passed their checksum but are not what they should be.
+pub(crate) fn state(bytes: &[u8]) {
+    let mut state = State::default();
+    Machine::apply(&mut state, 1, bytes);
+    let mut restored = State::default();
+    if restored.restore(bytes).is_ok() {
+        Machine::apply(&mut restored, u64::MAX, bytes);
+    }
+    let mut again = State::default();
+    again.restore(&state.snapshot()).expect("a snapshot of ours");
+    assert_eq!(again.snapshot(), state.snapshot());
+}
+
+/// Bodies of API requests: refused with a reason, or understood so that showing them and reading that is the same.
+pub(crate) fn api(bytes: &[u8]) {
+    let body = match fields::parse(bytes) {
+        Ok(body) => body,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    body_is_read(&body);
+}
+
+/// As [`api`], for a body that is JSON.
+pub(crate) fn body_is_read(body: &Value) {
+    let _ = swarm::init(body);
+    if let Ok(fields) = Fields::of("", body) {
+        let _ = swarm::spec(fields);
+    }
+    let _ = node::spec(body, &a_node());
+    match service_in::service(body, unnamed) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(spec) => {
+            let _ = constraint::parse_all(&spec.task.placement.constraints);
+            let packed = rmp_serde::to_vec_named(&spec).expect("it can be stored");
+            assert_eq!(rmp_serde::from_slice::<racimo_manager::store::ServiceSpec>(&packed).expect("and read"), spec);
+            let service = Service {
+                id: ServiceId::from_bits(1),
+                meta: Meta::default(),
+                spec: spec.clone().into(),
+                previous: None,
+                revision: 1,
+                update: None,
+            };
+            let shown = service_out::service(&View::default(), &service, service_out::Show::default());
+            let again = service_in::service(&shown["Spec"], unnamed).expect("what is shown is taken");
+            assert_eq!(again, spec);
+        }
+    }
+}
+
+fn a_node() -> Node {
+    Node {
+        id: NodeId::from_bits(1),
+        meta: Meta::default(),
+        spec: NodeSpec::default(),
+        role: Role::Worker,
+        key_digest: None,
+        description: Default::default(),
+        addr: String::new(),
+        written_off: None,
+    }
+}
+
+fn unnamed() -> String {
+    "unnamed".to_owned()
+}

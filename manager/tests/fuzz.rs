@@ -1,0 +1,136 @@
+//! Random bytes never harm the log, the state or the API. See `fuzz/` for the coverage-guided form of this.
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+#[path = "../../common/fuzz/mutate.rs"]
+mod mutate;
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+#[test]
+fn fuzz_log() {
+    let corpus: Vec<Vec<u8>> =
+        (0..8).flat_map(|file| [vec![file, 0, 0], vec![file, 1, 2, 3], vec![file, 9, 9, 0, 0, 0, 0]]).collect();
+    mutate::run(&corpus, mutate::cases(1500), checks::log);
+}
+
+#[test]
+fn fuzz_state() {
+    let corpus =
+        [checks::entry(3), racimo_manager::store::log::Machine::snapshot(&racimo_manager::store::State::default())];
+    mutate::run(&corpus, mutate::cases(20_000), checks::state);
+}
+
+/// A service with everything that is supported.
+fn service() -> Value {
+    json!({
+        "Name": "web",
+        "Labels": {"a": "b"},
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": "nginx:1", "Command": ["/bin/sh"], "Args": ["-c", "true"], "Env": ["A=b"], "Dir": "/tmp",
+                "Labels": {"c": "d"}, "User": "1:1", "Hostname": "h", "StopSignal": "SIGINT",
+                "StopGracePeriod": 5_000_000_000_i64,
+                "Mounts": [
+                    {"Type": "volume", "Source": "vol", "Target": "/v", "VolumeOptions": {"NoCopy": true, "Labels": {"x": "y"}}},
+                    {"Type": "bind", "Source": "/etc", "Target": "/e", "ReadOnly": true, "BindOptions": {"Propagation": "rslave"}},
+                    {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 1048576, "Mode": 511}},
+                ],
+            },
+            "Resources": {
+                "Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 67_108_864, "Pids": 10},
+                "Reservations": {"NanoCPUs": 100_000_000, "MemoryBytes": 33_554_432},
+            },
+            "RestartPolicy": {"Condition": "on-failure", "Delay": 1_000_000_000, "MaxAttempts": 3, "Window": 9_000_000_000_i64},
+            "Placement": {
+                "Constraints": ["node.labels.a==b"], "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.z"}}],
+                "MaxReplicas": 2, "Platforms": [{"Architecture": "arm64", "OS": "linux"}],
+            },
+            "Networks": [{"Target": "host"}],
+            "ForceUpdate": 1,
+        },
+        "Mode": {"Replicated": {"Replicas": 3}},
+        "EndpointSpec": {"Mode": "vip"},
+    })
+}
+
+fn corpus() -> Vec<Value> {
+    let small = json!({"Name": "a", "TaskTemplate": {"ContainerSpec": {"Image": "b"}}, "Mode": {"Global": {}}});
+    let swarm = json!({
+        "ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "192.0.2.1:2377", "Availability": "active",
+        "Spec": {"Name": "default", "Labels": {}, "Orchestration": {"TaskHistoryRetentionLimit": 5},
+            "Dispatcher": {"HeartbeatPeriod": 5_000_000_000_i64}, "CAConfig": {"NodeCertExpiry": 7_776_000_000_000_000_i64}},
+    });
+    let node = json!({"Role": "worker", "Availability": "drain", "Name": "n", "Labels": {"a": "b"}});
+    vec![service(), small, swarm["Spec"].clone(), swarm, node]
+}
+
+#[test]
+fn the_corpus_is_taken() {
+    let spec =
+        racimo_manager::api::convert::service_in::service(&service(), String::new).map_err(|error| error.to_string());
+    assert_eq!(spec.map(|spec| spec.task.placement.replicas_max), Ok(2));
+}
+
+#[test]
+fn fuzz_api_bytes() {
+    let corpus: Vec<Vec<u8>> = corpus().iter().map(|body| body.to_string().into_bytes()).collect();
+    mutate::run(&corpus, mutate::cases(5000), checks::api);
+}
+
+/// Odd values that JSON can hold.
+fn odd(rng: &mut Rng) -> Value {
+    let values = json!([
+        null, true, false, 0, 1, -1, 9_223_372_036_854_775_807_i64, 18_446_744_073_709_551_615_u64, -9_223_372_036_854_775_808_i64, 1e300,
+        0.5, "", "x", " ", "\u{0}", "é\u{202e}", "a=b", "/", "..", "host", "none", "0", "-1", "any", "sha256:", "web.1",
+        [], {}, [null], [{}], [[]], {"": ""}, {"a": null}, {"Target": "/"}, [""], ["a", "a"], "node.id==x", "!=",
+    ]);
+    let values = values.as_array().expect("a list");
+    values[rng.usize(0..values.len())].clone()
+}
+
+/// Changes something somewhere below `value`.
+fn edit(rng: &mut Rng, value: &mut Value) {
+    let deeper = rng.u8(0..6) > 0;
+    match value {
+        Value::Object(fields) if deeper && !fields.is_empty() => {
+            let number = rng.usize(0..fields.len());
+            let key = fields.keys().nth(number).expect("it is there").clone();
+            match rng.u8(0..12) {
+                0 => drop(fields.remove(&key)),
+                1 => drop(fields.insert(key.to_lowercase(), odd(rng))),
+                2 => drop(fields.insert("Unknown".to_owned(), odd(rng))),
+                _ => edit(rng, &mut fields[&key]),
+            }
+        }
+        Value::Array(items) if deeper && !items.is_empty() => {
+            let number = rng.usize(0..items.len());
+            match rng.u8(0..8) {
+                0 => drop(items.remove(number)),
+                1 => items.push(items[number].clone()),
+                2 => items.push(odd(rng)),
+                _ => edit(rng, &mut items[number]),
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            *value = odd(rng);
+        }
+    }
+}
+
+#[test]
+fn fuzz_api_values() {
+    let corpus = corpus();
+    let seeds: Vec<Vec<u8>> = (0..16_u8).map(|seed| vec![seed; 8]).collect();
+    // The bytes are the chance, so that a failure is told like every other.
+    mutate::run(&seeds, mutate::cases(20_000), |bytes: &[u8]| {
+        let seed = bytes.iter().fold(0_u64, |seed, byte| seed.wrapping_mul(257).wrapping_add(u64::from(*byte)));
+        let mut rng = Rng::with_seed(seed);
+        let mut body = corpus[rng.usize(0..corpus.len())].clone();
+        for _ in 0..=rng.u8(0..3) {
+            edit(&mut rng, &mut body);
+        }
+        checks::body_is_read(&body);
+    });
+}
