@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
+use futures_lite::future::{or, poll_once, try_zip};
 use futures_lite::{AsyncRead, AsyncWrite, io::split};
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
@@ -11,7 +12,7 @@ use racimo_common::object::NodeDescription;
 use racimo_common::wire::frame::{self, FrameError};
 use racimo_common::wire::{Hello, Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome};
 
-use super::hub::Sign;
+use super::hub::{SessionId, Sign};
 use super::{Context, assign, report};
 use crate::limits;
 use crate::store::{Change, CommitError, Feed};
@@ -20,6 +21,8 @@ use crate::store::{Change, CommitError, Feed};
 const OUT_QUEUE: usize = 8;
 /// How long the assigner waits for further changes before it sends what it has.
 const ASSIGN_LINGER: Duration = Duration::from_millis(10);
+/// Messages of an agent that wait for the store; then its heartbeats wait with them.
+const NEWS_QUEUE: usize = 16;
 /// How often a commit that met a newer state is tried again.
 const RETRIES: usize = 3;
 
@@ -31,9 +34,9 @@ pub(super) enum End {
     /// The agent closed the connection.
     #[error("the agent closed the connection")]
     Closed,
-    /// The agent said that it restarts, or that the board leaves.
+    /// The agent said that it restarts, or (`leaving`) that the board leaves.
     #[error("the agent said goodbye")]
-    Bye,
+    Bye { leaving: bool },
     /// The agent broke the protocol, or the hub ended the session.
     #[error("{}", .0.reason)]
     Refused(Refused),
@@ -76,7 +79,7 @@ pub(super) async fn receive_within(
         smol::Timer::after(within).await;
         Err(End::Timeout(within))
     };
-    smol::future::or(message, late).await?.ok_or(End::Closed)
+    or(message, late).await?.ok_or(End::Closed)
 }
 
 /// Runs a session on a connection whose other end is `node`; its certificate was verified.
@@ -96,7 +99,7 @@ where
             Ok(())
         };
         // The peer may be gone already.
-        let _ = smol::future::or(word, late).await;
+        let _ = or(word, late).await;
     }
     end
 }
@@ -159,7 +162,9 @@ where
     let (out, queue) = async_channel::bounded(OUT_QUEUE);
     let (view, feed) = context.store.watch();
     let (first, sent) = assign::complete(&view, node);
-    let reader = Reader { context, node, session, addr, out: out.clone(), ready_at: Some(view.version()), bye: false };
+    let (news, unrecorded) = async_channel::bounded(NEWS_QUEUE);
+    let reader = Reader { context, node, session, news, out: out.clone() };
+    let recorder = Recorder { context, node, session, addr, ready_at: Some(view.version()) };
     let assigner = Assigner { node, feed, out: out.clone(), sent, at: view.version() };
     let ended = async {
         match stopped.recv().await {
@@ -167,15 +172,26 @@ where
             Err(_) => End::Stopped,
         }
     };
+    let listen = async {
+        let read = async { Ok(reader.run(from).await) };
+        // What was said before the end counts.
+        match try_zip(read, recorder.run(unrecorded)).await {
+            Ok((end, ())) | Err(end) => end,
+        }
+    };
     // Once the hub has ended the session, nothing that still comes in may count.
-    let work = smol::future::or(
-        ended,
-        smol::future::or(reader.run(from), smol::future::or(assigner.run(first), write_all(to, queue))),
-    );
+    let work = or(ended, or(listen, or(assigner.run(first), write_all(to, queue))));
     let end = work.await;
-    if !matches!(end, End::Bye) {
-        context.hub.tell(Sign::Closed { node, session }).await;
-    }
+    let sign = match &end {
+        End::Bye { leaving: true } => Sign::Left { node, session },
+        End::Bye { leaving: false }
+        | End::Closed
+        | End::Refused(_)
+        | End::Frame(_)
+        | End::Timeout(_)
+        | End::Stopped => Sign::Closed { node, session },
+    };
+    context.hub.tell(sign).await;
     end
 }
 
@@ -208,7 +224,7 @@ impl Assigner {
             let Some(batch) = self.feed.next().await else { return End::Stopped };
             let mut view = batch.view;
             smol::Timer::after(ASSIGN_LINGER).await;
-            while let Some(Some(batch)) = smol::future::poll_once(self.feed.next()).await {
+            while let Some(Some(batch)) = poll_once(self.feed.next()).await {
                 view = batch.view;
             }
             parts = assign::delta(&view, self.node, &mut self.sent, self.at);
@@ -219,19 +235,23 @@ impl Assigner {
     }
 }
 
+/// What the store is to know.
+enum News {
+    Status(Status),
+    Description(NodeDescription),
+}
+
+/// Hears the agent. It never waits for the store, whose disk may stall for seconds: heartbeats count all the same.
 struct Reader<'a> {
     context: &'a Context,
     node: NodeId,
-    session: u64,
-    addr: &'a str,
+    session: SessionId,
+    news: Sender<News>,
     out: Sender<ToAgent>,
-    /// The index at which a complete report makes the node ready; `None` once it did.
-    ready_at: Option<u64>,
-    bye: bool,
 }
 
 impl Reader<'_> {
-    async fn run(mut self, mut from: impl AsyncRead + Unpin) -> End {
+    async fn run(self, mut from: impl AsyncRead + Unpin) -> End {
         loop {
             let message = match frame::receive(&mut from, FRAME_FROM_AGENT_MAX).await {
                 Ok(Some(message)) => message,
@@ -241,38 +261,51 @@ impl Reader<'_> {
             if let Err(end) = self.take(message).await {
                 return end;
             }
-            if self.bye {
-                return End::Bye;
-            }
         }
     }
 
-    async fn take(&mut self, message: ToManager) -> Result<(), End> {
-        let (node, session) = (self.node, self.session);
-        match message {
+    async fn take(&self, message: ToManager) -> Result<(), End> {
+        let news = match message {
             ToManager::Heartbeat(number) => {
-                self.tell(Sign::Heard { node, session }).await?;
-                self.out.send(ToAgent::Pong(number)).await.map_err(|_| End::Stopped)
+                self.heard().await?;
+                return self.out.send(ToAgent::Pong(number)).await.map_err(|_| End::Stopped);
             }
-            ToManager::Status(status) => {
-                self.tell(Sign::Heard { node, session }).await?;
-                self.status(status).await
+            ToManager::Status(status) => News::Status(status),
+            ToManager::Describe(description) => News::Description(description),
+            ToManager::Bye { leaving } => return Err(End::Bye { leaving }),
+            ToManager::Join(_) | ToManager::Hello(_) => {
+                return Err(protocol("Join and Hello have no place inside a session"));
             }
-            ToManager::Describe(description) => {
-                self.tell(Sign::Heard { node, session }).await?;
-                describe(self.context, node, description, self.addr).await
-            }
-            ToManager::Bye { leaving } => {
-                self.bye = true;
-                let sign = if leaving { Sign::Left { node, session } } else { Sign::Closed { node, session } };
-                self.tell(sign).await
-            }
-            ToManager::Join(_) | ToManager::Hello(_) => Err(protocol("Join and Hello have no place inside a session")),
-        }
+        };
+        self.heard().await?;
+        self.news.send(news).await.map_err(|_| End::Stopped)
     }
 
-    async fn tell(&self, sign: Sign) -> Result<(), End> {
+    async fn heard(&self) -> Result<(), End> {
+        let sign = Sign::Heard { node: self.node, session: self.session };
         if self.context.hub.tell(sign).await { Ok(()) } else { Err(End::Stopped) }
+    }
+}
+
+/// Brings what the agent says into the store.
+struct Recorder<'a> {
+    context: &'a Context,
+    node: NodeId,
+    session: SessionId,
+    addr: &'a str,
+    /// The index at which a complete report makes the node ready; `None` once it did.
+    ready_at: Option<u64>,
+}
+
+impl Recorder<'_> {
+    async fn run(mut self, news: Receiver<News>) -> Result<(), End> {
+        while let Ok(news) = news.recv().await {
+            match news {
+                News::Status(status) => self.status(status).await?,
+                News::Description(description) => describe(self.context, self.node, description, self.addr).await?,
+            }
+        }
+        Ok(())
     }
 
     async fn status(&mut self, status: Status) -> Result<(), End> {
@@ -296,7 +329,8 @@ impl Reader<'_> {
                 }
             }
         }
-        self.tell(Sign::Ready { node: self.node, session: self.session }).await
+        let sign = Sign::Ready { node: self.node, session: self.session };
+        if self.context.hub.tell(sign).await { Ok(()) } else { Err(End::Stopped) }
     }
 
     /// Publishes what is observed and commits what ended; a change that met a newer state is judged again.

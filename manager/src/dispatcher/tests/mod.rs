@@ -27,18 +27,20 @@ const OWN: u128 = 77;
 /// A manager without a listener.
 struct Manager {
     context: Context,
+    disk: Disk,
     _hub: smol::Task<()>,
 }
 
 impl Manager {
     /// A cluster, and these changes one by one.
     fn new(changes: Vec<Change>) -> Self {
-        let store = Store::open(Disk::new(1), 1).expect("a store");
+        let disk = Disk::new(1);
+        let store = Store::open(disk.clone(), 1).expect("a store");
         let clock = Clock::start();
         let ca = Ca::create(ClusterId::from_bits(9), clock.now().wall, &SystemRandom::new()).expect("a root");
         let (hub, signs) = hub::Hub::new();
         let running = smol::spawn(hub::run(store.clone(), clock, signs, node(OWN)));
-        let manager = Self { context: Context { store, clock, ca: Arc::new(ca), hub }, _hub: running };
+        let manager = Self { context: Context { store, clock, ca: Arc::new(ca), hub }, disk, _hub: running };
         manager.commit(new_cluster());
         for change in changes {
             manager.commit(change);

@@ -62,7 +62,7 @@ fn from_hello_to_bye() {
     manager.until(|view| view.state.node(node(1)).is_some_and(|n| n.description.hostname == "renamed"));
     board.say(&ToManager::Bye { leaving: true });
     manager.until(|view| view.state.node(node(1)).is_some_and(|n| n.written_off.is_some()));
-    assert!(matches!(board.hang_up(), End::Bye));
+    assert!(matches!(board.hang_up(), End::Bye { leaving: true }));
 }
 
 /// What the manager says to `first` as the first message of node `number`.
@@ -152,9 +152,11 @@ fn only_a_whole_report_at_the_right_index_readmits() {
     manager.commit(write_off(1));
     let (mut board, _, set) = Board::open(&manager, 1);
     let at = set.to;
-    for (number, (complete, last, index)) in (1..).zip([(true, true, at - 1), (false, true, at), (true, false, at)]) {
-        board.say_status(complete, last, index, vec![report(1, TaskState::Running)]);
-        board.settle(number);
+    use TaskState::{Accepted, Preparing, Running};
+    let partial = [(true, true, at - 1, Accepted), (false, true, at, Preparing), (true, false, at, Running)];
+    for (complete, last, index, state) in partial {
+        board.say_status(complete, last, index, vec![report(1, state)]);
+        manager.until(|view| view.state_of(task(1)) == Some(state));
         assert!(manager.is_down(node(1)), "{complete} {last} {index}");
     }
     board.say_status(true, true, at, Vec::new());
@@ -185,6 +187,23 @@ fn silence_and_a_lost_connection_write_a_node_off() {
         node.written_off.as_ref().is_some_and(|w| w.reason == "heartbeat failure")
             && view.node_status(node) == NodeStatus::Down
     });
+}
+
+#[test]
+fn a_stall_of_the_manager_s_disk_writes_no_node_off() {
+    let manager = manager();
+    let (mut board, _, set) = Board::open(&manager, 1);
+    board.say_status(true, true, set.to, Vec::new());
+    manager.until(|view| view.is_ready(node(1)));
+    manager.disk.stall_syncs(Duration::from_secs(4));
+    board.say_status(false, false, set.to, vec![report(1, TaskState::Failed)]);
+    for number in 1..=10 {
+        board.settle(number);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    manager.disk.stall_syncs(Duration::ZERO);
+    manager.until(|view| view.state_of(task(1)) == Some(TaskState::Failed));
+    assert!(!manager.is_down(node(1)) && manager.view().is_ready(node(1)));
 }
 
 #[test]

@@ -42,6 +42,7 @@ struct State {
     operations_left: Option<u64>,
     syncs_left: Option<u64>,
     capacity: Option<u64>,
+    stall: std::time::Duration,
     totals: Totals,
 }
 
@@ -83,6 +84,7 @@ impl Disk {
             operations_left: None,
             syncs_left: None,
             capacity: None,
+            stall: std::time::Duration::ZERO,
             totals: Totals::default(),
         })))
     }
@@ -111,6 +113,11 @@ impl Disk {
     /// After `syncs` good ones, one sync fails.
     pub fn fail_sync_after(&self, syncs: u64) {
         self.state().syncs_left = Some(syncs);
+    }
+
+    /// Every sync of a file takes this long, as on an SD card that tidies up.
+    pub fn stall_syncs(&self, each: std::time::Duration) {
+        self.state().stall = each;
     }
 
     /// Flips one bit of `name`, durably. Returns `false` if there is no such bit.
@@ -247,6 +254,8 @@ impl disk::File for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let stall = self.disk.state().stall;
+        std::thread::sleep(stall);
         self.with(|state, inode| {
             state.operation()?;
             let good = state.sync_allowed();
