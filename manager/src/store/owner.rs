@@ -209,6 +209,8 @@ struct Owner<D: Disk> {
 struct Round {
     commands: Vec<Vec<u8>>,
     replies: Vec<Sender<Result<u64, CommitError>>>,
+    /// Answered when the round is published: whoever is refused and looks again must see what stood in the way.
+    refused: Vec<(Sender<Result<u64, CommitError>>, Refusal)>,
     effects: VecDeque<Effect>,
 }
 
@@ -219,7 +221,8 @@ impl Round {
         let bytes: u64 = self.commands.iter().map(|command| command.len() as u64 + overhead).sum();
         let largest = limits::COMMAND_BYTES_MAX as u64 + overhead;
         // Observations count too: a stream of them must not hold up the writers of the round.
-        self.effects.len() < limits::GROUP_COMMIT_MAX && bytes + largest <= limits::LOG_BATCH_BYTES_MAX
+        self.effects.len() + self.refused.len() < limits::GROUP_COMMIT_MAX
+            && bytes + largest <= limits::LOG_BATCH_BYTES_MAX
     }
 }
 
@@ -273,7 +276,7 @@ impl<D: Disk> Owner<D> {
                         round.commands.push(bytes);
                         round.replies.push(reply);
                     }
-                    Err(refusal) => drop(reply.try_send(Err(refusal.into()))),
+                    Err(refusal) => round.refused.push((reply, refusal)),
                 }
             }
         }
@@ -281,7 +284,7 @@ impl<D: Disk> Owner<D> {
 
     /// Writes the round's commands and publishes its effects. False: the disk failed.
     fn finish(&mut self, round: Round, view: &mut View) -> bool {
-        let Round { commands, replies, mut effects } = round;
+        let Round { commands, replies, refused, mut effects } = round;
         let committed = if commands.is_empty() { Ok(Vec::new()) } else { self.log.commit(&commands) };
         let answers: Vec<Result<u64, CommitError>> = match committed {
             Ok(indexes) => indexes.into_iter().map(Ok).collect(),
@@ -317,6 +320,8 @@ impl<D: Disk> Owner<D> {
         }
         self.shared.publish(view.clone(), events);
         answer(replies, answers);
+        let (replies, refusals): (Vec<_>, Vec<_>) = refused.into_iter().unzip();
+        answer(replies, refusals.into_iter().map(|refusal| Err(refusal.into())));
         true
     }
 }

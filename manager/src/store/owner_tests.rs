@@ -180,6 +180,26 @@ fn a_full_disk_refuses_and_changes_nothing() {
 }
 
 #[test]
+fn whoever_is_refused_sees_what_stood_in_the_way() {
+    let disk = Disk::new(1);
+    let store = open(&disk);
+    commit(&store, vec![new_cluster()]).expect("committed");
+    disk.stall_syncs(Duration::from_millis(20));
+    for number in 1..20 {
+        // The first keeps the store busy, so that the other two are handled together.
+        let busy = store.commit(at(5), vec![new_node(100 + number)]);
+        let refused = async {
+            let refused = store.commit(at(5), vec![new_node(number)]).await;
+            assert!(matches!(refused, Err(CommitError::Refused(_))), "{refused:?}");
+            assert!(store.view().state.node(node(number)).is_some(), "the view is older than the refusal");
+        };
+        let first = store.commit(at(5), vec![new_node(number)]);
+        let ((busy, first), ()) = within(zip(zip(busy, first), refused));
+        assert!(busy.is_ok() && first.is_ok());
+    }
+}
+
+#[test]
 fn a_change_over_the_limit_is_refused() {
     let store = open(&Disk::new(1));
     let refused = commit(&store, vec![heavy(1, crate::limits::COMMAND_BYTES_MAX)]);
