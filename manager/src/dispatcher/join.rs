@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use racimo_common::id::{NodeId, RandomId};
 use racimo_common::object::{NodeDescription, Role};
+use racimo_common::tls;
 use racimo_common::token::JoinToken;
 use racimo_common::wire::{Join, Joined, Refused, RefusedCode, ToAgent};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -55,7 +56,8 @@ async fn grant(context: &Context, join: &Join, host: &str, addr: &str) -> Result
             Err(refused) => known(&context.store.view(), key_digest).ok_or(refused)?,
         },
     };
-    let (now, validity) = (context.clock.now().wall, cluster.spec.cert_expiry());
+    // A board without a clock chip boots in the past; a certificate from then would have expired for every agent.
+    let (now, validity) = (context.clock.now().wall.max(tls::BUILT), cluster.spec.cert_expiry());
     let granted = admission.grant(&context.ca, node, &cluster.managers, now, validity, &SystemRandom::new());
     granted.map_err(|error| refused(RefusedCode::Busy, error.to_string()))
 }
