@@ -127,13 +127,9 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The task is not wanted any more. One that never got a node ends with it: no agent will report its end.
-pub(super) fn retire(task: &Task, now: Now) -> Vec<Change> {
-    let mut changes = vec![Change::TaskDesire { task: task.id, desired: Desired::Shutdown }];
-    if task.node.is_none() && task.ended.is_none() {
-        changes.push(Change::TaskEnd { task: task.id, ended: ended(TaskState::Shutdown, "shutdown", now) });
-    }
-    changes
+/// The task is not wanted any more. One that never got a node ends with it.
+pub(super) fn retire(task: &Task) -> Change {
+    Change::TaskDesire { task: task.id, desired: Desired::Shutdown }
 }
 
 /// An end that the manager decides on.

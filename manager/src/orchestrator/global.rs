@@ -77,7 +77,7 @@ fn fit(node: Option<&Node>, constraints: Option<&[Constraint]>) -> Fit {
 
 fn shut(draft: &mut Draft<'_>, place: &Place, which: impl Fn(&Task) -> bool) {
     for task in place.live.iter().filter(|task| which(task)) {
-        draft.push(retire(task, draft.now));
+        draft.push(vec![retire(task)]);
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) fn evict(draft: &mut Draft<'_>, service: &Service, task: &Task) -> bo
 /// The old task goes; its replacement comes if the policy allows it, a delay after `gate`.
 fn replace(draft: &mut Draft<'_>, service: &Service, old: &Task, gate: Gate) -> bool {
     let mut group: Vec<Change> = update::count_failure(draft, service, old).into_iter().collect();
-    group.extend(retire(old, draft.now));
+    group.push(retire(old));
     if may_restart(&draft.view, old, draft.now) {
         let drained =
             |node| draft.view.state.node(node).is_some_and(|node| node.spec.availability == Availability::Drain);

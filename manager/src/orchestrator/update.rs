@@ -226,7 +226,7 @@ fn complete(draft: &mut Draft<'_>, service: &Service, done_at: Option<Mono>, con
 /// One clean task stays; it waits for the others to stop if it does not run yet.
 fn keep(draft: &mut Draft<'_>, fill: &Filled, clean: &Task) {
     let others: Vec<_> = fill.tasks.iter().filter(|task| task.id != clean.id).collect();
-    let mut group: Vec<Change> = others.iter().flat_map(|task| retire(task, draft.now)).collect();
+    let mut group: Vec<Change> = others.iter().map(|task| retire(task)).collect();
     let old = others.iter().find(|task| !draft.has_stopped(task));
     if let (Desired::Ready, Some(gate), Some(old)) = (clean.desired, clean.gate, old) {
         group.push(Change::TaskGate { task: clean.id, gate: Gate { after: Some(old.id), ..gate } });
@@ -242,7 +242,7 @@ fn replace(draft: &mut Draft<'_>, service: &Service, fill: &Filled, order: Order
     match order {
         Order::StopFirst => {
             for task in live {
-                group.extend(retire(task, draft.now));
+                group.push(retire(task));
                 if !draft.has_stopped(task) {
                     gate = Some(Gate { not_before: draft.now.wall, after: Some(task.id) });
                 }
@@ -252,7 +252,7 @@ fn replace(draft: &mut Draft<'_>, service: &Service, fill: &Filled, order: Order
             // One old task serves on, best one that runs; a superseded update may have left more.
             let serves = |task: &&Arc<Task>| draft.view.task_state(task) == TaskState::Running;
             let kept = live.clone().find(serves).or_else(|| live.clone().next()).map(|task| task.id);
-            group.extend(live.filter(|task| Some(task.id) != kept).flat_map(|task| retire(task, draft.now)));
+            group.extend(live.filter(|task| Some(task.id) != kept).map(|task| retire(task)));
         }
     }
     let new = draft.new_task(service, fill.slot, gate, None);

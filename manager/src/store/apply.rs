@@ -373,8 +373,16 @@ impl Step {
             return Ok(());
         }
         let gate = if desired == Desired::Ready { task.gate } else { None };
-        self.put_task(Task { desired, gate, ..task });
+        // No agent will report its end. (Judged here, because the scheduler may have assigned it meanwhile.)
+        let never_ran = desired == Desired::Shutdown && task.node.is_none() && task.ended.is_none();
+        let ended = if never_ran { Some(self.shut_down()) } else { task.ended };
+        self.put_task(Task { desired, gate, ended, ..task });
         Ok(())
+    }
+
+    fn shut_down(&self) -> Ended {
+        let (state, message) = (TaskState::Shutdown, "shutdown".to_owned());
+        Ended { state, at: self.at, message, err: None, container: None, exit_code: None }
     }
 
     fn task_assign(&mut self, id: TaskId, node_id: NodeId) -> Result<(), Refusal> {

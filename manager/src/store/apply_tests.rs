@@ -249,6 +249,12 @@ fn desired_only_grows() {
     check(vec![desire(2, Desired::Shutdown)], Ok(|s, _| task_of(s, 2).desired == Desired::Shutdown));
     check(vec![desire(2, Desired::Shutdown), desire(2, Desired::Running)], Err("does not go back"));
     check(vec![desire(2, Desired::Remove)], Ok(|s, _| task_of(s, 2).desired == Desired::Remove));
+    let shut_down = |s: &State, events: &[Event]| {
+        task_of(s, 1).ended.is_some_and(|e| (e.state, e.at) == (TaskState::Shutdown, at(11))) && events.len() == 1
+    };
+    check(vec![desire(1, Desired::Shutdown)], Ok(shut_down));
+    // It has a node by now: only its agent knows when it has stopped.
+    check(vec![assign(1, 1), desire(1, Desired::Shutdown)], Ok(|s, _| task_of(s, 1).ended.is_none()));
     check(vec![desire(1, Desired::Remove)], Ok(|s, _| s.task(task(1)).is_none()));
     check(vec![desire(3, Desired::Remove)], Ok(|s, e| s.task(task(3)).is_none() && e.len() == 1));
 }

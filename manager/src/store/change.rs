@@ -169,7 +169,8 @@ pub enum Change {
     },
     /// A new task.
     TaskCreate(Box<NewTask>),
-    /// Something else is wanted; `desired` only grows. A `Ready` task that becomes `Running` loses its gate.
+    /// Something else is wanted; `desired` only grows. A `Ready` task that becomes `Running` loses its gate. One
+    /// without a node ends with `Shutdown` and is forgotten with `Remove`.
     TaskDesire {
         /// The task.
         task: TaskId,
