@@ -34,6 +34,7 @@ impl Agenda {
         self.services.extend(view.state.services().map(|service| service.id));
         self.services.extend(view.state.tasks().map(|task| task.service));
         self.nodes.extend(view.state.nodes().map(|node| node.id));
+        self.running.retain(|task, _| view.state.task(*task).is_some_and(|task| task.desired <= Desired::Running));
     }
 
     /// Marks what an event touches; `view` is the one after it.

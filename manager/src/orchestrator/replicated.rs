@@ -88,9 +88,9 @@ fn scale_down_order(view: &View, filled: &[Filled]) -> Vec<Slot> {
 
 /// Nothing of the slot is wanted: what stopped is forgotten now, the rest when it has.
 fn forget(draft: &mut Draft<'_>, place: &Place) {
-    let tasks = place.live.iter().chain(&place.retired).filter(|task| task.desired < Desired::Remove);
-    let group = tasks.map(|task| Change::TaskDesire { task: task.id, desired: Desired::Remove }).collect::<Vec<_>>();
-    if !group.is_empty() {
-        draft.push(group);
+    // One by one, since a plan may not have room for a long history. The wanted tasks last: until then the slot
+    // counts as before, so that no other is chosen in its stead.
+    for task in place.retired.iter().chain(&place.live).filter(|task| task.desired < Desired::Remove) {
+        draft.push(vec![Change::TaskDesire { task: task.id, desired: Desired::Remove }]);
     }
 }

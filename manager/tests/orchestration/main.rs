@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod golden;
+mod limits;
 mod prop;
 mod script;
 mod shell;
