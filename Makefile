@@ -109,7 +109,7 @@ test: deps-test build ## every test; those with real boards need root
 	$(MAKE) --no-print-directory fuzz-random
 
 # Tests with real boards are marked #[ignore]; each makes its own lab.
-test-root: build ## the tests with real boards, containerd and a registry (root)
+test-root: deps-test build ## the tests with real boards, containerd and a registry (root)
 	$(LAB_TOOL) sweep
 	$(CARGO) test --workspace --tests -- --ignored --test-threads=1
 	$(LAB_TOOL) sweep

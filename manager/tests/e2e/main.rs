@@ -4,6 +4,11 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod cli;
 mod cluster;
 mod failures;
+mod options;
+mod pi_mgr;
+mod refusals;
+mod support;
 mod trust;
