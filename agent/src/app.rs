@@ -331,7 +331,7 @@ impl App {
             Told::Closed => self.close(),
             Told::Removed(reason) => {
                 if !self.is_removed {
-                    log::error!("{reason}; this board's tasks are stopped; join it again with `pi-agent join`");
+                    log::error!("{reason} (with `pi-agent join`); this board's tasks are stopped");
                 }
                 self.is_removed = true;
                 self.board.forget_all();

@@ -110,7 +110,7 @@ impl Running {
         self.nodes.retain(|id, entry| {
             let there = view.state.node(*id).is_some();
             if !there {
-                end(entry, RefusedCode::NotMember, "this node was removed from the cluster");
+                end(entry, RefusedCode::NotMember, "this node was removed from the cluster: join it again");
             }
             there
         });
@@ -144,13 +144,19 @@ impl Running {
                     self.follow_all(&self.store.view());
                 }
                 let Some(entry) = self.nodes.get_mut(&node) else {
-                    let reason = "this node is not a member of the cluster".to_owned();
+                    let reason = "this node is not a member of the cluster: join it again".to_owned();
                     let _ = stop.try_send(Refused { code: RefusedCode::NotMember, reason });
                     return;
                 };
                 end(entry, RefusedCode::Replaced, "a newer session of this node took over");
                 entry.link.opened(now.mono);
                 entry.session = Some((session, stop));
+                // What it holds is not known before its full report: no new tasks until then.
+                let was_ready = self.store.view().seen.node(node).is_some_and(|seen| seen.ready);
+                if was_ready {
+                    let seen = SeenNode { ready: false, at: now.wall };
+                    self.store.observe(vec![Observation::Node { node, seen }]).await;
+                }
             }
             Sign::Heard { node, session } => {
                 if let Some(entry) = self.current(node, session) {
