@@ -1,9 +1,10 @@
 //! The session with the manager: dial, `Hello`, then messages both ways until the connection ends; then again.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::{AsyncRead, AsyncWrite, io::split};
@@ -60,6 +61,8 @@ enum End {
     Identity(#[from] tls::CredentialsError),
     #[error("connect to the manager's socket {path}")]
     Local { path: String, source: std::io::Error },
+    #[error("this board opens it anew")]
+    Reopened,
     #[error("the agent stops")]
     Stopped,
 }
@@ -83,27 +86,34 @@ impl Link {
     /// Keeps a session open until the main loop is gone.
     pub async fn run(mut self, told: Sender<Told>) {
         let mut pause = limits::DIAL_PAUSE.0;
-        let mut last_reason = String::new();
+        // Of each manager of the last round.
+        let mut last_reasons = BTreeMap::new();
         while !told.is_closed() {
             let mut wait = None;
-            for address in self.managers.clone() {
+            let managers = self.managers.clone();
+            last_reasons.retain(|address, _| managers.contains(address));
+            for address in managers {
                 let mut opened = false;
+                let began = Instant::now();
                 let end = match self.session(&address, &told, &mut opened).await {
                     Ok(never) => match never {},
                     Err(end) => end,
                 };
                 if opened {
-                    pause = limits::DIAL_PAUSE.0;
-                    last_reason.clear();
+                    // Sessions that end at once must not become a flood of dials and lines.
+                    if began.elapsed() > limits::DIAL_PAUSE.1 {
+                        pause = limits::DIAL_PAUSE.0;
+                    }
+                    last_reasons.clear();
                     if told.send(Told::Closed).await.is_err() {
                         return;
                     }
                 }
                 let reason = chain(&end);
                 // One line per reason, not per try.
-                if reason != last_reason {
+                if last_reasons.get(&address) != Some(&reason) {
                     log::warn!("no session with {address}: {reason}");
-                    last_reason = reason;
+                    last_reasons.insert(address, reason);
                 }
                 match end {
                     End::Stopped => return,
@@ -121,7 +131,8 @@ impl Link {
                     | End::Silent(_)
                     | End::Protocol(_)
                     | End::Identity(_)
-                    | End::Local { .. } => {}
+                    | End::Local { .. }
+                    | End::Reopened => {}
                 }
             }
             // Jitter, so that a thousand boards do not come back in the same instant.
@@ -202,6 +213,7 @@ async fn write_all(
     queue: Receiver<ToManager>,
     welcome: &Welcome,
 ) -> Result<Infallible, End> {
+    // The main loop closes the queue when the session must begin anew; before it stops it says goodbye.
     let mut beats = 0u64;
     let mut timer = Timer::interval(heartbeat(welcome));
     loop {
@@ -210,12 +222,83 @@ async fn write_all(
             beats += 1;
             Ok(ToManager::Heartbeat(beats))
         };
-        let message = smol::future::or(async { queue.recv().await.map_err(|_| End::Stopped) }, beat).await?;
+        let message = smol::future::or(async { queue.recv().await.map_err(|_| End::Reopened) }, beat).await?;
         let bye = matches!(message, ToManager::Bye { .. });
         frame::send(&mut to, &message, FRAME_FROM_AGENT_MAX).await?;
         if bye {
             let _ = futures_lite::AsyncWriteExt::close(&mut to).await;
             return Err(End::Stopped);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::id::RandomId;
+    use smol::net::unix::UnixListener;
+
+    use super::*;
+
+    /// A manager that answers each `Hello` and then waits for the connection's end; says what it was told last.
+    async fn manager(listener: &UnixListener) -> Option<ToManager> {
+        let (mut stream, _) = listener.accept().await.expect("a board dials");
+        let hello: Option<ToManager> = frame::receive(&mut stream, FRAME_FROM_AGENT_MAX).await.expect("a frame");
+        assert!(matches!(hello, Some(ToManager::Hello(_))), "{hello:?}");
+        let welcome =
+            Welcome { version: VERSION, heartbeat_ms: 60_000, managers: Vec::new(), node: NodeId::from_bits(1) };
+        frame::send(&mut stream, &ToAgent::Welcome(welcome), FRAME_TO_AGENT_MAX).await.expect("it listens");
+        let mut last = None;
+        while let Ok(Some(message)) = frame::receive(&mut stream, FRAME_FROM_AGENT_MAX).await {
+            last = Some(message);
+        }
+        last
+    }
+
+    /// Ends a session by `end`; whether another one follows.
+    #[track_caller]
+    fn check(end: fn(&Sender<ToManager>), said: Option<ToManager>, opens_again: bool) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("manager.sock");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let link = Link {
+            identity: None,
+            managers: vec![format!("unix://{}", socket.display())],
+            description: Rc::default(),
+            boot: 1,
+            rng: fastrand::Rng::with_seed(1),
+        };
+        let (told, says) = async_channel::bounded(limits::OUT_QUEUE_MAX);
+        let board = async {
+            let Ok(Told::Open { out, .. }) = says.recv().await else { panic!("no session") };
+            end(&out);
+            out.close();
+            assert!(matches!(says.recv().await, Ok(Told::Closed)));
+            let again = says.recv().await;
+            assert_eq!(matches!(again, Ok(Told::Open { .. })), opens_again, "{again:?}");
+        };
+        let managers = async {
+            assert_eq!(manager(&listener).await, said);
+            manager(&listener).await;
+        };
+        let link = async {
+            link.run(told).await;
+            smol::future::pending().await
+        };
+        let managers = async {
+            managers.await;
+            smol::future::pending().await
+        };
+        let late = async {
+            Timer::after(Duration::from_secs(30)).await;
+            panic!("nothing happens");
+        };
+        smol::block_on(smol::future::or(board, smol::future::or(link, smol::future::or(managers, late))));
+    }
+
+    #[test]
+    fn a_session_that_is_given_up_is_opened_again() {
+        check(|_| {}, None, true);
+        let bye = |out: &Sender<ToManager>| out.try_send(ToManager::Bye { leaving: false }).expect("room");
+        check(bye, Some(ToManager::Bye { leaving: false }), false);
     }
 }
