@@ -31,7 +31,7 @@ use crate::link::session::{Link, Told};
 use crate::runtime::ctrd::Executor;
 use crate::runtime::pull::{self, PullError};
 use crate::runtime::{self, Event, Job, Phase, Runtime};
-use crate::task::{Done, Found, Op};
+use crate::task::{Done, Found, Op, Task};
 
 /// Why the agent stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ enum Input {
     Link(Told),
     Container(Event),
     Done(TaskId, Done),
-    Listed { before: Vec<TaskId>, containers: Result<Containers, String> },
+    Listed { before: Vec<TaskId>, containers: Containers },
     Described(Box<NodeDescription>),
     Stop,
     Tick,
@@ -105,7 +105,15 @@ pub async fn run(
     for fault in runtime.cgroups().degraded() {
         log::warn!("{fault}");
     }
-    let description = Rc::new(RefCell::new(describe(&config, &runtime).await));
+    let asked = async {
+        // Only a stop is ever sent; an end would be one too.
+        let _ = stop.recv().await;
+        None
+    };
+    // A containerd that hangs must not hold up the end.
+    let described = smol::future::or(async { Some(describe(&config, &runtime).await) }, asked).await;
+    let Some(described) = described else { return Ok(Stop::Asked) };
+    let description = Rc::new(RefCell::new(described));
     let identity = identity.map(Rc::new);
     let tools = Rc::new(Tools {
         runtime,
@@ -135,7 +143,9 @@ pub async fn run(
         is_reported: false,
         has_set: false,
         is_removed: false,
-        stopping: false,
+        looks: false,
+        listing: None,
+        stop_by: None,
     };
     let stop = app.drive(inbox).await;
     drop(feeders);
@@ -231,17 +241,22 @@ struct App {
     /// Whether the session brought its whole set.
     has_set: bool,
     is_removed: bool,
-    stopping: bool,
+    /// Whether to look for a new identity.
+    looks: bool,
+    /// The listing under way, if any; a newer one replaces it.
+    listing: Option<smol::Task<()>>,
+    /// When to stop even if the manager has not heard the goodbye; none: nobody asked to stop.
+    stop_by: Option<Mono>,
 }
 
 impl App {
     async fn drive(mut self, inbox: Receiver<Input>) -> Stop {
         loop {
             let backlog = !self.flush();
-            if self.stopping && self.out.as_ref().is_none_or(Sender::is_closed) {
+            if self.stop_by.is_some_and(|by| self.out.is_none() || by <= self.clock.now().mono) {
                 return Stop::Asked;
             }
-            if self.is_removed && self.rejoined() {
+            if std::mem::take(&mut self.looks) && self.rejoined() {
                 return Stop::Rejoined;
             }
             let wake = self.wake_at(backlog);
@@ -268,8 +283,7 @@ impl App {
         let now = self.clock.now().mono;
         let flush = backlog.then(|| now + limits::FLUSH_AGAIN_AFTER);
         let look = self.is_removed.then(|| now + limits::IDENTITY_EVERY);
-        let stopping = self.stopping.then(|| now + limits::FLUSH_AGAIN_AFTER);
-        [self.board.wake_at(now), flush, look, stopping].into_iter().flatten().min()
+        [self.board.wake_at(), flush, look, self.stop_by].into_iter().flatten().min()
     }
 
     async fn take(&mut self, input: Input) {
@@ -281,15 +295,18 @@ impl App {
                 log::info!("task {}: exited with {}", exited.task, exited.status);
                 self.board.exited(exited.task, exited.status, exited.oom, now);
             }
-            Input::Container(Event::Lost { reason }) => log::warn!("containerd is away, containers run on: {reason}"),
+            Input::Container(Event::Lost { reason }) => {
+                self.listing = None;
+                log::warn!("containerd is away, containers run on: {reason}");
+            }
             Input::Done(task, done) => {
                 self.operations.remove(&task);
                 self.board.done(task, done, now);
             }
-            Input::Listed { before, containers: Ok(containers) } if self.board.is_listed() => {
+            Input::Listed { before, containers } if self.board.is_listed() => {
                 self.board.listed(&before, &containers, now);
             }
-            Input::Listed { containers: Ok(containers), .. } => {
+            Input::Listed { containers, .. } => {
                 if !containers.is_empty() {
                     log::info!("{} containers found on this board", containers.len());
                 }
@@ -298,17 +315,18 @@ impl App {
                     self.begin(task, Op::Delete, None);
                 }
             }
-            // The event stream reconnects and lists again.
-            Input::Listed { containers: Err(reason), .. } => log::warn!("list containers: {reason}"),
-            Input::Described(description) => self.described(*description),
+            Input::Described(description) => {
+                self.looks = true;
+                self.described(*description);
+            }
             Input::Stop => {
-                self.stopping = true;
+                self.stop_by = Some(now.mono + limits::BYE_MAX);
                 if let Some(out) = &self.out {
                     let _ = out.try_send(ToManager::Bye { leaving: false });
                     out.close();
                 }
             }
-            Input::Tick => {}
+            Input::Tick => self.looks |= self.is_removed,
         }
     }
 
@@ -327,7 +345,7 @@ impl App {
                     self.close();
                 }
             },
-            Told::Managers(managers) => self.keep_managers(managers),
+            Told::Managers(managers) => self.keep_managers(&managers),
             Told::Closed => self.close(),
             Told::Removed(reason) => {
                 if !self.is_removed {
@@ -346,21 +364,15 @@ impl App {
         }
     }
 
-    fn keep_managers(&mut self, managers: Vec<String>) {
-        let Some(identity) = self.identity.as_mut().and_then(Rc::get_mut) else {
-            // Shared with the link: write a copy read from disk.
-            match Identity::load(&self.config.data) {
-                Ok(Some(mut identity)) => {
-                    if let Err(error) = identity.set_managers(&self.config.data, &managers) {
-                        log::warn!("the managers' new addresses were not kept: {error}");
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => log::warn!("the managers' new addresses were not kept: {error}"),
-            }
-            return;
+    fn keep_managers(&self, managers: &[String]) {
+        let Some(own) = &self.identity else { return };
+        let kept = match Identity::load(&self.config.data) {
+            Ok(Some(mut identity)) if identity.node == own.node => identity.set_managers(&self.config.data, managers),
+            // Somebody joined the board again: its new cluster has managers of its own.
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
         };
-        if let Err(error) = identity.set_managers(&self.config.data, &managers) {
+        if let Err(error) = kept {
             log::warn!("the managers' new addresses were not kept: {error}");
         }
     }
@@ -376,30 +388,22 @@ impl App {
         }
     }
 
-    /// Whether somebody joined the board again since it was removed.
+    /// Whether somebody joined the board again, to this cluster or another.
     fn rejoined(&self) -> bool {
-        let known = self.identity.as_ref().map(|identity| identity.node);
-        matches!(Identity::load(&self.config.data), Ok(Some(identity)) if Some(identity.node) != known)
+        let Some(own) = &self.identity else { return false };
+        matches!(Identity::load(&self.config.data), Ok(Some(identity)) if identity.node != own.node)
     }
 
-    fn list(&self) {
+    fn list(&mut self) {
         let (tools, inputs, before) = (self.tools.clone(), self.inputs.clone(), self.board.running());
         // Nothing is being made before the first listing.
         let first = !self.board.is_listed();
         let listing = async move {
-            if first {
-                match tools.runtime.sweep().await {
-                    Ok(0) => {}
-                    Ok(count) => log::info!("{count} half-made containers were removed"),
-                    Err(error) => log::warn!("remove half-made containers: {}", error.reason()),
-                }
-            }
-            let containers = tools.runtime.list().await.map_err(|error| error.reason());
-            let containers = containers.map(|found| found.into_iter().filter_map(known).collect());
+            let containers = tools.list(first).await;
             // The loop may be gone.
             let _ = inputs.send(Input::Listed { before, containers }).await;
         };
-        self.executor.spawn(listing).detach();
+        self.listing = Some(self.executor.spawn(listing));
     }
 
     /// Starts and gives up operations.
@@ -408,8 +412,14 @@ impl App {
         for order in self.board.orders(now) {
             match order {
                 Order::Begin(task, op) => {
-                    let work = self.board.task(task).and_then(|task| task.work().cloned());
+                    let held = self.board.task(task);
+                    let is_stuck = held.is_some_and(Task::is_stuck);
+                    let work = held.and_then(|task| task.work().cloned());
                     self.begin(task, op, work);
+                    // It may be gone long since, and its end was missed.
+                    if is_stuck && self.listing.as_ref().is_none_or(smol::Task::is_finished) {
+                        self.list();
+                    }
                 }
                 Order::Cancel(task) => {
                     if self.operations.remove(&task).is_some() {
@@ -433,7 +443,7 @@ impl App {
     /// Sends what is new. False: something waits for room in the queue.
     fn flush(&mut self) -> bool {
         let Some(out) = self.out.clone().filter(|out| !out.is_closed()) else { return true };
-        if !self.has_set || !self.board.is_listed() || self.stopping {
+        if !self.has_set || !self.board.is_listed() || self.stop_by.is_some() {
             return true;
         }
         if out.len() > limits::OUT_QUEUE_MAX / 4 {
@@ -461,7 +471,7 @@ impl App {
     }
 }
 
-fn known(found: runtime::Found) -> Option<(TaskId, Found, Option<Duration>)> {
+fn known(found: runtime::Found) -> (TaskId, Found, Option<Duration>) {
     let grace = found.kept.map(|kept| kept.stop_grace);
     let state = match found.phase {
         Phase::Made => Found::Made,
@@ -470,10 +480,30 @@ fn known(found: runtime::Found) -> Option<(TaskId, Found, Option<Duration>)> {
         // It will answer again or be found dead; its end is an event.
         Phase::Unknown => Found::Running { pid: 0 },
     };
-    Some((found.task, state, grace))
+    (found.task, state, grace)
 }
 
 impl Tools {
+    /// The board's containers; `first`: after what is left half made is removed. Tries until it succeeds.
+    async fn list(&self, first: bool) -> Containers {
+        if first {
+            match self.runtime.sweep().await {
+                Ok(0) => {}
+                Ok(count) => log::info!("{count} half-made containers were removed"),
+                Err(error) => log::warn!("remove half-made containers: {}", error.reason()),
+            }
+        }
+        let mut pause = limits::LIST_PAUSE.0;
+        loop {
+            match self.runtime.list().await {
+                Ok(found) => return found.into_iter().map(known).collect(),
+                Err(error) => log::warn!("list containers, again in {pause:?}: {}", error.reason()),
+            }
+            Timer::after(pause).await;
+            pause = (pause * 2).min(limits::LIST_PAUSE.1);
+        }
+    }
+
     async fn perform(&self, task: TaskId, op: Op, work: Option<Rc<Work>>) -> Done {
         let result = match op {
             Op::Prepare => return self.prepare(task, work).await,

@@ -271,9 +271,9 @@ impl Board {
         orders
     }
 
-    /// When to ask for orders again if nothing happens.
-    pub fn wake_at(&self, now: Mono) -> Option<Mono> {
-        self.tasks.iter().filter_map(|task| task.wake_at(now)).min()
+    /// When to ask for orders again if nothing happens; a time that has passed: at once.
+    pub fn wake_at(&self) -> Option<Mono> {
+        self.tasks.iter().filter_map(Task::wake_at).min().filter(|_| self.listed)
     }
 
     /// Reports that were not sent yet; they count as sent.

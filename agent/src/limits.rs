@@ -82,11 +82,15 @@ pub const MANAGER_SILENCE_MAX: Duration = Duration::from_secs(10);
 pub const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
 /// Pause before the manager is dialled again that said it does not know this node.
 pub const REMOVED_PAUSE: Duration = Duration::from_secs(60);
-/// How often the board's description is read again.
+/// How often the board's description is read again, and whether it joined anew is looked up.
 pub const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
 
 /// How often a board without an identity, or one that was removed, looks whether it joined meanwhile.
 pub const IDENTITY_EVERY: Duration = Duration::from_secs(2);
+/// First and longest pause before containerd is asked again what there is; nothing is done before it has answered.
+pub const LIST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Time for the goodbye to reach the manager when the agent is asked to stop; then it stops without.
+pub const BYE_MAX: Duration = Duration::from_millis(500);
 /// How long reports wait when the way to the manager is full.
 pub const FLUSH_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of heap at which allocation fails and the agent aborts: the last line. Tasks run on, systemd starts it again.

@@ -179,6 +179,8 @@ impl Task {
 
     /// The manager wants this; it only grows. `work` comes with the first mention in a session.
     pub fn want(&mut self, desired: Desired, work: Option<Rc<Work>>) {
+        // It may have moved on while the manager did not know it.
+        self.dirty |= self.wanted.is_none();
         self.wanted = Some(self.wanted.map_or(desired, |known| known.max(desired)));
         if let (None, Some(work)) = (&self.work, work) {
             self.grace = work.container.stop_grace();
@@ -244,16 +246,25 @@ impl Task {
         self.busy == Some(Op::Prepare) && self.stops()
     }
 
-    /// When to look again if nothing happens. None while an operation is in flight: its end wakes.
-    pub fn wake_at(&self, now: Mono) -> Option<Mono> {
+    /// When [`Task::next`] has something to do if nothing happens before. None while an operation is in flight:
+    /// its end wakes.
+    pub fn wake_at(&self) -> Option<Mono> {
         if self.busy.is_some() {
             return None;
         }
-        let retry = (self.not_before > now).then_some(self.not_before);
-        match self.phase {
-            Phase::Stopping { kill_at, .. } => Some(kill_at.max(self.not_before)),
-            Phase::New | Phase::Made | Phase::Running { .. } | Phase::Ended => retry,
-        }
+        let is_due = match self.phase {
+            Phase::New => self.stops() || self.work.is_some(),
+            Phase::Made => self.stops() || self.wanted == Some(Desired::Running),
+            Phase::Running { .. } => self.stops(),
+            Phase::Stopping { kill_at, .. } => return Some(kill_at.max(self.not_before)),
+            Phase::Ended => self.wanted.is_none() && self.container,
+        };
+        is_due.then_some(self.not_before)
+    }
+
+    /// Whether it was killed and did not end in time: perhaps its end was missed.
+    pub fn is_stuck(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { kills: 2.., .. })
     }
 
     /// Whether nothing of it is left and nobody asks for it.
@@ -407,7 +418,7 @@ mod tests {
     #[track_caller]
     fn check_wake(task: &mut Task, now: Now, want: Option<Now>) {
         assert_eq!(task.next(now), None);
-        assert_eq!(task.wake_at(now.mono), want.map(|now| now.mono), "at {now:?}: {task:?}");
+        assert_eq!(task.wake_at(), want.map(|now| now.mono), "at {now:?}: {task:?}");
     }
 
     #[test]

@@ -304,15 +304,20 @@ fn after_the_board_was_restarted() {
 
 #[test]
 fn the_board_wakes_up_when_something_is_due() {
-    let wake = |task: &Task, ms| task.wake_at(now(ms).mono).map(|at| at.since(Mono::default()).as_millis());
+    let wake = |task: &Task| task.wake_at().map(|at| at.since(Mono::default()).as_millis());
     let task = check_running(&[]);
-    assert_eq!(wake(&task, 2), None);
+    assert_eq!(wake(&task), None);
     let task = check(task, &[(3, Want(Shutdown), "running stop")]);
-    assert_eq!(wake(&task, 5000), None, "an operation is in flight");
+    assert_eq!(wake(&task), None, "an operation is in flight");
     let task = check(task, &[(4, Ok, "running -")]);
-    assert_eq!(wake(&task, 4), Some(2003));
+    assert_eq!(wake(&task), Some(2003));
     let task = check(task, &[(2500, Wait, "running kill"), (2600, Again, "running -")]);
-    assert_eq!(wake(&task, 2600), Some(3600));
+    assert_eq!(wake(&task), Some(3600));
     let task = check(assigned(Running), &[(0, Wait, "preparing prepare"), (1, Again, "preparing -")]);
-    assert_eq!(wake(&task, 1), Some(1001));
+    assert_eq!(wake(&task), Some(1001));
+    let task = check(assigned(Running), &[(0, Wait, "preparing prepare"), (1, Want(Shutdown), "preparing cancel")]);
+    assert_eq!(wake(&task), None, "the pull is being given up");
+    let mut task = task;
+    task.done(Done::Cancelled, now(2));
+    assert_eq!(wake(&task), Some(0), "what the cancelled pull leaves is dealt with at once");
 }
