@@ -1,6 +1,7 @@
 //! The agent daemon: `pi-agent run`, and `pi-agent join` which gets it into a cluster.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -15,6 +16,8 @@ use racimo_agent::link::join;
 use racimo_agent::{alloc, limits};
 use racimo_common::logger;
 use racimo_common::token::JoinToken;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use smol::{LocalExecutor, Timer};
 
 #[global_allocator]
@@ -139,10 +142,25 @@ fn run(parser: Parser) -> Result<ExitCode> {
         bail!("unexpected argument {value:?}; see pi-agent help");
     }
     logger::start(config.log_level);
+    let _lock = lock(&config.data)?;
     // Name resolution and file reads need no more; each idle thread costs memory.
     racimo_agent::limit_threads();
     let executor = Rc::new(LocalExecutor::new());
     smol::block_on(executor.clone().run(serve(executor.clone(), config)))
+}
+
+/// Makes sure that no other agent works on `data`; the answer must be kept. The kernel lets go of it however we end.
+fn lock(data: &Path) -> Result<File> {
+    std::fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
+    let path = data.join("agent.lock");
+    let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => {
+            bail!("another pi-agent runs with {}; stop it, or give this one a --data-dir of its own", data.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
+    }
 }
 
 async fn serve(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<ExitCode> {
@@ -193,5 +211,21 @@ async fn identity(data: &Path, stopped: &async_channel::Receiver<()>) -> Result<
         if smol::future::or(asked, later).await {
             return Ok(None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_has_one_agent() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().join("agent");
+        let first = lock(&data).expect("nobody else");
+        let refused = lock(&data).expect_err("somebody else");
+        assert!(refused.to_string().contains("another pi-agent"), "{refused}");
+        drop(first);
+        lock(&data).expect("nobody else");
     }
 }
