@@ -548,3 +548,24 @@ impl Tools {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::id::RandomId;
+
+    use super::*;
+
+    /// There may be one operation per task: together they must leave room on the heap.
+    #[test]
+    fn an_operation_takes_little_while_it_waits() {
+        let executor = Executor(Rc::new(LocalExecutor::new()));
+        let tools = Tools {
+            runtime: Runtime::new(executor, runtime::Config::default()).expect("cgroups"),
+            registry: Registry::new(racimo_common::registry::Config::default()),
+            description: Rc::default(),
+            node: RefCell::default(),
+        };
+        let bytes = size_of_val(&tools.perform(TaskId::from_bits(1), Op::Prepare, None));
+        assert!(bytes * limits::TASKS_MAX < limits::HEAP_MAX / 4, "{bytes} bytes");
+    }
+}

@@ -16,6 +16,10 @@ pub const CTRD_CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Time for one unary containerd call. Starting a container on a busy Pi Zero takes seconds, so
 /// this only catches a runtime that hangs; then: an error, and the operation is tried again.
 pub const CTRD_CALL_MAX: Duration = Duration::from_secs(60);
+/// Time to look whether the sources of bind mounts are there; then the task is refused.
+pub const SOURCES_MAX: Duration = Duration::from_secs(10);
+/// Containers that are made at once, some 50 KiB of heap each; others wait.
+pub const MAKES_MAX: usize = 8;
 /// Time for a killed process to end; one that the kernel cannot end (stuck in a driver, a dead
 /// network disk) is an error, and is tried again.
 pub const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -42,6 +46,17 @@ pub const PULL_UNFINISHED: usize = 3;
 pub const PULL_LAYER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Time for containerd to let go of a layer whose writer died; then: an error.
 pub const PULL_UNLOCK_MAX: Duration = Duration::from_secs(10);
+
+/// Local images that are looked at once; others wait. Each holds its documents for a moment, of up to 256 KiB.
+pub const LOOKS_MAX: usize = 4;
+/// Registries that are asked at once whether a tag has moved whose image is here; others wait.
+pub const ASKS_MAX: usize = 2;
+/// Time for the answer, login and all; then the local image is used.
+pub const ASK_MAX: Duration = Duration::from_secs(15);
+/// How long a registry that did not answer is not asked again for an image that is here.
+pub const ASK_PAUSE: Duration = Duration::from_secs(30);
+/// Registries of which that is remembered; beyond that the memory starts anew.
+pub const SILENT_MAX: usize = 16;
 
 const _: () = assert!(PULL_CHUNK <= CTRD_SEND_BUFFER);
 const _: () = assert!(CTRD_STREAM_WINDOW <= CTRD_CONNECTION_WINDOW);

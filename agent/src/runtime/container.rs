@@ -29,6 +29,7 @@ use racimo_common::{
     id::{NodeId, TaskId},
     wire::Work,
 };
+use smol::{Timer, lock::SemaphoreGuard};
 use tonic::Code;
 
 use super::{
@@ -87,18 +88,25 @@ impl Runtime {
         let mounts = mount::plan(&container.mounts, self.data(), job.task)?;
         let sources = mounts.clone();
         // On another thread: a network disk that is away lets nobody look.
-        smol::unblock(move || files::check_sources(&sources)).await?;
+        let checked = smol::unblock(move || files::check_sources(&sources));
+        let late = async {
+            Timer::after(limits::SOURCES_MAX).await;
+            Err(mount::BadMount::SilentSource)
+        };
+        smol::future::or(checked, late).await?;
         let kept = Kept {
             group: self.group(job.task),
             stop_signal: spec::stop_signal(container, &job.image.run)?,
             stop_grace: container.stop_grace(),
         };
         self.cgroups().check(spec::asked(&job.work.resources)).map_err(spec::BadSpec::from)?;
-        let made = self.make(job, &mounts, &kept).await;
+        let turn = self.make_turn().await;
+        // In a box: whoever waits for the turn should not hold the memory for it.
+        let made = Box::pin(self.make(job, &mounts, &kept, turn)).await;
         match &made {
             // With containerd away nothing can be undone; the task is tried again or deleted.
             Err(error) if !error.is_lost() => {
-                if let Err(undo) = self.delete(job.task).await {
+                if let Err(undo) = Box::pin(self.delete(job.task)).await {
                     log::warn!("task {}: cannot remove what a failed creation left: {undo}", job.task);
                 }
             }
@@ -107,14 +115,23 @@ impl Runtime {
         made
     }
 
-    async fn make(&self, job: &Job<'_>, mounts: &[mount::Bound], kept: &Kept) -> Result<(), RuntimeError> {
+    async fn make(
+        &self,
+        job: &Job<'_>,
+        mounts: &[mount::Bound],
+        kept: &Kept,
+        turn: SemaphoreGuard<'_>,
+    ) -> Result<(), RuntimeError> {
         let ctrd = self.connect().await?;
         let id = job.task.to_string();
         let lease = lease_id(job.task);
         add_lease(&ctrd, &lease).await?;
         let layers = rootfs::layers(&prepare(&ctrd, &id, &job.image.chain, &lease).await?);
         let spec = self.write_board(job, mounts, &layers, kept)?;
+        // It may take long, and others need none.
+        drop(turn);
         self.make_volumes(mounts, layers).await?;
+        let _turn = self.make_turn().await;
         let request_body = CreateContainerRequest {
             container: Some(Container {
                 id: id.clone(),

@@ -59,7 +59,7 @@ pub struct Answer {
     pub code: Code,
     /// In containerd's words.
     pub message: String,
-    /// True if the connection ended instead of an answer.
+    /// True if the connection ended instead of an answer, or none came in time: what was asked for may yet happen.
     pub lost: bool,
 }
 
@@ -67,7 +67,8 @@ impl From<Status> for Answer {
     fn from(status: Status) -> Self {
         // A call whose connection ended carries the transport's error as its source; one that
         // containerd answered carries none.
-        let lost = status.code() == Code::Unavailable || std::error::Error::source(&status).is_some();
+        let lost = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
+            || std::error::Error::source(&status).is_some();
         Self { code: status.code(), message: status.message().to_owned(), lost }
     }
 }
@@ -247,6 +248,9 @@ mod tests {
         let hung = smol::future::pending::<Result<(), Status>>();
         let error = smol::block_on(within(Duration::from_millis(5), hung)).unwrap_err();
         assert_eq!(error.code(), Code::DeadlineExceeded);
+        // The task is not at fault: whatever was asked for is asked again.
+        assert!(CtrdError::call("start the container")(error).is_lost());
+        assert!(!CtrdError::call("start the container")(Status::not_found("no such container")).is_lost());
     }
 
     #[test]

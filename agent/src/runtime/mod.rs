@@ -30,10 +30,12 @@ use std::{
 };
 
 use racimo_common::id::TaskId;
-use smol::lock::{Mutex, MutexGuard};
+use smol::lock::{Mutex, MutexGuard, Semaphore, SemaphoreGuard};
 
 use cgroup::{Cgroups, Version};
 use ctrd::{Ctrd, CtrdError, Executor};
+
+use crate::limits;
 
 pub use container::{Found, Job};
 pub use events::{Event, Exited};
@@ -146,6 +148,10 @@ struct Inner {
     binary: PathBuf,
     cgroups: Cgroups,
     ctrd: RefCell<Option<Ctrd>>,
+    /// One connection is made at a time: when containerd comes back, every task wants one at once.
+    connect_turn: Mutex<()>,
+    /// Containers that are made at once: each has its specification in memory several times.
+    make_turns: Semaphore,
     /// One turn per shim group: a shim must not be left and entered at the same time.
     turns: Vec<Mutex<()>>,
     /// One volume is made at a time: two tasks may want the same.
@@ -166,6 +172,8 @@ impl Runtime {
             binary,
             cgroups,
             ctrd: RefCell::new(None),
+            connect_turn: Mutex::new(()),
+            make_turns: Semaphore::new(limits::MAKES_MAX),
             turns,
             volume_turn: Mutex::new(()),
         })))
@@ -173,8 +181,12 @@ impl Runtime {
 
     /// The shared connection to containerd; a new one if the last has ended.
     pub async fn connect(&self) -> Result<Ctrd, CtrdError> {
-        let open = self.0.ctrd.borrow().as_ref().filter(|ctrd| !ctrd.is_closed()).cloned();
-        if let Some(ctrd) = open {
+        let open = || self.0.ctrd.borrow().as_ref().filter(|ctrd| !ctrd.is_closed()).cloned();
+        if let Some(ctrd) = open() {
+            return Ok(ctrd);
+        }
+        let _turn = self.0.connect_turn.lock().await;
+        if let Some(ctrd) = open() {
             return Ok(ctrd);
         }
         let ctrd = Ctrd::connect(&self.0.executor, &self.0.config.socket).await?;
@@ -205,6 +217,10 @@ impl Runtime {
     fn group(&self, task: TaskId) -> u8 {
         let group = task.bits() % u128::from(self.0.config.groups.max(1));
         u8::try_from(group).expect("below a number of type u8")
+    }
+
+    async fn make_turn(&self) -> SemaphoreGuard<'_> {
+        self.0.make_turns.acquire().await
     }
 
     async fn volume_turn(&self) -> MutexGuard<'_, ()> {

@@ -73,6 +73,9 @@ pub enum BadMount {
          '_', '.' or '-', at most {VOLUME_NAME_MAX} in all"
     )]
     Volume(String),
+    /// A network disk that does not answer, most likely.
+    #[error("no answer from the disk of a bind mount's source: is it a network disk that is away?")]
+    SilentSource,
 }
 
 /// Longest volume name, in bytes: it is a directory's name.

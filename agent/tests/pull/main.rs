@@ -9,6 +9,7 @@ mod fake;
 mod image;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use board::{DockerRegistry, on_board};
 use certificate::Certificate;
@@ -97,6 +98,32 @@ fn what_another_namespace_has() {
         board.ctr(&["-n", "other", "images", "pull", "--plain-http", "--platform", PLATFORM, &name]);
         let local = ensure(ctrd, &name).await.unwrap();
         assert_eq!(lookup(ctrd, &name).await, Some(local));
+    });
+}
+
+/// One task's registry hangs in the middle of a pull; the others' images are here.
+#[test]
+fn a_registry_that_hangs_holds_up_no_image_that_is_here() {
+    on_board(None, async |_, ctrd| {
+        let image = TestImage::new(1000);
+        let good = serving(&image);
+        let tag = format!("{}/a/b:single", good.address);
+        let local = ensure(ctrd, &tag).await.unwrap();
+        let pinned = format!("{tag}@{}", Digest::of(&image.manifest));
+        // It takes connections, and that is all.
+        let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let elsewhere = format!("{}/x:single", hung.local_addr().unwrap());
+        let hangs = ensure(ctrd, &elsewhere);
+        let others = async {
+            smol::Timer::after(Duration::from_millis(200)).await;
+            assert_eq!(ensure(ctrd, &pinned).await.unwrap(), local);
+            assert_eq!(ensure(ctrd, &tag).await.unwrap(), local);
+            Err(PullError::Vanished)
+        };
+        let started = Instant::now();
+        let first = smol::future::or(hangs, others).await;
+        assert!(matches!(first, Err(PullError::Vanished)), "{first:?}");
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     });
 }
 

@@ -7,13 +7,14 @@
 //! ```
 //!
 //! A lease per image keeps everything until the image record stands; a pull that died is resumed
-//! under the same lease. Compressed layers are not kept: when the lease goes, containerd collects
+//! under the same lease. A registry that hangs holds up pulls, never an image that is here. Compressed layers are not kept: when the lease goes, containerd collects
 //! them. Every future here may be dropped at any time.
 //!
 //! Names of image records, as `ctr` writes them, so that images it imported are found:
 //! `host/repository:tag` for a tag, `host/repository@digest` for a digest; an image pinned to a
 //! digest that has a tag too gets both, so that the tag works when the registry is away.
 
+mod ask;
 mod content;
 mod error;
 mod lease;
@@ -22,16 +23,19 @@ mod record;
 mod unpack;
 
 use racimo_common::registry::{Credentials, Digest, Platform, Reference, Registry, RegistryError, Repository};
-use smol::lock::Mutex;
+use smol::lock::{Mutex, Semaphore};
 
 use super::Image;
 use super::ctrd::Ctrd;
+use crate::limits::LOOKS_MAX;
 pub use error::PullError;
 use lease::Lease;
 use parts::Parts;
 
 /// Pulls wait for each other: memory and the card allow one at a time.
 static TURN: Mutex<()> = Mutex::new(());
+/// Looks at what is here need less, but a hundred tasks at once must take turns too.
+static LOOKS: Semaphore = Semaphore::new(LOOKS_MAX);
 
 /// An image that is unpacked on this board.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,18 +69,24 @@ pub async fn ensure(
     platforms: &[Platform],
     progress: &mut dyn FnMut(Progress),
 ) -> Result<LocalImage, PullError> {
-    if image.digest().is_some() {
-        if let Some(local) = lookup(ctrd, image, platforms).await? {
+    let here = match here(ctrd, image, platforms).await {
+        // What the tag stood for may be unusable; what it stands for now need not be.
+        Err(_) if image.digest().is_none() => None,
+        here => here?,
+    };
+    let mut repository = registry.repository(image, credentials);
+    if let Some((digest, local)) = here {
+        if image.digest().is_some() || Box::pin(ask::is_current(&mut repository, image, digest)).await {
             return Ok(local);
         }
     }
     let _turn = TURN.lock().await;
-    let mut repository = registry.repository(image, credentials);
-    let error = match pull(ctrd, &mut repository, image, platforms, progress).await {
+    // In a box: whoever waits for the turn should not hold the memory for it.
+    let error = match Box::pin(pull(ctrd, &mut repository, image, platforms, progress)).await {
         Ok(local) => return Ok(local),
         Err(error) => error,
     };
-    match find(ctrd, image, platforms).await {
+    match Box::pin(find(ctrd, image, platforms)).await {
         Ok(Some(local)) => {
             log::warn!("using the local {}: {error}", image.familiar());
             Ok(local)
@@ -91,12 +101,26 @@ pub async fn ensure(
 /// # Errors
 /// containerd's, or what is wrong with the image's documents.
 pub async fn lookup(ctrd: &Ctrd, image: &Reference, platforms: &[Platform]) -> Result<Option<LocalImage>, PullError> {
-    let Some(record) = record::find(ctrd, image).await? else { return Ok(None) };
-    if let Some(local) = ready(ctrd, &record, platforms).await? {
+    if let Some((_, local)) = here(ctrd, image, platforms).await? {
         return Ok(Some(local));
     }
     let _turn = TURN.lock().await;
-    find(ctrd, image, platforms).await
+    Box::pin(find(ctrd, image, platforms)).await
+}
+
+/// The image and what its record points at, if nothing is left to do for it.
+async fn here(
+    ctrd: &Ctrd,
+    image: &Reference,
+    platforms: &[Platform],
+) -> Result<Option<(Digest, LocalImage)>, PullError> {
+    let _turn = LOOKS.acquire().await;
+    Box::pin(async {
+        let Some(record) = record::find(ctrd, image).await? else { return Ok(None) };
+        let local = ready(ctrd, &record, platforms).await?;
+        Ok(local.map(|local| (record.digest, local)))
+    })
+    .await
 }
 
 /// [`lookup`], for who has the turn.
