@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use racimo_common::id::{ClusterId, NodeId, RandomId};
 use racimo_common::object::{NodeDescription, Role};
@@ -22,6 +23,9 @@ use crate::ca::{Ca, JoinTokens};
 use crate::config::Config;
 use crate::dispatcher::serve::{Dispatcher, Parts};
 use crate::store::{Change, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, Store};
+
+/// How long to wait before a cluster that could not be resumed is tried again.
+const RESUME_AGAIN: Duration = Duration::from_secs(5);
 
 /// The manager around the store: a handle, cheap to clone.
 #[derive(Clone)]
@@ -41,7 +45,7 @@ struct Inner {
 struct Running {
     node: NodeId,
     addr: String,
-    _dispatcher: Dispatcher,
+    dispatcher: Dispatcher,
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> ControlError {
@@ -64,13 +68,11 @@ impl Manager {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up the cluster that the store holds, if it holds one. What is wrong is logged: the API serves on.
-    pub(super) async fn resume(&self) {
+    /// Takes up the cluster that the store holds, if it holds one. What is wrong is logged; whether all is well.
+    pub(super) async fn resume(&self) -> bool {
+        let _turn = self.0.turn.lock().await;
         let view = self.0.store.view();
-        let Some(cluster) = view.state.cluster() else {
-            log::info!("this manager is in no cluster yet: run `pi-mgr init`");
-            return;
-        };
+        let Some(cluster) = view.state.cluster().filter(|_| self.running().is_none()) else { return true };
         let resumed = async {
             let (own, key) =
                 keep::load(&self.0.data).map_err(|error| failed("read the manager's own files", &error))?;
@@ -86,7 +88,20 @@ impl Manager {
         };
         match resumed.await {
             Ok(()) => log::info!("resumed cluster {}", cluster.id),
-            Err(error) => log::error!("the cluster cannot be resumed, agents are not served: {error}"),
+            Err(error) => log::error!(
+                "the cluster cannot be resumed, agents are not served: {error}; next try in {RESUME_AGAIN:?}"
+            ),
+        }
+        self.running().is_some()
+    }
+
+    /// Goes on trying: when a board boots, its address may come later than its manager. The API serves on meanwhile.
+    pub(super) async fn resume_later(self) {
+        loop {
+            smol::Timer::after(RESUME_AGAIN).await;
+            if self.resume().await {
+                return;
+            }
         }
     }
 
@@ -119,7 +134,7 @@ impl Manager {
         let dispatcher = Dispatcher::start(parts, listener, local);
         let addr = advertised.parse::<SocketAddr>().map_or(advertised, |address| address.ip().to_string());
         log::info!("agents are served on {}", own.listen);
-        *self.running() = Some(Running { node: own.node, addr, _dispatcher: dispatcher });
+        *self.running() = Some(Running { node: own.node, addr, dispatcher });
         Ok(())
     }
 
@@ -176,7 +191,11 @@ impl Manager {
         let now = self.0.clock.now().wall;
         let left = self.0.store.commit(now, vec![Change::ClusterLeave]).await;
         left.map_err(|error| failed("leave the cluster", &error))?;
-        *self.running() = None;
+        let running = self.running().take();
+        if let Some(running) = running {
+            // A new cluster may want the port at once.
+            running.dispatcher.stop().await;
+        }
         if let Some(path) = &self.0.agent_socket {
             // Nobody listens there any more.
             let _ = std::fs::remove_file(path);
@@ -253,5 +272,56 @@ fn own_description() -> NodeDescription {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         tasks_max: 0,
         ..NodeDescription::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::block_on;
+    use racimo_common::object::Availability;
+    use racimo_common::registry;
+
+    use super::*;
+    use crate::store::ClusterSpec;
+    use crate::store::log::fake::Disk;
+
+    #[test]
+    fn a_cluster_is_resumed_once_its_address_is_there() {
+        let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
+        let config = Config {
+            data: data.path().to_owned(),
+            api: Vec::new(),
+            socket_group: String::new(),
+            agent_socket: None,
+            registry: registry::Config { insecure: Vec::new(), mirrors: Vec::new(), extra_ca: None },
+            log_level: log::LevelFilter::Off,
+        };
+        let start = || {
+            let store = Store::open(disk.clone(), 1).expect("a store");
+            Manager::new(store, Clock::start(), &config)
+        };
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let listen = free.local_addr().expect("an address");
+        drop(free);
+        block_on(async {
+            let manager = start();
+            assert!(manager.resume().await, "there is nothing to resume");
+            let (listen_text, spec) = (listen.to_string(), ClusterSpec::default());
+            let request =
+                InitRequest { listen: listen_text, advertise: None, availability: Availability::Active, spec };
+            manager.clone().init(request).await.expect("a cluster");
+            let running = manager.running().take().expect("it runs");
+            running.dispatcher.stop().await;
+            drop(manager);
+
+            let other = TcpListener::bind(listen).expect("the port is free");
+            let manager = start();
+            assert!(!manager.resume().await && manager.status() == ControlStatus::Inactive);
+            drop(other);
+            assert!(manager.resume().await && manager.status() != ControlStatus::Inactive);
+            manager.clone().leave().await.expect("it leaves");
+            TcpListener::bind(listen).expect("the port is free again");
+            assert!(manager.resume().await, "there is nothing to resume any more");
+        });
     }
 }

@@ -87,7 +87,10 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let store = Store::open(disk, seed()?)
         .map_err(|source| ServeError::Store { path: directory.display().to_string(), source })?;
     let manager = Manager::new(store.clone(), clock, &config);
-    manager.resume().await;
+    if store.view().state.cluster().is_none() {
+        log::info!("this manager is in no cluster yet: run `pi-mgr init`");
+    }
+    let _resuming = (!manager.resume().await).then(|| smol::spawn(manager.clone().resume_later()));
     let _orchestrator = smol::spawn(orchestrator::run(store.clone(), clock, IdSource::seeded(seed()?)));
     let _scheduler = smol::spawn(scheduler::run(store.clone(), clock));
     let context = api::Context::new(

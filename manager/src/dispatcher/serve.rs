@@ -22,7 +22,7 @@ use crate::limits;
 
 /// A dispatcher that listens; dropping it ends its sessions.
 pub struct Dispatcher {
-    _tasks: Vec<smol::Task<()>>,
+    tasks: Vec<smol::Task<()>>,
 }
 
 /// What a dispatcher is made of.
@@ -50,7 +50,14 @@ impl Dispatcher {
         if let Some(local) = local {
             tasks.push(smol::spawn(accept_local(context, local, own)));
         }
-        Self { _tasks: tasks }
+        Self { tasks }
+    }
+
+    /// Ends its sessions; when it returns, nothing listens any more.
+    pub async fn stop(self) {
+        for task in self.tasks {
+            task.cancel().await;
+        }
     }
 }
 

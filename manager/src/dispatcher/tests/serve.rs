@@ -30,7 +30,7 @@ struct Served {
     ca: Arc<Ca>,
     store: Store,
     address: SocketAddr,
-    _dispatcher: Dispatcher,
+    dispatcher: Dispatcher,
 }
 
 /// A manager that listens on loopback; node 1 is a member.
@@ -46,7 +46,7 @@ fn serve() -> Served {
     let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).expect("a port");
     let address = listener.get_ref().local_addr().expect("an address");
     let parts = Parts { store: store.clone(), clock, ca: ca.clone(), tls, own: node(OWN) };
-    Served { ca, store, address, _dispatcher: Dispatcher::start(parts, listener, None) }
+    Served { ca, store, address, dispatcher: Dispatcher::start(parts, listener, None) }
 }
 
 /// A client that shows a certificate of `ca` for this node.
@@ -162,4 +162,11 @@ fn too_many_handshakes_are_turned_away() {
         talk(&served, member(&served.ca, 1), &hello((1, 1)))
     });
     assert!(matches!(welcome, Some(ToAgent::Welcome(_))));
+}
+
+#[test]
+fn a_dispatcher_that_stopped_leaves_its_port() {
+    let Served { address, dispatcher, .. } = serve();
+    within(dispatcher.stop());
+    TcpListener::bind(address).expect("the port is free");
 }
