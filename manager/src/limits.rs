@@ -74,6 +74,9 @@ pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 pub const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How long the reason of an end may take to be written.
 pub const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
+/// Bytes of a text in an agent's report of a task (agents send 512 at most), since the last ones are stored. The rest
+/// is cut.
+pub const REPORT_TEXT_BYTES_MAX: usize = 1024;
 /// Characters of a host name in the log; the rest is cut.
 pub const HOSTNAME_CHARS_MAX: usize = 64;
 

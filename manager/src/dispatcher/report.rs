@@ -10,6 +10,7 @@ use racimo_common::id::NodeId;
 use racimo_common::object::{Desired, TaskReport, TaskState};
 use racimo_common::time::Wall;
 
+use crate::limits::REPORT_TEXT_BYTES_MAX;
 use crate::store::{Change, Ended, Observation, View};
 
 /// What a report means.
@@ -27,7 +28,7 @@ pub struct Meaning {
 pub fn read(view: &View, node: NodeId, reports: Vec<TaskReport>, now: Wall) -> Meaning {
     let mut meaning = Meaning::default();
     let mut over = BTreeSet::new();
-    for report in reports {
+    for report in reports.into_iter().map(cut) {
         let Some(task) = view.state.task(report.task) else { continue };
         if task.node != Some(node) {
             meaning.foreign += 1;
@@ -44,6 +45,16 @@ pub fn read(view: &View, node: NodeId, reports: Vec<TaskReport>, now: Wall) -> M
         }
     }
     meaning
+}
+
+/// The report with texts of a length that may be stored.
+fn cut(mut report: TaskReport) -> TaskReport {
+    let container = report.container.as_mut().map(|container| &mut container.id);
+    for text in [Some(&mut report.message), report.err.as_mut(), container].into_iter().flatten() {
+        let end = (0..=REPORT_TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
+    }
+    report
 }
 
 /// A task that was asked to stop and did is shut down, whatever its exit code was.

@@ -47,6 +47,11 @@ fn reports() {
     check(vec![assign(1, 2)], foreign, Meaning { foreign: 2, ..Meaning::default() });
     // Told twice: the first end counts.
     check(vec![], vec![report(2, Failed), report(2, Complete)], ends(Failed, "said", Some("e")));
+    // Longer than anything an agent says.
+    let mut long = report(2, Failed);
+    (long.message, long.err) = ("é".repeat(9000), Some(format!("x{}", "é".repeat(9000))));
+    let (message, err) = ("é".repeat(512), format!("x{}", "é".repeat(511)));
+    check(vec![], vec![long], ends(Failed, &message, Some(&err)));
     let mut both = ends(Complete, "said", Some("e"));
     both.observations.push(running());
     check(vec![], vec![report(2, Running), report(2, Complete)], both);
