@@ -12,6 +12,11 @@ use super::liveness::{Link, Verdict};
 use crate::limits;
 use crate::store::{Batch, Change, ClusterSpec, Event, Feed, Observation, SeenNode, Store, View, WrittenOff};
 
+/// A timer this late means that the manager itself stood still (frozen, swapping, starved of CPU).
+const STALL: Duration = Duration::from_millis(500);
+/// What nodes get beyond the stall: what they said meanwhile is yet to be read.
+const STALL_GRACE: Duration = Duration::from_secs(1);
+
 /// A session's number: a node's newer session ends its older one.
 pub(super) type SessionId = u64;
 
@@ -49,7 +54,7 @@ impl Hub {
 struct Entry {
     link: Link,
     session: Option<(SessionId, Sender<Refused>)>,
-    /// The write-off was committed; nothing more to judge until a session opens.
+    /// The write-off was committed; nothing to judge while there is no session.
     written_off: bool,
 }
 
@@ -77,11 +82,12 @@ struct Running {
 impl Running {
     async fn drive(&mut self, inbox: Receiver<Sign>, mut feed: Feed) {
         let mut timer = smol::Timer::never();
+        let mut due = None;
         let mut look = true;
         loop {
             // A node that is heard is only judged later: the deadline that is set already comes first.
             if std::mem::take(&mut look) {
-                let due = self.judge_all().await;
+                due = self.judge_all().await;
                 timer = due.map_or_else(smol::Timer::never, |at| smol::Timer::at(self.clock.instant(at)));
             }
             let sign = async { Wake::Sign(inbox.recv().await.ok()) };
@@ -100,8 +106,21 @@ impl Running {
                 }
                 Wake::Changed(Some(batch)) => look = self.nodes_changed(&batch),
                 Wake::Sign(None) | Wake::Changed(None) => return,
-                Wake::Timer => look = true,
+                Wake::Timer => {
+                    self.forgive_stall(due);
+                    look = true;
+                }
             }
+        }
+    }
+
+    /// Nobody is judged by silence while the manager could not hear.
+    fn forgive_stall(&mut self, due: Option<Mono>) {
+        let now = self.clock.now().mono;
+        let late = due.map_or(Duration::ZERO, |due| now.since(due));
+        if late >= STALL {
+            log::warn!("the manager stood still for {late:.1?} or more: its nodes get that much longer to be heard");
+            self.nodes.values_mut().for_each(|entry| entry.link.forgive(late + STALL_GRACE, now));
         }
     }
 
@@ -198,7 +217,7 @@ impl Running {
         let mut next: Option<Mono> = None;
         for (&node, entry) in &mut self.nodes {
             let without_agent = node == self.own && !entry.link.was_open();
-            if entry.written_off || without_agent {
+            if without_agent || entry.written_off && entry.session.is_none() {
                 continue;
             }
             match entry.link.judge(period, now.mono) {
@@ -208,6 +227,10 @@ impl Running {
                 Verdict::Down(cause) => {
                     end(entry, RefusedCode::Busy, "the manager had not heard from this node for too long");
                     entry.session = None;
+                    if entry.written_off {
+                        // It opened a session and fell silent before its report.
+                        continue;
+                    }
                     let written_off = WrittenOff { at: now.wall, reason: cause.text().to_owned() };
                     log::warn!("node {node} is down: {}", cause.text());
                     match self.store.commit(now.wall, vec![Change::NodeWriteOff { node, written_off }]).await {

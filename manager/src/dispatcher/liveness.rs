@@ -108,6 +108,16 @@ impl Link {
         self.state = LinkState::Left;
     }
 
+    /// The manager itself stood still for `span`: that silence is not the node's.
+    pub fn forgive(&mut self, span: Duration, now: Mono) {
+        match &mut self.state {
+            LinkState::Expected { since: at } | LinkState::Open { heard: at } | LinkState::Closed { at } => {
+                *at = (*at + span).min(now);
+            }
+            LinkState::Left => {}
+        }
+    }
+
     /// Whether a session is open.
     pub fn is_open(&self) -> bool {
         matches!(self.state, LinkState::Open { .. })
@@ -187,6 +197,24 @@ mod tests {
             })
             .collect();
         check(&worse, 5000..=10_000);
+    }
+
+    #[test]
+    fn a_manager_that_stood_still_blames_nobody() {
+        let mut link = Link::expected(at(0));
+        link.forgive(10 * SECOND, at(15_000));
+        assert_eq!(link.judge(SECOND, at(15_000)), Verdict::Alive(at(30_000)));
+        link.opened(at(16_000));
+        link.forgive(5 * SECOND, at(22_000));
+        assert_eq!(link.judge(SECOND, at(22_000)), Verdict::Alive(at(23_000)));
+        assert_eq!(link.judge(SECOND, at(25_000)), Verdict::Down(Cause::Heartbeat));
+        // What came meanwhile is not forgiven beyond now.
+        link.heard(at(26_000));
+        link.forgive(9 * SECOND, at(27_000));
+        assert_eq!(link.judge(SECOND, at(36_999)), Verdict::Suspect(at(37_000)));
+        link.closed(at(40_000));
+        link.forgive(3 * SECOND, at(44_000));
+        assert_eq!(link.judge(SECOND, at(44_000)), Verdict::Alive(at(45_000)));
     }
 
     #[test]
