@@ -6,7 +6,7 @@ use crate::cluster::{SOON, get, live, tasks, wait, wait_board};
 use crate::lab::Lab;
 use crate::lab::board::Verb;
 use crate::lab::guard::Guard;
-use crate::support::{Inside, all, busybox, create, docker, inspect, reached, remove, running};
+use crate::support::{Inside, all, busybox, create, docker, has, inspect, reached, remove, running};
 
 #[test]
 #[ignore = "needs root"]
@@ -29,11 +29,6 @@ fn the_docker_cli_runs_a_cluster() -> Result<()> {
 
 fn say(lab: &Lab, line: &str) -> Result<String> {
     docker(lab, &line.split(' ').collect::<Vec<_>>())?.good().with_context(|| format!("docker {line}"))
-}
-
-#[track_caller]
-fn has(text: &str, wanted: &str) {
-    assert!(text.contains(wanted), "expected {wanted:?} in:\n{text}");
 }
 
 fn life(lab: &Lab) -> Result<()> {

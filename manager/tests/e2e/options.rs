@@ -10,7 +10,7 @@ use crate::cluster::{Row, SOON, live, tasks, wait};
 use crate::lab::Lab;
 use crate::lab::guard::Guard;
 use crate::lab::image::{Image, Platform};
-use crate::support::{Inside, all, busybox, create, docker, inspect, reached, remove, running};
+use crate::support::{Inside, all, busybox, create, docker, has, inspect, reached, remove, running};
 
 const SLEEP: [&str; 2] = ["sleep", "100000"];
 
@@ -39,11 +39,6 @@ fn options_take_effect_in_the_container() -> Result<()> {
         ],
     );
     Ok(())
-}
-
-#[track_caller]
-fn has(text: &str, wanted: &str) {
-    assert!(text.contains(wanted), "expected {wanted:?} in:\n{text}");
 }
 
 fn process(lab: &Lab) -> Result<()> {

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use crate::cluster::{SOON, live, wait};
 use crate::lab::Lab;
 use crate::lab::guard::Guard;
-use crate::support::{all, busybox, docker, pi_mgr, running};
+use crate::support::{all, busybox, docker, has, pi_mgr, running};
 
 #[test]
 #[ignore = "needs root"]
@@ -17,11 +17,6 @@ fn pi_mgr_runs_a_cluster() -> Result<()> {
 
 fn say(lab: &Lab, line: &str) -> Result<String> {
     pi_mgr(lab, &line.split(' ').collect::<Vec<_>>())?.good().with_context(|| format!("pi-mgr {line}"))
-}
-
-#[track_caller]
-fn has(text: &str, wanted: &str) {
-    assert!(text.contains(wanted), "expected {wanted:?} in:\n{text}");
 }
 
 fn services(lab: &Lab) -> Result<()> {

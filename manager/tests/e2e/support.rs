@@ -48,6 +48,12 @@ pub(crate) fn all(lab: &Lab, cases: &[Case]) {
     );
 }
 
+/// Fails unless a text has this in it.
+#[track_caller]
+pub(crate) fn has(text: &str, wanted: &str) {
+    assert!(text.contains(wanted), "expected {wanted:?} in:\n{text}");
+}
+
 /// What a program said.
 #[derive(Debug)]
 pub(crate) struct Said {
