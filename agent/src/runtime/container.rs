@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use containerd_client::{
@@ -86,14 +87,9 @@ impl Runtime {
     pub async fn create(&self, job: &Job<'_>) -> Result<(), RuntimeError> {
         let container = &job.work.container;
         let mounts = mount::plan(&container.mounts, self.data(), job.task)?;
-        let sources = mounts.clone();
-        // On another thread: a network disk that is away lets nobody look.
-        let checked = smol::unblock(move || files::check_sources(&sources));
-        let late = async {
-            Timer::after(limits::SOURCES_MAX).await;
-            Err(mount::BadMount::SilentSource)
-        };
-        smol::future::or(checked, late).await?;
+        if mounts.iter().any(mount::Bound::is_bind) {
+            self.check_sources(mounts.clone(), limits::SOURCES_MAX).await?;
+        }
         let kept = Kept {
             group: self.group(job.task),
             stop_signal: spec::stop_signal(container, &job.image.run)?,
@@ -113,6 +109,24 @@ impl Runtime {
             Ok(()) | Err(_) => {}
         }
         made
+    }
+
+    /// Checks that what is bound is there. On another thread, because a network disk that is away lets nobody
+    /// look; and one at a time, because such a look keeps its thread, of which there are few.
+    async fn check_sources(&self, mounts: Vec<mount::Bound>, limit: Duration) -> Result<(), mount::BadMount> {
+        let checked = async {
+            let turn = self.source_turn().await;
+            let check = move || {
+                let _turn = turn;
+                files::check_sources(&mounts)
+            };
+            smol::unblock(check).await
+        };
+        let late = async {
+            Timer::after(limit).await;
+            Err(mount::BadMount::SilentSource)
+        };
+        smol::future::or(checked, late).await
     }
 
     async fn make(
@@ -342,4 +356,34 @@ async fn prepare(ctrd: &Ctrd, id: &str, parent: &str, lease: &str) -> Result<Vec
     let message = MountsRequest { snapshotter: SNAPSHOTTER.into(), key: id.to_owned() };
     let call = within(limits::CTRD_CALL_MAX, snapshots.mounts(request(message, None)));
     Ok(call.await.map_err(failed())?.into_inner().mounts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use racimo_common::object::Propagation;
+
+    use super::*;
+    use crate::runtime::{Config, ctrd::Executor, mount::Source};
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data: dir.path().join("data"), ..Config::default() };
+        let runtime = Runtime::new(Executor(Rc::new(smol::LocalExecutor::new())), config).unwrap();
+        let source =
+            |path: &str| Source::Bind { path: path.into(), propagation: Propagation::Rprivate, non_recursive: false };
+        let bound = |path: &str| vec![mount::Bound { target: "/x".into(), source: source(path), read_only: true }];
+        let limit = Duration::from_millis(300);
+        assert!(bound("/")[0].is_bind());
+        assert_eq!(smol::block_on(runtime.check_sources(bound("/"), limit)), Ok(()));
+        let missing = smol::block_on(runtime.check_sources(bound("/no/such"), limit));
+        assert_eq!(missing, Err(mount::BadMount::NoSource("/no/such".into())));
+        // An earlier look hangs.
+        let hangs = smol::block_on(runtime.source_turn());
+        assert_eq!(smol::block_on(runtime.check_sources(bound("/"), limit)), Err(mount::BadMount::SilentSource));
+        drop(hangs);
+        assert_eq!(smol::block_on(runtime.check_sources(bound("/"), limit)), Ok(()));
+    }
 }

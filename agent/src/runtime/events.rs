@@ -82,7 +82,6 @@ pub async fn watch(runtime: Runtime, events: Sender<Event>) {
             Err(error) => error.reason(),
         };
         if !told {
-            log::warn!("no events from containerd: {reason}");
             told = events.send(Event::Lost { reason }).await.is_ok();
         }
         Timer::after(pause).await;

@@ -27,10 +27,11 @@ use std::{
     io,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
 };
 
 use racimo_common::id::TaskId;
-use smol::lock::{Mutex, MutexGuard, Semaphore, SemaphoreGuard};
+use smol::lock::{Mutex, MutexGuard, MutexGuardArc, Semaphore, SemaphoreGuard};
 
 use cgroup::{Cgroups, Version};
 use ctrd::{Ctrd, CtrdError, Executor};
@@ -156,6 +157,8 @@ struct Inner {
     turns: Vec<Mutex<()>>,
     /// One volume is made at a time: two tasks may want the same.
     volume_turn: Mutex<()>,
+    /// One look at what is bound at a time; the thread that looks holds it.
+    source_turn: Arc<Mutex<()>>,
 }
 
 impl Runtime {
@@ -176,6 +179,7 @@ impl Runtime {
             make_turns: Semaphore::new(limits::MAKES_MAX),
             turns,
             volume_turn: Mutex::new(()),
+            source_turn: Arc::default(),
         })))
     }
 
@@ -225,6 +229,10 @@ impl Runtime {
 
     async fn volume_turn(&self) -> MutexGuard<'_, ()> {
         self.0.volume_turn.lock().await
+    }
+
+    async fn source_turn(&self) -> MutexGuardArc<()> {
+        self.0.source_turn.lock_arc().await
     }
 
     async fn turn(&self, task: TaskId) -> MutexGuard<'_, ()> {

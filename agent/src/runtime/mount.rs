@@ -159,6 +159,14 @@ fn is_volume_name(name: &str) -> bool {
 }
 
 impl Bound {
+    /// Whether a directory or file of the board's is bound.
+    pub(super) fn is_bind(&self) -> bool {
+        match self.source {
+            Source::Bind { .. } => true,
+            Source::Volume { .. } | Source::Tmpfs { .. } => false,
+        }
+    }
+
     /// This mount in the OCI runtime specification's form.
     pub fn to_oci(&self) -> Value {
         let access = if self.read_only { "ro" } else { "rw" };
