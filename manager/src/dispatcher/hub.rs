@@ -68,7 +68,7 @@ pub(super) async fn run(store: Store, clock: Clock, inbox: Receiver<Sign>, own: 
 
 enum Wake {
     Sign(Option<Sign>),
-    Changed(Option<Batch>),
+    Changed(Option<Box<Batch>>),
     Timer,
 }
 
@@ -93,7 +93,7 @@ impl Running {
             let sign = async { Wake::Sign(inbox.recv().await.ok()) };
             let changed = async {
                 let Some(batch) = feed.next().await else { return Wake::Changed(None) };
-                Wake::Changed(Some(batch))
+                Wake::Changed(Some(Box::new(batch)))
             };
             let tick = async {
                 (&mut timer).await;

@@ -344,7 +344,7 @@ impl log::Machine for State {
             Ok((next, _)) => *self = next,
             Err(reason) => {
                 self.index = index;
-                self.unread.get_or_insert_with(|| (index, reason));
+                self.unread.get_or_insert((index, reason));
             }
         }
     }
