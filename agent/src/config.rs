@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use racimo_common::registry;
+use racimo_common::{config_file, registry};
 use serde::Deserialize;
 
 use crate::limits::TASKS_MAX;
@@ -127,7 +127,7 @@ impl Given {
     /// Every fault, one a line.
     pub fn resolve(self) -> Result<Config, String> {
         let mut faults = Vec::new();
-        let file = read_file(self.file.as_deref()).unwrap_or_else(|fault| {
+        let file = config_file::read(self.file.as_deref(), FILE).unwrap_or_else(|fault| {
             faults.push(fault);
             File::default()
         });
@@ -214,18 +214,10 @@ where
     })
 }
 
-fn read_file(given: Option<&Path>) -> Result<File, String> {
-    let path = given.unwrap_or(Path::new(FILE));
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.is_none() => return Ok(File::default()),
-        Err(error) => return Err(format!("read {}: {error}", path.display())),
-    };
-    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[track_caller]

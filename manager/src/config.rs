@@ -2,9 +2,9 @@
 //!
 //! All faults are reported together.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use racimo_common::registry;
+use racimo_common::{config_file, registry};
 use serde::Deserialize;
 
 use crate::api::listen::Address;
@@ -54,7 +54,7 @@ impl Config {
     /// Every fault, one a line.
     pub fn resolve(args: ServeArgs) -> Result<Self, String> {
         let mut faults = Vec::new();
-        let file = read(args.config.as_deref()).unwrap_or_else(|fault| {
+        let file = config_file::read(args.config.as_deref(), FILE).unwrap_or_else(|fault| {
             faults.push(fault);
             File::default()
         });
@@ -104,14 +104,4 @@ where
         }
     }
     values
-}
-
-fn read(given: Option<&Path>) -> Result<File, String> {
-    let path = given.unwrap_or(Path::new(FILE));
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.is_none() => return Ok(File::default()),
-        Err(error) => return Err(format!("read {}: {error}", path.display())),
-    };
-    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
