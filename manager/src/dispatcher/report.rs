@@ -47,6 +47,14 @@ pub fn read(view: &View, node: NodeId, reports: Vec<TaskReport>, now: Wall) -> M
     meaning
 }
 
+/// Whether the board has stopped every task that is not wanted on it any more.
+///
+/// Tasks of a node that was written off have been replaced: as long as one of them runs there, two of a slot would run
+/// on nodes that count. So a node comes back only after this.
+pub fn is_clean(view: &View, node: NodeId) -> bool {
+    view.state.tasks_on_node(node).all(|task| task.ended.is_some() || task.desired <= Desired::Running)
+}
+
 /// The report with texts of a length that may be stored.
 fn cut(mut report: TaskReport) -> TaskReport {
     let container = report.container.as_mut().map(|container| &mut container.id);

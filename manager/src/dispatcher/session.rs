@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender};
+use async_channel::{Receiver, RecvError, Sender};
 use futures_lite::future::{or, poll_once, try_zip};
 use futures_lite::{AsyncRead, AsyncWrite, io::split};
 use racimo_common::id::NodeId;
@@ -23,6 +23,8 @@ const OUT_QUEUE: usize = 8;
 const ASSIGN_LINGER: Duration = Duration::from_millis(10);
 /// Messages of an agent that wait for the store; then its heartbeats wait with them.
 const NEWS_QUEUE: usize = 16;
+/// How often a node that is not clean yet is looked at again.
+const CLEAN_AGAIN: Duration = Duration::from_secs(1);
 /// How often a commit that met a newer state is tried again.
 const RETRIES: usize = 3;
 
@@ -164,7 +166,8 @@ where
     let (first, sent) = assign::complete(&view, node);
     let (news, unrecorded) = async_channel::bounded(NEWS_QUEUE);
     let reader = Reader { context, node, session, news, out: out.clone() };
-    let recorder = Recorder { context, node, session, addr, ready_at: Some(view.version()) };
+    let standing = Standing::Unheard { at: view.version() };
+    let recorder = Recorder { context, node, session, addr, standing };
     let assigner = Assigner { node, feed, out: out.clone(), sent, at: view.version() };
     let ended = async {
         match stopped.recv().await {
@@ -293,31 +296,65 @@ struct Recorder<'a> {
     node: NodeId,
     session: SessionId,
     addr: &'a str,
-    /// The index at which a complete report makes the node ready; `None` once it did.
-    ready_at: Option<u64>,
+    standing: Standing,
+}
+
+/// How far the session has made its node ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Its complete report, made at this index or later, is still to come.
+    Unheard { at: u64 },
+    /// It was written off, and has not yet stopped what was replaced meanwhile.
+    Unclean,
+    /// It counts.
+    Ready,
 }
 
 impl Recorder<'_> {
     async fn run(mut self, news: Receiver<News>) -> Result<(), End> {
-        while let Ok(news) = news.recv().await {
-            match news {
-                News::Status(status) => self.status(status).await?,
-                News::Description(description) => describe(self.context, self.node, description, self.addr).await?,
+        loop {
+            match self.next(&news).await {
+                Some(Ok(News::Status(status))) => self.status(status).await?,
+                Some(Ok(News::Description(description))) => {
+                    describe(self.context, self.node, description, self.addr).await?;
+                }
+                Some(Err(_)) => return Ok(()),
+                None => self.admit().await?,
             }
         }
-        Ok(())
+    }
+
+    /// The next news; `None`: it is time to look whether the node is clean, as its last unwanted task may have been
+    /// given up without a report.
+    async fn next(&self, news: &Receiver<News>) -> Option<Result<News, RecvError>> {
+        let look = async {
+            match self.standing {
+                Standing::Unclean => smol::Timer::after(CLEAN_AGAIN).await,
+                Standing::Unheard { .. } | Standing::Ready => std::future::pending().await,
+            };
+            None
+        };
+        or(async { Some(news.recv().await) }, look).await
     }
 
     async fn status(&mut self, status: Status) -> Result<(), End> {
         let Status { complete, last, index, tasks } = status;
         self.commit_ends(tasks).await?;
-        let Some(at) = self.ready_at else { return Ok(()) };
-        if !(complete && last && index >= at) {
-            return Ok(());
+        match self.standing {
+            Standing::Unheard { at } if complete && last && index >= at => self.admit().await,
+            Standing::Unclean => self.admit().await,
+            Standing::Unheard { .. } | Standing::Ready => Ok(()),
         }
-        self.ready_at = None;
+    }
+
+    /// The node has reported everything: it counts, once it is clean if it was written off.
+    async fn admit(&mut self) -> Result<(), End> {
         let view = self.context.store.view();
         if view.state.node(self.node).is_some_and(|node| node.written_off.is_some()) {
+            if !report::is_clean(&view, self.node) {
+                self.standing = Standing::Unclean;
+                return Ok(());
+            }
             let change = Change::NodeReadmit { node: self.node };
             match self.context.store.commit(self.context.clock.now().wall, vec![change]).await {
                 Ok(_) => log::info!("node {} is back", self.node),
@@ -329,6 +366,7 @@ impl Recorder<'_> {
                 }
             }
         }
+        self.standing = Standing::Ready;
         let sign = Sign::Ready { node: self.node, session: self.session };
         if self.context.hub.tell(sign).await { Ok(()) } else { Err(End::Stopped) }
     }
