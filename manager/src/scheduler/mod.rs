@@ -129,12 +129,14 @@ struct Hall {
     rooms: Vec<Room>,
     /// Which rooms satisfy a list of constraints: services often share one.
     fits: BTreeMap<Vec<String>, Arc<[bool]>>,
+    /// Wanted tasks of a service in each room, those of this plan included.
+    counts: BTreeMap<ServiceId, Vec<u32>>,
 }
 
 impl Hall {
     fn new(view: &View) -> Self {
         let rooms = view.state.nodes().map(|node| Room::new(view, node)).collect();
-        Self { rooms, fits: BTreeMap::new() }
+        Self { rooms, fits: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
     fn index(&self, node: NodeId) -> Option<usize> {
@@ -153,15 +155,17 @@ impl Hall {
         fits
     }
 
-    /// Wanted tasks of a service in each room.
-    fn count_service(&self, view: &View, service: ServiceId) -> Vec<u32> {
-        let mut counts = vec![0; self.rooms.len()];
-        for task in view.state.tasks_of_service(service).filter(|task| counts_as_active(task)) {
-            if let Some(index) = task.node.and_then(|node| self.index(node)) {
-                counts[index] += 1;
+    /// Wanted tasks of a service in each room; whoever places one puts them back with it.
+    fn take_counts(&mut self, view: &View, service: ServiceId) -> Vec<u32> {
+        self.counts.remove(&service).unwrap_or_else(|| {
+            let mut counts = vec![0; self.rooms.len()];
+            for task in view.state.tasks_of_service(service).filter(|task| counts_as_active(task)) {
+                if let Some(index) = task.node.and_then(|node| self.index(node)) {
+                    counts[index] += 1;
+                }
             }
-        }
-        counts
+            counts
+        })
     }
 
     /// A task of a global service: its node is chosen, only its fitness is judged. Whether it has its place.
@@ -172,13 +176,15 @@ impl Hall {
             return false;
         }
         let fits = self.fits(&task.spec.placement.constraints);
-        let here = if ask.replicas_max == 0 { 0 } else { self.count_service(view, task.service)[index] };
-        if ask.judge(&self.rooms[index], fits[index], here).is_err() {
-            return false;
+        let mut counts = self.take_counts(view, task.service);
+        let open = ask.judge(&self.rooms[index], fits[index], counts[index]).is_ok();
+        if open {
+            self.rooms[index].take(&ask);
+            counts[index] += 1;
+            plan.assigns.push(Change::TaskAssign { task: task.id, node });
         }
-        self.rooms[index].take(&ask);
-        plan.assigns.push(Change::TaskAssign { task: task.id, node });
-        true
+        self.counts.insert(task.service, counts);
+        open
     }
 
     /// Places equal tasks; how many found room.
@@ -186,16 +192,17 @@ impl Hall {
         let Some(first) = tasks.first() else { return 0 };
         let ask = Ask::of(&first.spec);
         let fits = self.fits(&first.spec.placement.constraints);
-        let mut counts = self.count_service(view, first.service);
+        let mut counts = self.take_counts(view, first.service);
         let failures = rank::failures(view, first, now, self.rooms.len(), |node| self.index(node));
         let mut tree = place::Tree::new(&self.rooms, &first.spec.placement.preferences, &counts, |index| {
             let room = &self.rooms[index];
             let rank = rank::Rank { failures: failures[index], service: counts[index], total: room.active };
             ask.judge(room, fits[index], counts[index]).is_ok().then_some(rank)
         });
-        for (placed, task) in tasks.iter().enumerate() {
+        let mut placed = 0;
+        for task in tasks {
             if plan.is_full() {
-                return placed;
+                break;
             }
             let rooms = &mut self.rooms;
             let chosen = tree.place(|index| {
@@ -206,10 +213,12 @@ impl Hall {
                 }
                 open
             });
-            let Some(index) = chosen else { return placed };
+            let Some(index) = chosen else { break };
             plan.assigns.push(Change::TaskAssign { task: task.id, node: self.rooms[index].node.id });
+            placed += 1;
         }
-        tasks.len()
+        self.counts.insert(first.service, counts);
+        placed
     }
 
     /// Says why tasks of a group still wait, where that is news.
@@ -224,16 +233,7 @@ impl Hall {
             },
             Slot::Replica(_) => None,
         };
-        let mut counts = self.count_service(view, first.service);
-        let assigns = if ask.replicas_max > 0 { plan.assigns.as_slice() } else { &[] };
-        for change in assigns {
-            if let Change::TaskAssign { task, node } = change {
-                let ours = view.state.task(*task).is_some_and(|task| task.service == first.service);
-                if let Some(index) = self.index(*node).filter(|_| ours) {
-                    counts[index] += 1;
-                }
-            }
-        }
+        let counts = self.take_counts(view, first.service);
         let mut refusals = Refusals::default();
         for (index, room) in self.rooms.iter().enumerate().filter(|(index, _)| only.is_none_or(|only| only == *index)) {
             if let Err(refusal) = ask.judge(room, fits[index], counts[index]) {
