@@ -121,6 +121,14 @@ impl<'a> Draft<'a> {
         task.ended.is_some() || task.node.is_none_or(lost)
     }
 
+    /// A task of the slot other than `except` that was asked to stop and has not: whoever follows waits for it too,
+    /// even if a task in between never ran.
+    pub(super) fn still_stops(&self, service: ServiceId, slot: Slot, except: Option<TaskId>) -> Option<TaskId> {
+        let tasks = self.view.state.tasks_of_service(service).filter(|task| task.slot == slot && Some(task.id) != except);
+        let mut stopping = tasks.filter(|task| task.desired == Desired::Shutdown && !self.has_stopped(task));
+        stopping.next().map(|task| task.id)
+    }
+
     /// The task if it is still known.
     pub(super) fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
         self.view.state.task(id)

@@ -71,7 +71,11 @@ fn waits(draft: &mut Draft<'_>, task: &Task) -> bool {
         return true;
     }
     let last = gate.not_before.max(task.meta.created.min(gate.not_before) + OLD_TASK_WAIT);
-    if last > now && old.is_some_and(|old| !draft.has_stopped(&old)) {
+    let stops = || {
+        old.is_some_and(|old| !draft.has_stopped(&old))
+            || gate.after.is_some() && draft.still_stops(task.service, task.slot, Some(task.id)).is_some()
+    };
+    if last > now && stops() {
         draft.wake_at_wall(last);
         return true;
     }
@@ -111,7 +115,8 @@ fn replace(draft: &mut Draft<'_>, service: &Service, old: &Task, gate: Gate) -> 
             |node| draft.view.state.node(node).is_some_and(|node| node.spec.availability == Availability::Drain);
         let delay = if old.node.is_some_and(drained) { Duration::ZERO } else { old.spec.restart.delay() };
         let gate = Gate { not_before: gate.not_before + delay, ..gate };
-        let stopped = gate.after.and_then(|old| draft.task(old)).is_none_or(|old| draft.has_stopped(old));
+        let stopped = gate.after.and_then(|old| draft.task(old)).is_none_or(|old| draft.has_stopped(old))
+            && draft.still_stops(service.id, old.slot, Some(old.id)).is_none();
         let open = gate.not_before <= draft.now.wall && stopped;
         let new = draft.new_task(service, old.slot, (!open).then_some(gate), Some(old.id));
         group.push(new);

@@ -244,9 +244,10 @@ fn replace(draft: &mut Draft<'_>, service: &Service, fill: &Filled, order: Order
             for task in live {
                 group.push(retire(task));
                 if !draft.has_stopped(task) {
-                    gate = Some(Gate { not_before: draft.now.wall, after: Some(task.id) });
+                    gate = Some(task.id);
                 }
             }
+            gate = gate.or_else(|| draft.still_stops(service.id, fill.slot, None));
         }
         Order::StartFirst => {
             // One old task serves on, best one that runs; a superseded update may have left more.
@@ -255,6 +256,7 @@ fn replace(draft: &mut Draft<'_>, service: &Service, fill: &Filled, order: Order
             group.extend(live.filter(|task| Some(task.id) != kept).map(|task| retire(task)));
         }
     }
+    let gate = gate.map(|old| Gate { not_before: draft.now.wall, after: Some(old) });
     let new = draft.new_task(service, fill.slot, gate, None);
     group.push(new);
     draft.push(group);
