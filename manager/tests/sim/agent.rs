@@ -1,0 +1,433 @@
+//! Boards and their agents: the real `Board` core under a shell that does what `app.rs` and `link/` do.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use racimo_agent::board::{Board as Core, Order};
+use racimo_agent::limits;
+use racimo_agent::task::{Done, Found, Op};
+use racimo_common::id::{NodeId, TaskId};
+use racimo_common::object::NodeDescription;
+use racimo_common::time::{Mono, Now};
+use racimo_common::wire::{Assign, Hello, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN};
+
+use crate::net::ConnId;
+use crate::runtime::{Effect, Runtime};
+use crate::sim::{Bug, Happening, Sim};
+
+/// How often agents send a heartbeat: the manager's default.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+type Listing = Vec<(TaskId, Found, Option<Duration>)>;
+
+/// What the agent's main loop waits for.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// containerd is there (again).
+    Connected,
+    Exited {
+        task: TaskId,
+        status: u32,
+        oom: bool,
+    },
+    Done {
+        task: TaskId,
+        token: u64,
+        done: Done,
+    },
+    Listed {
+        before: Vec<TaskId>,
+        containers: Listing,
+    },
+    /// The board's timer; void if another was set.
+    Tick(Mono),
+}
+
+/// What the agent's link does next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LinkStep {
+    Dial,
+    /// The way to the manager was found; or not.
+    Connect(bool),
+    /// Send a heartbeat, look whether the manager is silent.
+    Beat,
+}
+
+/// A physical board.
+#[derive(Debug)]
+pub(crate) struct Board {
+    pub(crate) index: usize,
+    /// Its identity on disk; none: it is no member.
+    pub(crate) node: Option<NodeId>,
+    pub(crate) description: Arc<NodeDescription>,
+    pub(crate) powered: bool,
+    pub(crate) runtime: Runtime,
+    pub(crate) agent: Option<Agent>,
+    /// Its agent's lives.
+    pub(crate) boot: u64,
+    /// How wrong its clock is, seconds.
+    pub(crate) clock_off: i64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Agent {
+    core: Core,
+    /// The operation in flight of each task.
+    ops: BTreeMap<TaskId, u64>,
+    next_token: u64,
+    link: Link,
+    /// Where reports go.
+    out: Option<ConnId>,
+    is_reported: bool,
+    has_set: bool,
+    is_removed: bool,
+    timer: Option<Mono>,
+}
+
+#[derive(Debug)]
+struct Link {
+    conn: Option<ConnId>,
+    /// Welcome came.
+    open: bool,
+    heard: Mono,
+    pause: Duration,
+    /// Steps of earlier turns are void.
+    turn: u64,
+    beats: u64,
+}
+
+impl Board {
+    pub(crate) fn new(index: usize, description: NodeDescription) -> Self {
+        Self {
+            index,
+            node: None,
+            description: Arc::new(description),
+            powered: true,
+            runtime: Runtime::default(),
+            agent: None,
+            boot: 0,
+            clock_off: 0,
+        }
+    }
+
+    fn clock(&self, sim: &Sim) -> Now {
+        sim.clock(self.clock_off)
+    }
+
+    /// The agent's process is gone; containers stay.
+    pub(crate) fn kill_agent(&mut self, sim: &mut Sim) {
+        let Some(agent) = self.agent.take() else { return };
+        self.boot += 1;
+        sim.note(format_args!("board {}: its agent dies", self.index));
+        if let Some(conn) = agent.link.conn {
+            sim.send_up(conn, None);
+        }
+    }
+
+    pub(crate) fn start_agent(&mut self, sim: &mut Sim) {
+        if !self.powered || self.agent.is_some() {
+            return;
+        }
+        self.boot += 1;
+        sim.note(format_args!("board {}: its agent starts, {} containers", self.index, self.runtime.containers.len()));
+        let link = Link { conn: None, open: false, heard: sim.now, pause: limits::DIAL_PAUSE.0, turn: 0, beats: 0 };
+        self.agent = Some(Agent {
+            core: Core::new(limits::TASKS_MAX),
+            ops: BTreeMap::new(),
+            next_token: 0,
+            link,
+            out: None,
+            is_reported: false,
+            has_set: false,
+            is_removed: false,
+            timer: None,
+        });
+        if !self.runtime.away {
+            self.connected(sim);
+        }
+        self.link_after(sim, Duration::ZERO, LinkStep::Dial);
+    }
+
+    /// containerd answers the agent.
+    pub(crate) fn connected(&mut self, sim: &mut Sim) {
+        let what = Happening::Agent { board: self.index, boot: self.boot, input: Input::Connected };
+        sim.within(1..100, what);
+    }
+
+    // ---- the link
+
+    fn link_after(&mut self, sim: &mut Sim, span: Duration, step: LinkStep) {
+        let Some(agent) = &mut self.agent else { return };
+        agent.link.turn += 1;
+        let turn = agent.link.turn;
+        sim.after(span, Happening::Link { board: self.index, boot: self.boot, turn, step });
+    }
+
+    pub(crate) fn link(&mut self, sim: &mut Sim, boot: u64, turn: u64, step: LinkStep, manager: bool) {
+        let Some(agent) = self.agent.as_mut().filter(|agent| boot == self.boot && agent.link.turn == turn) else {
+            return;
+        };
+        match step {
+            LinkStep::Dial => {
+                if self.node.is_none() {
+                    return self.link_after(sim, limits::IDENTITY_EVERY, LinkStep::Dial);
+                }
+                let reaches = sim.net.reaches(self.index);
+                let span = if reaches { sim.latency() * 3 } else { limits::DIAL_MAX };
+                self.link_after(sim, span, LinkStep::Connect(reaches));
+            }
+            LinkStep::Connect(reached) => {
+                if !(reached && manager && sim.net.reaches(self.index)) {
+                    return self.dial_again(sim, None);
+                }
+                let conn = sim.net.connect(self.index, self.node);
+                (agent.link.conn, agent.link.open, agent.link.heard) = (Some(conn), false, sim.now);
+                let description = (*self.description).clone();
+                let hello = Hello { versions: (VERSION_MIN, VERSION), boot: self.boot, description };
+                sim.send_up(conn, Some(ToManager::Hello(hello)));
+                self.link_after(sim, HEARTBEAT, LinkStep::Beat);
+            }
+            LinkStep::Beat => {
+                let Some(conn) = agent.link.conn else { return };
+                if sim.now.since(agent.link.heard) >= limits::MANAGER_SILENCE_MAX {
+                    sim.note(format_args!("board {}: the manager is silent", self.index));
+                    return self.hang_up(sim, None);
+                }
+                if agent.link.open {
+                    agent.link.beats += 1;
+                    sim.send_up(conn, Some(ToManager::Heartbeat(agent.link.beats)));
+                }
+                self.link_after(sim, HEARTBEAT, LinkStep::Beat);
+            }
+        }
+    }
+
+    /// The session is over: say so to the board, dial again.
+    fn hang_up(&mut self, sim: &mut Sim, wait: Option<Duration>) {
+        let Some(agent) = &mut self.agent else { return };
+        if let Some(conn) = agent.link.conn.take() {
+            sim.send_up(conn, None);
+        }
+        if std::mem::take(&mut agent.link.open) {
+            agent.link.pause = limits::DIAL_PAUSE.0;
+            agent.out = None;
+        }
+        self.dial_again(sim, wait);
+    }
+
+    fn dial_again(&mut self, sim: &mut Sim, wait: Option<Duration>) {
+        let Some(agent) = &mut self.agent else { return };
+        let jitter = 0.5 + sim.rng.f64() / 2.0;
+        let pause = wait.unwrap_or(agent.link.pause).mul_f64(jitter);
+        agent.link.pause = (agent.link.pause * 2).min(limits::DIAL_PAUSE.1);
+        self.link_after(sim, pause, LinkStep::Dial);
+    }
+
+    /// Something came down a connection; `None` is its end.
+    pub(crate) fn receive(&mut self, sim: &mut Sim, conn: ConnId, message: Option<ToAgent>) {
+        let Some(agent) = &mut self.agent else { return };
+        if agent.link.conn != Some(conn) {
+            if let (Some(ToAgent::Assign(part)), true) = (message, sim.has(Bug::StaleSession)) {
+                let part = Assign { from: agent.core.index(), ..part };
+                self.assign(sim, part);
+            }
+            return;
+        }
+        agent.link.heard = sim.now;
+        match message {
+            None => self.hang_up(sim, None),
+            Some(ToAgent::Pong(_)) => {}
+            Some(ToAgent::Welcome(_)) => {
+                agent.link.open = true;
+                agent.core.session();
+                let reported = sim.has(Bug::ReportDropped) && agent.is_reported;
+                (agent.is_reported, agent.has_set, agent.is_removed) = (reported, false, false);
+                agent.out = Some(conn);
+                self.turn(sim);
+            }
+            Some(ToAgent::Assign(part)) => self.assign(sim, part),
+            Some(ToAgent::Refused(refused)) => {
+                sim.note(format_args!("board {}: refused: {}", self.index, refused.reason));
+                let wait = match refused.code {
+                    RefusedCode::NotMember => {
+                        agent.is_removed = true;
+                        agent.core.forget_all();
+                        Some(limits::REMOVED_PAUSE)
+                    }
+                    RefusedCode::Replaced => Some(limits::DIAL_PAUSE.1),
+                    RefusedCode::Busy | RefusedCode::Protocol | RefusedCode::Token | RefusedCode::Version => None,
+                };
+                self.hang_up(sim, wait);
+                self.turn(sim);
+            }
+            Some(ToAgent::Joined(_)) => sim.fail(format_args!("Joined inside a session")),
+        }
+    }
+
+    // ---- the main loop
+
+    fn assign(&mut self, sim: &mut Sim, part: Assign) {
+        let now = self.clock(sim);
+        let Some(agent) = &mut self.agent else { return };
+        let before = agent.core.index();
+        sim.note(format_args!(
+            "board {}: assign {}..{} {:?} -{:?}",
+            self.index,
+            part.from,
+            part.to,
+            part.tasks.iter().map(|a| (a.task, a.desired)).collect::<Vec<_>>(),
+            part.removed
+        ));
+        match agent.core.assign(part, now) {
+            Ok(whole) => agent.has_set |= whole,
+            Err(gap) => {
+                sim.note(format_args!("board {}: {gap}", self.index));
+                self.hang_up(sim, None);
+            }
+        }
+        let after = self.agent.as_ref().map_or(before, |agent| agent.core.index());
+        if after < before {
+            sim.fail(format_args!("board {} goes back from index {before} to {after}", self.index));
+        }
+        self.turn(sim);
+    }
+
+    pub(crate) fn input(&mut self, sim: &mut Sim, boot: u64, input: Input) {
+        let now = self.clock(sim);
+        let Some(agent) = self.agent.as_mut().filter(|_| boot == self.boot) else { return };
+        match input {
+            Input::Connected => {
+                if self.runtime.away {
+                    return;
+                }
+                let (before, containers) = (agent.core.running(), self.runtime.listing());
+                let input = Input::Listed { before, containers };
+                return sim.within(1..150, Happening::Agent { board: self.index, boot, input });
+            }
+            Input::Exited { task, status, oom } => {
+                sim.note(format_args!("board {}: {task} exited with {status}", self.index));
+                agent.core.exited(task, status, oom, now);
+            }
+            Input::Done { task, token, done } => {
+                if agent.ops.get(&task) != Some(&token) {
+                    return;
+                }
+                agent.ops.remove(&task);
+                sim.note(format_args!("board {}: {task} {done:?}", self.index));
+                agent.core.done(task, done, now);
+            }
+            Input::Listed { before, containers } if agent.core.is_listed() => {
+                agent.core.listed(&before, &containers, now);
+            }
+            Input::Listed { containers, .. } => {
+                for task in agent.core.adopt(&containers, now) {
+                    sim.fail(format_args!("board {}: no room for {task}", self.index));
+                }
+            }
+            Input::Tick(at) => {
+                if agent.timer != Some(at) {
+                    return;
+                }
+                agent.timer = None;
+            }
+        }
+        self.turn(sim);
+    }
+
+    /// One turn of the loop: start what is due, report what is new, set the timer.
+    fn turn(&mut self, sim: &mut Sim) {
+        let now = self.clock(sim);
+        let Some(agent) = &mut self.agent else { return };
+        let mut cancelled = true;
+        while std::mem::take(&mut cancelled) {
+            for order in agent.core.orders(now) {
+                match order {
+                    Order::Begin(task, op) => {
+                        let work = agent.core.task(task).and_then(|task| task.work().cloned());
+                        begin(sim, &self.runtime, (self.index, self.boot), agent, (task, op, work));
+                    }
+                    Order::Cancel(task) => {
+                        if agent.ops.remove(&task).is_some() {
+                            agent.core.done(task, Done::Cancelled, now);
+                            cancelled = true;
+                        }
+                    }
+                }
+            }
+        }
+        let wake = agent.core.wake_at(now.mono);
+        if let Some(at) = wake.filter(|_| wake != agent.timer) {
+            sim.at(at, Happening::Agent { board: self.index, boot: self.boot, input: Input::Tick(at) });
+        }
+        agent.timer = wake;
+        self.flush(sim);
+    }
+
+    fn flush(&mut self, sim: &mut Sim) {
+        let Some(agent) = &mut self.agent else { return };
+        let Some(out) = agent.out.filter(|_| agent.has_set && agent.core.is_listed()) else { return };
+        let complete = !agent.is_reported;
+        if complete && agent.core.has_strays() {
+            return;
+        }
+        let tasks = if complete { agent.core.full_report() } else { agent.core.reports() };
+        // With the bug, the first report of a session pretends to be complete.
+        if tasks.is_empty() && !complete {
+            return;
+        }
+        agent.is_reported = true;
+        let complete = complete || sim.has(Bug::ReportDropped);
+        let states: Vec<_> = tasks.iter().map(|report| (report.task, report.state)).collect();
+        sim.note(format_args!("board {}: reports {states:?}", self.index));
+        let parts: Vec<_> = tasks.chunks(limits::REPORTS_PER_FRAME).map(<[_]>::to_vec).collect();
+        let parts = if parts.is_empty() { vec![Vec::new()] } else { parts };
+        let (count, index) = (parts.len(), agent.core.index());
+        for (number, tasks) in parts.into_iter().enumerate() {
+            let status = Status { complete, last: number + 1 == count, index, tasks };
+            sim.send_up(out, Some(ToManager::Status(status)));
+        }
+    }
+
+    /// An operation takes effect. A pull dies with the agent or when it is given up; what was asked of containerd may
+    /// still be done when the agent is dead.
+    pub(crate) fn effect(&mut self, sim: &mut Sim, boot: u64, effect: &Effect) {
+        let live = boot == self.boot && self.agent.as_ref().is_some_and(|a| a.ops.get(&effect.task) == Some(&effect.token));
+        if !self.powered || !live && (effect.op == Op::Prepare || self.agent.is_some()) {
+            return;
+        }
+        let ran = self.runtime.runs(effect.task);
+        let done = self.runtime.perform(sim, self.index, effect);
+        if self.runtime.runs(effect.task) && !ran {
+            let (task, node, board) = (effect.task, self.node, self.index);
+            sim.note(format_args!("board {board}: {task} runs"));
+            if let Some(wrong) = sim.model.starts(task, node) {
+                sim.fail(format_args!("board {board} starts {task}: {wrong}"));
+            }
+        }
+        let input = Input::Done { task: effect.task, token: effect.token, done };
+        sim.within(0..20, Happening::Agent { board: self.index, boot, input });
+    }
+
+    pub(crate) fn exit(&mut self, sim: &mut Sim, task: TaskId, pid: u32, status: u32, own: bool) {
+        let input = self.runtime.exit(task, pid, status, own, sim.calm);
+        if let Some(input) = input.filter(|_| self.agent.is_some()) {
+            sim.within(1..60, Happening::Agent { board: self.index, boot: self.boot, input });
+        }
+    }
+}
+
+fn begin(
+    sim: &mut Sim,
+    runtime: &Runtime,
+    (board, boot): (usize, u64),
+    agent: &mut Agent,
+    (task, op, work): (TaskId, Op, Option<Rc<racimo_common::wire::Work>>),
+) {
+    agent.next_token += 1;
+    let token = agent.next_token;
+    agent.ops.insert(task, token);
+    let span = runtime.takes(sim, op, work.as_deref());
+    sim.after(span, Happening::Effect { board, boot, effect: Effect { task, op, token, work } });
+}

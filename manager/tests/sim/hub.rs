@@ -1,0 +1,188 @@
+//! What `dispatcher/hub.rs` does: links, write-offs, the end of sessions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::time::Duration;
+
+use racimo_common::id::NodeId;
+use racimo_common::time::Mono;
+use racimo_common::wire::{Refused, RefusedCode};
+use racimo_manager::dispatcher::liveness::{Link, Verdict};
+use racimo_manager::store::{Change, ClusterSpec, CommitError, Event, Observation, SeenNode, WrittenOff};
+
+use crate::manager::{Manager, Stage, Waiter, Watcher};
+use crate::sim::{Happening, Sim};
+
+/// A sign of a node's life.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sign {
+    Opened,
+    Heard,
+    Ready,
+    Closed,
+    Left,
+}
+
+struct Entry {
+    link: Link,
+    session: Option<u64>,
+    written_off: bool,
+}
+
+/// A write-off under way: the hub waits for the store.
+struct Writing {
+    node: NodeId,
+    next: Option<Mono>,
+}
+
+#[derive(Default)]
+pub(crate) struct Hub {
+    nodes: BTreeMap<NodeId, Entry>,
+    inbox: VecDeque<(NodeId, u64, Sign)>,
+    writing: Option<Writing>,
+    pub(crate) timer: Option<Mono>,
+}
+
+impl Manager {
+    pub(crate) fn hub_starts(&mut self, sim: &mut Sim) {
+        self.hub_follows(sim);
+        self.hub_drive(sim);
+    }
+
+    /// A session tells the hub something.
+    pub(crate) fn sign(&mut self, sim: &mut Sim, node: NodeId, session: u64, sign: Sign) {
+        self.hub.inbox.push_back((node, session, sign));
+        sim.within(0..2, Happening::Feed { epoch: self.epoch, to: Watcher::Hub });
+    }
+
+    fn end(&mut self, sim: &mut Sim, node: NodeId, code: RefusedCode, reason: &str) {
+        let Some(session) = self.hub.nodes.get_mut(&node).and_then(|entry| entry.session.take()) else { return };
+        let refused = Refused { code, reason: reason.to_owned() };
+        sim.within(0..2, Happening::End { epoch: self.epoch, session, refused });
+    }
+
+    fn hub_follows(&mut self, sim: &mut Sim) {
+        let gone: Vec<NodeId> =
+            self.hub.nodes.keys().filter(|id| self.view.state.node(**id).is_none()).copied().collect();
+        for node in gone {
+            self.end(sim, node, RefusedCode::NotMember, "this node was removed from the cluster");
+            self.hub.nodes.remove(&node);
+        }
+        for node in self.view.state.nodes() {
+            let written_off = node.written_off.is_some();
+            let new = || Entry { link: Link::expected(sim.now), session: None, written_off };
+            self.hub.nodes.entry(node.id).or_insert_with(new).written_off = written_off;
+        }
+    }
+
+    /// Goes on until there is nothing to do, or the store has to answer first.
+    pub(crate) fn hub_drive(&mut self, sim: &mut Sim) {
+        loop {
+            if self.hub.writing.is_some() {
+                return;
+            }
+            let Some(next) = self.judge(sim, None, None) else { return };
+            if let Some((node, session, sign)) = self.hub.inbox.pop_front() {
+                self.take(sim, node, session, sign);
+            } else if let Some(batch) = self.drain(Watcher::Hub) {
+                let nodes = |event: &Event| matches!(event, Event::Node { .. });
+                if batch.resync || batch.events.iter().any(nodes) {
+                    self.hub_follows(sim);
+                }
+            } else {
+                if let Some(at) = next.filter(|_| next != self.hub.timer) {
+                    sim.at(at, Happening::Stage { epoch: self.epoch, stage: Stage::Hub });
+                }
+                self.hub.timer = next;
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, sim: &mut Sim, node: NodeId, session: u64, sign: Sign) {
+        let now = self.clock(sim);
+        match sign {
+            Sign::Opened => {
+                if !self.hub.nodes.contains_key(&node) {
+                    let reason = "this node is not a member of the cluster".to_owned();
+                    let refused = Refused { code: RefusedCode::NotMember, reason };
+                    return sim.within(0..2, Happening::End { epoch: self.epoch, session, refused });
+                }
+                self.end(sim, node, RefusedCode::Replaced, "a newer session of this node took over");
+                if let Some(entry) = self.hub.nodes.get_mut(&node) {
+                    entry.link.opened(now.mono);
+                    entry.session = Some(session);
+                }
+            }
+            Sign::Heard | Sign::Ready | Sign::Closed | Sign::Left => {
+                let Some(entry) = self.hub.nodes.get_mut(&node).filter(|entry| entry.session == Some(session)) else {
+                    return;
+                };
+                match sign {
+                    Sign::Heard => entry.link.heard(now.mono),
+                    Sign::Ready => {
+                        entry.link.heard(now.mono);
+                        entry.written_off = false;
+                        let seen = SeenNode { ready: true, at: now.wall };
+                        self.observe(sim, vec![Observation::Node { node, seen }]);
+                    }
+                    Sign::Closed => {
+                        entry.link.closed(now.mono);
+                        entry.session = None;
+                    }
+                    Sign::Left => {
+                        entry.link.left();
+                        entry.session = None;
+                    }
+                    Sign::Opened => {}
+                }
+            }
+        }
+    }
+
+    /// Judges every node after `after`; when to look again, or `None`: a write-off is under way.
+    fn judge(&mut self, sim: &mut Sim, after: Option<NodeId>, next: Option<Mono>) -> Option<Option<Mono>> {
+        let now = self.clock(sim);
+        let period = self.view.state.cluster().map_or(ClusterSpec::default().heartbeat(), |c| c.spec.heartbeat());
+        let mut next = next;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let down = self.hub.nodes.range((from, Bound::Unbounded)).filter(|(_, entry)| !entry.written_off).find_map(
+            |(node, entry)| match entry.link.judge(period, now.mono) {
+                Verdict::Alive(until) | Verdict::Suspect(until) => {
+                    next = Some(next.map_or(until, |at| at.min(until)));
+                    None
+                }
+                Verdict::Down(cause) => Some((*node, cause)),
+            },
+        );
+        let Some((node, cause)) = down else { return Some(next) };
+        sim.note(format_args!("node {node} is down: {}", cause.text()));
+        self.end(sim, node, RefusedCode::Busy, "the manager had not heard from this node for too long");
+        let written_off = WrittenOff { at: now.wall, reason: cause.text().to_owned() };
+        self.commit(sim, vec![Change::NodeWriteOff { node, written_off }], Waiter::Hub);
+        self.hub.writing = Some(Writing { node, next });
+        None
+    }
+
+    pub(crate) fn hub_committed(&mut self, sim: &mut Sim, result: Result<u64, CommitError>) {
+        let Some(Writing { node, mut next }) = self.hub.writing.take() else { return };
+        match result {
+            Ok(_) => {
+                if let Some(entry) = self.hub.nodes.get_mut(&node) {
+                    entry.written_off = true;
+                }
+            }
+            Err(_) => {
+                let again = sim.now + Duration::from_secs(1);
+                next = Some(next.map_or(again, |at| at.min(again)));
+            }
+        }
+        let seen = SeenNode { ready: false, at: self.clock(sim).wall };
+        self.observe(sim, vec![Observation::Node { node, seen }]);
+        if let Some(next) = self.judge(sim, Some(node), next) {
+            self.hub.timer = next.inspect(|at| sim.at(*at, Happening::Stage { epoch: self.epoch, stage: Stage::Hub }));
+            self.hub_drive(sim);
+        }
+    }
+}
+

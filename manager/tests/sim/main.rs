@@ -1,0 +1,77 @@
+//! The cluster in one thread: the manager's cores, its log on a fake disk, and the cores of several agents, under
+//! virtual time and one seed.
+//!
+//! ```text
+//! seed ─▶ trouble: users, faults ─ invariants after every event ─▶ everything mended ─▶ it settles, and stays so
+//! ```
+//! `RACIMO_SIM_SEEDS=n`: how many seeds; `RACIMO_SIM_SEED=s`: only that one, with its trace if `RACIMO_SIM_TRACE` is
+//! set. [`model`] holds the invariants, [`settle`] what has to be true in the end, [`sim::Bug`] what is planted to
+//! prove that it would be found.
+
+mod agent;
+mod faults;
+mod hub;
+mod manager;
+mod model;
+mod net;
+mod runtime;
+mod session;
+mod settle;
+mod sim;
+mod user;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use sim::Bug;
+use world::Summary;
+
+/// Seeds in a usual test run.
+const SEEDS: u64 = 200;
+/// Every so many seeds one runs twice.
+const TWICE: u64 = 10;
+
+/// A run; a panic in a core is a failure like others.
+fn run(seed: u64, bug: Option<Bug>) -> Result<Summary, String> {
+    catch_unwind(AssertUnwindSafe(|| world::run(seed, bug))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+#[track_caller]
+fn check(seed: u64) -> Summary {
+    match run(seed, None) {
+        Ok(summary) => summary,
+        Err(failure) => {
+            panic!("{failure}\nreplay: RACIMO_SIM_SEED={seed} cargo test -p racimo-manager --test sim seeds")
+        }
+    }
+}
+
+#[test]
+fn seeds() {
+    if let Some(seed) = number("RACIMO_SIM_SEED") {
+        let summary = check(seed);
+        println!("seed {seed}: {summary:?}");
+        return;
+    }
+    let count = number("RACIMO_SIM_SEEDS").unwrap_or(SEEDS);
+    let (mut starts, mut recoveries, mut seconds) = (0, 0, 0);
+    for seed in 0..count {
+        let summary = check(seed);
+        if seed % TWICE == 0 {
+            assert_eq!(check(seed), summary, "seed {seed} does not replay");
+        }
+        starts += summary.starts;
+        recoveries += summary.recoveries;
+        seconds += summary.seconds;
+    }
+    println!("{count} seeds: {seconds} s, {starts} containers started, the manager started {recoveries} times");
+}

@@ -1,0 +1,462 @@
+//! The manager's process: the real log on a fake disk, the real cores, and shells that do what the daemon's do.
+//!
+//! Here: the store's owner and the orchestrator's and the scheduler's loops; [`crate::hub`], [`crate::session`]: the
+//! dispatcher's.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use racimo_common::id::{IdSource, NodeId};
+use racimo_common::time::{Mono, Now};
+use racimo_manager::orchestrator::{self, Agenda};
+use racimo_manager::scheduler::{self, Waiting};
+use racimo_manager::store::log::{Log, OpenError, Sizes, fake};
+use racimo_manager::store::{Batch, Change, Command, CommitError, Event, Observation, Seen, State, View};
+
+use crate::hub::Hub;
+use crate::model;
+use crate::session::Session;
+use crate::sim::{Bug, Happening, Sim};
+
+/// A small log, so that snapshots and new segments are made all the time.
+const SIZES: Sizes = Sizes { segment: 128 << 10, batch_max: 96 << 10, reserve: 4 << 10, snapshot_after: 48 << 10 };
+/// Bytes of commands in one round.
+const ROUND_BYTES: usize = 32 << 10;
+/// Batches that wait for a watcher; then it is told to look at everything.
+const BATCHES_MAX: usize = 32;
+/// As in the shells.
+const RETRY: Duration = Duration::from_secs(1);
+const DEBOUNCE: Duration = Duration::from_millis(50);
+const DEBOUNCE_MAX: Duration = Duration::from_secs(1);
+const START_HOLD_MAX: Duration = Duration::from_secs(3);
+
+/// Who waits for the store's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    Orchestrator,
+    Scheduler,
+    Hub,
+    Session(u64),
+    User,
+    /// A board that joins.
+    Join(usize, NodeId),
+    Nobody,
+}
+
+/// Who follows what is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Watcher {
+    Orchestrator,
+    Scheduler,
+    Hub,
+    Session(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Orchestrator,
+    Scheduler,
+    Hub,
+}
+
+enum Request {
+    Commit { command: Command, to: Waiter },
+    Observe(Vec<Observation>),
+}
+
+enum Work {
+    Decided(Vec<Event>, State),
+    Observed(Vec<Observation>),
+}
+
+/// The disk failed or the power went: the process is gone.
+pub(crate) struct Crash;
+
+struct Orchestrator {
+    view: View,
+    agenda: Agenda,
+    committed: u64,
+    in_flight: bool,
+    timer: Option<Mono>,
+}
+
+struct Scheduler {
+    view: View,
+    waiting: Waiting,
+    committed: u64,
+    in_flight: bool,
+    changed: Option<(Mono, Mono)>,
+    hold_until: Mono,
+    timer: Option<Mono>,
+}
+
+pub(crate) struct Manager {
+    pub(crate) epoch: u64,
+    log: Log<fake::Disk, State>,
+    /// What is published.
+    pub(crate) view: View,
+    queue: VecDeque<Request>,
+    round_due: bool,
+    pub(crate) feeds: BTreeMap<Watcher, Vec<Batch>>,
+    orchestrator: Orchestrator,
+    scheduler: Scheduler,
+    pub(crate) hub: Hub,
+    pub(crate) sessions: BTreeMap<u64, Session>,
+    pub(crate) next_session: u64,
+    ids: IdSource,
+    clock_off: i64,
+    /// With [`Bug::AckBeforeSync`]: what the disk still lacks.
+    late: Vec<Vec<u8>>,
+}
+
+impl Manager {
+    /// Starts on what is on the disk; what was acknowledged has to be there.
+    pub(crate) fn start(sim: &mut Sim, disk: &fake::Disk, epoch: u64, clock_off: i64) -> Result<Self, Crash> {
+        let seed = sim.rng.u64(..);
+        let log = match Log::open_with(disk.clone(), State::default(), seed, SIZES) {
+            Ok(log) => log,
+            // The disk fails right at the start.
+            Err(OpenError::Io { .. }) => return Err(Crash),
+            Err(error) => {
+                sim.fail(format_args!("the log cannot be opened: {error}"));
+                return Err(Crash);
+            }
+        };
+        let view = View { state: log.machine().clone(), seen: Seen::default() };
+        sim.note(format_args!("manager starts at index {}, life {epoch}", view.version()));
+        if let Some(wrong) = sim.model.recovered(&view.state) {
+            sim.fail(format_args!("after a restart {wrong}"));
+        }
+        let orchestrator = Orchestrator {
+            view: view.clone(),
+            agenda: Agenda::all(&view),
+            committed: 0,
+            in_flight: false,
+            timer: None,
+        };
+        let scheduler = Scheduler {
+            view: view.clone(),
+            waiting: Waiting::all(&view),
+            committed: 0,
+            in_flight: false,
+            changed: Some((sim.now, sim.now)),
+            hold_until: sim.now + START_HOLD_MAX,
+            timer: None,
+        };
+        let watchers = [Watcher::Orchestrator, Watcher::Scheduler, Watcher::Hub];
+        let mut manager = Self {
+            epoch,
+            log,
+            view,
+            queue: VecDeque::new(),
+            round_due: false,
+            feeds: watchers.map(|to| (to, Vec::new())).into(),
+            orchestrator,
+            scheduler,
+            hub: Hub::default(),
+            sessions: BTreeMap::new(),
+            next_session: 1,
+            ids: IdSource::seeded(sim.rng.u64(..)),
+            clock_off,
+            late: Vec::new(),
+        };
+        manager.hub_starts(sim);
+        manager.orchestrate(sim);
+        manager.schedule(sim);
+        Ok(manager)
+    }
+
+    pub(crate) fn clock(&self, sim: &Sim) -> Now {
+        sim.clock(self.clock_off)
+    }
+
+    // ---- the store's owner
+
+    pub(crate) fn commit(&mut self, sim: &mut Sim, changes: Vec<Change>, to: Waiter) {
+        let command = Command { at: self.clock(sim).wall, changes };
+        self.request(sim, Request::Commit { command, to });
+    }
+
+    pub(crate) fn observe(&mut self, sim: &mut Sim, observations: Vec<Observation>) {
+        self.request(sim, Request::Observe(observations));
+    }
+
+    fn request(&mut self, sim: &mut Sim, request: Request) {
+        self.queue.push_back(request);
+        if !self.round_due {
+            self.round_due = true;
+            let sync = sim.knobs.sync.clone();
+            sim.within(sync, Happening::Store { epoch: self.epoch });
+        }
+    }
+
+    fn answer(&self, sim: &mut Sim, to: Waiter, result: Result<u64, CommitError>) {
+        sim.within(0..2, Happening::Reply { epoch: self.epoch, to, result });
+    }
+
+    /// One round of `store::owner`.
+    pub(crate) fn store(&mut self, sim: &mut Sim) -> Result<(), Crash> {
+        self.round_due = false;
+        let mut state = self.view.state.clone();
+        let (mut commands, mut replies, mut works, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let most = sim.rng.usize(1..20);
+        while works.len() < most && bytes < ROUND_BYTES {
+            match self.queue.pop_front() {
+                None => break,
+                Some(Request::Observe(observations)) => works.push(Work::Observed(observations)),
+                Some(Request::Commit { command, to }) => {
+                    let index = self.log.index() + 1 + (self.late.len() + commands.len()) as u64;
+                    match state.apply(index, &command) {
+                        Ok((next, events)) => {
+                            sim.note(format_args!("commit {index} by {to:?}: {}", model::brief(&command)));
+                            let encoded = rmp_serde::to_vec_named(&command).expect("a command is plain data");
+                            bytes += encoded.len();
+                            commands.push(encoded);
+                            state = next.clone();
+                            sim.model.logged(&next);
+                            works.push(Work::Decided(events, next));
+                            replies.push((to, index));
+                        }
+                        Err(refusal) => {
+                            sim.note(format_args!("refused to {to:?}: {refusal}"));
+                            self.answer(sim, to, Err(refusal.into()));
+                        }
+                    }
+                }
+            }
+        }
+        let hold = sim.has(Bug::AckBeforeSync);
+        let batch = if hold { std::mem::replace(&mut self.late, commands) } else { commands };
+        if !batch.is_empty() && self.log.commit(&batch).is_err() {
+            return Err(Crash);
+        }
+        if !hold && *self.log.machine() != state && !replies.is_empty() {
+            sim.fail(format_args!("the log's state is not the published one"));
+        }
+        sim.model.acknowledged(&state);
+        let before = self.view.clone();
+        let mut events = Vec::new();
+        for work in works {
+            match work {
+                Work::Decided(happened, state) => {
+                    self.view.state = state;
+                    self.view.seen.follow(&happened);
+                    events.extend(happened);
+                }
+                Work::Observed(observations) => {
+                    let view = &mut self.view;
+                    events.extend(observations.into_iter().filter_map(|o| view.seen.observe(&view.state, o)));
+                }
+            }
+        }
+        if let Some(wrong) = sim.model.published(&before, &self.view, &events, sim.now) {
+            sim.fail(format_args!("{wrong}"));
+        }
+        self.publish(sim, &events);
+        for (to, index) in replies {
+            self.answer(sim, to, Ok(index));
+        }
+        if !self.queue.is_empty() {
+            self.round_due = true;
+            let sync = sim.knobs.sync.clone();
+            sim.within(sync, Happening::Store { epoch: self.epoch });
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, sim: &mut Sim, events: &[Event]) {
+        if events.is_empty() {
+            return;
+        }
+        for (&to, feed) in &mut self.feeds {
+            // A watcher that falls behind loses events.
+            if feed.len() >= BATCHES_MAX || !sim.calm && sim.rng.u8(..) == 0 {
+                feed.clear();
+                feed.push(Batch { view: self.view.clone(), events: Vec::new(), resync: true });
+            } else {
+                feed.push(Batch { view: self.view.clone(), events: events.to_vec(), resync: false });
+            }
+            sim.within(0..3, Happening::Feed { epoch: self.epoch, to });
+        }
+    }
+
+    /// Takes all that waits in a feed, as one.
+    pub(crate) fn drain(&mut self, of: Watcher) -> Option<Batch> {
+        let mut waiting = std::mem::take(self.feeds.get_mut(&of)?).into_iter();
+        let mut batch = waiting.next()?;
+        for more in waiting {
+            batch.view = more.view;
+            batch.events.extend(more.events);
+            batch.resync |= more.resync;
+        }
+        Some(batch)
+    }
+
+    // ---- who waits
+
+    pub(crate) fn reply(&mut self, sim: &mut Sim, to: Waiter, result: Result<u64, CommitError>) {
+        match to {
+            Waiter::Orchestrator => self.orchestrator_committed(sim, result),
+            Waiter::Scheduler => self.scheduler_committed(sim, result),
+            Waiter::Hub => self.hub_committed(sim, result),
+            Waiter::Session(session) => self.session_committed(sim, session, result),
+            Waiter::Join(board, node) => {
+                if result.is_ok() {
+                    sim.within(1..50, Happening::Rejoin { board, node });
+                }
+            }
+            Waiter::User | Waiter::Nobody => {}
+        }
+    }
+
+    pub(crate) fn feed(&mut self, sim: &mut Sim, to: Watcher) {
+        match to {
+            Watcher::Orchestrator => self.orchestrator_wakes(sim),
+            Watcher::Scheduler => self.scheduler_wakes(sim),
+            Watcher::Hub => self.hub_drive(sim),
+            Watcher::Session(session) => self.assigner_wakes(sim, session),
+        }
+    }
+
+    pub(crate) fn stage(&mut self, sim: &mut Sim, stage: Stage) {
+        let now = Some(sim.now);
+        match stage {
+            Stage::Orchestrator if self.orchestrator.timer == now => {
+                self.orchestrator.timer = None;
+                self.orchestrate(sim);
+            }
+            Stage::Scheduler if self.scheduler.timer == now => {
+                self.scheduler.timer = None;
+                self.schedule_now(sim);
+            }
+            Stage::Hub if self.hub.timer == now => {
+                self.hub.timer = None;
+                self.hub_drive(sim);
+            }
+            Stage::Orchestrator | Stage::Scheduler | Stage::Hub => {}
+        }
+    }
+
+    fn set_timer(&self, sim: &mut Sim, at: Mono, stage: Stage) -> Option<Mono> {
+        let at = at.max(sim.now);
+        sim.at(at, Happening::Stage { epoch: self.epoch, stage });
+        Some(at)
+    }
+
+    // ---- the orchestrator's loop
+
+    fn orchestrator_wakes(&mut self, sim: &mut Sim) {
+        if self.orchestrator.in_flight {
+            return;
+        }
+        let Some(batch) = self.drain(Watcher::Orchestrator) else { return };
+        let mine = &mut self.orchestrator;
+        mine.view = batch.view;
+        if batch.resync {
+            mine.agenda.mark_all(&mine.view);
+        }
+        batch.events.iter().for_each(|event| mine.agenda.take(event, &mine.view));
+        self.orchestrate(sim);
+    }
+
+    fn orchestrate(&mut self, sim: &mut Sim) {
+        let now = self.clock(sim);
+        let mine = &mut self.orchestrator;
+        if mine.view.version() >= mine.committed || sim.has(Bug::OldView) {
+            let plan = orchestrator::step(&mine.view, &mut mine.agenda, now, &mut self.ids);
+            if !plan.observations.is_empty() {
+                self.observe(sim, plan.observations);
+            }
+            if plan.changes.is_empty() {
+                self.orchestrator.agenda.done();
+            } else {
+                self.orchestrator.in_flight = true;
+                return self.commit(sim, plan.changes, Waiter::Orchestrator);
+            }
+        }
+        self.orchestrator_rests(sim, None);
+    }
+
+    fn orchestrator_committed(&mut self, sim: &mut Sim, result: Result<u64, CommitError>) {
+        self.orchestrator.in_flight = false;
+        let retry = match result {
+            Ok(index) => {
+                self.orchestrator.committed = index;
+                self.orchestrator.agenda.done();
+                None
+            }
+            Err(_) if sim.has(Bug::DoneTooEarly) => {
+                self.orchestrator.agenda.done();
+                None
+            }
+            Err(_) => Some(sim.now + RETRY),
+        };
+        self.orchestrator_rests(sim, retry);
+        self.orchestrator_wakes(sim);
+    }
+
+    fn orchestrator_rests(&mut self, sim: &mut Sim, retry: Option<Mono>) {
+        let mine = &self.orchestrator;
+        let idle = mine.agenda.is_empty() && mine.view.version() >= mine.committed;
+        let due = if idle { mine.agenda.next_due() } else { retry };
+        self.orchestrator.timer = due.and_then(|at| self.set_timer(sim, at, Stage::Orchestrator));
+    }
+
+    // ---- the scheduler's loop
+
+    fn scheduler_wakes(&mut self, sim: &mut Sim) {
+        if self.scheduler.in_flight {
+            return;
+        }
+        if let Some(batch) = self.drain(Watcher::Scheduler) {
+            let mine = &mut self.scheduler;
+            mine.view = batch.view;
+            let mut news = batch.resync;
+            if batch.resync {
+                mine.waiting = Waiting::all(&mine.view);
+            }
+            for event in &batch.events {
+                news |= mine.waiting.take(event);
+            }
+            if news {
+                mine.changed = Some((mine.changed.map_or(sim.now, |(first, _)| first), sim.now));
+            }
+        }
+        self.schedule(sim);
+    }
+
+    fn schedule(&mut self, sim: &mut Sim) {
+        let mine = &self.scheduler;
+        let ready = !mine.waiting.is_empty() && mine.view.version() >= mine.committed;
+        let due = mine.changed.filter(|_| ready).map(|(first, last)| (last + DEBOUNCE).min(first + DEBOUNCE_MAX));
+        let due = due.map(|due| if scheduler::awaits_nodes(&mine.view) { due.max(mine.hold_until) } else { due });
+        self.scheduler.timer = due.and_then(|at| self.set_timer(sim, at, Stage::Scheduler));
+    }
+
+    fn schedule_now(&mut self, sim: &mut Sim) {
+        let now = self.clock(sim);
+        let mine = &mut self.scheduler;
+        let plan = scheduler::step(&mine.view, &mine.waiting, now);
+        mine.changed = plan.more.then_some((now.mono, now.mono));
+        if let Some(wrong) = model::plan_is_wrong(&mine.view, &plan.assigns) {
+            sim.fail(format_args!("the scheduler: {wrong}"));
+        }
+        if !plan.waits.is_empty() {
+            self.observe(sim, plan.waits);
+        }
+        if plan.assigns.is_empty() {
+            return self.schedule(sim);
+        }
+        self.scheduler.in_flight = true;
+        self.commit(sim, plan.assigns, Waiter::Scheduler);
+    }
+
+    fn scheduler_committed(&mut self, sim: &mut Sim, result: Result<u64, CommitError>) {
+        self.scheduler.in_flight = false;
+        match result {
+            Ok(index) => self.scheduler.committed = index,
+            Err(_) => self.scheduler.changed = Some((sim.now, sim.now)),
+        }
+        self.scheduler_wakes(sim);
+    }
+}

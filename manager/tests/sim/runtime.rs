@@ -1,0 +1,184 @@
+//! A fake containerd: small, complete, with faults.
+//!
+//! An operation takes effect at one moment between its begin and its answer, so that an agent may die in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use racimo_agent::task::{Done, Found, Op};
+use racimo_common::id::TaskId;
+use racimo_common::object::Reservations;
+use racimo_common::wire::Work;
+
+use crate::agent::Input;
+use crate::sim::{Happening, Sim};
+
+/// What runs in a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// Nothing: never started, or the board lost power.
+    None,
+    Running {
+        pid: u32,
+    },
+    Ended {
+        status: u32,
+        oom: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) process: Process,
+    image: String,
+    grace: Duration,
+    pub(crate) reserves: Reservations,
+}
+
+/// A board's containers.
+#[derive(Debug, Default)]
+pub(crate) struct Runtime {
+    /// Nobody answers.
+    pub(crate) away: bool,
+    pub(crate) containers: BTreeMap<TaskId, Container>,
+    images: BTreeSet<String>,
+    next_pid: u32,
+}
+
+/// An operation under way.
+#[derive(Debug)]
+pub(crate) struct Effect {
+    pub(crate) task: TaskId,
+    pub(crate) op: Op,
+    pub(crate) token: u64,
+    pub(crate) work: Option<Rc<Work>>,
+}
+
+impl Runtime {
+    /// The power goes: processes are gone, containers stay.
+    pub(crate) fn power_cut(&mut self) {
+        for container in self.containers.values_mut() {
+            container.process = Process::None;
+        }
+    }
+
+    pub(crate) fn listing(&self) -> Vec<(TaskId, Found, Option<Duration>)> {
+        let found = |process| match process {
+            Process::None => Found::Made,
+            Process::Running { pid } => Found::Running { pid },
+            Process::Ended { status, oom } => Found::Ended { status, oom },
+        };
+        self.containers.iter().map(|(id, c)| (*id, found(c.process), Some(c.grace))).collect()
+    }
+
+    pub(crate) fn runs(&self, task: TaskId) -> bool {
+        self.containers.get(&task).is_some_and(|c| matches!(c.process, Process::Running { .. }))
+    }
+
+    /// Until the operation takes effect.
+    pub(crate) fn takes(&self, sim: &mut Sim, op: Op, work: Option<&Work>) -> Duration {
+        match (op, work) {
+            (Op::Prepare, Some(work)) if !self.images.contains(&work.container.image) => {
+                if sim.chance(20) && !sim.calm { sim.span(2000..30_000) } else { sim.span(50..1500) }
+            }
+            (Op::Prepare | Op::Start | Op::Signal(_) | Op::Delete, _) => sim.span(1..200),
+        }
+    }
+
+    /// The operation takes effect now.
+    pub(crate) fn perform(&mut self, sim: &mut Sim, board: usize, effect: &Effect) -> Done {
+        if self.away {
+            return Done::Again("containerd is away".to_owned());
+        }
+        let troubled = !sim.calm && sim.chance(2);
+        let task = effect.task;
+        match effect.op {
+            Op::Prepare => {
+                let Some(work) = &effect.work else { return Done::Failed("nothing to run".to_owned()) };
+                if troubled || work.container.image.starts_with("bad") {
+                    return Done::Failed("the registry has no such image".to_owned());
+                }
+                self.images.insert(work.container.image.clone());
+                self.containers.entry(task).or_insert_with(|| Container {
+                    process: Process::None,
+                    image: work.container.image.clone(),
+                    grace: work.container.stop_grace(),
+                    reserves: work.resources.reservations,
+                });
+                Done::Ok(None)
+            }
+            Op::Start => {
+                if troubled {
+                    return Done::Failed("no such program".to_owned());
+                }
+                let Some(container) = self.containers.get_mut(&task) else {
+                    return Done::Failed("no such container".to_owned());
+                };
+                match container.process {
+                    Process::Running { pid } => Done::Ok(Some(pid)),
+                    Process::Ended { .. } => Done::Failed("it has run already".to_owned()),
+                    Process::None => {
+                        self.next_pid += 1;
+                        let pid = self.next_pid;
+                        container.process = Process::Running { pid };
+                        fate(sim, board, task, pid, &container.image);
+                        Done::Ok(Some(pid))
+                    }
+                }
+            }
+            Op::Signal(signal) => {
+                let Some(Container { process: Process::Running { pid }, .. }) = self.containers.get(&task) else {
+                    return Done::Ok(None);
+                };
+                let pid = *pid;
+                if troubled {
+                    return Done::Failed("operation not permitted".to_owned());
+                }
+                let killed = signal.is_some();
+                let span = match (killed, sim.calm) {
+                    (true, false) if sim.chance(3) => sim.span(5000..20_000),
+                    (true, _) => sim.span(1..100),
+                    (false, false) if sim.chance(20) => return Done::Ok(None),
+                    (false, _) => sim.span(1..700),
+                };
+                let status = if killed { 137 } else { 0 };
+                sim.after(span, Happening::Exit { board, task, pid, status, own: false });
+                Done::Ok(None)
+            }
+            Op::Delete => {
+                if troubled {
+                    return Done::Failed("device or resource busy".to_owned());
+                }
+                self.containers.remove(&task);
+                Done::Ok(None)
+            }
+        }
+    }
+
+    /// The process ends, if it is still that one. The agent may hear of it.
+    pub(crate) fn exit(&mut self, task: TaskId, pid: u32, status: u32, own: bool, calm: bool) -> Option<Input> {
+        let container = self.containers.get_mut(&task)?;
+        if container.process != (Process::Running { pid }) || own && calm {
+            return None;
+        }
+        let oom = own && status == 137;
+        container.process = Process::Ended { status, oom };
+        (!self.away).then_some(Input::Exited { task, status, oom })
+    }
+}
+
+/// When the process will end by itself.
+fn fate(sim: &mut Sim, board: usize, task: TaskId, pid: u32, image: &str) {
+    if sim.calm {
+        return;
+    }
+    let (percent, status, ms) = match image.split(':').next() {
+        Some("flaky") => (70, 1, 20..15_000),
+        Some("job") => (90, 0, 20..8000),
+        Some(_) | None => (8, 137, 20..60_000),
+    };
+    if sim.chance(percent) {
+        sim.within(ms, Happening::Exit { board, task, pid, status, own: true });
+    }
+}

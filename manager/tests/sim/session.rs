@@ -1,0 +1,279 @@
+//! What `dispatcher/session.rs` does: one agent's session on the manager's side.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use racimo_common::id::{NodeId, TaskId};
+use racimo_common::object::{Desired, TaskReport, TaskState};
+use racimo_common::wire::{Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, Welcome};
+use racimo_manager::dispatcher::{assign, report};
+use racimo_manager::store::{Change, CommitError, Ended, View};
+
+use crate::hub::Sign;
+use crate::manager::{Manager, Waiter, Watcher};
+use crate::net::ConnId;
+use crate::sim::{Bug, Happening, Sim};
+
+/// As in the session's shell.
+const LINGER_MS: u64 = 10;
+const RETRIES: usize = 3;
+
+/// What the reader waits for.
+enum Reader {
+    /// The next message.
+    Free,
+    /// The description is being stored; then the session opens.
+    Describing,
+    /// Ends are being committed.
+    Ends { again: Vec<TaskReport>, tries: usize, complete: bool },
+    /// The node is being readmitted.
+    Readmitting,
+}
+
+pub(crate) struct Session {
+    conn: ConnId,
+    node: NodeId,
+    inbox: VecDeque<ToManager>,
+    reader: Reader,
+    /// The index at which a complete report counts; `None` once one came.
+    ready_at: Option<u64>,
+    /// A complete report came, but the node has tasks to stop first.
+    unclean: bool,
+    sent: assign::Sent,
+    at: u64,
+    /// The newest view while the assigner waits for further changes.
+    lingers: Option<View>,
+}
+
+fn busy(reason: impl ToString) -> Refused {
+    Refused { code: RefusedCode::Busy, reason: reason.to_string() }
+}
+
+impl Manager {
+    pub(crate) fn session_of(&self, conn: ConnId) -> Option<u64> {
+        self.sessions.iter().find(|(_, session)| session.conn == conn).map(|(id, _)| *id)
+    }
+
+    /// Something came up a connection; `None` is its end. `node`: whose certificate was shown.
+    pub(crate) fn receive(&mut self, sim: &mut Sim, conn: ConnId, node: Option<NodeId>, message: Option<ToManager>) {
+        match (self.session_of(conn), message) {
+            (None, Some(ToManager::Hello(hello))) => {
+                let Some(node) = node.filter(|node| self.view.state.node(*node).is_some()) else {
+                    let reason = "this node is not a member of the cluster".to_owned();
+                    let refused = Refused { code: RefusedCode::NotMember, reason };
+                    sim.send_down(conn, Some(ToAgent::Refused(refused)));
+                    return sim.send_down(conn, None);
+                };
+                let id = self.next_session;
+                self.next_session += 1;
+                let session = Session {
+                    conn,
+                    node,
+                    inbox: VecDeque::new(),
+                    reader: Reader::Describing,
+                    ready_at: None,
+                    unclean: false,
+                    sent: assign::Sent::new(),
+                    at: 0,
+                    lingers: None,
+                };
+                self.sessions.insert(id, session);
+                let known = self.view.state.node(node).is_some_and(|known| *known.description == hello.description);
+                if known {
+                    return self.session_opens(sim, id);
+                }
+                let addr = "board".to_owned();
+                let change = Change::NodeDescribe { node, description: hello.description.into(), addr };
+                self.commit(sim, vec![change], Waiter::Session(id));
+            }
+            (None, Some(_)) => sim.send_down(conn, None),
+            (None, None) => {}
+            (Some(id), None) => self.session_ends(sim, id, None),
+            (Some(id), Some(message)) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.inbox.push_back(message);
+                }
+                self.read(sim, id);
+            }
+        }
+    }
+
+    pub(crate) fn session_ends(&mut self, sim: &mut Sim, id: u64, refused: Option<Refused>) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.feeds.remove(&Watcher::Session(id));
+        if let Some(refused) = refused {
+            sim.note(format_args!("session {id} of {} ends: {}", session.node, refused.reason));
+            sim.send_down(session.conn, Some(ToAgent::Refused(refused)));
+        }
+        sim.send_down(session.conn, None);
+        self.sign(sim, session.node, id, Sign::Closed);
+    }
+
+    fn session_opens(&mut self, sim: &mut Sim, id: u64) {
+        let view = self.view.clone();
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let (node, conn) = (session.node, session.conn);
+        let (first, sent) = assign::complete(&view, node);
+        session.reader = Reader::Free;
+        session.ready_at = Some(view.version());
+        (session.sent, session.at) = (sent, view.version());
+        sim.note(format_args!("session {id} of {node} opens at {}", view.version()));
+        let welcome = Welcome { version: VERSION, heartbeat_ms: 1000, managers: Vec::new(), node };
+        sim.send_down(conn, Some(ToAgent::Welcome(welcome)));
+        self.sign(sim, node, id, Sign::Opened);
+        self.feeds.insert(Watcher::Session(id), Vec::new());
+        for part in first {
+            sim.send_down(conn, Some(ToAgent::Assign(part)));
+        }
+        if sim.has(Bug::ReadmitAtHello) && view.state.node(node).is_some_and(|node| node.written_off.is_some()) {
+            self.commit(sim, vec![Change::NodeReadmit { node }], Waiter::Nobody);
+        }
+        self.read(sim, id);
+    }
+
+    // ---- the assigner
+
+    pub(crate) fn assigner_wakes(&mut self, sim: &mut Sim, id: u64) {
+        if self.sessions.get(&id).is_none_or(|session| session.lingers.is_some()) {
+            return;
+        }
+        let Some(batch) = self.drain(Watcher::Session(id)) else { return };
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.lingers = Some(batch.view);
+            sim.within(LINGER_MS..LINGER_MS + 2, Happening::Linger { epoch: self.epoch, session: id });
+        }
+    }
+
+    pub(crate) fn lingered(&mut self, sim: &mut Sim, id: u64) {
+        let newer = self.drain(Watcher::Session(id)).map(|batch| batch.view);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(view) = session.lingers.take().map(|view| newer.unwrap_or(view)) else { return };
+        let (node, conn) = (session.node, session.conn);
+        let stopped: BTreeSet<TaskId> = session.sent.keys().copied().collect();
+        let parts = assign::delta(&view, node, &mut session.sent, session.at);
+        if parts.is_empty() {
+            return;
+        }
+        session.at = view.version();
+        for mut part in parts {
+            if sim.has(Bug::NoRemoved) {
+                part.removed.clear();
+            }
+            if sim.has(Bug::EndWhenTold) {
+                let told = part.tasks.iter().filter(|a| a.desired >= Desired::Shutdown && stopped.contains(&a.task));
+                let changes = told.map(|a| end_now(a.task)).collect::<Vec<_>>();
+                if !changes.is_empty() {
+                    self.commit(sim, changes, Waiter::Nobody);
+                }
+            }
+            sim.send_down(conn, Some(ToAgent::Assign(part)));
+        }
+    }
+
+    // ---- the reader
+
+    fn read(&mut self, sim: &mut Sim, id: u64) {
+        while let Some(session) = self.sessions.get_mut(&id) {
+            let (Reader::Free, node, conn) = (&session.reader, session.node, session.conn) else { return };
+            let Some(message) = session.inbox.pop_front() else { return };
+            let session_is_unclean = session.unclean;
+            match message {
+                ToManager::Heartbeat(number) => {
+                    self.sign(sim, node, id, Sign::Heard);
+                    sim.send_down(conn, Some(ToAgent::Pong(number)));
+                    if session_is_unclean {
+                        self.reported(sim, id, false);
+                    }
+                }
+                ToManager::Status(Status { complete, last, index, tasks }) => {
+                    let complete = complete && last && session.ready_at.is_some_and(|at| index >= at);
+                    self.sign(sim, node, id, Sign::Heard);
+                    self.commit_ends(sim, id, tasks, 0, complete);
+                }
+                ToManager::Bye { leaving } => {
+                    self.sign(sim, node, id, if leaving { Sign::Left } else { Sign::Closed });
+                    self.session_ends(sim, id, None);
+                }
+                ToManager::Describe(_) | ToManager::Join(_) | ToManager::Hello(_) => {
+                    sim.fail(format_args!("the simulated agent does not send this"));
+                }
+            }
+        }
+    }
+
+    fn commit_ends(&mut self, sim: &mut Sim, id: u64, reports: Vec<TaskReport>, tries: usize, complete: bool) {
+        let now = self.clock(sim).wall;
+        let Some(node) = self.sessions.get(&id).map(|session| session.node) else { return };
+        let again = reports.clone();
+        let meaning = report::read(&self.view, node, reports, now);
+        if meaning.foreign > 0 {
+            sim.fail(format_args!("node {node} reports tasks of other nodes"));
+        }
+        if !meaning.observations.is_empty() {
+            self.observe(sim, meaning.observations);
+        }
+        if meaning.changes.is_empty() {
+            return self.reported(sim, id, complete);
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.reader = Reader::Ends { again, tries, complete };
+        }
+        self.commit(sim, meaning.changes, Waiter::Session(id));
+    }
+
+    /// A report is worked in: is the node ready now?
+    fn reported(&mut self, sim: &mut Sim, id: u64, complete: bool) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.reader = Reader::Free;
+        if complete {
+            session.ready_at = None;
+        }
+        if !complete && !session.unclean {
+            return;
+        }
+        let node = session.node;
+        if self.view.state.node(node).is_some_and(|node| node.written_off.is_some()) {
+            session.unclean = !report::is_clean(&self.view, node);
+            if session.unclean {
+                return;
+            }
+            session.reader = Reader::Readmitting;
+            return self.commit(sim, vec![Change::NodeReadmit { node }], Waiter::Session(id));
+        }
+        session.unclean = false;
+        self.sign(sim, node, id, Sign::Ready);
+    }
+
+    pub(crate) fn session_committed(&mut self, sim: &mut Sim, id: u64, result: Result<u64, CommitError>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let node = session.node;
+        match (std::mem::replace(&mut session.reader, Reader::Free), result) {
+            (Reader::Free, _) => sim.fail(format_args!("session {id} waited for nothing")),
+            (Reader::Describing, _) => self.session_opens(sim, id),
+            (Reader::Ends { complete, .. }, Ok(_)) => self.reported(sim, id, complete),
+            (Reader::Ends { again, tries, complete }, Err(CommitError::Refused(_))) if tries + 1 < RETRIES => {
+                self.commit_ends(sim, id, again, tries + 1, complete);
+            }
+            (Reader::Ends { .. }, Err(_)) => self.session_ends(sim, id, Some(busy("the store is busy"))),
+            (Reader::Readmitting, Ok(_)) => {
+                sim.note(format_args!("node {node} is back"));
+                session.unclean = false;
+                self.sign(sim, node, id, Sign::Ready);
+            }
+            (Reader::Readmitting, Err(error)) => self.session_ends(sim, id, Some(busy(error))),
+        }
+        self.read(sim, id);
+    }
+}
+
+/// What [`Bug::EndWhenTold`] commits.
+fn end_now(task: TaskId) -> Change {
+    let ended = Ended {
+        state: TaskState::Shutdown,
+        at: racimo_common::time::Wall::default(),
+        message: "shutdown".to_owned(),
+        err: None,
+        container: None,
+        exit_code: None,
+    };
+    Change::TaskEnd { task, ended }
+}

@@ -1,0 +1,96 @@
+//! Is everything as wanted, and does everybody know?
+
+use std::collections::BTreeSet;
+
+use racimo_common::id::{IdSource, TaskId};
+use racimo_common::object::{Desired, TaskState};
+use racimo_manager::orchestrator::{self, Agenda};
+use racimo_manager::scheduler::{self, Waiting};
+use racimo_manager::store::{Mode, Service, Task, UpdateState, View};
+
+use crate::runtime::Process;
+use crate::world::World;
+
+/// What is not as it should be; `None`: nothing.
+pub(crate) fn misses(world: &World) -> Option<String> {
+    let Some(manager) = &world.manager else { return Some("there is no manager".to_owned()) };
+    let view = &manager.view;
+    let nodes: Vec<_> = view.state.nodes().collect();
+    if let Some(node) = nodes.iter().find(|node| !view.is_ready(node.id)) {
+        return Some(format!("node {} is {}", node.id, view.node_status(node).name()));
+    }
+    if nodes.len() != world.boards.len() {
+        return Some(format!("{} nodes, {} boards", nodes.len(), world.boards.len()));
+    }
+    if let Some(missing) = view.state.services().find_map(|service| service_misses(view, service)) {
+        return Some(missing);
+    }
+    boards_miss(world, view).or_else(|| plans_miss(world, view))
+}
+
+fn service_misses(view: &View, service: &Service) -> Option<String> {
+    let name = &service.spec.name;
+    // What no node has room for waits, and says why; an update waits with it.
+    let waits = |task: &Task| {
+        let reason = view.seen.task(task.id).and_then(|status| status.err.as_ref());
+        task.node.is_none() && reason.is_some_and(|reason| !reason.is_empty())
+    };
+    let stuck = view.state.tasks_of_service(service.id).any(|task| task.desired <= Desired::Running && waits(task));
+    if !stuck && service.update.as_ref().is_some_and(|update| update.state != UpdateState::Completed) {
+        return Some(format!("{name} is still updating"));
+    }
+    let live = view.state.tasks_of_service(service.id).filter(|task| task.desired <= Desired::Running);
+    let live: Vec<_> = live.collect();
+    if let Mode::Replicated { replicas } = service.spec.mode
+        && live.len() as u64 != replicas
+    {
+        return Some(format!("{name} has {} tasks, {replicas} are wanted", live.len()));
+    }
+    let slots: BTreeSet<_> = live.iter().map(|task| task.slot).collect();
+    if slots.len() != live.len() {
+        return Some(format!("{name} has two tasks in one slot"));
+    }
+    live.iter().find_map(|task| {
+        let state = view.task_state(task);
+        if !stuck && orchestrator::is_dirty(view, service, task) {
+            Some(format!("task {} of {name} is not of its spec", task.id))
+        } else if task.desired != Desired::Running && !stuck {
+            Some(format!("task {} of {name} is held back", task.id))
+        } else if state != TaskState::Running && !waits(task) {
+            Some(format!("task {} of {name} is {state}", task.id))
+        } else {
+            None
+        }
+    })
+}
+
+/// Every board runs what it shall, and holds nothing else.
+fn boards_miss(world: &World, view: &View) -> Option<String> {
+    for board in &world.boards {
+        let Some(node) = board.node else { return Some(format!("board {} is no member", board.index)) };
+        let wanted: BTreeSet<TaskId> =
+            view.state.tasks_on_node(node).filter(|task| task.ended.is_none()).map(|task| task.id).collect();
+        let held: BTreeSet<TaskId> = board.runtime.containers.keys().copied().collect();
+        if let Some(stray) = held.difference(&wanted).next() {
+            return Some(format!("board {} holds a container of {stray}", board.index));
+        }
+        let runs = |task: &&TaskId| {
+            matches!(board.runtime.containers.get(task).map(|c| c.process), Some(Process::Running { .. }))
+        };
+        if let Some(task) = wanted.iter().find(|task| !runs(task)) {
+            return Some(format!("board {} does not run {task}", board.index));
+        }
+    }
+    None
+}
+
+/// Nothing is left to decide.
+fn plans_miss(world: &World, view: &View) -> Option<String> {
+    let now = world.manager.as_ref().map(|manager| manager.clock(&world.sim))?;
+    let plan = orchestrator::step(view, &mut Agenda::all(view), now, &mut IdSource::seeded(1));
+    if let Some(change) = plan.changes.first() {
+        return Some(format!("the orchestrator still wants {change:?}"));
+    }
+    let plan = scheduler::step(view, &Waiting::all(view), now);
+    plan.assigns.first().map(|change| format!("the scheduler still wants {change:?}"))
+}

@@ -1,0 +1,232 @@
+//! What users do: services come, change and go; nodes are drained, paused, labelled, removed and let in again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use racimo_common::id::{IdSource, NodeId};
+use racimo_common::object::{Availability, ContainerSpec, Reservations, Resources};
+use racimo_common::object::{NodeDescription, Role};
+use racimo_common::units::{Bytes, NanoCpus};
+use racimo_manager::store::{
+    Change, Mode, NewNode, NodeSpec, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, TaskSpec,
+    UpdateState, View,
+};
+
+use crate::manager::{Manager, Waiter};
+use crate::sim::{Happening, Sim};
+use crate::world::World;
+
+/// Services at once.
+const SERVICES_MAX: usize = 5;
+
+/// A board like those of a shelf full of them.
+pub(crate) fn describe(sim: &mut Sim, index: usize) -> NodeDescription {
+    NodeDescription {
+        hostname: format!("board{index}"),
+        cpus: NanoCpus::new(sim.rng.u64(2..5) * 1_000_000_000),
+        memory: Bytes::mib(sim.rng.u64(1..4) * 256 + 256),
+        tasks_max: 128,
+        ..NodeDescription::default()
+    }
+}
+
+fn labels(sim: &mut Sim) -> BTreeMap<String, String> {
+    let zone = ["a", "b", "c"][sim.rng.usize(..3)];
+    [("zone".to_owned(), zone.to_owned())].into()
+}
+
+fn image(sim: &mut Sim) -> String {
+    let kind = match sim.rng.u8(..20) {
+        0..12 => "good",
+        12..16 => "flaky",
+        16..18 => "job",
+        _ => "bad",
+    };
+    format!("{kind}:{}", sim.rng.u8(..4))
+}
+
+fn task(sim: &mut Sim) -> TaskSpec {
+    let some = |sim: &mut Sim, percent| sim.chance(percent);
+    let mut spec = TaskSpec {
+        container: ContainerSpec {
+            image: image(sim),
+            stop_grace: some(sim, 70).then(|| sim.span(0..4000)),
+            ..ContainerSpec::default()
+        },
+        resources: Resources {
+            reservations: Reservations {
+                cpu: NanoCpus::new([0, 250_000_000, 500_000_000, 1_000_000_000][sim.rng.usize(..4)]),
+                memory: Bytes::mib([0, 64, 128][sim.rng.usize(..3)]),
+            },
+            ..Resources::default()
+        },
+        restart: RestartPolicy { delay: Some(sim.span(0..5000)), ..RestartPolicy::default() },
+        ..TaskSpec::default()
+    };
+    if some(sim, 15) {
+        spec.restart.attempts_max = Some(sim.rng.u64(1..4));
+        spec.restart.window = some(sim, 50).then(|| sim.span(1000..60_000));
+    }
+    if some(sim, 15) {
+        spec.restart.condition = Some(RestartCondition::OnFailure);
+    }
+    spec.placement = placement(sim);
+    spec
+}
+
+fn placement(sim: &mut Sim) -> Placement {
+    let constraints = match sim.rng.u8(..10) {
+        0 => vec!["node.labels.zone==a".to_owned()],
+        1 => vec!["node.labels.zone!=b".to_owned()],
+        2 => vec!["node.hostname!=board1".to_owned()],
+        _ => Vec::new(),
+    };
+    let preferences = if sim.chance(30) { vec!["node.labels.zone".to_owned()] } else { Vec::new() };
+    let replicas_max = if sim.chance(20) { sim.rng.u64(1..3) } else { 0 };
+    Placement { constraints, preferences, replicas_max, ..Placement::default() }
+}
+
+/// A board is let in.
+pub(crate) fn new_node(sim: &mut Sim, ids: &mut IdSource, description: &Arc<NodeDescription>) -> NewNode {
+    NewNode {
+        id: ids.draw(),
+        role: Role::Worker,
+        spec: NodeSpec { labels: labels(sim), ..NodeSpec::default() },
+        description: description.clone(),
+        addr: "board".to_owned(),
+        key_digest: None,
+    }
+}
+
+fn pick<T: Clone>(sim: &mut Sim, all: impl Iterator<Item = T>) -> Option<T> {
+    let all: Vec<T> = all.collect();
+    if all.is_empty() { None } else { Some(all[sim.rng.usize(..all.len())].clone()) }
+}
+
+impl World {
+    /// One act of the user.
+    pub(crate) fn user(&mut self) {
+        if self.sim.calm {
+            return;
+        }
+        let every = self.sim.knobs.user_every.clone();
+        self.sim.within(every, Happening::User);
+        let Some(manager) = &mut self.manager else { return };
+        let view = manager.view.clone();
+        let sim = &mut self.sim;
+        let change = match sim.rng.u8(..100) {
+            0..55 => service_act(sim, &mut self.ids, &view),
+            55..90 => node_act(sim, &view),
+            _ => {
+                let node = pick(sim, view.state.nodes().map(|node| node.id));
+                node.map(|node| Change::NodeRemove { node })
+            }
+        };
+        if let Some(change) = change {
+            manager.commit(sim, vec![change], Waiter::User);
+        }
+        // A board whose node was removed is let in again after a while.
+        for board in &self.boards {
+            let member = board.node.is_some_and(|node| view.state.node(node).is_some());
+            if !member && board.powered && sim.chance(40) {
+                let new = new_node(sim, &mut self.ids, &board.description);
+                let to = Waiter::Join(board.index, new.id);
+                manager.commit(sim, vec![Change::NodeCreate(Box::new(new))], to);
+            }
+        }
+    }
+
+    /// What a user does once everything works again: every node active, every service with an image that runs.
+    pub(crate) fn user_heals(&mut self) {
+        let Some(manager) = &mut self.manager else { return };
+        let view = manager.view.clone();
+        let sim = &mut self.sim;
+        for board in &self.boards {
+            if board.node.is_none_or(|node| view.state.node(node).is_none()) {
+                let new = new_node(sim, &mut self.ids, &board.description);
+                let to = Waiter::Join(board.index, new.id);
+                manager.commit(sim, vec![Change::NodeCreate(Box::new(new))], to);
+            }
+        }
+        for node in view.state.nodes() {
+            let mine = self.boards.iter().any(|board| board.node == Some(node.id));
+            if !mine {
+                manager.commit(sim, vec![Change::NodeRemove { node: node.id }], Waiter::User);
+            } else if node.spec.availability != Availability::Active {
+                let spec = NodeSpec { availability: Availability::Active, ..node.spec.clone() };
+                update_node(manager, sim, node.id, node.meta.version, spec);
+            }
+        }
+        for service in view.state.services() {
+            heal_service(manager, sim, service);
+        }
+    }
+}
+
+fn update_node(manager: &mut Manager, sim: &mut Sim, node: NodeId, version: u64, spec: NodeSpec) {
+    manager.commit(sim, vec![Change::NodeUpdate { node, version, spec }], Waiter::User);
+}
+
+/// A service that cannot settle by itself gets a spec with which it can.
+fn heal_service(manager: &mut Manager, sim: &mut Sim, service: &Service) {
+    let task = &service.spec.task;
+    let paused = service.update.as_ref().is_some_and(|update| update.state == UpdateState::Paused);
+    let good = task.container.image.starts_with("good");
+    let limited = task.restart.attempts_max.is_some() || task.restart.condition.is_some();
+    if good && !limited && !paused {
+        return;
+    }
+    let mut spec = (**task).clone();
+    spec.container.image = "good:9".to_owned();
+    spec.restart.attempts_max = None;
+    spec.restart.condition = None;
+    spec.force_update += 1;
+    let spec = ServiceSpec { task: spec.into(), ..(*service.spec).clone() };
+    let change = Change::ServiceUpdate { service: service.id, version: service.meta.version, spec: spec.into() };
+    manager.commit(sim, vec![change], Waiter::User);
+}
+
+fn service_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change> {
+    let count = view.state.services().count();
+    let act = sim.rng.u8(..10);
+    if count == 0 || count < SERVICES_MAX && act < 3 {
+        let name = (0..).map(|n| format!("s{n}")).find(|name| view.state.service_named(name).is_none())?;
+        let mode = if sim.chance(25) { Mode::Global } else { Mode::Replicated { replicas: sim.rng.u64(1..6) } };
+        let spec = ServiceSpec { name, labels: BTreeMap::new(), task: task(sim).into(), mode };
+        return Some(Change::ServiceCreate { service: ids.draw(), spec: spec.into() });
+    }
+    let service = pick(sim, view.state.services().cloned())?;
+    if act == 9 {
+        return Some(Change::ServiceRemove { service: service.id });
+    }
+    let mut spec = (*service.spec).clone();
+    let mut inner = (*spec.task).clone();
+    match (sim.rng.u8(..8), &mut spec.mode) {
+        (0..3, Mode::Replicated { replicas }) => *replicas = sim.rng.u64(0..7),
+        (0..4, _) => inner.container.image = image(sim),
+        (4, _) => inner.container.env = vec![format!("N={}", sim.rng.u8(..))],
+        (5, _) => inner.placement = placement(sim),
+        (6, _) => inner = task(sim),
+        _ => inner.force_update += 1,
+    }
+    spec.task = inner.into();
+    Some(Change::ServiceUpdate { service: service.id, version: service.meta.version, spec: spec.into() })
+}
+
+fn node_act(sim: &mut Sim, view: &View) -> Option<Change> {
+    let node = pick(sim, view.state.nodes().cloned())?;
+    let mut spec = node.spec.clone();
+    match sim.rng.u8(..10) {
+        0..2 => spec.labels = labels(sim),
+        2..5 => spec.availability = Availability::Drain,
+        5 => spec.availability = Availability::Pause,
+        _ => spec.availability = Availability::Active,
+    }
+    (spec != node.spec).then(|| Change::NodeUpdate { node: node.id, version: node.meta.version, spec })
+}
+
+/// The user comes for the first time.
+pub(crate) fn begin(sim: &mut Sim) {
+    sim.after(Duration::from_millis(500), Happening::User);
+}
