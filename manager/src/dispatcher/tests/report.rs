@@ -1,7 +1,7 @@
 use racimo_common::object::{Desired, TaskReport, TaskState};
 
 use super::board::report;
-use crate::dispatcher::report::{Meaning, read};
+use crate::dispatcher::report::{Meaning, is_clean, read};
 use crate::store::testing::*;
 use crate::store::{Change, Ended, Observation, Seen, View};
 
@@ -55,4 +55,30 @@ fn reports() {
     let mut both = ends(Complete, "said", Some("e"));
     both.observations.push(running());
     check(vec![], vec![report(2, Running), report(2, Complete)], both);
+}
+
+/// Whether node 1 may come back when `changes` were made to [`base`].
+#[track_caller]
+fn check_clean(changes: Vec<Change>, want: bool) {
+    let view = View { state: applied(&base(), changes), seen: Seen::default() };
+    assert_eq!(is_clean(&view, node(1)), want);
+}
+
+#[test]
+fn a_node_is_clean_when_all_that_was_replaced_has_stopped() {
+    let ended = || {
+        let ended = Ended {
+            state: TaskState::Shutdown,
+            at: at(70),
+            message: "shutdown".to_owned(),
+            err: None,
+            container: None,
+            exit_code: None,
+        };
+        Change::TaskEnd { task: task(2), ended }
+    };
+    check_clean(vec![], true);
+    check_clean(vec![desire(2, Desired::Shutdown)], false);
+    check_clean(vec![desire(2, Desired::Remove)], false);
+    check_clean(vec![desire(2, Desired::Shutdown), ended()], true);
 }
