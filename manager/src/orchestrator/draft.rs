@@ -124,7 +124,8 @@ impl<'a> Draft<'a> {
     /// A task of the slot other than `except` that was asked to stop and has not: whoever follows waits for it too,
     /// even if a task in between never ran.
     pub(super) fn still_stops(&self, service: ServiceId, slot: Slot, except: Option<TaskId>) -> Option<TaskId> {
-        let tasks = self.view.state.tasks_of_service(service).filter(|task| task.slot == slot && Some(task.id) != except);
+        let tasks =
+            self.view.state.tasks_of_service(service).filter(|task| task.slot == slot && Some(task.id) != except);
         let mut stopping = tasks.filter(|task| task.desired == Desired::Shutdown && !self.has_stopped(task));
         stopping.next().map(|task| task.id)
     }

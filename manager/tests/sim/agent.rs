@@ -393,7 +393,8 @@ impl Board {
     /// An operation takes effect. A pull dies with the agent or when it is given up; what was asked of containerd may
     /// still be done when the agent is dead.
     pub(crate) fn effect(&mut self, sim: &mut Sim, boot: u64, effect: &Effect) {
-        let live = boot == self.boot && self.agent.as_ref().is_some_and(|a| a.ops.get(&effect.task) == Some(&effect.token));
+        let live =
+            boot == self.boot && self.agent.as_ref().is_some_and(|a| a.ops.get(&effect.task) == Some(&effect.token));
         if !self.powered || !live && (effect.op == Op::Prepare || self.agent.is_some()) {
             return;
         }

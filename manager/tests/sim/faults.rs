@@ -11,18 +11,39 @@ use crate::world::World;
 pub(crate) enum Fault {
     /// Chooses the next fault.
     Next,
-    Ways { board: usize, ways: Ways },
-    Break { board: usize },
-    KillAgent { board: usize },
-    StartAgent { board: usize },
-    PowerOff { board: usize },
-    PowerOn { board: usize },
-    ContainerdAway { board: usize },
-    ContainerdBack { board: usize },
+    Ways {
+        board: usize,
+        ways: Ways,
+    },
+    Break {
+        board: usize,
+    },
+    KillAgent {
+        board: usize,
+    },
+    StartAgent {
+        board: usize,
+    },
+    PowerOff {
+        board: usize,
+    },
+    PowerOn {
+        board: usize,
+    },
+    ContainerdAway {
+        board: usize,
+    },
+    ContainerdBack {
+        board: usize,
+    },
     /// `silent`: its machine goes with it. The disk keeps what was synced.
-    KillManager { silent: bool },
+    KillManager {
+        silent: bool,
+    },
     /// Its disk fails after this many operations, then it dies.
-    CutDisk { operations: u64 },
+    CutDisk {
+        operations: u64,
+    },
     StartManager,
 }
 
@@ -64,7 +85,10 @@ impl World {
 
     pub(crate) fn fault(&mut self, fault: Fault) {
         if matches!(fault, Fault::Next) {
-            return if self.sim.calm { () } else { self.choose() };
+            if !self.sim.calm {
+                self.choose();
+            }
+            return;
         }
         self.sim.note(format_args!("fault: {fault:?}"));
         let sim = &mut self.sim;

@@ -40,12 +40,15 @@ pub(crate) struct Hub {
     nodes: BTreeMap<NodeId, Entry>,
     inbox: VecDeque<(NodeId, u64, Sign)>,
     writing: Option<Writing>,
+    /// Something happened that may bring a deadline forward.
+    look: bool,
     pub(crate) timer: Option<Mono>,
 }
 
 impl Manager {
     pub(crate) fn hub_starts(&mut self, sim: &mut Sim) {
         self.hub_follows(sim);
+        self.hub.look = true;
         self.hub_drive(sim);
     }
 
@@ -81,28 +84,45 @@ impl Manager {
             if self.hub.writing.is_some() {
                 return;
             }
-            let Some(next) = self.judge(sim, None, None) else { return };
+            if std::mem::take(&mut self.hub.look) {
+                let Some(next) = self.judge(sim, None, None) else { return };
+                self.hub_waits(sim, next);
+            }
             if let Some((node, session, sign)) = self.hub.inbox.pop_front() {
+                self.hub.look |= !matches!(sign, Sign::Heard);
                 self.take(sim, node, session, sign);
             } else if let Some(batch) = self.drain(Watcher::Hub) {
-                let nodes = |event: &Event| matches!(event, Event::Node { .. });
+                let nodes = |event: &Event| matches!(event, Event::Node { .. } | Event::Cluster);
                 if batch.resync || batch.events.iter().any(nodes) {
                     self.hub_follows(sim);
+                    self.hub.look = true;
                 }
             } else {
-                if let Some(at) = next.filter(|_| next != self.hub.timer) {
-                    sim.at(at, Happening::Stage { epoch: self.epoch, stage: Stage::Hub });
-                }
-                self.hub.timer = next;
                 return;
             }
         }
+    }
+
+    /// Its timer is due.
+    pub(crate) fn hub_looks(&mut self, sim: &mut Sim) {
+        self.hub.look = true;
+        self.hub_drive(sim);
+    }
+
+    fn hub_waits(&mut self, sim: &mut Sim, next: Option<Mono>) {
+        if let Some(at) = next.filter(|_| next != self.hub.timer) {
+            sim.at(at, Happening::Stage { epoch: self.epoch, stage: Stage::Hub });
+        }
+        self.hub.timer = next;
     }
 
     fn take(&mut self, sim: &mut Sim, node: NodeId, session: u64, sign: Sign) {
         let now = self.clock(sim);
         match sign {
             Sign::Opened => {
+                if !self.hub.nodes.contains_key(&node) {
+                    self.hub_follows(sim);
+                }
                 if !self.hub.nodes.contains_key(&node) {
                     let reason = "this node is not a member of the cluster".to_owned();
                     let refused = Refused { code: RefusedCode::NotMember, reason };
@@ -180,9 +200,8 @@ impl Manager {
         let seen = SeenNode { ready: false, at: self.clock(sim).wall };
         self.observe(sim, vec![Observation::Node { node, seen }]);
         if let Some(next) = self.judge(sim, Some(node), next) {
-            self.hub.timer = next.inspect(|at| sim.at(*at, Happening::Stage { epoch: self.epoch, stage: Stage::Hub }));
+            self.hub_waits(sim, next);
             self.hub_drive(sim);
         }
     }
 }
-

@@ -18,6 +18,7 @@ mod runtime;
 mod session;
 mod settle;
 mod sim;
+mod stages;
 mod user;
 mod world;
 
@@ -30,6 +31,8 @@ use world::Summary;
 const SEEDS: u64 = 200;
 /// Every so many seeds one runs twice.
 const TWICE: u64 = 10;
+/// Within so many seeds a planted bug has to be found.
+const FINDS: u64 = 100;
 
 /// A run; a panic in a core is a failure like others.
 fn run(seed: u64, bug: Option<Bug>) -> Result<Summary, String> {
@@ -74,4 +77,16 @@ fn seeds() {
         seconds += summary.seconds;
     }
     println!("{count} seeds: {seconds} s, {starts} containers started, the manager started {recoveries} times");
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    if number("RACIMO_SIM_SEED").is_some() {
+        return;
+    }
+    for bug in Bug::ALL {
+        let found = (0..FINDS).find_map(|seed| Some((seed, run(seed, Some(bug)).err()?)));
+        let Some((seed, failure)) = found else { panic!("{bug:?} was not found in {FINDS} seeds") };
+        println!("{bug:?}: seed {seed}: {}", failure.lines().last().unwrap_or_default());
+    }
 }

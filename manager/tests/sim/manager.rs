@@ -1,15 +1,12 @@
 //! The manager's process: the real log on a fake disk, the real cores, and shells that do what the daemon's do.
 //!
-//! Here: the store's owner and the orchestrator's and the scheduler's loops; [`crate::hub`], [`crate::session`]: the
-//! dispatcher's.
+//! Here: the store's owner; [`crate::stages`]: the orchestrator's and the scheduler's loops; [`crate::hub`],
+//! [`crate::session`]: the dispatcher's.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use racimo_common::id::{IdSource, NodeId};
-use racimo_common::time::{Mono, Now};
-use racimo_manager::orchestrator::{self, Agenda};
-use racimo_manager::scheduler::{self, Waiting};
+use racimo_common::time::Now;
 use racimo_manager::store::log::{Log, OpenError, Sizes, fake};
 use racimo_manager::store::{Batch, Change, Command, CommitError, Event, Observation, Seen, State, View};
 
@@ -17,6 +14,7 @@ use crate::hub::Hub;
 use crate::model;
 use crate::session::Session;
 use crate::sim::{Bug, Happening, Sim};
+use crate::stages::{Orchestrator, Scheduler};
 
 /// A small log, so that snapshots and new segments are made all the time.
 const SIZES: Sizes = Sizes { segment: 128 << 10, batch_max: 96 << 10, reserve: 4 << 10, snapshot_after: 48 << 10 };
@@ -24,11 +22,6 @@ const SIZES: Sizes = Sizes { segment: 128 << 10, batch_max: 96 << 10, reserve: 4
 const ROUND_BYTES: usize = 32 << 10;
 /// Batches that wait for a watcher; then it is told to look at everything.
 const BATCHES_MAX: usize = 32;
-/// As in the shells.
-const RETRY: Duration = Duration::from_secs(1);
-const DEBOUNCE: Duration = Duration::from_millis(50);
-const DEBOUNCE_MAX: Duration = Duration::from_secs(1);
-const START_HOLD_MAX: Duration = Duration::from_secs(3);
 
 /// Who waits for the store's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,30 +58,12 @@ enum Request {
 }
 
 enum Work {
-    Decided(Vec<Event>, State),
+    Decided(Vec<Event>, Box<State>),
     Observed(Vec<Observation>),
 }
 
 /// The disk failed or the power went: the process is gone.
 pub(crate) struct Crash;
-
-struct Orchestrator {
-    view: View,
-    agenda: Agenda,
-    committed: u64,
-    in_flight: bool,
-    timer: Option<Mono>,
-}
-
-struct Scheduler {
-    view: View,
-    waiting: Waiting,
-    committed: u64,
-    in_flight: bool,
-    changed: Option<(Mono, Mono)>,
-    hold_until: Mono,
-    timer: Option<Mono>,
-}
 
 pub(crate) struct Manager {
     pub(crate) epoch: u64,
@@ -98,12 +73,12 @@ pub(crate) struct Manager {
     queue: VecDeque<Request>,
     round_due: bool,
     pub(crate) feeds: BTreeMap<Watcher, Vec<Batch>>,
-    orchestrator: Orchestrator,
-    scheduler: Scheduler,
+    pub(crate) orchestrator: Orchestrator,
+    pub(crate) scheduler: Scheduler,
     pub(crate) hub: Hub,
     pub(crate) sessions: BTreeMap<u64, Session>,
     pub(crate) next_session: u64,
-    ids: IdSource,
+    pub(crate) ids: IdSource,
     clock_off: i64,
     /// With [`Bug::AckBeforeSync`]: what the disk still lacks.
     late: Vec<Vec<u8>>,
@@ -127,22 +102,7 @@ impl Manager {
         if let Some(wrong) = sim.model.recovered(&view.state) {
             sim.fail(format_args!("after a restart {wrong}"));
         }
-        let orchestrator = Orchestrator {
-            view: view.clone(),
-            agenda: Agenda::all(&view),
-            committed: 0,
-            in_flight: false,
-            timer: None,
-        };
-        let scheduler = Scheduler {
-            view: view.clone(),
-            waiting: Waiting::all(&view),
-            committed: 0,
-            in_flight: false,
-            changed: Some((sim.now, sim.now)),
-            hold_until: sim.now + START_HOLD_MAX,
-            timer: None,
-        };
+        let (orchestrator, scheduler) = (Orchestrator::new(&view), Scheduler::new(&view, sim.now));
         let watchers = [Watcher::Orchestrator, Watcher::Scheduler, Watcher::Hub];
         let mut manager = Self {
             epoch,
@@ -214,7 +174,7 @@ impl Manager {
                             commands.push(encoded);
                             state = next.clone();
                             sim.model.logged(&next);
-                            works.push(Work::Decided(events, next));
+                            works.push(Work::Decided(events, Box::new(next)));
                             replies.push((to, index));
                         }
                         Err(refusal) => {
@@ -239,7 +199,7 @@ impl Manager {
         for work in works {
             match work {
                 Work::Decided(happened, state) => {
-                    self.view.state = state;
+                    self.view.state = *state;
                     self.view.seen.follow(&happened);
                     events.extend(happened);
                 }
@@ -331,132 +291,9 @@ impl Manager {
             }
             Stage::Hub if self.hub.timer == now => {
                 self.hub.timer = None;
-                self.hub_drive(sim);
+                self.hub_looks(sim);
             }
             Stage::Orchestrator | Stage::Scheduler | Stage::Hub => {}
         }
-    }
-
-    fn set_timer(&self, sim: &mut Sim, at: Mono, stage: Stage) -> Option<Mono> {
-        let at = at.max(sim.now);
-        sim.at(at, Happening::Stage { epoch: self.epoch, stage });
-        Some(at)
-    }
-
-    // ---- the orchestrator's loop
-
-    fn orchestrator_wakes(&mut self, sim: &mut Sim) {
-        if self.orchestrator.in_flight {
-            return;
-        }
-        let Some(batch) = self.drain(Watcher::Orchestrator) else { return };
-        let mine = &mut self.orchestrator;
-        mine.view = batch.view;
-        if batch.resync {
-            mine.agenda.mark_all(&mine.view);
-        }
-        batch.events.iter().for_each(|event| mine.agenda.take(event, &mine.view));
-        self.orchestrate(sim);
-    }
-
-    fn orchestrate(&mut self, sim: &mut Sim) {
-        let now = self.clock(sim);
-        let mine = &mut self.orchestrator;
-        if mine.view.version() >= mine.committed || sim.has(Bug::OldView) {
-            let plan = orchestrator::step(&mine.view, &mut mine.agenda, now, &mut self.ids);
-            if !plan.observations.is_empty() {
-                self.observe(sim, plan.observations);
-            }
-            if plan.changes.is_empty() {
-                self.orchestrator.agenda.done();
-            } else {
-                self.orchestrator.in_flight = true;
-                return self.commit(sim, plan.changes, Waiter::Orchestrator);
-            }
-        }
-        self.orchestrator_rests(sim, None);
-    }
-
-    fn orchestrator_committed(&mut self, sim: &mut Sim, result: Result<u64, CommitError>) {
-        self.orchestrator.in_flight = false;
-        let retry = match result {
-            Ok(index) => {
-                self.orchestrator.committed = index;
-                self.orchestrator.agenda.done();
-                None
-            }
-            Err(_) if sim.has(Bug::DoneTooEarly) => {
-                self.orchestrator.agenda.done();
-                None
-            }
-            Err(_) => Some(sim.now + RETRY),
-        };
-        self.orchestrator_rests(sim, retry);
-        self.orchestrator_wakes(sim);
-    }
-
-    fn orchestrator_rests(&mut self, sim: &mut Sim, retry: Option<Mono>) {
-        let mine = &self.orchestrator;
-        let idle = mine.agenda.is_empty() && mine.view.version() >= mine.committed;
-        let due = if idle { mine.agenda.next_due() } else { retry };
-        self.orchestrator.timer = due.and_then(|at| self.set_timer(sim, at, Stage::Orchestrator));
-    }
-
-    // ---- the scheduler's loop
-
-    fn scheduler_wakes(&mut self, sim: &mut Sim) {
-        if self.scheduler.in_flight {
-            return;
-        }
-        if let Some(batch) = self.drain(Watcher::Scheduler) {
-            let mine = &mut self.scheduler;
-            mine.view = batch.view;
-            let mut news = batch.resync;
-            if batch.resync {
-                mine.waiting = Waiting::all(&mine.view);
-            }
-            for event in &batch.events {
-                news |= mine.waiting.take(event);
-            }
-            if news {
-                mine.changed = Some((mine.changed.map_or(sim.now, |(first, _)| first), sim.now));
-            }
-        }
-        self.schedule(sim);
-    }
-
-    fn schedule(&mut self, sim: &mut Sim) {
-        let mine = &self.scheduler;
-        let ready = !mine.waiting.is_empty() && mine.view.version() >= mine.committed;
-        let due = mine.changed.filter(|_| ready).map(|(first, last)| (last + DEBOUNCE).min(first + DEBOUNCE_MAX));
-        let due = due.map(|due| if scheduler::awaits_nodes(&mine.view) { due.max(mine.hold_until) } else { due });
-        self.scheduler.timer = due.and_then(|at| self.set_timer(sim, at, Stage::Scheduler));
-    }
-
-    fn schedule_now(&mut self, sim: &mut Sim) {
-        let now = self.clock(sim);
-        let mine = &mut self.scheduler;
-        let plan = scheduler::step(&mine.view, &mine.waiting, now);
-        mine.changed = plan.more.then_some((now.mono, now.mono));
-        if let Some(wrong) = model::plan_is_wrong(&mine.view, &plan.assigns) {
-            sim.fail(format_args!("the scheduler: {wrong}"));
-        }
-        if !plan.waits.is_empty() {
-            self.observe(sim, plan.waits);
-        }
-        if plan.assigns.is_empty() {
-            return self.schedule(sim);
-        }
-        self.scheduler.in_flight = true;
-        self.commit(sim, plan.assigns, Waiter::Scheduler);
-    }
-
-    fn scheduler_committed(&mut self, sim: &mut Sim, result: Result<u64, CommitError>) {
-        self.scheduler.in_flight = false;
-        match result {
-            Ok(index) => self.scheduler.committed = index,
-            Err(_) => self.scheduler.changed = Some((sim.now, sim.now)),
-        }
-        self.scheduler_wakes(sim);
     }
 }

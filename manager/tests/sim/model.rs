@@ -51,11 +51,7 @@ impl Model {
     pub(crate) fn recovered(&mut self, found: &State) -> Option<String> {
         self.recoveries += 1;
         if *found != self.state && !self.under_way.contains(found) {
-            return Some(format!(
-                "the log is at index {}, acknowledged was {}",
-                found.index(),
-                self.state.index()
-            ));
+            return Some(format!("the log is at index {}, acknowledged was {}", found.index(), self.state.index()));
         }
         self.acknowledged(found);
         self.observed.clear();

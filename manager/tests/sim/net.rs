@@ -176,8 +176,10 @@ impl Sim {
             held.extend(conn.up.under_way.iter().map(|_| Happening::Up(*id)));
             held.extend(conn.down.under_way.iter().map(|_| Happening::Down(*id)));
         }
+        // A sender tries again less and less often while nothing gets through: new connections may be faster.
+        let late = !self.calm && self.chance(50);
+        let span = if late { self.span(0..10_000) } else { self.latency() };
         for what in held {
-            let span = self.latency();
             self.after(span, what);
         }
         // Connections that both sides have left and that carry nothing are forgotten.

@@ -6,8 +6,9 @@ use racimo_common::id::{IdSource, TaskId};
 use racimo_common::object::{Desired, TaskState};
 use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
-use racimo_manager::store::{Mode, Service, Task, UpdateState, View};
+use racimo_manager::store::{Command, Mode, Service, Task, UpdateState, View};
 
+use crate::model;
 use crate::runtime::Process;
 use crate::world::World;
 
@@ -28,14 +29,20 @@ pub(crate) fn misses(world: &World) -> Option<String> {
     boards_miss(world, view).or_else(|| plans_miss(world, view))
 }
 
+/// Whether a task of the service found no room on any node; it says why.
+fn waits(view: &View, task: &Task) -> bool {
+    let reason = view.seen.task(task.id).and_then(|status| status.err.as_ref());
+    task.node.is_none() && reason.is_some_and(|reason| !reason.is_empty())
+}
+
+/// Whether an update of the service cannot go on before there is room.
+fn is_stuck(view: &View, service: &Service) -> bool {
+    view.state.tasks_of_service(service.id).any(|task| task.desired <= Desired::Running && waits(view, task))
+}
+
 fn service_misses(view: &View, service: &Service) -> Option<String> {
     let name = &service.spec.name;
-    // What no node has room for waits, and says why; an update waits with it.
-    let waits = |task: &Task| {
-        let reason = view.seen.task(task.id).and_then(|status| status.err.as_ref());
-        task.node.is_none() && reason.is_some_and(|reason| !reason.is_empty())
-    };
-    let stuck = view.state.tasks_of_service(service.id).any(|task| task.desired <= Desired::Running && waits(task));
+    let stuck = is_stuck(view, service);
     if !stuck && service.update.as_ref().is_some_and(|update| update.state != UpdateState::Completed) {
         return Some(format!("{name} is still updating"));
     }
@@ -43,6 +50,7 @@ fn service_misses(view: &View, service: &Service) -> Option<String> {
     let live: Vec<_> = live.collect();
     if let Mode::Replicated { replicas } = service.spec.mode
         && live.len() as u64 != replicas
+        && !stuck
     {
         return Some(format!("{name} has {} tasks, {replicas} are wanted", live.len()));
     }
@@ -56,7 +64,7 @@ fn service_misses(view: &View, service: &Service) -> Option<String> {
             Some(format!("task {} of {name} is not of its spec", task.id))
         } else if task.desired != Desired::Running && !stuck {
             Some(format!("task {} of {name} is held back", task.id))
-        } else if state != TaskState::Running && !waits(task) {
+        } else if state != TaskState::Running && !waits(view, task) {
             Some(format!("task {} of {name} is {state}", task.id))
         } else {
             None
@@ -88,8 +96,11 @@ fn boards_miss(world: &World, view: &View) -> Option<String> {
 fn plans_miss(world: &World, view: &View) -> Option<String> {
     let now = world.manager.as_ref().map(|manager| manager.clock(&world.sim))?;
     let plan = orchestrator::step(view, &mut Agenda::all(view), now, &mut IdSource::seeded(1));
-    if let Some(change) = plan.changes.first() {
-        return Some(format!("the orchestrator still wants {change:?}"));
+    // A new leader looks at every node, and evicts from it what an update that cannot go on has left there.
+    let stuck = view.state.services().any(|service| is_stuck(view, service));
+    if !plan.changes.is_empty() && !stuck {
+        let command = Command { at: now.wall, changes: plan.changes };
+        return Some(format!("the orchestrator still wants {}", model::brief(&command)));
     }
     let plan = scheduler::step(view, &Waiting::all(view), now);
     plan.assigns.first().map(|change| format!("the scheduler still wants {change:?}"))

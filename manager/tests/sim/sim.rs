@@ -39,8 +39,19 @@ pub(crate) enum Bug {
     DoneTooEarly,
     /// The store acknowledges before the disk has it.
     AckBeforeSync,
-    /// The hub forgets that it wrote a node off when a report crosses the write-off.
-    CrossedReport,
+}
+
+impl Bug {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::ReadmitAtHello,
+        Self::EndWhenTold,
+        Self::StaleSession,
+        Self::NoRemoved,
+        Self::ReportDropped,
+        Self::OldView,
+        Self::DoneTooEarly,
+        Self::AckBeforeSync,
+    ];
 }
 
 /// Something that happens at a time. What belongs to a process names its life (`epoch`, `boot`) and is void after it.
