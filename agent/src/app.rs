@@ -450,6 +450,9 @@ impl App {
             return false;
         }
         let complete = !self.is_reported;
+        if complete && self.board.has_strays() {
+            return true;
+        }
         let reports = if complete { self.board.full_report() } else { self.board.reports() };
         if reports.is_empty() && !complete {
             return true;

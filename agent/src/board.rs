@@ -243,10 +243,13 @@ impl Board {
 
     /// A container ended.
     pub fn exited(&mut self, id: TaskId, status: u32, oom: bool, now: Now) {
-        if let Some(task) = self.get(id) {
+        if !self.listed {
+            // A container ends once, so that more than the board holds are none of ours.
+            if self.early.len() < TASKS_MAX {
+                self.early.push((id, status, oom));
+            }
+        } else if let Some(task) = self.get(id) {
             task.exited(status, oom, now.wall);
-        } else if !self.listed && self.early.len() < TASKS_MAX {
-            self.early.push((id, status, oom));
         }
     }
 
@@ -276,10 +279,16 @@ impl Board {
         self.tasks.iter().filter_map(Task::wake_at).min().filter(|_| self.listed)
     }
 
-    /// Reports that were not sent yet; they count as sent.
+    /// Whether a task still runs that the manager does not know of. What it reserves is free in the manager's books,
+    /// so the board must not count as ready before it has ended.
+    pub fn has_strays(&self) -> bool {
+        self.tasks.iter().any(|task| task.is_unwanted() && task.may_run())
+    }
+
+    /// Reports of tasks the manager knows that were not sent yet; they count as sent.
     pub fn reports(&mut self) -> Vec<TaskReport> {
-        let changed = self.tasks.iter_mut().filter_map(Task::take_report);
-        let mut reports: Vec<TaskReport> = changed.collect();
+        let known = self.tasks.iter_mut().filter(|task| !task.is_unwanted());
+        let mut reports: Vec<TaskReport> = known.filter_map(Task::take_report).collect();
         if std::mem::take(&mut self.turned_dirty) {
             reports.extend(self.turned_away.iter().cloned());
         }

@@ -230,7 +230,27 @@ fn an_exit_that_overtakes_the_first_listing_counts() {
         board.adopt(&listing, now(2));
         assert_eq!(states(&board)[&1], TaskState::Complete);
         assert!(board.running().is_empty());
+        // Its container is there and goes with it.
+        board.assign(whole(8, vec![]), now(3)).expect("a set");
+        assert_eq!(board.orders(now(3)), [Order::Begin(id(1), Op::Delete)]);
     }
+}
+
+#[test]
+fn a_task_the_manager_does_not_know_is_a_stray_until_it_ended_and_is_not_reported() {
+    let mut board = Board::new(TASKS_MAX);
+    let running = |number| (id(number), Found::Running { pid: 4 }, None);
+    board.adopt(&[running(1), running(2)], now(0));
+    board.assign(whole(7, vec![to_run(2)]), now(0)).expect("a set");
+    assert!(board.has_strays());
+    assert_eq!(board.orders(now(0)), [Order::Begin(id(1), Op::Signal(None))]);
+    let reported = |board: &mut Board| board.reports().iter().map(|report| report.task).collect::<Vec<_>>();
+    assert_eq!(reported(&mut board), [id(2)]);
+    board.exited(id(1), 0, false, now(1));
+    assert!(!board.has_strays());
+    assert_eq!(reported(&mut board), []);
+    board.done(id(1), Done::Ok(None), now(1));
+    assert_eq!(board.orders(now(1)), [Order::Begin(id(1), Op::Delete)]);
 }
 
 #[test]

@@ -142,6 +142,11 @@ impl Task {
         matches!(self.phase, Phase::Running { .. } | Phase::Stopping { .. })
     }
 
+    /// Whether a process may be there, or be about to be.
+    pub fn may_run(&self) -> bool {
+        self.has_process() || self.busy == Some(Op::Start)
+    }
+
     fn blank(id: TaskId, state: TaskState, message: &str, at: Wall) -> Self {
         Self {
             id,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use racimo_agent::board::{Board as Core, Order};
 use racimo_agent::limits;
-use racimo_agent::task::{Done, Found, Op};
+use racimo_agent::task::{Done, Found, Op, Task};
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::NodeDescription;
 use racimo_common::time::{Mono, Now};
@@ -340,24 +340,26 @@ impl Board {
     fn turn(&mut self, sim: &mut Sim) {
         let now = self.clock(sim);
         let Some(agent) = &mut self.agent else { return };
-        let mut cancelled = true;
-        while std::mem::take(&mut cancelled) {
-            for order in agent.core.orders(now) {
-                match order {
-                    Order::Begin(task, op) => {
-                        let work = agent.core.task(task).and_then(|task| task.work().cloned());
-                        begin(sim, &self.runtime, (self.index, self.boot), agent, (task, op, work));
-                    }
-                    Order::Cancel(task) => {
-                        if agent.ops.remove(&task).is_some() {
-                            agent.core.done(task, Done::Cancelled, now);
-                            cancelled = true;
-                        }
+        let mut lists = false;
+        for order in agent.core.orders(now) {
+            match order {
+                Order::Begin(task, op) => {
+                    let held = agent.core.task(task);
+                    lists |= held.is_some_and(Task::is_stuck);
+                    let work = held.and_then(|task| task.work().cloned());
+                    begin(sim, &self.runtime, (self.index, self.boot), agent, (task, op, work));
+                }
+                Order::Cancel(task) => {
+                    if agent.ops.remove(&task).is_some() {
+                        agent.core.done(task, Done::Cancelled, now);
                     }
                 }
             }
         }
-        let wake = agent.core.wake_at(now.mono);
+        if lists {
+            sim.within(1..100, Happening::Agent { board: self.index, boot: self.boot, input: Input::Connected });
+        }
+        let wake = agent.core.wake_at().map(|at| at.max(now.mono));
         if let Some(at) = wake.filter(|_| wake != agent.timer) {
             sim.at(at, Happening::Agent { board: self.index, boot: self.boot, input: Input::Tick(at) });
         }

@@ -20,7 +20,6 @@ pub(crate) enum Sign {
     Heard,
     Ready,
     Closed,
-    Left,
 }
 
 struct Entry {
@@ -91,7 +90,7 @@ impl Manager {
             if let Some((node, session, sign)) = self.hub.inbox.pop_front() {
                 self.hub.look |= !matches!(sign, Sign::Heard);
                 self.take(sim, node, session, sign);
-            } else if let Some(batch) = self.drain(Watcher::Hub) {
+            } else if let Some(batch) = self.drain(sim.now, Watcher::Hub) {
                 let nodes = |event: &Event| matches!(event, Event::Node { .. } | Event::Cluster);
                 if batch.resync || batch.events.iter().any(nodes) {
                     self.hub_follows(sim);
@@ -128,13 +127,18 @@ impl Manager {
                     let refused = Refused { code: RefusedCode::NotMember, reason };
                     return sim.within(0..2, Happening::End { epoch: self.epoch, session, refused });
                 }
+                // What it holds is not known before its full report.
+                if self.view.seen.node(node).is_some_and(|seen| seen.ready) {
+                    let seen = SeenNode { ready: false, at: now.wall };
+                    self.observe(sim, vec![Observation::Node { node, seen }]);
+                }
                 self.end(sim, node, RefusedCode::Replaced, "a newer session of this node took over");
                 if let Some(entry) = self.hub.nodes.get_mut(&node) {
                     entry.link.opened(now.mono);
                     entry.session = Some(session);
                 }
             }
-            Sign::Heard | Sign::Ready | Sign::Closed | Sign::Left => {
+            Sign::Heard | Sign::Ready | Sign::Closed => {
                 let Some(entry) = self.hub.nodes.get_mut(&node).filter(|entry| entry.session == Some(session)) else {
                     return;
                 };
@@ -150,10 +154,6 @@ impl Manager {
                         entry.link.closed(now.mono);
                         entry.session = None;
                     }
-                    Sign::Left => {
-                        entry.link.left();
-                        entry.session = None;
-                    }
                     Sign::Opened => {}
                 }
             }
@@ -166,15 +166,27 @@ impl Manager {
         let period = self.view.state.cluster().map_or(ClusterSpec::default().heartbeat(), |c| c.spec.heartbeat());
         let mut next = next;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let down = self.hub.nodes.range((from, Bound::Unbounded)).filter(|(_, entry)| !entry.written_off).find_map(
-            |(node, entry)| match entry.link.judge(period, now.mono) {
+        let mut silent = Vec::new();
+        let mut down = None;
+        for (&node, entry) in self.hub.nodes.range((from, Bound::Unbounded)) {
+            if entry.written_off && entry.session.is_none() {
+                continue;
+            }
+            match entry.link.judge(period, now.mono) {
                 Verdict::Alive(until) | Verdict::Suspect(until) => {
                     next = Some(next.map_or(until, |at| at.min(until)));
-                    None
                 }
-                Verdict::Down(cause) => Some((*node, cause)),
-            },
-        );
+                // It opened a session and fell silent before its report.
+                Verdict::Down(_) if entry.written_off => silent.push(node),
+                Verdict::Down(cause) => {
+                    down = Some((node, cause));
+                    break;
+                }
+            }
+        }
+        for node in silent {
+            self.end(sim, node, RefusedCode::Busy, "the manager had not heard from this node for too long");
+        }
         let Some((node, cause)) = down else { return Some(next) };
         sim.note(format_args!("node {node} is down: {}", cause.text()));
         self.end(sim, node, RefusedCode::Busy, "the manager had not heard from this node for too long");

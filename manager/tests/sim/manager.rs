@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use racimo_common::id::{IdSource, NodeId};
-use racimo_common::time::Now;
+use racimo_common::time::{Mono, Now};
 use racimo_manager::store::log::{Log, OpenError, Sizes, fake};
 use racimo_manager::store::{Batch, Change, Command, CommitError, Event, Observation, Seen, State, View};
 
@@ -72,7 +72,7 @@ pub(crate) struct Manager {
     pub(crate) view: View,
     queue: VecDeque<Request>,
     round_due: bool,
-    pub(crate) feeds: BTreeMap<Watcher, Vec<Batch>>,
+    pub(crate) feeds: BTreeMap<Watcher, Vec<(Mono, Batch)>>,
     pub(crate) orchestrator: Orchestrator,
     pub(crate) scheduler: Scheduler,
     pub(crate) hub: Hub,
@@ -230,19 +230,25 @@ impl Manager {
         }
         for (&to, feed) in &mut self.feeds {
             // A watcher that falls behind loses events.
-            if feed.len() >= BATCHES_MAX || !sim.calm && sim.rng.u8(..) == 0 {
+            let resync = feed.len() >= BATCHES_MAX || !sim.calm && sim.rng.u8(..) == 0;
+            if resync {
                 feed.clear();
-                feed.push(Batch { view: self.view.clone(), events: Vec::new(), resync: true });
-            } else {
-                feed.push(Batch { view: self.view.clone(), events: events.to_vec(), resync: false });
             }
-            sim.within(0..3, Happening::Feed { epoch: self.epoch, to });
+            let events = if resync { Vec::new() } else { events.to_vec() };
+            let batch = Batch { view: self.view.clone(), events, resync };
+            // A busy machine lets a thread wait.
+            let late = if sim.knobs.is_busy && sim.chance(20) { 20..300 } else { 0..3 };
+            let at = (sim.now + sim.span(late)).max(feed.last().map_or(sim.now, |(at, _)| *at));
+            feed.push((at, batch));
+            sim.at(at, Happening::Feed { epoch: self.epoch, to });
         }
     }
 
     /// Takes all that waits in a feed, as one.
-    pub(crate) fn drain(&mut self, of: Watcher) -> Option<Batch> {
-        let mut waiting = std::mem::take(self.feeds.get_mut(&of)?).into_iter();
+    pub(crate) fn drain(&mut self, now: Mono, of: Watcher) -> Option<Batch> {
+        let feed = self.feeds.get_mut(&of)?;
+        let count = feed.iter().take_while(|(at, _)| *at <= now).count();
+        let mut waiting = feed.drain(..count).map(|(_, batch)| batch);
         let mut batch = waiting.next()?;
         for more in waiting {
             batch.view = more.view;

@@ -17,9 +17,9 @@ use crate::sim::{Bug, Happening, Sim};
 const LINGER_MS: u64 = 10;
 const RETRIES: usize = 3;
 
-/// What the reader waits for.
-enum Reader {
-    /// The next message.
+/// What the recorder waits for.
+enum Recorder {
+    /// The next status.
     Free,
     /// The description is being stored; then the session opens.
     Describing,
@@ -32,8 +32,10 @@ enum Reader {
 pub(crate) struct Session {
     conn: ConnId,
     node: NodeId,
-    inbox: VecDeque<ToManager>,
-    reader: Reader,
+    inbox: VecDeque<Status>,
+    recorder: Recorder,
+    /// The connection has ended.
+    closing: bool,
     /// The index at which a complete report counts; `None` once one came.
     ready_at: Option<u64>,
     /// A complete report came, but the node has tasks to stop first.
@@ -69,7 +71,8 @@ impl Manager {
                     conn,
                     node,
                     inbox: VecDeque::new(),
-                    reader: Reader::Describing,
+                    recorder: Recorder::Describing,
+                    closing: false,
                     ready_at: None,
                     unclean: false,
                     sent: assign::Sent::new(),
@@ -87,12 +90,34 @@ impl Manager {
             }
             (None, Some(_)) => sim.send_down(conn, None),
             (None, None) => {}
-            (Some(id), None) => self.session_ends(sim, id, None),
-            (Some(id), Some(message)) => {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    session.inbox.push_back(message);
+            (Some(id), message) => self.hear(sim, id, message),
+        }
+    }
+
+    /// The reader: heartbeats count at once, the rest waits for the recorder.
+    fn hear(&mut self, sim: &mut Sim, id: u64, message: Option<ToManager>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let (node, conn) = (session.node, session.conn);
+        match message {
+            Some(ToManager::Heartbeat(number)) => {
+                sim.send_down(conn, Some(ToAgent::Pong(number)));
+                self.sign(sim, node, id, Sign::Heard);
+                if self.sessions.get(&id).is_some_and(|s| s.unclean && matches!(s.recorder, Recorder::Free)) {
+                    self.reported(sim, id, false);
                 }
-                self.read(sim, id);
+            }
+            Some(ToManager::Status(status)) => {
+                session.inbox.push_back(status);
+                self.sign(sim, node, id, Sign::Heard);
+                self.record(sim, id);
+            }
+            // What was said before the end counts.
+            None => {
+                session.closing = true;
+                self.record(sim, id);
+            }
+            Some(ToManager::Bye { .. } | ToManager::Describe(_) | ToManager::Join(_) | ToManager::Hello(_)) => {
+                sim.fail(format_args!("the simulated agent does not send this"))
             }
         }
     }
@@ -113,7 +138,7 @@ impl Manager {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let (node, conn) = (session.node, session.conn);
         let (first, sent) = assign::complete(&view, node);
-        session.reader = Reader::Free;
+        session.recorder = Recorder::Free;
         session.ready_at = Some(view.version());
         (session.sent, session.at) = (sent, view.version());
         sim.note(format_args!("session {id} of {node} opens at {}", view.version()));
@@ -127,7 +152,7 @@ impl Manager {
         if sim.has(Bug::ReadmitAtHello) && view.state.node(node).is_some_and(|node| node.written_off.is_some()) {
             self.commit(sim, vec![Change::NodeReadmit { node }], Waiter::Nobody);
         }
-        self.read(sim, id);
+        self.record(sim, id);
     }
 
     // ---- the assigner
@@ -136,7 +161,7 @@ impl Manager {
         if self.sessions.get(&id).is_none_or(|session| session.lingers.is_some()) {
             return;
         }
-        let Some(batch) = self.drain(Watcher::Session(id)) else { return };
+        let Some(batch) = self.drain(sim.now, Watcher::Session(id)) else { return };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.lingers = Some(batch.view);
             sim.within(LINGER_MS..LINGER_MS + 2, Happening::Linger { epoch: self.epoch, session: id });
@@ -144,7 +169,7 @@ impl Manager {
     }
 
     pub(crate) fn lingered(&mut self, sim: &mut Sim, id: u64) {
-        let newer = self.drain(Watcher::Session(id)).map(|batch| batch.view);
+        let newer = self.drain(sim.now, Watcher::Session(id)).map(|batch| batch.view);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(view) = session.lingers.take().map(|view| newer.unwrap_or(view)) else { return };
         let (node, conn) = (session.node, session.conn);
@@ -169,34 +194,19 @@ impl Manager {
         }
     }
 
-    // ---- the reader
+    // ---- the recorder
 
-    fn read(&mut self, sim: &mut Sim, id: u64) {
+    fn record(&mut self, sim: &mut Sim, id: u64) {
         while let Some(session) = self.sessions.get_mut(&id) {
-            let (Reader::Free, node, conn) = (&session.reader, session.node, session.conn) else { return };
-            let Some(message) = session.inbox.pop_front() else { return };
-            let session_is_unclean = session.unclean;
-            match message {
-                ToManager::Heartbeat(number) => {
-                    self.sign(sim, node, id, Sign::Heard);
-                    sim.send_down(conn, Some(ToAgent::Pong(number)));
-                    if session_is_unclean {
-                        self.reported(sim, id, false);
-                    }
-                }
-                ToManager::Status(Status { complete, last, index, tasks }) => {
-                    let complete = complete && last && session.ready_at.is_some_and(|at| index >= at);
-                    self.sign(sim, node, id, Sign::Heard);
-                    self.commit_ends(sim, id, tasks, 0, complete);
-                }
-                ToManager::Bye { leaving } => {
-                    self.sign(sim, node, id, if leaving { Sign::Left } else { Sign::Closed });
+            let Recorder::Free = session.recorder else { return };
+            let Some(Status { complete, last, index, tasks }) = session.inbox.pop_front() else {
+                if session.closing {
                     self.session_ends(sim, id, None);
                 }
-                ToManager::Describe(_) | ToManager::Join(_) | ToManager::Hello(_) => {
-                    sim.fail(format_args!("the simulated agent does not send this"));
-                }
-            }
+                return;
+            };
+            let complete = complete && last && session.ready_at.is_some_and(|at| index >= at);
+            self.commit_ends(sim, id, tasks, 0, complete);
         }
     }
 
@@ -215,7 +225,7 @@ impl Manager {
             return self.reported(sim, id, complete);
         }
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.reader = Reader::Ends { again, tries, complete };
+            session.recorder = Recorder::Ends { again, tries, complete };
         }
         self.commit(sim, meaning.changes, Waiter::Session(id));
     }
@@ -223,7 +233,7 @@ impl Manager {
     /// A report is worked in: is the node ready now?
     fn reported(&mut self, sim: &mut Sim, id: u64, complete: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.reader = Reader::Free;
+        session.recorder = Recorder::Free;
         if complete {
             session.ready_at = None;
         }
@@ -236,7 +246,7 @@ impl Manager {
             if session.unclean {
                 return;
             }
-            session.reader = Reader::Readmitting;
+            session.recorder = Recorder::Readmitting;
             return self.commit(sim, vec![Change::NodeReadmit { node }], Waiter::Session(id));
         }
         session.unclean = false;
@@ -246,22 +256,22 @@ impl Manager {
     pub(crate) fn session_committed(&mut self, sim: &mut Sim, id: u64, result: Result<u64, CommitError>) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let node = session.node;
-        match (std::mem::replace(&mut session.reader, Reader::Free), result) {
-            (Reader::Free, _) => sim.fail(format_args!("session {id} waited for nothing")),
-            (Reader::Describing, _) => self.session_opens(sim, id),
-            (Reader::Ends { complete, .. }, Ok(_)) => self.reported(sim, id, complete),
-            (Reader::Ends { again, tries, complete }, Err(CommitError::Refused(_))) if tries + 1 < RETRIES => {
+        match (std::mem::replace(&mut session.recorder, Recorder::Free), result) {
+            (Recorder::Free, _) => sim.fail(format_args!("session {id} waited for nothing")),
+            (Recorder::Describing, _) => self.session_opens(sim, id),
+            (Recorder::Ends { complete, .. }, Ok(_)) => self.reported(sim, id, complete),
+            (Recorder::Ends { again, tries, complete }, Err(CommitError::Refused(_))) if tries + 1 < RETRIES => {
                 self.commit_ends(sim, id, again, tries + 1, complete);
             }
-            (Reader::Ends { .. }, Err(_)) => self.session_ends(sim, id, Some(busy("the store is busy"))),
-            (Reader::Readmitting, Ok(_)) => {
+            (Recorder::Ends { .. }, Err(_)) => self.session_ends(sim, id, Some(busy("the store is busy"))),
+            (Recorder::Readmitting, Ok(_)) => {
                 sim.note(format_args!("node {node} is back"));
                 session.unclean = false;
                 self.sign(sim, node, id, Sign::Ready);
             }
-            (Reader::Readmitting, Err(error)) => self.session_ends(sim, id, Some(busy(error))),
+            (Recorder::Readmitting, Err(error)) => self.session_ends(sim, id, Some(busy(error))),
         }
-        self.read(sim, id);
+        self.record(sim, id);
     }
 }
 

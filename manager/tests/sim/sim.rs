@@ -104,6 +104,8 @@ pub(crate) struct Knobs {
     pub(crate) trouble: Duration,
     /// Whether the manager's clock jumps when it restarts.
     pub(crate) clock_jumps: bool,
+    /// Whether the manager's stages see what is published late.
+    pub(crate) is_busy: bool,
 }
 
 pub(crate) struct Sim {
@@ -134,6 +136,7 @@ impl Sim {
             user_every: if rng.u8(..2) == 0 { 300..4000 } else { 2000..15_000 },
             trouble: Duration::from_secs(rng.u64(40..100)),
             clock_jumps: rng.u8(..5) == 0,
+            is_busy: rng.u8(..4) == 0,
         };
         let mut model = Model::default();
         model.clock_jumps = knobs.clock_jumps;

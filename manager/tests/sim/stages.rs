@@ -68,7 +68,7 @@ impl Manager {
         if self.orchestrator.in_flight {
             return;
         }
-        let Some(batch) = self.drain(Watcher::Orchestrator) else { return };
+        let Some(batch) = self.drain(sim.now, Watcher::Orchestrator) else { return };
         let mine = &mut self.orchestrator;
         mine.view = batch.view;
         if batch.resync {
@@ -127,7 +127,7 @@ impl Manager {
         if self.scheduler.in_flight {
             return;
         }
-        if let Some(batch) = self.drain(Watcher::Scheduler) {
+        if let Some(batch) = self.drain(sim.now, Watcher::Scheduler) {
             let mine = &mut self.scheduler;
             mine.view = batch.view;
             let mut news = batch.resync;
