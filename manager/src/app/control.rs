@@ -178,7 +178,15 @@ impl Manager {
                 failed("store the cluster", &other)
             }
         })?;
-        self.start(&own, ca, listener, advertise.to_string()).await?;
+        if let Err(error) = self.start(&own, ca, listener, advertise.to_string()).await {
+            // A cluster that serves nobody is none: the next `init` shall find none.
+            if let Err(undo) = self.0.store.commit(now, vec![Change::ClusterLeave]).await {
+                log::error!("undo the cluster that could not start: {undo}");
+            } else if let Err(undo) = keep::erase(&self.0.data) {
+                log::error!("erase the root's key of the cluster that could not start: {undo}");
+            }
+            return Err(error);
+        }
         log::info!("made cluster {cluster}; this manager is node {node}");
         Ok(node)
     }
