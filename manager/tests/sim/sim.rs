@@ -42,16 +42,9 @@ pub(crate) enum Bug {
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::ReadmitAtHello,
-        Self::EndWhenTold,
-        Self::StaleSession,
-        Self::NoRemoved,
-        Self::ReportDropped,
-        Self::OldView,
-        Self::DoneTooEarly,
-        Self::AckBeforeSync,
-    ];
+    pub(crate) const COMMON: [Self; 5] =
+        [Self::ReadmitAtHello, Self::EndWhenTold, Self::NoRemoved, Self::ReportDropped, Self::AckBeforeSync];
+    pub(crate) const RARE: [Self; 3] = [Self::StaleSession, Self::OldView, Self::DoneTooEarly];
 }
 
 /// Something that happens at a time. What belongs to a process names its life (`epoch`, `boot`) and is void after it.
