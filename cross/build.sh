@@ -24,6 +24,10 @@ case $part in
 esac
 budget=$((2 * 1024 * 1024)) # bytes; of the armv7 agent
 
+# Thumb-2 code is a quarter smaller than ARM code, and every ARMv7 runs it. Not ARMv6, which has Thumb-1 only.
+flags=
+[ "$target" = armv7-unknown-linux-musleabihf ] && flags="-C target-feature=+thumb-mode"
+
 target_dir=${CARGO_TARGET_DIR:-target}
 venv=$PWD/$target_dir/zig-venv
 if [ ! -x "$venv/bin/cargo-zigbuild" ]; then
@@ -37,7 +41,7 @@ export PATH="$venv/bin:$PATH"
 arguments=(zigbuild --locked --profile "$profile" -p "$package" --bin "$binary" --target "$target" --target-dir "$target_dir/cross")
 if [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ]; then
   echo "cross: standard library from rustup"
-  cargo-zigbuild "${arguments[@]}"
+  RUSTFLAGS="$flags" cargo-zigbuild "${arguments[@]}"
 else
   if [ ! -d "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library" ] || [ ! -x /usr/bin/cargo ]; then
     [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || {
@@ -52,7 +56,7 @@ else
   # RUSTC_BOOTSTRAP allows build-std on a stable compiler; zig links musl itself.
   features=()
   [ "$part" = agent ] && features=(-Zbuild-std-features=optimize_for_size)
-  CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS="-C link-self-contained=no" \
+  CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS="-C link-self-contained=no $flags" \
     cargo-zigbuild "${arguments[@]}" -Zbuild-std=std,panic_abort "${features[@]}"
 fi
 
