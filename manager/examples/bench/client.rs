@@ -35,9 +35,9 @@ pub(crate) fn create(lab: &Lab, name: &str, flags: &[&str]) -> Result<()> {
     lab.manager().pi_mgr(&[&fixed[..], flags, &[&image, "sleep", "1000000"]].concat()).map(drop)
 }
 
-/// Removes a service and waits until nothing of it runs.
-pub(crate) fn remove(lab: &Lab, name: &str) -> Result<()> {
-    lab.manager().pi_mgr(&["service", "rm", name])?;
+/// Removes all services there are and waits until no container is left.
+pub(crate) fn remove(lab: &Lab, names: &[&str]) -> Result<()> {
+    lab.manager().pi_mgr(&[&["service", "rm"], names].concat())?;
     wait_for("removed tasks to be gone", WAIT_MAX, || {
         for board in lab.boards().into_iter().filter(|board| board.is_on()) {
             if !board.ctr(&["containers", "ls", "-q"])?.trim().is_empty() {

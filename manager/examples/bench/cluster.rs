@@ -45,7 +45,7 @@ fn figures(lab: &Lab, device: &str, table: &mut Table) -> Result<()> {
     floor::pull(lab)?;
     client::create(lab, "warm", &["--mode", "global"])?;
     client::wait_running(lab, "warm", 3, |_| true)?;
-    client::remove(lab, "warm")?;
+    client::remove(lab, &["warm"])?;
     floor::time(lab, 3)?;
 
     starts(lab, 10, 3, table)?;
@@ -74,7 +74,7 @@ fn starts(lab: &Lab, count: usize, rounds: usize, table: &mut Table) -> Result<(
         floors.push(floor::time(lab, count)?);
         let replicas = count.to_string();
         took.push(client::time_until(lab, "web", count, || client::create(lab, "web", &["--replicas", &replicas]))?);
-        client::remove(lab, "web")?;
+        client::remove(lab, &["web"])?;
     }
     let way = format!(
         "`pi-mgr service create --detach --replicas {count}` until the API shows all running, image present; \
@@ -90,7 +90,7 @@ fn scale(lab: &Lab, table: &mut Table) -> Result<()> {
     let floor = floor::time(lab, 40)?;
     let scale = || lab.manager().pi_mgr(&["service", "scale", "--detach", "web=50"]).map(drop);
     let took = client::time_until(lab, "web", 50, scale)?;
-    client::remove(lab, "web")?;
+    client::remove(lab, &["web"])?;
     beside(
         table,
         "scale 10 to 50",
@@ -114,7 +114,7 @@ fn replaced(lab: &Lab, table: &mut Table) -> Result<()> {
         client::wait_running(lab, "web", 3, |task| task.id != victim.id)?;
         took.push(begin.elapsed());
     }
-    client::remove(lab, "web")?;
+    client::remove(lab, &["web"])?;
     beside(
         table,
         "killed container until replaced",
@@ -153,8 +153,7 @@ fn resting(lab: &Lab, device: &str, table: &mut Table) -> Result<()> {
     std::thread::sleep(SETTLE);
     memory::loaded(lab, table)?;
     idle::measure(lab, device, table)?;
-    client::remove(lab, "many")?;
-    client::remove(lab, "few")
+    client::remove(lab, &["many", "few"])
 }
 
 /// The last one: a board stays off.
