@@ -349,7 +349,7 @@ impl App {
             Told::Closed => self.close(),
             Told::Removed(reason) => {
                 if !self.is_removed {
-                    log::error!("{reason} (with `pi-agent join`); this board's tasks are stopped");
+                    log::error!("{reason} with `pi-agent join`; this board's tasks are stopped");
                 }
                 self.is_removed = true;
                 self.board.forget_all();

@@ -95,6 +95,10 @@ pub const OUT_QUEUE_MAX: usize = 16;
 pub const MANAGER_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// First and longest pause before the managers are dialled again.
 pub const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
+/// Length of a session after which the pause before the next dial starts over at its shortest.
+pub const SESSION_STEADY_AFTER: Duration = Duration::from_secs(2);
+/// Longest pause after a session that ended sooner: the manager is up, it lets this board in.
+pub const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Pause before the manager is dialled again that said it does not know this node.
 pub const REMOVED_PAUSE: Duration = Duration::from_secs(60);
 /// How often the board's description is read again, and whether it joined anew is looked up.

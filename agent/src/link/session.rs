@@ -100,10 +100,10 @@ impl Link {
                     Err(end) => end,
                 };
                 if opened {
-                    // Sessions that end at once must not become a flood of dials and lines.
-                    if began.elapsed() > limits::DIAL_PAUSE.1 {
-                        pause = limits::DIAL_PAUSE.0;
-                    }
+                    // Sessions that end at once must not become a flood of dials and lines; but a manager that
+                    // lets us in is up, and its boards are missed.
+                    let steady = began.elapsed() > limits::SESSION_STEADY_AFTER;
+                    pause = if steady { limits::DIAL_PAUSE.0 } else { pause.min(limits::REOPEN_PAUSE_MAX) };
                     last_reasons.clear();
                     if told.send(Told::Closed).await.is_err() {
                         return;
