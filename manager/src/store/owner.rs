@@ -318,6 +318,8 @@ impl<D: Disk> Owner<D> {
                 }
             }
         }
+        // The same state as the log's, so that it is in memory once.
+        view.state = self.log.machine().clone();
         self.shared.publish(view.clone(), events);
         answer(replies, answers);
         let (replies, refusals): (Vec<_>, Vec<_>) = refused.into_iter().unzip();
