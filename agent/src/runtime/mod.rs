@@ -23,13 +23,13 @@ pub mod user;
 
 use std::{
     cell::RefCell,
-    error::Error,
     io,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
 };
 
+use racimo_common::error::chain;
 use racimo_common::id::TaskId;
 use smol::lock::{Mutex, MutexGuard, MutexGuardArc, Semaphore, SemaphoreGuard};
 
@@ -129,13 +129,7 @@ impl RuntimeError {
 
     /// The whole story in one sentence, for a task's report.
     pub fn reason(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.source();
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
-        }
-        text
+        chain(self)
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use racimo_common::error::chain;
 use racimo_common::id::{ClusterId, NodeId, RandomId};
 use racimo_common::object::{NodeDescription, Role};
 use racimo_common::time::{Clock, Wall};
@@ -15,8 +16,8 @@ use racimo_common::units::{Bytes, NanoCpus};
 use ring::rand::{SecureRandom, SystemRandom};
 use smol::Async;
 
+use super::address;
 use super::keep::{self, Own};
-use super::{address, told};
 use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
 use crate::api::host::Host;
 use crate::ca::{Ca, JoinTokens};
@@ -49,7 +50,7 @@ struct Running {
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> ControlError {
-    ControlError::Failed(format!("{what}: {}", told(error)))
+    ControlError::Failed(format!("{what}: {}", chain(error)))
 }
 
 impl Manager {

@@ -9,7 +9,6 @@ mod keep;
 use std::sync::Arc;
 
 use futures_lite::StreamExt;
-use racimo_common::error::chain;
 use racimo_common::id::IdSource;
 use racimo_common::logger;
 use racimo_common::registry::Registry;
@@ -123,9 +122,4 @@ async fn run(config: Config) -> Result<(), ServeError> {
     };
     serve::serve(Arc::new(context), listeners, stop).await;
     if failed { Err(ServeError::StoreFailed) } else { Ok(()) }
-}
-
-/// An error and its causes, for the log.
-fn told(error: &dyn std::error::Error) -> String {
-    chain(error)
 }

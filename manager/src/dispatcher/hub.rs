@@ -173,8 +173,7 @@ impl Running {
                 // What it holds is not known before its full report: no new tasks until then.
                 let was_ready = self.store.view().seen.node(node).is_some_and(|seen| seen.ready);
                 if was_ready {
-                    let seen = SeenNode { ready: false, at: now.wall };
-                    self.store.observe(vec![Observation::Node { node, seen }]).await;
+                    see(&self.store, node, SeenNode { ready: false, at: now.wall }).await;
                 }
             }
             Sign::Heard { node, session } => {
@@ -186,8 +185,7 @@ impl Running {
                 if let Some(entry) = self.current(node, session) {
                     entry.link.heard(now.mono);
                     entry.written_off = false;
-                    let seen = SeenNode { ready: true, at: now.wall };
-                    self.store.observe(vec![Observation::Node { node, seen }]).await;
+                    see(&self.store, node, SeenNode { ready: true, at: now.wall }).await;
                 }
             }
             Sign::Closed { node, session } => {
@@ -241,13 +239,16 @@ impl Running {
                             next = Some(next.map_or(again, |at| at.min(again)));
                         }
                     }
-                    let seen = SeenNode { ready: false, at: now.wall };
-                    self.store.observe(vec![Observation::Node { node, seen }]).await;
+                    see(&self.store, node, SeenNode { ready: false, at: now.wall }).await;
                 }
             }
         }
         next
     }
+}
+
+async fn see(store: &Store, node: NodeId, seen: SeenNode) {
+    store.observe(vec![Observation::Node { node, seen }]).await;
 }
 
 fn end(entry: &mut Entry, code: RefusedCode, reason: &str) {
