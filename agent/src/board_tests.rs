@@ -36,7 +36,7 @@ fn whole(to: u64, tasks: Vec<Assignment>) -> Assign {
 }
 
 fn change(from: u64, to: u64, tasks: Vec<Assignment>, removed: Vec<TaskId>) -> Assign {
-    Assign { complete: false, from, to, last: true, tasks, removed }
+    Assign { complete: false, from, to, last: true, tasks, removed, ..Assign::default() }
 }
 
 /// A board whose containers are listed: there were none.

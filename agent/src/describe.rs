@@ -12,7 +12,7 @@ use std::{
 };
 
 use racimo_common::{
-    object::NodeDescription,
+    object::{Generics, NodeDescription},
     registry::Platform,
     units::{Bytes, NanoCpus},
 };
@@ -34,6 +34,8 @@ pub struct Own {
     pub containerd_version: String,
     /// Most tasks the agent holds.
     pub tasks_max: u32,
+    /// Generic resources from the configuration.
+    pub generic: Generics,
 }
 
 /// Describes the board whose files are below `root` (`/`, or a fixture).
@@ -56,6 +58,7 @@ pub fn describe(root: &Path, own: Own, cgroups: &Cgroups) -> NodeDescription {
         containerd_version: own.containerd_version,
         labels,
         tasks_max: own.tasks_max,
+        generic: own.generic,
         degraded: cgroups.degraded().iter().map(ToString::to_string).collect(),
     }
 }
@@ -235,7 +238,7 @@ mod tests {
         let cgroups = Cgroups { version: Version::V2, memory: false, swap: false, cpu: true, pids: true };
         let labels =
             BTreeMap::from([("disk".to_owned(), "ssd".to_owned()), (MODEL_LABEL.to_owned(), "forged".to_owned())]);
-        let own = Own { labels, containerd_version: "1.7.24".into(), tasks_max: 64 };
+        let own = Own { labels, containerd_version: "1.7.24".into(), tasks_max: 64, generic: Generics::new() };
         let found = describe(dir.path(), own, &cgroups);
         assert_eq!((found.hostname.as_str(), found.machine.as_str()), ("berry", "aarch64"));
         assert_eq!((found.cpus.to_string(), found.memory), ("4".into(), Bytes::new(3_885_396 << 10)));

@@ -41,6 +41,9 @@ pub(crate) fn work(grace: Duration) -> Work {
         slot_name: "web.1".to_owned(),
         container: ContainerSpec { stop_grace: Some(grace), ..ContainerSpec::default() },
         resources: Resources::default(),
+        log: racimo_common::object::LogConfig::default(),
+        files: Vec::new(),
+        credentials: None,
     }
 }
 

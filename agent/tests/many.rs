@@ -7,7 +7,7 @@ mod support;
 use racimo_agent::runtime::{Job, pull};
 use racimo_agent::{alloc, limits};
 use racimo_common::id::{IdSource, NodeId, TaskId};
-use racimo_common::object::{ContainerSpec, Resources};
+use racimo_common::object::{ContainerSpec, LogConfig, Resources};
 use racimo_common::registry::Platform;
 use racimo_common::wire::Work;
 use support::on_a_board;
@@ -34,7 +34,16 @@ fn a_board_full_of_tasks_is_made_at_once() {
         };
         let resources = Resources::default();
         let service = ids.draw();
-        let work = &Work { service, service_name: "web".into(), slot_name: "web.1".into(), container, resources };
+        let work = &Work {
+            service,
+            service_name: "web".into(),
+            slot_name: "web.1".into(),
+            container,
+            resources,
+            log: LogConfig::default(),
+            files: Vec::new(),
+            credentials: None,
+        };
         let (runtime, ctrd, platforms) = (&runtime, &ctrd, &platforms);
         // Beyond it the test aborts, as an agent would.
         alloc::set_limit(alloc::used() + BUDGET);

@@ -15,7 +15,7 @@ use racimo_agent::runtime::{
 };
 use racimo_common::{
     id::{IdSource, TaskId},
-    object::{ContainerSpec, Limits, Mount, MountKind, NetworkMode, Resources, TmpfsOptions, VolumeOptions},
+    object::{ContainerSpec, Limits, LogConfig, Mount, MountKind, NetworkMode, Resources, TmpfsOptions, VolumeOptions},
     units::{Bytes, NanoCpus},
     wire::Work,
 };
@@ -38,6 +38,9 @@ fn work(script: &str) -> Work {
         slot_name: "web.1".into(),
         container: ContainerSpec { image: support::IMAGE.into(), command, ..ContainerSpec::default() },
         resources: Resources::default(),
+        log: LogConfig::default(),
+        files: Vec::new(),
+        credentials: None,
     }
 }
 

@@ -112,6 +112,10 @@ ids! {
     TaskId
     /// The cluster; the organisation name in its certificates.
     ClusterId
+    /// A secret or a config: what tasks depend on beside their image.
+    DependencyId
+    /// A network.
+    NetworkId
 }
 
 /// Draws ids; seeded, so that a run can be repeated.

@@ -7,8 +7,8 @@ mod mutate;
 
 use racimo_common::id::{ClusterId, NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::object::{
-    ContainerSpec, ContainerStatus, Desired, Mount, MountKind, NodeDescription, Resources, Role, TaskReport, TaskState,
-    TmpfsOptions,
+    ContainerSpec, ContainerStatus, Desired, LogConfig, Mount, MountKind, NodeDescription, Resources, Role, TaskReport,
+    TaskState, TmpfsOptions,
 };
 use racimo_common::time::Wall;
 use racimo_common::token::JoinToken;
@@ -55,6 +55,9 @@ fn to_agent() -> Vec<ToAgent> {
         slot_name: "web.1".to_owned(),
         container: ContainerSpec { env: vec!["A=b".to_owned()], mounts: vec![mount], ..ContainerSpec::default() },
         resources: Resources::default(),
+        log: LogConfig::None,
+        files: Vec::new(),
+        credentials: None,
     };
     let assignment = Assignment { task: TaskId::from_bits(5), desired: Desired::Running, work: Some(Box::new(work)) };
     let managers = vec!["m:2377".to_owned()];

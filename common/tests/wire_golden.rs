@@ -7,16 +7,18 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use racimo_common::id::{ClusterId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::id::{ClusterId, DependencyId, NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::object::{
-    BindOptions, ContainerSpec, ContainerStatus, Desired, Limits, Mount, MountKind, NetworkMode, NodeDescription,
-    Propagation, Reservations, Resources, Role, TaskReport, TaskState, TmpfsOptions, VolumeOptions,
+    BindOptions, ContainerSpec, ContainerStatus, Desired, DnsConfig, Generic, HealthConfig, Limits, LogAsk, LogConfig,
+    LogEntry, LogStream, Mount, MountKind, NetworkMode, NodeDescription, Privileges, Propagation, Reservations,
+    Resources, Role, TaskReport, TaskState, TmpfsOptions, Ulimit, VolumeOptions,
 };
-use racimo_common::registry::Platform;
+use racimo_common::registry::{Credentials, Platform};
 use racimo_common::time::Wall;
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_common::wire::{
-    Assign, Assignment, Hello, Join, Joined, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, Work, frame,
+    Assign, Assignment, BodyKey, BodyPart, File, Hello, Join, Joined, LogsEnd, LogsOpen, LogsPart, Refused,
+    RefusedCode, Status, ToAgent, ToManager, Welcome, Work, frame,
 };
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-1.txt");
@@ -39,6 +41,11 @@ fn description() -> NodeDescription {
         containerd_version: "1.7.24".into(),
         labels: labels("io.racimo.model"),
         tasks_max: 128,
+        generic: [
+            ("gpio".to_owned(), Generic::Count(2)),
+            ("modem".to_owned(), Generic::Named(["/dev/ttyUSB0".to_owned()].into())),
+        ]
+        .into(),
         degraded: vec!["no memory limits".into()],
     }
 }
@@ -74,10 +81,38 @@ fn container() -> ContainerSpec {
         stop_signal: Some("SIGINT".into()),
         stop_grace: Some(Duration::from_secs(3)),
         network: NetworkMode::Host,
+        health: Some(HealthConfig {
+            test: vec!["CMD-SHELL".into(), "true".into()],
+            interval: Some(Duration::from_secs(1)),
+            timeout: Some(Duration::from_secs(2)),
+            start_period: Some(Duration::from_secs(3)),
+            start_interval: Some(Duration::from_secs(4)),
+            retries: Some(5),
+        }),
+        init: Some(true),
+        tty: true,
+        open_stdin: true,
+        read_only: true,
+        groups: vec!["dialout".into()],
+        cap_add: vec!["CAP_NET_ADMIN".into()],
+        cap_drop: vec!["CAP_CHOWN".into()],
+        ulimits: vec![Ulimit { name: "nofile".into(), soft: 1, hard: -1 }],
+        sysctls: labels("net.core.somaxconn"),
+        dns: DnsConfig {
+            servers: vec!["192.0.2.1".into()],
+            search: vec!["lan".into()],
+            options: vec!["ndots:2".into()],
+        },
+        hosts: vec!["192.0.2.2 db".into()],
+        oom_score_adj: Some(-5),
+        privileges: Privileges { no_new_privileges: true, seccomp_unconfined: true },
+        secrets: Vec::new(),
+        configs: Vec::new(),
     }
 }
 
 fn assign() -> Assign {
+    let key = BodyKey { id: DependencyId::from_bits(6), task: Some(TaskId::from_bits(4)) };
     let work = Work {
         service: ServiceId::from_bits(3),
         service_name: "web".into(),
@@ -86,13 +121,18 @@ fn assign() -> Assign {
         resources: Resources {
             limits: Limits { cpu: Some(NanoCpus::new(500_000_000)), memory: Some(Bytes::mib(64)), pids: Some(32) },
             reservations: Reservations { cpu: NanoCpus::new(1), memory: Bytes::new(2) },
+            generic: [("gpio".to_owned(), 1)].into(),
         },
+        log: LogConfig::Files { size_max: Bytes::mib(1), files_max: 3 },
+        files: vec![File { body: key, target: "/run/secrets/s".into(), uid: 1, gid: 2, mode: 0o400 }],
+        credentials: Some(Credentials::Password { username: "u".into(), password: "p".into() }),
     };
     Assign {
         complete: true,
         from: 0,
         to: 9,
         last: true,
+        bodies: vec![BodyPart { key, total: 3, offset: 1, bytes: vec![7, 8] }],
         tasks: vec![
             Assignment { task: TaskId::from_bits(4), desired: Desired::Running, work: Some(Box::new(work)) },
             Assignment { task: TaskId::from_bits(5), desired: Desired::Shutdown, work: None },
@@ -113,6 +153,8 @@ fn report() -> TaskReport {
 }
 
 fn to_manager() -> Vec<(&'static str, ToManager)> {
+    let entry = LogEntry { at: Wall::from_nanos(1), stream: LogStream::Stderr, line: b"no\n".to_vec() };
+    let logs = LogsPart { reading: 3, entries: vec![entry], end: Some(LogsEnd::Failed("gone".into())) };
     vec![
         (
             "join",
@@ -123,6 +165,7 @@ fn to_manager() -> Vec<(&'static str, ToManager)> {
         ("status", ToManager::Status(Status { complete: true, last: true, index: 9, tasks: vec![report()] })),
         ("heartbeat", ToManager::Heartbeat(1)),
         ("bye", ToManager::Bye { leaving: true }),
+        ("logs", ToManager::Logs(logs)),
     ]
 }
 
@@ -136,6 +179,14 @@ fn to_agent() -> Vec<(&'static str, ToAgent)> {
     };
     let welcome =
         Welcome { version: 1, heartbeat_ms: 1000, managers: vec!["10.0.0.1:2377".into()], node: NodeId::from_bits(2) };
+    let ask = LogAsk {
+        follow: true,
+        tail: Some(10),
+        since: Some(Wall::from_nanos(1)),
+        until: Some(Wall::from_nanos(2)),
+        stdout: true,
+        stderr: false,
+    };
     let refused = Refused { code: RefusedCode::NotMember, reason: "removed".into() };
     vec![
         ("joined", ToAgent::Joined(joined)),
@@ -143,6 +194,9 @@ fn to_agent() -> Vec<(&'static str, ToAgent)> {
         ("refused", ToAgent::Refused(refused)),
         ("assign", ToAgent::Assign(assign())),
         ("pong", ToAgent::Pong(1)),
+        ("logs-open", ToAgent::LogsOpen(LogsOpen { reading: 3, task: TaskId::from_bits(4), ask, parts: 8 })),
+        ("logs-more", ToAgent::LogsMore { reading: 3, parts: 2 }),
+        ("logs-close", ToAgent::LogsClose { reading: 3 }),
     ]
 }
 
@@ -201,4 +255,20 @@ fn fields_may_come_and_go() {
     let bytes = frame::encode(&newer, MAX).expect("it fits");
     let want = ToManager::Status(Status { complete: true, index: 3, ..Status::default() });
     assert_eq!(frame::decode::<ToManager>(&bytes).expect("it is read"), want);
+}
+
+/// Messages as they were before fields were added to them: boards that send or keep them are still understood.
+#[test]
+fn the_first_bytes_of_version_1_are_still_read() {
+    let golden = include_str!("golden/wire-1-first.txt");
+    let line = |name: &str| {
+        let line = golden.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        unhex(line.expect("a line for each message"))
+    };
+    let hello: ToManager = frame::decode(&line("hello")).expect("it is read");
+    let without = NodeDescription { generic: Default::default(), ..description() };
+    assert_eq!(hello, ToManager::Hello(Hello { versions: (1, 1), boot: 7, description: without }));
+    let ToAgent::Assign(assign) = frame::decode(&line("assign")).expect("it is read") else { panic!("an assignment") };
+    let work = assign.tasks.first().and_then(|task| task.work.as_deref()).expect("work");
+    assert_eq!((work.log, work.files.len(), work.container.health.is_none()), (LogConfig::default(), 0, true));
 }

@@ -115,6 +115,7 @@ pub(crate) fn body_is_read(body: &Value) {
                 previous: None,
                 revision: 1,
                 update: None,
+                job: None,
             };
             let shown = service_out::service(&View::default(), &service, service_out::Show::default());
             let again = service_in::service(&shown["Spec"], unnamed).expect("what is shown is taken");

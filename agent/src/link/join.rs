@@ -142,9 +142,14 @@ async fn try_once(
     match future::or(talk, late).await? {
         Some(ToAgent::Joined(joined)) => Ok((joined, root(&seen)?)),
         Some(ToAgent::Refused(refused)) => Err(JoinError::Refused(refused)),
-        Some(ToAgent::Welcome(_) | ToAgent::Assign(_) | ToAgent::Pong(_)) => {
-            Err(JoinError::Answer("neither a yes nor a no".into()))
-        }
+        Some(
+            ToAgent::Welcome(_)
+            | ToAgent::Assign(_)
+            | ToAgent::Pong(_)
+            | ToAgent::LogsOpen(_)
+            | ToAgent::LogsMore { .. }
+            | ToAgent::LogsClose { .. },
+        ) => Err(JoinError::Answer("neither a yes nor a no".into())),
         None => Err(JoinError::Closed { address: address.to_owned() }),
     }
 }

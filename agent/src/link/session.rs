@@ -165,7 +165,12 @@ impl Link {
         let welcome = match receive_within(&mut stream, limits::MANAGER_SILENCE_MAX).await? {
             ToAgent::Welcome(welcome) => welcome,
             ToAgent::Refused(refused) => return Err(End::Refused(refused)),
-            ToAgent::Joined(_) | ToAgent::Assign(_) | ToAgent::Pong(_) => {
+            ToAgent::Joined(_)
+            | ToAgent::Assign(_)
+            | ToAgent::Pong(_)
+            | ToAgent::LogsOpen(_)
+            | ToAgent::LogsMore { .. }
+            | ToAgent::LogsClose { .. } => {
                 return Err(End::Protocol("a session starts with Welcome"));
             }
         };
@@ -196,7 +201,7 @@ async fn read_all(mut from: impl AsyncRead + Unpin, told: &Sender<Told>, welcome
     let silence = limits::MANAGER_SILENCE_MAX.max(heartbeat(welcome) * 4);
     loop {
         match receive_within(&mut from, silence).await? {
-            ToAgent::Pong(_) => {}
+            ToAgent::Pong(_) | ToAgent::LogsOpen(_) | ToAgent::LogsMore { .. } | ToAgent::LogsClose { .. } => {}
             ToAgent::Assign(assign) => told.send(Told::Assign(assign)).await.map_err(|_| End::Stopped)?,
             ToAgent::Refused(refused) => return Err(End::Refused(refused)),
             ToAgent::Welcome(_) | ToAgent::Joined(_) => return Err(End::Protocol("Welcome inside a session")),

@@ -81,6 +81,9 @@ mod tests {
             slot_name: "web.1".into(),
             container,
             resources: Resources::default(),
+            log: racimo_common::object::LogConfig::default(),
+            files: Vec::new(),
+            credentials: None,
         };
         let kept = Kept { group: 3, stop_signal: 15, stop_grace: Duration::from_millis(1500) };
         let labels = write(&work, task, node, &kept);

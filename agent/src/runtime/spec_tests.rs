@@ -85,7 +85,9 @@ fn host_names() {
 
 #[track_caller]
 fn check_limits(limits: Limits, reservations: Reservations, cgroups: &Cgroups, want: Value) {
-    let found = document(&ContainerSpec::default(), &Resources { limits, reservations }, cgroups).unwrap();
+    let found =
+        document(&ContainerSpec::default(), &Resources { limits, reservations, ..Resources::default() }, cgroups)
+            .unwrap();
     let mut resources = found["linux"]["resources"].clone();
     resources.as_object_mut().unwrap().remove("devices");
     assert_eq!(resources, want);
@@ -107,7 +109,7 @@ fn limits_and_reservations() {
     let no_swap = Cgroups { swap: false, ..V2 };
     let memory = Limits { memory: Some(Bytes::new(1)), ..Limits::default() };
     check_limits(memory.clone(), none, &no_swap, json!({"memory": {"limit": 1}}));
-    let resources = Resources { limits: memory, reservations: none };
+    let resources = Resources { limits: memory, reservations: none, ..Resources::default() };
     assert_eq!(document(&ContainerSpec::default(), &resources, &bare), Err(BadSpec::Limit(Degraded::NoMemory)));
 }
 

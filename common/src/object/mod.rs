@@ -4,14 +4,16 @@
 //! `None` always means "not given": the defaults are in methods, so that a spec can be shown as it was written.
 
 mod container;
+mod log;
 mod node;
 mod resources;
 mod task;
 
 pub use container::{
-    BindOptions, ContainerSpec, Mount, MountKind, NetworkMode, Propagation, STOP_GRACE_DEFAULT, TmpfsOptions,
-    VolumeOptions,
+    BindOptions, ContainerSpec, DnsConfig, FileRef, HealthConfig, Mount, MountKind, NetworkMode, Privileges,
+    Propagation, STOP_GRACE_DEFAULT, TmpfsOptions, Ulimit, VolumeOptions,
 };
+pub use log::{LogAsk, LogConfig, LogEntry, LogStream};
 pub use node::{Availability, NodeDescription, Role};
-pub use resources::{Limits, Reservations, Resources};
+pub use resources::{Generic, Generics, Limits, Reservations, Resources};
 pub use task::{ContainerStatus, Desired, TaskReport, TaskState};

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::resources::Generics;
 use crate::registry::Platform;
 use crate::units::{Bytes, NanoCpus};
 
@@ -75,6 +76,8 @@ pub struct NodeDescription {
     pub labels: BTreeMap<String, String>,
     /// Most tasks it can hold at once.
     pub tasks_max: u32,
+    /// Generic resources it offers, from its configuration.
+    pub generic: Generics,
     /// What is wrong with it, one sentence each, with the way to mend it.
     pub degraded: Vec<String>,
 }

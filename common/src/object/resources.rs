@@ -1,5 +1,7 @@
 //! What a task may use and what is kept free for it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, NanoCpus};
@@ -12,6 +14,8 @@ pub struct Resources {
     pub limits: Limits,
     /// What a board must have free to get it.
     pub reservations: Reservations,
+    /// How many of each kind of generic resource a board must have free for it: `gpio` -> 2.
+    pub generic: BTreeMap<String, u64>,
 }
 
 /// What a task may use at most; none: no limit.
@@ -35,3 +39,15 @@ pub struct Reservations {
     /// Memory.
     pub memory: Bytes,
 }
+
+/// Generic resources of one kind: what a board has, or what a task was granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Generic {
+    /// So many, all alike.
+    Count(u64),
+    /// Each with a name: `/dev/ttyUSB0`.
+    Named(BTreeSet<String>),
+}
+
+/// Generic resources by kind (`gpio`, `modem`).
+pub type Generics = BTreeMap<String, Generic>;

@@ -12,6 +12,8 @@
 //!   ◀── Welcome{heartbeat} | Refused ──
 //!   ◀── Assign{complete} ──────────────        parts until `last`
 //!   ── Status{complete} ──────────────▶        every task it holds, once; then only changes
+//!   ◀── LogsOpen, LogsMore, LogsClose ─        a reader of a log, at any time
+//!   ── Logs ──────────────────────────▶        never more parts than the reader has room for
 //!   ── Heartbeat ─────────────────────▶
 //!   ◀── Pong ──────────────────────────
 //!   ── Bye ───────────────────────────▶
@@ -21,8 +23,11 @@ pub mod frame;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterId, NodeId, ServiceId, TaskId};
-use crate::object::{ContainerSpec, Desired, NodeDescription, Resources, Role, TaskReport};
+use crate::id::{ClusterId, DependencyId, NodeId, ServiceId, TaskId};
+use crate::object::{
+    ContainerSpec, Desired, LogAsk, LogConfig, LogEntry, NodeDescription, Resources, Role, TaskReport,
+};
+use crate::registry::Credentials;
 
 /// The TCP port that managers listen on for agents.
 pub const PORT: u16 = 2377;
@@ -44,6 +49,8 @@ pub enum ToManager {
     Status(Status),
     /// I am here; the number comes back in `Pong`.
     Heartbeat(u64),
+    /// A part of a log that was asked for.
+    Logs(LogsPart),
     /// I close the connection on purpose.
     Bye {
         /// Whether the board leaves the cluster for good (else the agent only restarts).
@@ -64,6 +71,53 @@ pub enum ToAgent {
     Assign(Assign),
     /// Answers a heartbeat.
     Pong(u64),
+    /// A reader wants a task's log.
+    LogsOpen(LogsOpen),
+    /// The reader has room for more.
+    LogsMore {
+        /// The reading.
+        reading: u64,
+        /// How many more parts the board may send.
+        parts: u32,
+    },
+    /// The reader went away.
+    LogsClose {
+        /// The reading.
+        reading: u64,
+    },
+}
+
+/// A reader wants a task's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsOpen {
+    /// Names the reading in this session.
+    pub reading: u64,
+    /// The task.
+    pub task: TaskId,
+    /// What of its log.
+    pub ask: LogAsk,
+    /// How many parts the board may send before it is told that there is room for more.
+    pub parts: u32,
+}
+
+/// A part of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsPart {
+    /// The reading it belongs to.
+    pub reading: u64,
+    /// What was said, in order.
+    pub entries: Vec<LogEntry>,
+    /// Set in the last part: nothing more follows, and why if something went wrong.
+    pub end: Option<LogsEnd>,
+}
+
+/// Why a reading ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogsEnd {
+    /// Everything was sent.
+    Complete,
+    /// What is missing and why, for a person.
+    Failed(String),
 }
 
 /// A request to become a member.
@@ -168,10 +222,58 @@ pub struct Assign {
     pub to: u64,
     /// Whether this is the last part; the parts take effect together.
     pub last: bool,
+    /// Bodies of secrets and configs that tasks of this set name. A board keeps them in memory only, and forgets one
+    /// that no task names any more.
+    pub bodies: Vec<BodyPart>,
     /// Tasks to hold, new or with a new desired state.
     pub tasks: Vec<Assignment>,
     /// Tasks to forget: they ended and the manager knows it.
     pub removed: Vec<TaskId>,
+}
+
+/// Names the content of a secret or config on a board: a template's content differs from task to task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BodyKey {
+    /// The secret or config.
+    pub id: DependencyId,
+    /// The task it was filled in for, if it is a template.
+    pub task: Option<TaskId>,
+}
+
+/// Bytes of a secret's or config's content, in order.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyPart {
+    /// Whose content.
+    pub key: BodyKey,
+    /// Bytes of the whole content.
+    pub total: u32,
+    /// Where these bytes begin; the part at 0 starts over.
+    pub offset: u32,
+    /// The bytes.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for BodyPart {
+    /// Without the bytes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BodyPart").field("key", &self.key).field("total", &self.total).finish_non_exhaustive()
+    }
+}
+
+/// A secret or config that a task's container can read as a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Its content.
+    pub body: BodyKey,
+    /// Absolute path inside the container.
+    pub target: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
 }
 
 /// One task on a board.
@@ -194,10 +296,19 @@ pub struct Work {
     pub service_name: String,
     /// `web.1`, or `web.<node id>` for a global service; with `.` and the task's id it names the container.
     pub slot_name: String,
-    /// The container.
+    /// The container, templates filled in, granted generic resources in its environment.
     pub container: ContainerSpec,
     /// Its limits and reservations.
     pub resources: Resources,
+    /// Where its output goes.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// Secrets and configs as files; `container.secrets` and `container.configs` are empty on the wire.
+    #[serde(default)]
+    pub files: Vec<File>,
+    /// How to log in at the image's registry.
+    #[serde(default)]
+    pub credentials: Option<Credentials>,
 }
 
 /// States of tasks.

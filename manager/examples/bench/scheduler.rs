@@ -231,5 +231,8 @@ fn service_spec(number: u32) -> ServiceSpec {
         labels: BTreeMap::new(),
         task: Arc::new(task),
         mode: Mode::Replicated { replicas: u64::from(TASKS) },
+        update: None,
+        rollback: None,
+        credentials: None,
     }
 }

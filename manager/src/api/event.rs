@@ -165,6 +165,9 @@ fn update_name(state: UpdateState) -> &'static str {
         UpdateState::Updating => "updating",
         UpdateState::Paused => "paused",
         UpdateState::Completed => "completed",
+        UpdateState::RollbackStarted => "rollback_started",
+        UpdateState::RollbackPaused => "rollback_paused",
+        UpdateState::RollbackCompleted => "rollback_completed",
     }
 }
 

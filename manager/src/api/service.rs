@@ -32,6 +32,8 @@ fn matches(filters: &Filters, service: &Service) -> bool {
     let mode = match service.spec.mode {
         Mode::Replicated { .. } => "replicated",
         Mode::Global => "global",
+        Mode::ReplicatedJob { .. } => "replicated-job",
+        Mode::GlobalJob => "global-job",
     };
     filters.begins("id", &service.id.to_string())
         && filters.begins("name", &service.spec.name)

@@ -182,14 +182,17 @@ impl Lab {
         for service in view.state.services() {
             let wanted = match service.spec.mode {
                 crate::store::Mode::Replicated { replicas } => replicas,
-                crate::store::Mode::Global => 1,
+                crate::store::Mode::ReplicatedJob { concurrent_max, .. } => concurrent_max,
+                crate::store::Mode::Global | crate::store::Mode::GlobalJob => 1,
             };
             let tasks: Vec<Arc<Task>> = view.state.tasks_of_service(service.id).cloned().collect();
             for number in tasks.len() as u64 + 1..=wanted {
                 let id = ids.draw();
                 let slot = match service.spec.mode {
-                    crate::store::Mode::Replicated { .. } => Slot::Replica(u32::try_from(number).expect("small")),
-                    crate::store::Mode::Global => Slot::Node(node),
+                    crate::store::Mode::Replicated { .. } | crate::store::Mode::ReplicatedJob { .. } => {
+                        Slot::Replica(u32::try_from(number).expect("small"))
+                    }
+                    crate::store::Mode::Global | crate::store::Mode::GlobalJob => Slot::Node(node),
                 };
                 let new = NewTask {
                     id,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::limits::FRAME_TO_AGENT_MAX;
-use racimo_common::object::{ContainerSpec, Desired, MountKind, Resources};
+use racimo_common::object::{ContainerSpec, Desired, LogConfig, MountKind, Resources};
 use racimo_common::registry::Reference;
 use racimo_common::signal;
 use racimo_common::units::{Bytes, NanoCpus};
@@ -273,6 +273,9 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         slot_name: format!("{name}.{}", NodeId::from_bits(largest)),
         container: task.container.clone(),
         resources: task.resources.clone(),
+        log: LogConfig::default(),
+        files: Vec::new(),
+        credentials: None,
     };
     let assignment =
         Assignment { task: TaskId::from_bits(largest), desired: Desired::Shutdown, work: Some(Box::new(work)) };
@@ -281,6 +284,7 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         from: u64::MAX,
         to: u64::MAX,
         last: true,
+        bodies: Vec::new(),
         tasks: vec![assignment],
         removed: Vec::new(),
     });
@@ -302,6 +306,9 @@ mod tests {
             labels: Default::default(),
             task: Arc::new(TaskSpec { container, ..TaskSpec::default() }),
             mode: Mode::Replicated { replicas: 1 },
+            update: None,
+            rollback: None,
+            credentials: None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::limits::FRAME_TO_AGENT_MAX;
-use racimo_common::object::Desired;
+use racimo_common::object::{Desired, LogConfig};
 use racimo_common::wire::{Assign, Assignment, Work, frame};
 
 use crate::store::{Slot, Task, View};
@@ -67,6 +67,9 @@ fn work(task: &Task) -> Work {
         slot_name: slot_name(task),
         container: task.spec.container.clone(),
         resources: task.spec.resources.clone(),
+        log: LogConfig::default(),
+        files: Vec::new(),
+        credentials: None,
     }
 }
 

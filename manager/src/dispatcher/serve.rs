@@ -173,6 +173,7 @@ where
             | ToManager::Describe(_)
             | ToManager::Status(_)
             | ToManager::Heartbeat(_)
+            | ToManager::Logs(_)
             | ToManager::Bye { .. },
         ) => {
             log::warn!("{addr} has no certificate but wanted a session: refused");

@@ -275,6 +275,7 @@ impl Reader<'_> {
             }
             ToManager::Status(status) => News::Status(status),
             ToManager::Describe(description) => News::Description(description),
+            ToManager::Logs(_) => return Err(protocol("nobody asked for a log")),
             ToManager::Bye { leaving } => return Err(End::Bye { leaving }),
             ToManager::Join(_) | ToManager::Hello(_) => {
                 return Err(protocol("Join and Hello have no place inside a session"));

@@ -7,7 +7,6 @@ use racimo_common::object::{Desired, TaskState};
 use racimo_common::time::{Mono, Now, Wall};
 
 use super::agenda::Agenda;
-use super::update::UpdateConfig;
 use crate::limits::ORCHESTRATOR_PLAN_MAX;
 use crate::store::{Change, Command, Ended, Gate, NewTask, Observation, Service, Slot, Task, View};
 
@@ -17,7 +16,6 @@ pub(super) struct Draft<'a> {
     pub(super) view: View,
     pub(super) now: Now,
     pub(super) agenda: &'a mut Agenda,
-    pub(super) config: &'a UpdateConfig,
     ids: &'a mut IdSource,
     index: u64,
     changes: Vec<Change>,
@@ -29,16 +27,10 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(
-        view: &View,
-        now: Now,
-        ids: &'a mut IdSource,
-        agenda: &'a mut Agenda,
-        config: &'a UpdateConfig,
-    ) -> Self {
+    pub(super) fn new(view: &View, now: Now, ids: &'a mut IdSource, agenda: &'a mut Agenda) -> Self {
         let index = view.version() + 1;
         let (changes, observations) = (Vec::new(), Vec::new());
-        Self { view: view.clone(), now, agenda, config, ids, index, changes, observations, wake: None, full: false }
+        Self { view: view.clone(), now, agenda, ids, index, changes, observations, wake: None, full: false }
     }
 
     /// Adds changes that belong together. False: the plan is full, nothing was added.

@@ -28,7 +28,7 @@ use crate::store::{Change, Mode, Observation, Service, View};
 
 pub use agenda::Agenda;
 pub use run::run;
-pub use update::{FailureAction, Order, UpdateConfig, is_dirty};
+pub use update::is_dirty;
 
 use draft::Draft;
 
@@ -48,14 +48,9 @@ const ROUNDS_MAX: usize = 16;
 
 /// Next moves for what is on the agenda. Same inputs, same plan. Call [`Agenda::done`] once it is committed.
 pub fn step(view: &View, agenda: &mut Agenda, now: Now, ids: &mut IdSource) -> Plan {
-    step_with(view, agenda, now, ids, &UpdateConfig::default())
-}
-
-/// [`step`] with other update settings: for every service, until specs carry their own.
-pub fn step_with(view: &View, agenda: &mut Agenda, now: Now, ids: &mut IdSource, config: &UpdateConfig) -> Plan {
     agenda.begin(now);
     let (nodes, services) = agenda.marked();
-    let mut draft = Draft::new(view, now, ids, agenda, config);
+    let mut draft = Draft::new(view, now, ids, agenda);
     for node in nodes {
         enforce::step(&mut draft, node);
         draft.end_node(node);
@@ -83,6 +78,7 @@ fn look(draft: &mut Draft<'_>, service: &Arc<Service>) {
     let slots = match service.spec.mode {
         Mode::Replicated { replicas } => replicated::step(draft, service, replicas),
         Mode::Global => global::step(draft, service),
+        Mode::ReplicatedJob { .. } | Mode::GlobalJob => Vec::new(),
     };
     if let Some(service) = fresh(draft, service.id) {
         update::step(draft, &service, &slots);

@@ -46,8 +46,10 @@ fn is_over(task: &Task) -> bool {
 fn spared(service: &Service, place: &Place) -> [Option<racimo_common::id::TaskId>; 2] {
     let last = place.retired.last().filter(|_| place.live.is_empty());
     let updating = service.update.as_ref().is_some_and(|update| match update.state {
-        UpdateState::Updating => true,
-        UpdateState::Paused | UpdateState::Completed => false,
+        UpdateState::Updating | UpdateState::RollbackStarted => true,
+        UpdateState::Paused | UpdateState::Completed | UpdateState::RollbackPaused | UpdateState::RollbackCompleted => {
+            false
+        }
     });
     let older = place.retired.iter().rev().find(|task| updating && task.revision < service.revision);
     [last.map(|task| task.id), older.map(|task| task.id)]

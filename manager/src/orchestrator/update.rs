@@ -19,56 +19,10 @@ use super::draft::{Draft, retire};
 use super::place::{Filled, places};
 use super::restart;
 use crate::scheduler::constraint;
-use crate::store::{Change, Gate, Placement, Service, Slot, Task, TaskSpec, UpdateState, UpdateStatus, View};
-
-/// How a service is updated.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpdateConfig {
-    /// Slots at a time; 0: all.
-    pub parallelism: u64,
-    /// Wait between slots.
-    pub delay: Duration,
-    /// How long a new task is watched after it runs.
-    pub monitor: Duration,
-    /// What to do about failures.
-    pub failure_action: FailureAction,
-    /// Share of slots that may fail.
-    pub failure_ratio: f64,
-    /// Which goes first.
-    pub order: Order,
-}
-
-impl Default for UpdateConfig {
-    /// Swarm's defaults (reference §12).
-    fn default() -> Self {
-        Self {
-            parallelism: 1,
-            delay: Duration::ZERO,
-            monitor: Duration::from_secs(5),
-            failure_action: FailureAction::Pause,
-            failure_ratio: 0.0,
-            order: Order::StopFirst,
-        }
-    }
-}
-
-/// What to do when more tasks fail than may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureAction {
-    /// Stop until the next spec.
-    Pause,
-    /// Go on; failures are not even counted.
-    Continue,
-}
-
-/// Which goes first in a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// The old task stops, then the new one starts.
-    StopFirst,
-    /// The new task runs, then the old one stops.
-    StartFirst,
-}
+use crate::store::{
+    Change, FailureAction, Gate, Order, Placement, Service, Slot, Task, TaskSpec, UpdateConfig, UpdateState,
+    UpdateStatus, View,
+};
 
 /// Whether the task does not run what its service wants.
 ///
@@ -120,7 +74,7 @@ pub(super) fn note_running(draft: &mut Draft<'_>, service: &Service) {
 
 /// Goes on with, begins or completes an update of these slots.
 pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Filled]) {
-    let config = draft.config;
+    let config = &service.spec.update.unwrap_or_default();
     let state = service.update.as_ref().map(|update| update.state);
     if state == Some(UpdateState::Paused) {
         return;
@@ -133,8 +87,11 @@ pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Fille
     if state.is_none() && !begin(draft, service) {
         return;
     }
-    let most =
-        if config.parallelism == 0 { usize::MAX } else { usize::try_from(config.parallelism).unwrap_or(usize::MAX) };
+    let most = if config.parallelism() == 0 {
+        usize::MAX
+    } else {
+        usize::try_from(config.parallelism()).unwrap_or(usize::MAX)
+    };
     let mut busy = works.iter().filter(|work| matches!(work, Work::Busy(_))).count();
     let (mut open, mut done_at) = (false, None);
     for (fill, work) in slots.iter().zip(works) {
@@ -153,7 +110,7 @@ pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Fille
                 open = true;
                 if busy < most {
                     busy += 1;
-                    replace(draft, service, fill, config.order);
+                    replace(draft, service, fill, config.order());
                 }
             }
         }
@@ -172,7 +129,7 @@ fn judge(draft: &Draft<'_>, service: &Service, fill: &Filled, config: &UpdateCon
     let coming = clean.desired <= Desired::Running && is_updaters(&draft.view, service, clean, fill.older);
     let runs = draft.view.task_state(clean) == TaskState::Running;
     if fill.tasks.len() > 1 {
-        return match config.order {
+        return match config.order() {
             Order::StopFirst => Work::Keep(clean.clone()),
             Order::StartFirst if runs => Work::Keep(clean.clone()),
             Order::StartFirst if coming => Work::Busy(None),
@@ -184,8 +141,8 @@ fn judge(draft: &Draft<'_>, service: &Service, fill: &Filled, config: &UpdateCon
     }
     match draft.agenda.running_since(clean.id).filter(|_| runs) {
         None => Work::Busy(None),
-        Some(since) if since + config.delay > draft.now.mono => Work::Busy(Some(since + config.delay)),
-        Some(since) => Work::Done(since + config.delay),
+        Some(since) if since + config.delay() > draft.now.mono => Work::Busy(Some(since + config.delay())),
+        Some(since) => Work::Done(since + config.delay()),
     }
 }
 
@@ -209,7 +166,7 @@ fn begin(draft: &mut Draft<'_>, service: &Service) -> bool {
 fn complete(draft: &mut Draft<'_>, service: &Service, done_at: Option<Mono>, config: &UpdateConfig) {
     let Some(update) = service.update.clone() else { return };
     let second = Duration::from_secs(1);
-    let monitor = if config.delay >= config.monitor { config.delay + second } else { config.monitor };
+    let monitor = if config.delay() >= config.monitor() { config.delay() + second } else { config.monitor() };
     if let Some(end) = done_at.map(|at| at + monitor).filter(|end| *end > draft.now.mono) {
         draft.wake_at(end);
         return;
@@ -266,11 +223,11 @@ fn replace(draft: &mut Draft<'_>, service: &Service, fill: &Filled, order: Order
 ///
 /// Called once per task, when the restart supervisor retires it in the same transaction.
 pub(super) fn count_failure(draft: &Draft<'_>, service: &Service, task: &Task) -> Option<Change> {
-    let config = draft.config;
+    let config = &service.spec.update.unwrap_or_default();
     let update = draft.view.state.service(service.id)?.update.clone()?;
-    match (update.state, config.failure_action) {
+    match (update.state, config.failure_action()) {
         (UpdateState::Updating, FailureAction::Pause) => {}
-        (UpdateState::Updating | UpdateState::Paused | UpdateState::Completed, _) => return None,
+        (_, _) => return None,
     }
     task.ended.as_ref()?;
     let places = places(&draft.view, service.id);
@@ -280,13 +237,13 @@ pub(super) fn count_failure(draft: &Draft<'_>, service: &Service, task: &Task) -
             .is_some_and(|place| place.live.iter().chain(&place.retired).any(|task| task.revision < service.revision))
     };
     let ran = draft.agenda.running_since(task.id).map(|since| draft.now.mono.since(since));
-    if !is_updaters(&draft.view, service, task, older(&task.slot)) || ran.is_some_and(|ran| ran > config.monitor) {
+    if !is_updaters(&draft.view, service, task, older(&task.slot)) || ran.is_some_and(|ran| ran > config.monitor()) {
         return None;
     }
     let slots = places.keys().filter(|slot| older(slot)).count();
     let failures = update.failures + 1;
     let tripped =
-        f64::from(failures) / f64::from(u32::try_from(slots).unwrap_or(u32::MAX).max(1)) > config.failure_ratio;
+        f64::from(failures) / f64::from(u32::try_from(slots).unwrap_or(u32::MAX).max(1)) > config.failure_ratio().get();
     let update = if tripped {
         let message = format!("update paused due to failure or early termination of task {}", task.id);
         UpdateStatus { state: UpdateState::Paused, message, failures, ..update }

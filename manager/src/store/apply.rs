@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use racimo_common::id::{NodeId, ServiceId, TaskId};
-use racimo_common::object::{Availability, Desired, TaskState};
+use racimo_common::object::{Availability, Desired, Generics, TaskState};
 use racimo_common::time::Wall;
 
 use super::change::{Change, Command, NewTask, Refusal};
 use super::event::Event;
 use super::object::{
-    Cluster, Ended, Gate, Meta, Node, NodeFailures, RestartPolicy, Service, ServiceSpec, Slot, SlotHistory, Task,
-    WrittenOff,
+    Cluster, Ended, Gate, JobStatus, Meta, Node, NodeFailures, RestartPolicy, Service, ServiceSpec, Slot, SlotHistory,
+    Task, WrittenOff,
 };
 use super::state::State;
 use crate::limits;
@@ -263,7 +263,8 @@ impl Step {
         }
         self.state.by_name.insert(key, id);
         let (meta, revision) = (self.new_meta(), self.state.index);
-        self.put_service(Service { id, meta, spec: spec.clone(), previous: None, revision, update: None });
+        let job = self.new_iteration(spec);
+        self.put_service(Service { id, meta, spec: spec.clone(), previous: None, revision, update: None, job });
         Ok(())
     }
 
@@ -286,9 +287,15 @@ impl Step {
             spec.clone()
         };
         let revision = if same_task { old.revision } else { self.state.index };
+        let job = self.new_iteration(&spec);
         // Any write ends a pause and forgets an old update: what is still to do starts a new one (reference §5).
-        self.put_service(Service { spec, previous: Some(old.spec), revision, update: None, ..old });
+        self.put_service(Service { spec, previous: Some(old.spec), revision, update: None, job, ..old });
         Ok(())
+    }
+
+    /// Every spec of a job runs it anew.
+    fn new_iteration(&self, spec: &ServiceSpec) -> Option<JobStatus> {
+        spec.mode.is_job().then_some(JobStatus { iteration: self.state.index, started: self.at })
     }
 
     fn service_remove(&mut self, id: ServiceId) -> Result<(), Refusal> {
@@ -340,6 +347,8 @@ impl Step {
             slot: new.slot,
             spec: service.spec.task.clone(),
             revision: new.revision,
+            iteration: service.job.map_or(0, |job| job.iteration),
+            generic: Generics::new(),
             desired: new.desired,
             gate: new.gate.filter(|_| new.desired == Desired::Ready),
             node: new.node,

@@ -30,8 +30,10 @@ mod wake;
 pub use change::{Change, Command, NewCluster, NewNode, NewTask, Refusal};
 pub use event::Event;
 pub use object::{
-    Cluster, ClusterSpec, Ended, Gate, Meta, Mode, Node, NodeFailures, NodeSpec, Placement, RestartCondition,
-    RestartPolicy, Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateState, UpdateStatus, WrittenOff,
+    Attachment, Cluster, ClusterSpec, Dependency, DependencyKind, Ended, FailureAction, Gate, JobStatus, LogDriver,
+    Meta, Mode, Network, NetworkSpec, Node, NodeFailures, NodeSpec, Order, Placement, Ratio, RestartCondition,
+    RestartPolicy, Sealed, Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateConfig, UpdateState,
+    UpdateStatus, WrittenOff,
 };
 pub use owner::{Batch, CommitError, Feed, Store};
 pub use seen::{Observation, Seen, SeenNode, TaskStatus};

@@ -7,9 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use racimo_common::id::{ClusterId, NodeId, ServiceId, TaskId};
+use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, ServiceId, TaskId};
 use racimo_common::object::{
-    Availability, ContainerSpec, Desired, NodeDescription, Reservations, Resources, Role, TaskState,
+    Availability, ContainerSpec, Desired, Generics, NodeDescription, Reservations, Resources, Role, TaskState,
 };
 use racimo_common::registry::Platform;
 use racimo_common::time::Wall;
@@ -167,6 +167,17 @@ pub struct Service {
     pub revision: u64,
     /// Progress of the running or last update. Written by the orchestrator.
     pub update: Option<UpdateStatus>,
+    /// Where a job is; none for services that run on. Written by the store with each spec.
+    pub job: Option<JobStatus>,
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Store index of the spec that began this iteration: every update runs the job anew.
+    pub iteration: u64,
+    /// When it began.
+    pub started: Wall,
 }
 
 /// What users want of a service.
@@ -180,6 +191,12 @@ pub struct ServiceSpec {
     pub task: Arc<TaskSpec>,
     /// How many tasks.
     pub mode: Mode,
+    /// How it is updated; none: the defaults.
+    pub update: Option<UpdateConfig>,
+    /// How it is rolled back; none: the defaults.
+    pub rollback: Option<UpdateConfig>,
+    /// How its boards log in at the image's registry, sealed by the vault. It never makes a task dirty.
+    pub credentials: Option<Sealed>,
 }
 
 /// How many tasks a service has.
@@ -192,6 +209,188 @@ pub enum Mode {
     },
     /// One on every node that satisfies the constraints.
     Global,
+    /// Runs to completion so many times, anywhere.
+    ReplicatedJob {
+        /// Most at once.
+        concurrent_max: u64,
+        /// Completions wanted.
+        completions: u64,
+    },
+    /// Runs to completion once on every node that satisfies the constraints.
+    GlobalJob,
+}
+
+impl Mode {
+    /// Whether tasks run to completion.
+    pub fn is_job(self) -> bool {
+        match self {
+            Self::ReplicatedJob { .. } | Self::GlobalJob => true,
+            Self::Replicated { .. } | Self::Global => false,
+        }
+    }
+}
+
+/// How a service is updated or rolled back. `None`: Swarm's default (reference §12).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdateConfig {
+    /// Slots at a time; 0: all.
+    pub parallelism: Option<u64>,
+    /// Wait between slots.
+    pub delay: Option<Duration>,
+    /// How long a new task is watched after it runs.
+    pub monitor: Option<Duration>,
+    /// What to do about failures.
+    pub failure_action: Option<FailureAction>,
+    /// Share of slots that may fail.
+    pub failure_ratio: Option<Ratio>,
+    /// Which goes first.
+    pub order: Option<Order>,
+}
+
+impl UpdateConfig {
+    /// Slots at a time; 0: all.
+    pub fn parallelism(&self) -> u64 {
+        self.parallelism.unwrap_or(1)
+    }
+    /// Wait between slots.
+    pub fn delay(&self) -> Duration {
+        self.delay.unwrap_or_default()
+    }
+    /// How long a new task is watched after it runs.
+    pub fn monitor(&self) -> Duration {
+        self.monitor.unwrap_or(Duration::from_secs(5))
+    }
+    /// What to do about failures.
+    pub fn failure_action(&self) -> FailureAction {
+        self.failure_action.unwrap_or(FailureAction::Pause)
+    }
+    /// Share of slots that may fail.
+    pub fn failure_ratio(&self) -> Ratio {
+        self.failure_ratio.unwrap_or_default()
+    }
+    /// Which goes first.
+    pub fn order(&self) -> Order {
+        self.order.unwrap_or(Order::StopFirst)
+    }
+}
+
+/// What to do when more tasks fail than may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureAction {
+    /// Stop until the next spec.
+    Pause,
+    /// Go on; failures are not even counted.
+    Continue,
+    /// Back to the spec before. A rollback that fails pauses instead.
+    Rollback,
+}
+
+/// Which goes first in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// The old task stops, then the new one starts.
+    StopFirst,
+    /// The new task runs, then the old one stops.
+    StartFirst,
+}
+
+/// A share between 0 and 1, in millionths.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ratio(u32);
+
+impl Ratio {
+    const ONE: f64 = 1e6;
+
+    /// The nearest share; none: not between 0 and 1.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be between 0 and 1e6")]
+    pub fn new(share: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&share).then(|| Self((share * Self::ONE).round() as u32))
+    }
+    /// As a number between 0 and 1.
+    pub fn get(self) -> f64 {
+        f64::from(self.0) / Self::ONE
+    }
+}
+
+/// Bytes that only the vault's key opens. Never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sealed(pub Arc<serde_bytes::ByteBuf>);
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealed({} bytes)", self.0.len())
+    }
+}
+
+/// A secret or a config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// Its id.
+    pub id: DependencyId,
+    /// Which of the two.
+    pub kind: DependencyKind,
+    /// Times and version.
+    pub meta: Meta,
+    /// Unique among its kind, compared without case.
+    pub name: String,
+    /// Labels: all that can be changed.
+    pub labels: BTreeMap<String, String>,
+    /// Whether its content is a template, filled in for each task.
+    pub template: bool,
+    /// Its content.
+    pub body: Sealed,
+}
+
+/// What tasks depend on beside their image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DependencyKind {
+    /// Content that the API never gives back.
+    Secret,
+    /// Content that it does.
+    Config,
+}
+
+impl DependencyKind {
+    /// `secret` or `config`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::Config => "config",
+        }
+    }
+}
+
+/// An overlay network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its id.
+    pub id: NetworkId,
+    /// Times and version.
+    pub meta: Meta,
+    /// What users want.
+    pub spec: NetworkSpec,
+}
+
+/// What users want of a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkSpec {
+    /// Unique name.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A network that a service's tasks are attached to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network.
+    pub network: NetworkId,
+    /// Further names of the service there.
+    pub aliases: Vec<String>,
 }
 
 /// What a task runs, where it may run and when it is restarted. Immutable inside a task.
@@ -206,8 +405,22 @@ pub struct TaskSpec {
     pub restart: RestartPolicy,
     /// Where it may run.
     pub placement: Placement,
+    /// Where its output goes; none: the default driver.
+    pub log: Option<LogDriver>,
+    /// Overlay networks it is attached to; `container.network` names the predefined ones.
+    pub networks: Vec<Attachment>,
     /// Counts `--force` updates; a new value replaces every task.
     pub force_update: u64,
+}
+
+/// Where a task's output goes, as Docker's clients say it; [`crate::api`] checks it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogDriver {
+    /// `json-file` and `local` (both: files on the board) or `none`.
+    pub name: String,
+    /// `max-size`, `max-file`.
+    pub options: BTreeMap<String, String>,
 }
 
 /// When a task that ended is replaced. `None`: the default.
@@ -292,14 +505,20 @@ pub enum UpdateState {
     Paused,
     /// Done.
     Completed,
+    /// Back to the spec before: running.
+    RollbackStarted,
+    /// Back to the spec before: stopped by a failure, until the next spec.
+    RollbackPaused,
+    /// Back at the spec before.
+    RollbackCompleted,
 }
 
 /// Which place of its service a task fills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Slot {
-    /// Slot 1..N of a replicated service.
+    /// Slot 1..N of a replicated service, 0..N-1 of a replicated job.
     Replica(u32),
-    /// The one task of a global service on this node.
+    /// The one task of a global service or job on this node.
     Node(NodeId),
 }
 
@@ -321,6 +540,12 @@ pub struct Task {
     pub spec: Arc<TaskSpec>,
     /// The service's revision it was made for.
     pub revision: u64,
+    /// The job iteration it was made for; 0 if its service is no job.
+    #[serde(default)]
+    pub iteration: u64,
+    /// Generic resources it holds on its node. Written with `node`.
+    #[serde(default)]
+    pub generic: Generics,
     /// What is wanted. Written by the orchestrator.
     pub desired: Desired,
     /// When a task with desired `Ready` may go on to `Running`. Written by the orchestrator.

@@ -71,6 +71,9 @@ pub(crate) fn spec(name: &str, image: &str, mib: u64) -> Arc<ServiceSpec> {
         labels: [("made".to_owned(), "here".to_owned())].into(),
         task: task.into(),
         mode: Mode::Replicated { replicas: 2 },
+        update: None,
+        rollback: None,
+        credentials: None,
     })
 }
 

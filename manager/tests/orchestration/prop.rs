@@ -2,9 +2,9 @@
 
 use racimo_common::id::NodeId;
 use racimo_common::object::{Availability, Desired, TaskState};
-use racimo_manager::orchestrator::{self, Agenda, Order};
+use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
-use racimo_manager::store::{Mode, UpdateState};
+use racimo_manager::store::{Mode, Order, UpdateState};
 use std::time::Duration;
 
 use super::script;
@@ -61,7 +61,7 @@ fn check_invariants(world: &World) {
         for task in state.tasks_of_service(service.id).filter(|task| task.desired <= Desired::Running) {
             let count = slots.entry(task.slot).or_insert(0);
             *count += 1;
-            let most = if world.config.order == Order::StartFirst { 2 } else { 1 };
+            let most = if world.config.order() == Order::StartFirst { 2 } else { 1 };
             assert!(*count <= most, "{}: {:?} has {count} tasks", service.spec.name, task.slot);
         }
         if let Mode::Replicated { replicas } = service.spec.mode {
@@ -78,7 +78,7 @@ fn check_invariants(world: &World) {
 fn check_restart(world: &World) {
     let mut agenda = Agenda::all(&world.view);
     let mut ids = world.ids.clone();
-    let plan = orchestrator::step_with(&world.view, &mut agenda, world.now, &mut ids, &world.config);
+    let plan = orchestrator::step(&world.view, &mut agenda, world.now, &mut ids);
     assert!(plan.changes.is_empty(), "a fresh leader decides otherwise: {:?}\n{:#?}", plan.changes, world.table(true));
     let plan = scheduler::step(&world.view, &Waiting::all(&world.view), world.now);
     assert!(plan.assigns.is_empty(), "a fresh scheduler decides otherwise: {:?}", plan.assigns);
@@ -88,9 +88,9 @@ fn run(seed: u64) -> World {
     let mut dice = fastrand::Rng::with_seed(seed);
     let mut world = World::new(seed);
     if dice.bool() {
-        world.config.order = Order::StartFirst;
+        world.config.order = Some(Order::StartFirst);
     }
-    world.config.parallelism = dice.u64(..3);
+    world.config.parallelism = Some(dice.u64(..3));
     for node in NODES {
         script::run(&mut world, &format!("node {node} label.zone={}", dice.u8(..2)));
     }
@@ -139,6 +139,7 @@ fn check_healed(world: &World) {
         let want = match service.spec.mode {
             Mode::Replicated { replicas } => replicas,
             Mode::Global => NODES.len() as u64,
+            Mode::ReplicatedJob { .. } | Mode::GlobalJob => continue,
         };
         let table = world.table(false);
         assert_eq!(runs.count() as u64, want, "{}: {table:#?}", service.spec.name);

@@ -19,8 +19,10 @@ use racimo_common::object::{Availability, NodeDescription, Role, TaskState};
 use racimo_common::registry::Platform;
 use racimo_common::time::Now;
 use racimo_common::units::Bytes;
-use racimo_manager::orchestrator::{FailureAction, Order, UpdateConfig};
-use racimo_manager::store::{Change, ClusterSpec, Mode, NewCluster, NodeSpec, RestartCondition, ServiceSpec, TaskSpec};
+use racimo_manager::store::{
+    Change, ClusterSpec, FailureAction, Mode, NewCluster, NodeSpec, Order, Ratio, RestartCondition, ServiceSpec,
+    TaskSpec, UpdateConfig,
+};
 
 use super::world::World;
 
@@ -147,6 +149,9 @@ fn add_service(world: &mut World, name: &str, words: &[&str]) {
         labels: std::collections::BTreeMap::new(),
         task: std::sync::Arc::new(TaskSpec::default()),
         mode: Mode::Replicated { replicas: 1 },
+        update: None,
+        rollback: None,
+        credentials: None,
     };
     words.iter().for_each(|word| service_word(&mut spec, word));
     world.add_service(spec);
@@ -195,12 +200,12 @@ pub(crate) fn service_word(spec: &mut ServiceSpec, word: &str) {
 fn config_word(config: &mut UpdateConfig, word: &str) {
     let (key, value) = word.split_once('=').expect("key=value");
     match key {
-        "parallelism" => config.parallelism = value.parse().unwrap(),
-        "delay" => config.delay = duration(value),
-        "monitor" => config.monitor = duration(value),
-        "ratio" => config.failure_ratio = value.parse().unwrap(),
-        "action" if value == "continue" => config.failure_action = FailureAction::Continue,
-        "order" if value == "start-first" => config.order = Order::StartFirst,
+        "parallelism" => config.parallelism = Some(value.parse().unwrap()),
+        "delay" => config.delay = Some(duration(value)),
+        "monitor" => config.monitor = Some(duration(value)),
+        "ratio" => config.failure_ratio = Ratio::new(value.parse().unwrap()),
+        "action" if value == "continue" => config.failure_action = Some(FailureAction::Continue),
+        "order" if value == "start-first" => config.order = Some(Order::StartFirst),
         _ => panic!("{word}: no such setting"),
     }
 }

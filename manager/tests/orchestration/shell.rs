@@ -19,7 +19,15 @@ fn service(replicas: u64) -> ServiceSpec {
     let mut task = TaskSpec::default();
     task.restart.delay = Some(Duration::ZERO);
     let (name, labels) = ("web".to_owned(), std::collections::BTreeMap::new());
-    ServiceSpec { name, labels, task: Arc::new(task), mode: Mode::Replicated { replicas } }
+    ServiceSpec {
+        name,
+        labels,
+        task: Arc::new(task),
+        mode: Mode::Replicated { replicas },
+        update: None,
+        rollback: None,
+        credentials: None,
+    }
 }
 
 async fn until(store: &Store, what: &str, holds: impl Fn(&View) -> bool) {

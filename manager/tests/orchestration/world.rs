@@ -7,10 +7,11 @@ use std::time::Duration;
 use racimo_common::id::{IdSource, NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::object::{Desired, NodeDescription, Role, TaskReport, TaskState};
 use racimo_common::time::{Mono, Now, Wall};
-use racimo_manager::orchestrator::{self, Agenda, UpdateConfig};
+use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
 use racimo_manager::store::{
-    Change, Command, Ended, Event, NewNode, NodeSpec, Observation, SeenNode, ServiceSpec, Slot, Task, View, WrittenOff,
+    Change, Command, Ended, Event, NewNode, NodeSpec, Observation, SeenNode, ServiceSpec, Slot, Task, UpdateConfig,
+    View, WrittenOff,
 };
 
 /// The cluster.
@@ -21,6 +22,7 @@ pub(crate) struct World {
     pub(crate) waiting: Waiting,
     pub(crate) now: Now,
     pub(crate) ids: IdSource,
+    /// How services that are written from now on are updated.
     pub(crate) config: UpdateConfig,
     pub(crate) nodes: BTreeMap<String, NodeId>,
     /// Agents that do nothing for now.
@@ -100,6 +102,7 @@ impl World {
 
     pub(crate) fn add_service(&mut self, spec: ServiceSpec) -> ServiceId {
         let service = self.ids.draw();
+        let spec = ServiceSpec { update: Some(self.config), ..spec };
         self.apply(vec![Change::ServiceCreate { service, spec: Arc::new(spec) }]);
         service
     }
@@ -107,6 +110,7 @@ impl World {
     pub(crate) fn edit_service(&mut self, name: &str, edit: impl FnOnce(&mut ServiceSpec)) {
         let service = self.view.state.service_named(name).unwrap().clone();
         let mut spec = (*service.spec).clone();
+        spec.update = Some(self.config);
         edit(&mut spec);
         let change = Change::ServiceUpdate { service: service.id, version: service.meta.version, spec: Arc::new(spec) };
         self.apply(vec![change]);
@@ -147,7 +151,7 @@ impl World {
 
     /// One step of each core; checks the fixpoint law. Whether anything was decided.
     pub(crate) fn decide(&mut self) -> bool {
-        let plan = orchestrator::step_with(&self.view, &mut self.agenda, self.now, &mut self.ids, &self.config);
+        let plan = orchestrator::step(&self.view, &mut self.agenda, self.now, &mut self.ids);
         let full = plan.wake_at.is_some_and(|at| at <= self.now.mono);
         self.agenda.done();
         let mut decided = !plan.changes.is_empty();
@@ -155,7 +159,7 @@ impl World {
         if decided {
             self.apply(plan.changes);
             let mut ids = self.ids.clone();
-            let again = orchestrator::step_with(&self.view, &mut self.agenda, self.now, &mut ids, &self.config);
+            let again = orchestrator::step(&self.view, &mut self.agenda, self.now, &mut ids);
             assert!(full || again.changes.is_empty(), "not a fixpoint: {:?}\n{}", again.changes, self.trace.join("\n"));
         }
         plan.observations.into_iter().for_each(|observation| self.observe(observation));

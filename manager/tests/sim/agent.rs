@@ -238,7 +238,7 @@ impl Board {
         agent.link.heard = sim.now;
         match message {
             None => self.hang_up(sim, None),
-            Some(ToAgent::Pong(_)) => {}
+            Some(ToAgent::Pong(_) | ToAgent::LogsOpen(_) | ToAgent::LogsMore { .. } | ToAgent::LogsClose { .. }) => {}
             Some(ToAgent::Welcome(_)) => {
                 agent.link.open = true;
                 agent.core.session();

@@ -116,9 +116,13 @@ impl Manager {
                 session.closing = true;
                 self.record(sim, id);
             }
-            Some(ToManager::Bye { .. } | ToManager::Describe(_) | ToManager::Join(_) | ToManager::Hello(_)) => {
-                sim.fail(format_args!("the simulated agent does not send this"))
-            }
+            Some(
+                ToManager::Bye { .. }
+                | ToManager::Describe(_)
+                | ToManager::Join(_)
+                | ToManager::Hello(_)
+                | ToManager::Logs(_),
+            ) => sim.fail(format_args!("the simulated agent does not send this")),
         }
     }
 

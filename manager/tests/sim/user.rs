@@ -193,7 +193,15 @@ fn service_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change>
     if count == 0 || count < SERVICES_MAX && act < 3 {
         let name = (0..).map(|n| format!("s{n}")).find(|name| view.state.service_named(name).is_none())?;
         let mode = if sim.chance(25) { Mode::Global } else { Mode::Replicated { replicas: sim.rng.u64(1..6) } };
-        let spec = ServiceSpec { name, labels: BTreeMap::new(), task: task(sim).into(), mode };
+        let spec = ServiceSpec {
+            name,
+            labels: BTreeMap::new(),
+            task: task(sim).into(),
+            mode,
+            update: None,
+            rollback: None,
+            credentials: None,
+        };
         return Some(Change::ServiceCreate { service: ids.draw(), spec: spec.into() });
     }
     let service = pick(sim, view.state.services().cloned())?;

@@ -2,6 +2,7 @@
 //!
 //! What we don't implement is refused by name; what only repeats our defaults is taken.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub fn service(body: &Value, unnamed: impl FnOnce() -> String) -> Result<Service
     }
     endpoint.done()?;
     fields.done()?;
-    let spec = ServiceSpec { name, labels, task, mode };
+    let spec = ServiceSpec { name, labels, task, mode, update: None, rollback: None, credentials: None };
     validate::service(&spec).map_err(ApiError::invalid)?;
     Ok(spec)
 }
@@ -61,7 +62,7 @@ fn task(mut fields: Fields<'_>, network: NetworkMode) -> Result<TaskSpec, ApiErr
     let placement = placement(fields.object("Placement")?)?;
     let force_update = fields.count("ForceUpdate")?.unwrap_or_default();
     fields.done()?;
-    Ok(TaskSpec { container, resources, restart, placement, force_update })
+    Ok(TaskSpec { container, resources, restart, placement, log: None, networks: Vec::new(), force_update })
 }
 
 fn container(mut fields: Fields<'_>, network: NetworkMode) -> Result<ContainerSpec, ApiError> {
@@ -81,6 +82,7 @@ fn container(mut fields: Fields<'_>, network: NetworkMode) -> Result<ContainerSp
         stop_signal: fields.text("StopSignal")?,
         stop_grace: span(&mut fields, "StopGracePeriod", "ContainerSpec: stop-grace-period")?,
         network,
+        ..ContainerSpec::default()
     };
     fields.done()?;
     Ok(spec)
@@ -112,6 +114,7 @@ fn resources(mut fields: Fields<'_>) -> Result<Resources, ApiError> {
                 .map_err(ApiError::invalid)?
                 .unwrap_or_default(),
         },
+        generic: BTreeMap::new(),
     };
     limits.done()?;
     reserved.done()?;

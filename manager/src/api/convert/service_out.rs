@@ -6,12 +6,12 @@ use std::time::Duration;
 use bollard_stubs::models::{
     EndpointSpec, EndpointSpecModeEnum, Limit, NetworkAttachmentConfig, Platform as PlatformModel, ResourceObject,
     Service as ServiceModel, ServiceEndpoint, ServiceServiceStatus, ServiceSpec as SpecModel, ServiceSpecMode,
-    ServiceSpecModeReplicated, ServiceSpecRollbackConfig, ServiceSpecRollbackConfigFailureActionEnum,
-    ServiceSpecRollbackConfigOrderEnum, ServiceSpecUpdateConfig, ServiceSpecUpdateConfigFailureActionEnum,
-    ServiceSpecUpdateConfigOrderEnum, ServiceUpdateStatus, ServiceUpdateStatusStateEnum, TaskSpec as TaskModel,
-    TaskSpecContainerSpec, TaskSpecContainerSpecDnsConfig, TaskSpecContainerSpecIsolationEnum, TaskSpecPlacement,
-    TaskSpecPlacementPreferences, TaskSpecPlacementSpread, TaskSpecResources, TaskSpecRestartPolicy,
-    TaskSpecRestartPolicyConditionEnum as ConditionModel,
+    ServiceSpecModeReplicated, ServiceSpecModeReplicatedJob, ServiceSpecRollbackConfig,
+    ServiceSpecRollbackConfigFailureActionEnum, ServiceSpecRollbackConfigOrderEnum, ServiceSpecUpdateConfig,
+    ServiceSpecUpdateConfigFailureActionEnum, ServiceSpecUpdateConfigOrderEnum, ServiceUpdateStatus,
+    ServiceUpdateStatusStateEnum, TaskSpec as TaskModel, TaskSpecContainerSpec, TaskSpecContainerSpecDnsConfig,
+    TaskSpecContainerSpecIsolationEnum, TaskSpecPlacement, TaskSpecPlacementPreferences, TaskSpecPlacementSpread,
+    TaskSpecResources, TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as ConditionModel,
 };
 use racimo_common::object::{ContainerSpec, Reservations, Resources, TaskState};
 use racimo_common::units::{Bytes, NanoCpus};
@@ -62,7 +62,8 @@ fn status(view: &View, service: &Service) -> ServiceServiceStatus {
     let running = tasks().filter(|task| view.task_state(task) == TaskState::Running).count();
     let desired = match service.spec.mode {
         Mode::Replicated { replicas } => replicas,
-        Mode::Global => {
+        Mode::ReplicatedJob { concurrent_max, .. } => concurrent_max,
+        Mode::Global | Mode::GlobalJob => {
             let wanted = |t: &&std::sync::Arc<crate::store::Task>| {
                 t.ended.is_none() && t.desired <= racimo_common::object::Desired::Running
             };
@@ -78,6 +79,9 @@ fn update(status: &UpdateStatus) -> ServiceUpdateStatus {
             UpdateState::Updating => ServiceUpdateStatusStateEnum::UPDATING,
             UpdateState::Paused => ServiceUpdateStatusStateEnum::PAUSED,
             UpdateState::Completed => ServiceUpdateStatusStateEnum::COMPLETED,
+            UpdateState::RollbackStarted => ServiceUpdateStatusStateEnum::ROLLBACK_STARTED,
+            UpdateState::RollbackPaused => ServiceUpdateStatusStateEnum::ROLLBACK_PAUSED,
+            UpdateState::RollbackCompleted => ServiceUpdateStatusStateEnum::ROLLBACK_COMPLETED,
         }),
         started_at: Some(time(status.started)),
         completed_at: status.completed.map(time),
@@ -105,6 +109,14 @@ fn mode(mode: Mode) -> ServiceSpecMode {
             ..ServiceSpecMode::default()
         },
         Mode::Global => ServiceSpecMode { global: Some(HashMap::new()), ..ServiceSpecMode::default() },
+        Mode::ReplicatedJob { concurrent_max, completions } => ServiceSpecMode {
+            replicated_job: Some(ServiceSpecModeReplicatedJob {
+                max_concurrent: Some(i64::try_from(concurrent_max).unwrap_or(i64::MAX)),
+                total_completions: Some(i64::try_from(completions).unwrap_or(i64::MAX)),
+            }),
+            ..ServiceSpecMode::default()
+        },
+        Mode::GlobalJob => ServiceSpecMode { global_job: Some(HashMap::new()), ..ServiceSpecMode::default() },
     }
 }
 
@@ -168,7 +180,7 @@ fn container(spec: &ContainerSpec, defaults: bool) -> TaskSpecContainerSpec {
 }
 
 fn resources(resources: &Resources) -> TaskSpecResources {
-    let Resources { limits, reservations: Reservations { cpu, memory } } = resources;
+    let Resources { limits, reservations: Reservations { cpu, memory }, generic: _ } = resources;
     TaskSpecResources {
         limits: Some(Limit {
             nano_cpus: limits.cpu.map(NanoCpus::to_i64),
