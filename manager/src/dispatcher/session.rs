@@ -241,7 +241,7 @@ impl Assigner {
 /// What the store is to know.
 enum News {
     Status(Status),
-    Description(NodeDescription),
+    Description(Box<NodeDescription>),
 }
 
 /// Hears the agent. It never waits for the store, whose disk may stall for seconds: heartbeats count all the same.
@@ -274,7 +274,7 @@ impl Reader<'_> {
                 return self.out.send(ToAgent::Pong(number)).await.map_err(|_| End::Stopped);
             }
             ToManager::Status(status) => News::Status(status),
-            ToManager::Describe(description) => News::Description(description),
+            ToManager::Describe(description) => News::Description(Box::new(description)),
             ToManager::Logs(_) => return Err(protocol("nobody asked for a log")),
             ToManager::Bye { leaving } => return Err(End::Bye { leaving }),
             ToManager::Join(_) | ToManager::Hello(_) => {
@@ -317,7 +317,7 @@ impl Recorder<'_> {
             match self.next(&news).await {
                 Some(Ok(News::Status(status))) => self.status(status).await?,
                 Some(Ok(News::Description(description))) => {
-                    describe(self.context, self.node, description, self.addr).await?;
+                    describe(self.context, self.node, *description, self.addr).await?;
                 }
                 Some(Err(_)) => return Ok(()),
                 None => self.admit().await?,

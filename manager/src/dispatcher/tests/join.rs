@@ -24,7 +24,12 @@ fn ask(manager: &Manager, join: Join) -> Result<Joined, (RefusedCode, String)> {
     match within(answer(&manager.context, join, "192.0.2.7")) {
         ToAgent::Joined(joined) => Ok(joined),
         ToAgent::Refused(refused) => Err((refused.code, refused.reason)),
-        other => panic!("{other:?}"),
+        other @ (ToAgent::Welcome(_)
+        | ToAgent::Assign(_)
+        | ToAgent::Pong(_)
+        | ToAgent::LogsOpen(_)
+        | ToAgent::LogsMore { .. }
+        | ToAgent::LogsClose { .. }) => panic!("{other:?}"),
     }
 }
 
