@@ -96,7 +96,9 @@ impl From<Refusal> for ApiError {
             Refusal::Immutable(_) => Self::rpc(Code::Unimplemented, refusal),
             Refusal::ClusterExists => Self::unavailable(super::swarm::ALREADY_IN),
             Refusal::NoCluster => Self::unavailable(super::swarm::NOT_A_MANAGER),
-            Refusal::TaskMoved(..) | Refusal::NodeUnfit(..) => Self::rpc(Code::FailedPrecondition, refusal),
+            Refusal::TaskMoved(..) | Refusal::NodeUnfit(..) | Refusal::NoPrevious(_) => {
+                Self::rpc(Code::FailedPrecondition, refusal)
+            }
         }
     }
 }

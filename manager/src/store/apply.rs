@@ -9,11 +9,11 @@ use racimo_common::id::{NodeId, ServiceId, TaskId};
 use racimo_common::object::{Availability, Desired, Generics, TaskState};
 use racimo_common::time::Wall;
 
-use super::change::{Change, Command, NewTask, Refusal};
+use super::change::{Change, Command, NewTask, Refusal, RollbackBy};
 use super::event::Event;
 use super::object::{
     Cluster, Ended, Gate, JobStatus, Meta, Node, NodeFailures, RestartPolicy, Service, ServiceSpec, Slot, SlotHistory,
-    Task, WrittenOff,
+    Task, UpdateState, UpdateStatus, WrittenOff,
 };
 use super::state::State;
 use crate::limits;
@@ -176,6 +176,7 @@ impl Step {
             Change::NodeRemove { node } => self.node_remove(*node),
             Change::ServiceCreate { service, spec } => self.service_create(*service, spec),
             Change::ServiceUpdate { service, version, spec } => self.service_update(*service, *version, spec),
+            Change::ServiceRollback { service, by } => self.service_rollback(*service, *by),
             Change::ServiceProgress { service, revision, update } => {
                 let service = Arc::unwrap_or_clone(self.service(*service)?);
                 if service.revision != *revision {
@@ -279,18 +280,49 @@ impl Step {
         if std::mem::discriminant(&old.spec.mode) != std::mem::discriminant(&spec.mode) {
             return Err(Refusal::Immutable("service mode change is not allowed"));
         }
-        let same_task = old.spec.task == spec.task;
+        // Any write ends a pause and forgets an old update: what is still to do starts a new one (reference §5).
+        self.put_spec(Service { previous: Some(old.spec.clone()), update: None, ..old }, spec);
+        Ok(())
+    }
+
+    fn service_rollback(&mut self, id: ServiceId, by: RollbackBy) -> Result<(), Refusal> {
+        let old = Arc::unwrap_or_clone(self.service(id)?);
+        let current = match by {
+            RollbackBy::User { version } => old.meta.version == version,
+            RollbackBy::Updater { revision, .. } => old.revision == revision,
+        };
+        if !current {
+            return Err(Refusal::OutOfSequence);
+        }
+        let spec = old.previous.clone().ok_or(Refusal::NoPrevious(id))?;
+        // A rollback by the updater goes on with the update's time; one by a user begins anew (SwarmKit).
+        let (previous, started, message) = match by {
+            RollbackBy::User { .. } => (Some(old.spec.clone()), self.at, "manually requested rollback".to_owned()),
+            RollbackBy::Updater { task, .. } => {
+                let message = format!("update rolled back due to failure or early termination of task {task}");
+                (None, old.update.as_ref().map_or(self.at, |update| update.started), message)
+            }
+        };
+        let update =
+            UpdateStatus { state: UpdateState::RollbackStarted, started, completed: None, message, failures: 0 };
+        // A job has no update: its new iteration says it all.
+        let update = (!spec.mode.is_job()).then_some(update);
+        self.put_spec(Service { previous, update, ..old }, &spec);
+        Ok(())
+    }
+
+    /// Gives the service its new spec: a new revision if tasks have to be replaced, a new iteration of a job.
+    fn put_spec(&mut self, service: Service, spec: &Arc<ServiceSpec>) {
+        let same_task = service.spec.task == spec.task;
         // An unchanged task spec keeps its one allocation, which all tasks share.
         let spec = if same_task {
-            Arc::new(ServiceSpec { task: old.spec.task.clone(), ..(**spec).clone() })
+            Arc::new(ServiceSpec { task: service.spec.task.clone(), ..(**spec).clone() })
         } else {
             spec.clone()
         };
-        let revision = if same_task { old.revision } else { self.state.index };
+        let revision = if same_task { service.revision } else { self.state.index };
         let job = self.new_iteration(&spec);
-        // Any write ends a pause and forgets an old update: what is still to do starts a new one (reference §5).
-        self.put_service(Service { spec, previous: Some(old.spec), revision, update: None, job, ..old });
-        Ok(())
+        self.put_service(Service { spec, revision, job, ..service });
     }
 
     /// Every spec of a job runs it anew.
@@ -308,13 +340,13 @@ impl Step {
                 self.put_task(Task { desired: Desired::Remove, gate: None, ..Arc::unwrap_or_clone(task) });
             }
         }
-        let slots: Vec<_> = self.state.slots.keys().filter(|(service, _)| *service == id).copied().collect();
-        for key in slots {
-            self.state.slots.remove(&key);
+        let slots: Vec<Slot> = self.state.slots_of_service(id).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.state.slots.remove(&(id, slot));
         }
-        let failures: Vec<_> = self.state.failures.keys().filter(|(service, _)| *service == id).copied().collect();
-        for key in failures {
-            self.state.failures.remove(&key);
+        let failures: Vec<NodeId> = self.state.failures_of_service(id).map(|(node, _)| node).collect();
+        for node in failures {
+            self.state.failures.remove(&(id, node));
         }
         self.state.by_name.remove(&service.spec.name.to_lowercase());
         self.state.services.remove(&id);

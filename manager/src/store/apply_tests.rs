@@ -149,6 +149,88 @@ fn services_are_created_and_updated() {
 }
 
 #[test]
+fn a_rollback_by_a_user_toggles() {
+    let update = |version, spec| Change::ServiceUpdate { service: service(1), version, spec };
+    let back = |version| Change::ServiceRollback { service: service(1), by: RollbackBy::User { version } };
+    let gone = Change::ServiceRollback { service: service(9), by: RollbackBy::User { version: 4 } };
+    check(vec![gone], Err("service 0000000000000000000000009 not found"));
+    check(vec![back(4)], Err("service 0000000000000000000000001 does not have a previous spec"));
+    check(vec![back(3)], Err("out of sequence"));
+    let state = applied(&base(), vec![update(4, spec("web", "nginx:2", 40))]);
+    check_on(&state, vec![back(4)], Err("out of sequence"));
+    // The first tasks are of the spec that is wanted again.
+    let first = |s: &State, events: &[Event]| {
+        let service = s.service(service(1)).expect("a service");
+        let update = service.update.as_ref().expect("a rollback");
+        (service.revision, service.meta.version) == (12, 12)
+            && service.spec.task == task_of(s, 1).spec
+            && service.previous.as_ref().is_some_and(|spec| spec.task.container.image == "nginx:2")
+            && (update.state, update.started, update.failures) == (UpdateState::RollbackStarted, at(12), 0)
+            && update.message == "manually requested rollback"
+            && events.len() == 1
+    };
+    check_on(&state, vec![back(11)], Ok(first));
+    let second = |s: &State, _: &[Event]| {
+        let service = s.service(service(1)).expect("a service");
+        service.spec.task.container.image == "nginx:2"
+            && service.previous.as_ref().is_some_and(|spec| spec.task.container.image == "nginx")
+    };
+    check_on(&applied(&state, vec![back(11)]), vec![back(12)], Ok(second));
+    // What changed the scale only is rolled back without a new revision.
+    let mut large = (*spec("web", "nginx", 40)).clone();
+    large.mode = Mode::Replicated { replicas: 9 };
+    let scaled = applied(&base(), vec![update(4, large.into())]);
+    let small = |s: &State, _: &[Event]| {
+        let service = s.service(service(1)).expect("a service");
+        service.revision == 4
+            && service.spec.mode == Mode::Replicated { replicas: 2 }
+            && Arc::ptr_eq(&service.spec.task, &task_of(s, 1).spec)
+    };
+    check_on(&scaled, vec![back(11)], Ok(small));
+    // A job is run anew instead.
+    let mut job = (*spec("job", "nginx", 0)).clone();
+    job.mode = Mode::ReplicatedJob { concurrent_max: 1, completions: 2 };
+    let update = Change::ServiceUpdate { service: service(2), version: 11, spec: job.clone().into() };
+    let state = applied(&base(), vec![new_service(2, job.into()), update]);
+    let back = Change::ServiceRollback { service: service(2), by: RollbackBy::User { version: 12 } };
+    let again = |s: &State, _: &[Event]| {
+        let service = s.service(service(2)).expect("a service");
+        service.update.is_none() && service.job == Some(JobStatus { iteration: 13, started: at(13) })
+    };
+    check_on(&state, vec![back], Ok(again));
+}
+
+#[test]
+fn a_rollback_by_the_updater_has_no_way_back() {
+    let back =
+        |revision| Change::ServiceRollback { service: service(1), by: RollbackBy::Updater { revision, task: task(2) } };
+    let update = UpdateStatus {
+        state: UpdateState::Updating,
+        started: at(5),
+        completed: None,
+        message: "update in progress".to_owned(),
+        failures: 3,
+    };
+    let changes = vec![
+        Change::ServiceUpdate { service: service(1), version: 4, spec: spec("web", "nginx:2", 40) },
+        Change::ServiceProgress { service: service(1), revision: 11, update },
+    ];
+    let state = applied(&base(), changes);
+    check(vec![back(4)], Err("does not have a previous spec"));
+    check_on(&state, vec![back(4)], Err("out of sequence"));
+    let rolled = |s: &State, _: &[Event]| {
+        let service = s.service(service(1)).expect("a service");
+        let update = service.update.as_ref().expect("a rollback");
+        let message = format!("update rolled back due to failure or early termination of task {}", task(2));
+        (service.revision, service.previous.is_none()) == (13, true)
+            && service.spec.task == task_of(s, 1).spec
+            && (update.state, update.started, update.failures) == (UpdateState::RollbackStarted, at(5), 0)
+            && update.message == message
+    };
+    check_on(&state, vec![back(11)], Ok(rolled));
+}
+
+#[test]
 fn progress_belongs_to_a_revision() {
     let progress = |number, revision| Change::ServiceProgress {
         service: service(number),
@@ -190,6 +272,26 @@ fn a_removed_service_leaves_only_what_runs() {
         s.task_count() == 0 && events.len() == 2 && s.failures_of_service(service(1)).count() == 0
     };
     check_on(&state, vec![end(2, TaskState::Failed)], Ok(gone));
+}
+
+#[test]
+fn a_removed_service_takes_its_restarts_along() {
+    let restart = |number, of, revision, slot| {
+        create(NewTask { restart_of: Some(task(3)), slot, ..new_task(number, of, revision) })
+    };
+    let changes = vec![
+        new_service(2, spec("other", "nginx", 1)),
+        restart(4, 1, 4, Slot::Replica(0)),
+        restart(5, 1, 4, Slot::Node(node(1))),
+        restart(6, 2, 11, Slot::Replica(4)),
+    ];
+    let state = applied(&base(), changes);
+    assert_eq!(state.slots_of_service(service(1)).count(), 2);
+    let gone = |s: &State, _: &[Event]| {
+        s.slots_of_service(service(1)).count() == 0
+            && s.slots_of_service(service(2)).map(|(slot, _)| slot).eq([Slot::Replica(4)])
+    };
+    check_on(&state, vec![Change::ServiceRemove { service: service(1) }], Ok(gone));
 }
 
 #[test]

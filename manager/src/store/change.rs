@@ -80,6 +80,23 @@ pub struct NewTask {
     pub node: Option<NodeId>,
 }
 
+/// Who wants a service rolled back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RollbackBy {
+    /// A user, if the service's version is current. Spec and previous spec change places: doing it twice toggles.
+    User {
+        /// The version the request is based on.
+        version: u64,
+    },
+    /// The updater, if the service's revision is current. There is no previous spec after it.
+    Updater {
+        /// The revision that failed.
+        revision: u64,
+        /// The task whose failure was one too many.
+        task: TaskId,
+    },
+}
+
 /// One change. Every variant is validated against the state it meets; a stale one is refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Change {
@@ -152,6 +169,13 @@ pub enum Change {
         version: u64,
         /// The new spec.
         spec: Arc<ServiceSpec>,
+    },
+    /// Back to the previous spec, which is a new update (of a job: a new iteration).
+    ServiceRollback {
+        /// The service.
+        service: ServiceId,
+        /// On whose behalf, and what it is based on.
+        by: RollbackBy,
     },
     /// Progress of an update.
     ServiceProgress {
@@ -233,6 +257,9 @@ pub enum Refusal {
     /// There is no cluster.
     #[error("this manager is not part of a cluster")]
     NoCluster,
+    /// There is nothing to roll back to.
+    #[error("service {0} does not have a previous spec")]
+    NoPrevious(ServiceId),
     /// The update would change what cannot be changed.
     #[error("{0}")]
     Immutable(&'static str),

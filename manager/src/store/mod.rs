@@ -27,7 +27,7 @@ pub(crate) mod testing;
 mod view;
 mod wake;
 
-pub use change::{Change, Command, NewCluster, NewNode, NewTask, Refusal};
+pub use change::{Change, Command, NewCluster, NewNode, NewTask, Refusal, RollbackBy};
 pub use event::Event;
 pub use object::{
     Attachment, Cluster, ClusterSpec, Dependency, DependencyKind, Ended, FailureAction, Gate, JobStatus, LogDriver,

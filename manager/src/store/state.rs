@@ -94,6 +94,12 @@ impl State {
     pub fn slot_history(&self, service: ServiceId, slot: Slot) -> Option<&Arc<SlotHistory>> {
         self.slots.get(&(service, slot))
     }
+    /// Restarts of a service, by slot.
+    pub fn slots_of_service(&self, service: ServiceId) -> impl Iterator<Item = (Slot, &Arc<SlotHistory>)> {
+        // Replicas come before nodes ([`Slot`]'s order).
+        let all = (service, Slot::Replica(0))..=(service, Slot::Node(NodeId::from_bits(u128::MAX)));
+        self.slots.range(all).map(|((_, slot), history)| (*slot, history))
+    }
     /// Failures of a service on a node.
     pub fn node_failures(&self, service: ServiceId, node: NodeId) -> Option<&Arc<NodeFailures>> {
         self.failures.get(&(service, node))

@@ -67,7 +67,7 @@ impl Chance {
 
     fn change(&mut self, state: &State) -> Change {
         let (n, s, t) = (self.node(), self.service(), self.task());
-        match self.0.u8(..26) {
+        match self.0.u8(..28) {
             0 => new_cluster(),
             1 => Change::ClusterUpdate {
                 version: self.version(state.cluster().map(|c| c.meta.version)),
@@ -93,6 +93,17 @@ impl Chance {
                 service: service(s),
                 version: self.version(state.service(service(s)).map(|s| s.meta.version)),
                 spec: self.spec(),
+            },
+            26 => Change::ServiceRollback {
+                service: service(s),
+                by: RollbackBy::User { version: self.version(state.service(service(s)).map(|s| s.meta.version)) },
+            },
+            27 => Change::ServiceRollback {
+                service: service(s),
+                by: RollbackBy::Updater {
+                    revision: self.version(state.service(service(s)).map(|s| s.revision)),
+                    task: task(t),
+                },
             },
             14 => Change::ServiceRemove { service: service(s) },
             15..=18 => create(self.new_task(state)),

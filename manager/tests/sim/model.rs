@@ -211,6 +211,7 @@ pub(crate) fn brief(command: &Command) -> String {
         Change::ServiceUpdate { service, spec, .. } => {
             format!("update {service} {:?} {}", spec.mode, spec.task.container.image)
         }
+        Change::ServiceRollback { service, by } => format!("roll back {service}: {by:?}"),
         Change::ServiceProgress { service, update, .. } => format!("progress {service} {}", update.message),
         Change::ServiceRemove { service } => format!("remove {service}"),
         Change::TaskCreate(new) => {
