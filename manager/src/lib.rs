@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatcher;
 pub mod limits;
+pub mod log_driver;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod store;

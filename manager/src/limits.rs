@@ -112,3 +112,7 @@ pub const REGISTRY_WITHIN: Duration = Duration::from_secs(20);
 pub const EVENTS_KEPT_MAX: usize = 256;
 /// Events a reader of `/events` may be behind. Beyond: it is cut off.
 pub const EVENTS_BEHIND_MAX: usize = 256;
+/// Least bytes of one log file of a task: a few long lines must fit. A smaller `max-size` is refused.
+pub const LOG_FILE_BYTES_MIN: u64 = 16 << 10;
+/// Most log files of a task; a reader looks at the names of all. A larger `max-file` is refused.
+pub const LOG_FILES_MAX: u32 = 100;

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::limits::FRAME_TO_AGENT_MAX;
-use racimo_common::object::{Desired, LogConfig};
+use racimo_common::object::Desired;
 use racimo_common::wire::{Assign, Assignment, Work, frame};
 
+use crate::log_driver;
 use crate::store::{Slot, Task, View};
 
 /// What a board was sent: each task with the desired state it knows.
@@ -67,7 +68,8 @@ fn work(task: &Task) -> Work {
         slot_name: slot_name(task),
         container: task.spec.container.clone(),
         resources: task.spec.resources.clone(),
-        log: LogConfig::default(),
+        // Checked when the service was stored.
+        log: log_driver::config(task.spec.log.as_ref()).unwrap_or_default(),
         files: Vec::new(),
         credentials: None,
     }
