@@ -1,5 +1,6 @@
 //! Ids, units, objects and the wire protocol that Racimo's manager and agent share.
 
+pub mod capability;
 pub mod config_file;
 pub mod error;
 pub mod id;

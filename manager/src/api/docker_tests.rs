@@ -137,10 +137,7 @@ fn the_docker_cli_works() {
     assert_eq!(served.good(create).trim().len(), 25);
     served.bad(create, "name conflicts with an existing object: service web already exists");
     served.bad("service create -d --no-resolve-image -p 80:80 busybox", "published ports are not supported yet");
-    served.bad(
-        "service create -d --no-resolve-image --health-cmd true busybox",
-        "TaskTemplate.ContainerSpec.Healthcheck",
-    );
+    served.bad("service create -d --no-resolve-image --sysctl a=b busybox", "sysctl 'a' is not allowed");
     served.bad("service create -d --no-resolve-image --secret s busybox", "secret not found: s");
     served.bad("service create -d --no-resolve-image --network ovl busybox", "network ovl not found");
     served.lab.run_tasks(&mut IdSource::seeded(3));
@@ -160,7 +157,7 @@ fn the_docker_cli_works() {
     {
         served.good(&format!("service update -d --no-resolve-image {change} web"));
     }
-    served.bad("service update -d --update-parallelism 3 web", "UpdateConfig.Parallelism is not supported yet");
+    served.good("service update -d --update-parallelism 3 web");
     served.bad("service rollback -d web", "rollback is not supported yet");
     served.bad("service logs web", "logs of services and tasks are not supported yet");
     served.good("inspect web");

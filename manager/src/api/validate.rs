@@ -3,7 +3,10 @@
 //! SwarmKit's rules and words (`controlapi`, reference page `swarm-behaviour.md` §13), and ours where they let
 //! through what could never run: a limit below a reservation, an image for nobody, a task too large to send.
 
+mod options;
+
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::limits::FRAME_TO_AGENT_MAX;
@@ -14,6 +17,7 @@ use racimo_common::units::{Bytes, NanoCpus};
 use racimo_common::wire::frame;
 use racimo_common::wire::{Assign, Assignment, ToAgent, Work};
 
+pub use self::options::{InvalidOption, health_retries, health_span, oom_score};
 use crate::limits;
 use crate::scheduler::constraint;
 use crate::store::{Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
@@ -48,6 +52,16 @@ pub enum Invalid {
     Replicas,
     #[error("{0} replicas are more than the {max} a service may have", max = limits::REPLICAS_MAX)]
     ReplicasMax(u64),
+    #[error("Maximum concurrent jobs must not be negative")]
+    JobConcurrent,
+    #[error("Total completed jobs must not be negative")]
+    JobCompletions,
+    #[error("Jobs may not have an update config")]
+    JobUpdate,
+    #[error("TaskSpec: {0}-maxfailureratio cannot be less than 0 or bigger than 1")]
+    FailureRatio(&'static str),
+    #[error(transparent)]
+    Option(#[from] InvalidOption),
     #[error("ContainerSpec: image reference must be provided")]
     ImageMissing,
     #[error("ContainerSpec: {0:?} is not a valid repository/tag")]
@@ -94,16 +108,30 @@ pub enum Invalid {
 /// The first rule it breaks.
 pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     name(&spec.name)?;
-    if let Mode::Replicated { replicas } = spec.mode {
-        if replicas > limits::REPLICAS_MAX {
-            return Err(Invalid::ReplicasMax(replicas));
-        }
-    }
+    mode(spec)?;
     container(&spec.task.container)?;
     resources(&spec.task.resources)?;
     restart(&spec.task.restart)?;
     placement(&spec.task.placement)?;
+    spec.task.log.as_ref().map_or(Ok(()), options::log_driver)?;
     size(&spec.name, &spec.task)
+}
+
+fn mode(spec: &ServiceSpec) -> Result<(), Invalid> {
+    let most = match spec.mode {
+        Mode::Replicated { replicas } => replicas,
+        Mode::ReplicatedJob { concurrent_max, completions } => concurrent_max.max(completions),
+        Mode::Global | Mode::GlobalJob => 0,
+    };
+    if most > limits::REPLICAS_MAX {
+        return Err(Invalid::ReplicasMax(most));
+    }
+    if spec.mode.is_job() && spec.update.is_some() { Err(Invalid::JobUpdate) } else { Ok(()) }
+}
+
+/// A span of time in nanoseconds; zero is a value of its own.
+pub fn span(nanos: i64, what: &'static str) -> Result<Duration, Invalid> {
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| Invalid::Negative(what))
 }
 
 /// A name: letters, digits, and inside it `-` and `_`.
@@ -199,6 +227,7 @@ fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
     if let Some(signal) = spec.stop_signal.as_ref().filter(|signal| signal::parse(signal).is_err()) {
         return Err(Invalid::StopSignal(signal.clone()));
     }
+    options::container(spec)?;
     mounts(spec)
 }
 
@@ -295,7 +324,6 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
 mod tests {
     use racimo_common::object::Mount;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
 

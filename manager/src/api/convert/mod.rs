@@ -6,6 +6,7 @@
 //! ```
 //! Requests are not read into the models: see [`super::fields`] for why.
 
+pub mod container;
 pub mod mount;
 pub mod node;
 pub mod service_in;
@@ -13,6 +14,7 @@ pub mod service_out;
 pub mod swarm;
 pub mod task;
 pub mod tls;
+pub mod update_config;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -57,6 +59,8 @@ fn some<T: Clone>(items: &[T]) -> Option<Vec<T>> {
 }
 
 /// A model as JSON, with maps in order, so that the same object always gives the same bytes.
+///
+/// Docker writes `Healthcheck`; the models, after the API's description, `HealthCheck`.
 pub fn json(model: &impl Serialize) -> Value {
     // Models are structs of strings and numbers: they always serialise.
     let mut value = serde_json::to_value(model).unwrap_or_default();
@@ -64,15 +68,23 @@ pub fn json(model: &impl Serialize) -> Value {
     value
 }
 
+/// The models' field and the name Docker gives it.
+const HEALTH_CHECK: (&str, &str) = ("HealthCheck", "Healthcheck");
+/// Fields whose own fields are the user's.
+const MAPS: [&str; 5] = ["Attributes", "Details", "Labels", "Options", "Sysctls"];
+
 fn sort_maps(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (key, inner) in fields.iter_mut() {
-                if let (Value::Object(map), "Labels" | "Attributes" | "Details") = (&mut *inner, key.as_str()) {
+                if let (Value::Object(map), true) = (&mut *inner, MAPS.contains(&key.as_str())) {
                     map.sort_keys();
                 } else {
                     sort_maps(inner);
                 }
+            }
+            if let Some(health) = fields.remove(HEALTH_CHECK.0) {
+                fields.insert(HEALTH_CHECK.1.to_owned(), health);
             }
         }
         Value::Array(items) => items.iter_mut().for_each(sort_maps),

@@ -10,12 +10,13 @@ use racimo_common::object::{ContainerSpec, Limits, NetworkMode, Reservations, Re
 use racimo_common::registry::Platform;
 use serde_json::{Value, json};
 
-use super::mount;
+use super::update_config::{self, Which};
+use super::{container, mount};
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::network::Predefined;
 use crate::api::validate::{self, Invalid};
-use crate::store::{Mode, Placement, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec};
+use crate::store::{Mode, Placement, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig};
 
 /// Reads and checks a service's specification; `unnamed` names one that has no name.
 ///
@@ -34,8 +35,8 @@ pub fn service(body: &Value, unnamed: impl FnOnce() -> String) -> Result<Service
     networks.extend(self::networks(&mut template)?);
     let task = Arc::new(task(template, network_mode(&networks)?)?);
     let mode = mode(fields.object("Mode")?)?;
-    update_config(fields.object("UpdateConfig")?)?;
-    update_config(fields.object("RollbackConfig")?)?;
+    let update = update_config(&mut fields, "UpdateConfig", Which::Update)?;
+    let rollback = update_config(&mut fields, "RollbackConfig", Which::Rollback)?;
     let mut endpoint = fields.object("EndpointSpec")?;
     endpoint.only("Mode", &[json!("vip")])?;
     if endpoint.is_set("Ports") {
@@ -45,7 +46,7 @@ pub fn service(body: &Value, unnamed: impl FnOnce() -> String) -> Result<Service
     }
     endpoint.done()?;
     fields.done()?;
-    let spec = ServiceSpec { name, labels, task, mode, update: None, rollback: None, credentials: None };
+    let spec = ServiceSpec { name, labels, task, mode, update, rollback, credentials: None };
     validate::service(&spec).map_err(ApiError::invalid)?;
     Ok(spec)
 }
@@ -56,19 +57,21 @@ fn task(mut fields: Fields<'_>, network: NetworkMode) -> Result<TaskSpec, ApiErr
         fields.done()?;
         return Err(ApiError::bad_request("mismatched Runtime and *Spec fields"));
     }
-    let container = container(fields.object("ContainerSpec")?, network)?;
+    let container = container_spec(fields.object("ContainerSpec")?, network)?;
     let resources = resources(fields.object("Resources")?)?;
     let restart = restart(fields.object("RestartPolicy")?)?;
     let placement = placement(fields.object("Placement")?)?;
+    let log = container::log_driver(fields.object("LogDriver")?)?;
     let force_update = fields.count("ForceUpdate")?.unwrap_or_default();
     fields.done()?;
-    Ok(TaskSpec { container, resources, restart, placement, log: None, networks: Vec::new(), force_update })
+    Ok(TaskSpec { container, resources, restart, placement, log, networks: Vec::new(), force_update })
 }
 
-fn container(mut fields: Fields<'_>, network: NetworkMode) -> Result<ContainerSpec, ApiError> {
+fn container_spec(mut fields: Fields<'_>, network: NetworkMode) -> Result<ContainerSpec, ApiError> {
     fields.only("Isolation", &[json!("default")])?;
     let mounts =
         fields.list("Mounts")?.iter().map(|(path, value)| mount::read(path, value)).collect::<Result<_, _>>()?;
+    let health = fields.has("Healthcheck").then(|| fields.object("Healthcheck")).transpose()?;
     let spec = ContainerSpec {
         image: fields.text("Image")?.unwrap_or_default(),
         command: fields.texts("Command")?,
@@ -82,6 +85,21 @@ fn container(mut fields: Fields<'_>, network: NetworkMode) -> Result<ContainerSp
         stop_signal: fields.text("StopSignal")?,
         stop_grace: span(&mut fields, "StopGracePeriod", "ContainerSpec: stop-grace-period")?,
         network,
+        health: health.map(container::health).transpose()?,
+        init: fields.has("Init").then(|| fields.flag("Init")).transpose()?,
+        tty: fields.flag("TTY")?,
+        open_stdin: fields.flag("OpenStdin")?,
+        read_only: fields.flag("ReadOnly")?,
+        groups: fields.texts("Groups")?,
+        cap_add: container::capabilities(fields.texts("CapabilityAdd")?),
+        cap_drop: container::capabilities(fields.texts("CapabilityDrop")?),
+        ulimits: container::ulimits(&fields.list("Ulimits")?)?,
+        sysctls: fields.labels("Sysctls")?,
+        dns: container::dns(fields.object("DNSConfig")?)?,
+        hosts: fields.texts("Hosts")?,
+        oom_score_adj: validate::oom_score(fields.int("OomScoreAdj")?.unwrap_or_default())
+            .map_err(ApiError::invalid)?,
+        privileges: container::privileges(fields.object("Privileges")?)?,
         ..ContainerSpec::default()
     };
     fields.done()?;
@@ -91,9 +109,7 @@ fn container(mut fields: Fields<'_>, network: NetworkMode) -> Result<ContainerSp
 /// Nanoseconds; zero is a value of its own.
 fn span(fields: &mut Fields<'_>, key: &str, what: &'static str) -> Result<Option<Duration>, ApiError> {
     let nanos = fields.int(key)?;
-    nanos
-        .map(|n| u64::try_from(n).map(Duration::from_nanos).map_err(|_| ApiError::invalid(Invalid::Negative(what))))
-        .transpose()
+    nanos.map(|nanos| validate::span(nanos, what).map_err(ApiError::invalid)).transpose()
 }
 
 fn resources(mut fields: Fields<'_>) -> Result<Resources, ApiError> {
@@ -180,59 +196,48 @@ fn placement(mut fields: Fields<'_>) -> Result<Placement, ApiError> {
     Ok(placement)
 }
 
-/// Replicas are 1 if nothing is said, as in Docker.
+/// Replicas are 1 if nothing is said, a job runs one task at once and as often as that, as in Docker.
 fn mode(mut fields: Fields<'_>) -> Result<Mode, ApiError> {
-    let global = fields.has("Global");
-    if global && fields.has("Replicated") {
-        return Err(ApiError::bad_request("must specify only one service mode"));
-    }
-    // Jobs are empty objects when nothing is set in them.
-    for job in ["ReplicatedJob", "GlobalJob"] {
-        if fields.has(job) {
-            return Err(fields.refuse(job));
+    let named: Vec<&str> =
+        ["Replicated", "Global", "ReplicatedJob", "GlobalJob"].into_iter().filter(|mode| fields.has(mode)).collect();
+    let mode = match named[..] {
+        [_, _, ..] => return Err(ApiError::bad_request("must specify only one service mode")),
+        ["Global"] => {
+            fields.object("Global")?.done()?;
+            Mode::Global
         }
-    }
-    fields.object("Global")?.done()?;
-    let mut replicated = fields.object("Replicated")?;
-    let replicas = replicated.int("Replicas")?.unwrap_or(1);
-    replicated.done()?;
+        ["GlobalJob"] => {
+            fields.object("GlobalJob")?.done()?;
+            Mode::GlobalJob
+        }
+        ["ReplicatedJob"] => {
+            let mut job = fields.object("ReplicatedJob")?;
+            let number = |number: i64, what| u64::try_from(number).map_err(|_| ApiError::invalid(what));
+            let concurrent_max = number(job.int("MaxConcurrent")?.unwrap_or(1), Invalid::JobConcurrent)?;
+            let completions = match job.int("TotalCompletions")? {
+                Some(completions) => number(completions, Invalid::JobCompletions)?,
+                None => concurrent_max,
+            };
+            job.done()?;
+            Mode::ReplicatedJob { concurrent_max, completions }
+        }
+        _ => {
+            let mut replicated = fields.object("Replicated")?;
+            let replicas = replicated.int("Replicas")?.unwrap_or(1);
+            replicated.done()?;
+            Mode::Replicated { replicas: u64::try_from(replicas).map_err(|_| ApiError::invalid(Invalid::Replicas))? }
+        }
+    };
     fields.done()?;
-    if global {
-        return Ok(Mode::Global);
-    }
-    u64::try_from(replicas)
-        .map(|replicas| Mode::Replicated { replicas })
-        .map_err(|_| ApiError::invalid(Invalid::Replicas))
+    Ok(mode)
 }
 
-/// Only Docker's defaults, until updates can be configured.
-fn update_config(mut fields: Fields<'_>) -> Result<(), ApiError> {
-    let refused = |path: String, default: &str| {
-        Err(ApiError::bad_request(format!(
-            "invalid argument: {path} is not supported yet with another value than the default {default}"
-        )))
-    };
-    if let Some(parallelism) = fields.int("Parallelism")? {
-        if parallelism != 1 {
-            return refused(fields.path("Parallelism"), "1");
-        }
+/// None if it is not there: nothing is stored then.
+fn update_config(fields: &mut Fields<'_>, key: &str, which: Which) -> Result<Option<UpdateConfig>, ApiError> {
+    if !fields.has(key) {
+        return Ok(None);
     }
-    for (key, default) in [("Delay", 0), ("Monitor", 5_000_000_000)] {
-        if let Some(nanos) = fields.int(key)? {
-            if nanos != default {
-                return refused(fields.path(key), if default == 0 { "0s" } else { "5s" });
-            }
-        }
-    }
-    if fields.float("MaxFailureRatio")?.is_some_and(|ratio| ratio != 0.0) {
-        return refused(fields.path("MaxFailureRatio"), "0");
-    }
-    for (key, default) in [("FailureAction", "pause"), ("Order", "stop-first")] {
-        if fields.text(key)?.is_some_and(|text| text != default) {
-            return refused(fields.path(key), default);
-        }
-    }
-    fields.done()
+    update_config::read(fields.object(key)?, which).map(Some)
 }
 
 /// The networks' names or ids, with their paths.

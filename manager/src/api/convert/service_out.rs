@@ -1,30 +1,25 @@
 //! Our services ─▶ Docker's JSON.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use bollard_stubs::models::{
     EndpointSpec, EndpointSpecModeEnum, Limit, NetworkAttachmentConfig, Platform as PlatformModel, ResourceObject,
     Service as ServiceModel, ServiceEndpoint, ServiceServiceStatus, ServiceSpec as SpecModel, ServiceSpecMode,
-    ServiceSpecModeReplicated, ServiceSpecModeReplicatedJob, ServiceSpecRollbackConfig,
-    ServiceSpecRollbackConfigFailureActionEnum, ServiceSpecRollbackConfigOrderEnum, ServiceSpecUpdateConfig,
-    ServiceSpecUpdateConfigFailureActionEnum, ServiceSpecUpdateConfigOrderEnum, ServiceUpdateStatus,
-    ServiceUpdateStatusStateEnum, TaskSpec as TaskModel, TaskSpecContainerSpec, TaskSpecContainerSpecDnsConfig,
-    TaskSpecContainerSpecIsolationEnum, TaskSpecPlacement, TaskSpecPlacementPreferences, TaskSpecPlacementSpread,
-    TaskSpecResources, TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as ConditionModel,
+    ServiceSpecModeReplicated, ServiceSpecModeReplicatedJob, ServiceUpdateStatus, ServiceUpdateStatusStateEnum,
+    TaskSpec as TaskModel, TaskSpecContainerSpec, TaskSpecContainerSpecIsolationEnum, TaskSpecPlacement,
+    TaskSpecPlacementPreferences, TaskSpecPlacementSpread, TaskSpecResources, TaskSpecRestartPolicy,
+    TaskSpecRestartPolicyConditionEnum as ConditionModel,
 };
 use racimo_common::object::{ContainerSpec, Reservations, Resources, TaskState};
 use racimo_common::units::{Bytes, NanoCpus};
 use serde_json::Value;
 
-use super::{json, map, mount, nanos, some, some_map, time, version};
+use super::{container, json, map, mount, nanos, some, some_map, time, update_config, version};
 use crate::api::network::Predefined;
 use crate::store::{
-    Mode, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, TaskSpec, UpdateState, UpdateStatus, View,
+    Mode, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateState,
+    UpdateStatus, View,
 };
-
-/// How long Docker watches a task of an update by default.
-const MONITOR_DEFAULT: Duration = Duration::from_secs(5);
 
 /// What to show of a service beside what is stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,13 +85,18 @@ fn update(status: &UpdateStatus) -> ServiceUpdateStatus {
 }
 
 fn spec(spec: &ServiceSpec, defaults: bool) -> SpecModel {
+    // A job has no update config, and may not be given one.
+    let config = |config: Option<UpdateConfig>| match config {
+        None if defaults && !spec.mode.is_job() => Some(UpdateConfig::default()),
+        config => config,
+    };
     SpecModel {
         name: Some(spec.name.clone()),
         labels: map(&spec.labels),
         task_template: Some(TaskModel { runtime: Some("container".to_owned()), ..task(&spec.task, defaults) }),
         mode: Some(mode(spec.mode)),
-        update_config: defaults.then(update_defaults),
-        rollback_config: defaults.then(rollback_defaults),
+        update_config: config(spec.update).map(|config| update_config::update_model(&config, defaults)),
+        rollback_config: config(spec.rollback).map(|config| update_config::rollback_model(&config, defaults)),
         networks: None,
         endpoint_spec: Some(EndpointSpec { mode: Some(EndpointSpecModeEnum::VIP), ports: None }),
     }
@@ -120,44 +120,23 @@ fn mode(mode: Mode) -> ServiceSpecMode {
     }
 }
 
-fn update_defaults() -> ServiceSpecUpdateConfig {
-    ServiceSpecUpdateConfig {
-        parallelism: Some(1),
-        delay: None,
-        failure_action: Some(ServiceSpecUpdateConfigFailureActionEnum::PAUSE),
-        monitor: Some(nanos(MONITOR_DEFAULT)),
-        max_failure_ratio: Some(0.0),
-        order: Some(ServiceSpecUpdateConfigOrderEnum::STOP_FIRST),
-    }
-}
-
-fn rollback_defaults() -> ServiceSpecRollbackConfig {
-    ServiceSpecRollbackConfig {
-        parallelism: Some(1),
-        delay: None,
-        failure_action: Some(ServiceSpecRollbackConfigFailureActionEnum::PAUSE),
-        monitor: Some(nanos(MONITOR_DEFAULT)),
-        max_failure_ratio: Some(0.0),
-        order: Some(ServiceSpecRollbackConfigOrderEnum::STOP_FIRST),
-    }
-}
-
 /// A task's specification; `TaskTemplate` in a service, `Spec` in a task.
 pub fn task(spec: &TaskSpec, defaults: bool) -> TaskModel {
     TaskModel {
-        container_spec: Some(container(&spec.container, defaults)),
+        container_spec: Some(container_spec(&spec.container, defaults)),
         resources: Some(resources(&spec.resources)),
         restart_policy: restart(&spec.restart, defaults),
         placement: Some(placement(&spec.placement)),
         networks: Predefined::of(spec.container.network).map(|n| {
             vec![NetworkAttachmentConfig { target: Some(n.id().to_owned()), ..NetworkAttachmentConfig::default() }]
         }),
+        log_driver: spec.log.as_ref().map(container::log_driver_model),
         force_update: Some(i64::try_from(spec.force_update).unwrap_or(i64::MAX)),
         ..TaskModel::default()
     }
 }
 
-fn container(spec: &ContainerSpec, defaults: bool) -> TaskSpecContainerSpec {
+fn container_spec(spec: &ContainerSpec, defaults: bool) -> TaskSpecContainerSpec {
     let grace = if defaults { Some(spec.stop_grace()) } else { spec.stop_grace };
     TaskSpecContainerSpec {
         image: Some(spec.image.clone()),
@@ -171,9 +150,21 @@ fn container(spec: &ContainerSpec, defaults: bool) -> TaskSpecContainerSpec {
         mounts: (!spec.mounts.is_empty()).then(|| spec.mounts.iter().map(mount::model).collect()),
         stop_signal: spec.stop_signal.clone(),
         stop_grace_period: grace.map(nanos),
-        // What the docker CLI always sends; they are not stored because nothing else can be asked for.
-        init: Some(false),
-        dns_config: Some(TaskSpecContainerSpecDnsConfig::default()),
+        health_check: spec.health.as_ref().map(container::health_model),
+        init: spec.init,
+        tty: spec.tty.then_some(true),
+        open_stdin: spec.open_stdin.then_some(true),
+        read_only: spec.read_only.then_some(true),
+        groups: some(&spec.groups),
+        capability_add: some(&spec.cap_add),
+        capability_drop: some(&spec.cap_drop),
+        ulimits: container::ulimit_models(&spec.ulimits),
+        sysctls: some_map(&spec.sysctls),
+        dns_config: Some(container::dns_model(&spec.dns)),
+        hosts: some(&spec.hosts),
+        oom_score_adj: spec.oom_score_adj.map(i64::from),
+        privileges: container::privileges_model(spec.privileges),
+        // Nothing else can be asked for.
         isolation: Some(TaskSpecContainerSpecIsolationEnum::DEFAULT),
         ..TaskSpecContainerSpec::default()
     }
