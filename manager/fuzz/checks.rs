@@ -102,7 +102,7 @@ pub(crate) fn body_is_read(body: &Value) {
         let _ = swarm::spec(fields);
     }
     let _ = node::spec(body, &a_node());
-    match service_in::service(body, unnamed) {
+    match service_in::service(&State::default(), body, unnamed) {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(spec) => {
             let _ = constraint::parse_all(&spec.task.placement.constraints);
@@ -118,7 +118,8 @@ pub(crate) fn body_is_read(body: &Value) {
                 job: None,
             };
             let shown = service_out::service(&View::default(), &service, service_out::Show::default());
-            let again = service_in::service(&shown["Spec"], unnamed).expect("what is shown is taken");
+            let again =
+                service_in::service(&State::default(), &shown["Spec"], unnamed).expect("what is shown is taken");
             assert_eq!(again, spec);
         }
     }

@@ -88,6 +88,13 @@ const _: () = assert!(
 /// Replicas of a service: far more than a cluster of boards holds, and the memory they take stays bounded (about
 /// 100 MB). Beyond: refused.
 pub const REPLICAS_MAX: u64 = 100_000;
+/// Overlay networks of a cluster: each has its own subnet and its own bridge on every board that uses it, and names are
+/// looked up by going through them. Beyond: refused.
+pub const NETWORKS_MAX: usize = 1024;
+/// Overlay networks that one service may be attached to: each is an interface in every task. Beyond: refused.
+pub const SERVICE_NETWORKS_MAX: usize = 32;
+/// Further names of a service on one network. Beyond: refused.
+pub const ALIASES_MAX: usize = 64;
 /// Shortest heartbeat period a cluster may be given: faster than that it only costs boards power.
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// Longest heartbeat period a cluster may be given.

@@ -68,8 +68,12 @@ fn corpus() -> Vec<Value> {
 
 #[test]
 fn the_corpus_is_taken() {
-    let spec =
-        racimo_manager::api::convert::service_in::service(&service(), String::new).map_err(|error| error.to_string());
+    let spec = racimo_manager::api::convert::service_in::service(
+        &racimo_manager::store::State::default(),
+        &service(),
+        String::new,
+    )
+    .map_err(|error| error.to_string());
     assert_eq!(spec.map(|spec| spec.task.placement.replicas_max), Ok(2));
 }
 

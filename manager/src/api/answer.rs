@@ -84,6 +84,11 @@ impl Answer {
         Self { status: StatusCode::OK, content_type: None, headers: Vec::new(), content }
     }
 
+    /// 204.
+    pub fn no_content() -> Self {
+        Self { status: StatusCode::NO_CONTENT, ..Self::empty() }
+    }
+
     /// 200 with plain text.
     pub fn text(text: &'static str) -> Self {
         let content = Content::Full(Bytes::from_static(text.as_bytes()));

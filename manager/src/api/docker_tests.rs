@@ -162,6 +162,17 @@ fn the_docker_cli_works() {
     served.bad("service logs web", "logs of services and tasks are not supported yet");
     served.good("inspect web");
     served.good("network ls");
+    served.good("network create -d overlay --label a=b front");
+    served.bad("network create -d overlay front", "network with name front already exists");
+    served.bad("network create br", "networks of driver bridge are not supported");
+    served.bad("network create -d overlay --opt encrypted secret", "Options.encrypted is not supported yet");
+    assert!(served.good("network ls --filter driver=overlay --format {{.Name}}-{{.Scope}}").contains("front-swarm"));
+    served.good("service update -d --no-resolve-image --network-rm host web");
+    served.good("service update -d --no-resolve-image --network-add name=front,alias=www web");
+    assert!(served.good("service inspect --pretty web").contains("front"));
+    assert!(served.good("network inspect --verbose front").contains("web"));
+    served.bad("network rm front", "is in use by service");
+    served.good("service update -d --no-resolve-image --network-rm front web");
     assert!(served.good("ps").starts_with("CONTAINER ID"));
     for list in ["images", "volume ls", "secret ls", "config ls", "plugin ls", "stack ls"] {
         served.good(list);
@@ -171,7 +182,10 @@ fn the_docker_cli_works() {
     // docker says "until" in whole seconds.
     std::thread::sleep(Duration::from_millis(1100));
     let events = served.good("events --since 1h --until 0s --format {{.Type}}-{{.Action}}");
-    assert!(events.contains("service-create") && events.contains("node-update"), "{events}");
+    assert!(
+        events.contains("network-create") && events.contains("service-create") && events.contains("node-update"),
+        "{events}"
+    );
     assert_eq!(served.good("service rm web").trim(), "web");
     served.bad("service inspect web", "no such service: web");
     served.good("node rm --force pi1");

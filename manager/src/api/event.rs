@@ -22,7 +22,7 @@ use super::filter::Filters;
 use super::request::Request;
 use super::{Context, convert};
 use crate::limits::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX};
-use crate::store::{Batch, Event, Feed, Mode, Node, NodeStatus, Service, UpdateState, View};
+use crate::store::{Batch, Event, Feed, Mode, Network, Node, NodeStatus, Service, UpdateState, View};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum Kind {
     Node,
     /// A service.
     Service,
+    /// An overlay network.
+    Network,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
         match self {
             Self::Node => "node",
             Self::Service => "service",
+            Self::Network => "network",
         }
     }
 }
@@ -64,6 +67,7 @@ impl Message {
             typ: Some(match self.kind {
                 Kind::Node => EventMessageTypeEnum::NODE,
                 Kind::Service => EventMessageTypeEnum::SERVICE,
+                Kind::Network => EventMessageTypeEnum::NETWORK,
             }),
             action: Some(self.action.to_owned()),
             actor: Some(EventActor {
@@ -109,6 +113,7 @@ impl Teller {
                 }
                 Some(message)
             }
+            Event::Network { id, old, new } => network(id.to_string(), old.as_deref(), new.as_deref(), now),
             Event::NodeSeen(id) => {
                 let new = view.state.node(*id)?;
                 let mut message = node(id.to_string(), Some(new), Some(new), now)?;
@@ -185,6 +190,13 @@ fn node(id: String, old: Option<&Node>, new: Option<&Node>, now: Wall) -> Option
     }
     let at = new.map_or(now, |new| new.meta.updated);
     Some(Message { kind: Kind::Node, action, id, attributes, at })
+}
+
+fn network(id: String, old: Option<&Network>, new: Option<&Network>, now: Wall) -> Option<Message> {
+    let (action, shown) = action(old, new)?;
+    let attributes = BTreeMap::from([("name".to_owned(), shown.spec.name.clone())]);
+    let at = new.map_or(now, |new| new.meta.updated);
+    Some(Message { kind: Kind::Network, action, id, attributes, at })
 }
 
 /// What was done, and the object to show.
@@ -296,7 +308,7 @@ pub(super) fn matches(filters: &Filters, message: &Message) -> bool {
         })
     };
     // Messages about anything else don't happen here.
-    let others = ["config", "container", "daemon", "image", "network", "plugin", "secret", "volume"];
+    let others = ["config", "container", "daemon", "image", "plugin", "secret", "volume"];
     filters.is("scope", "swarm")
         && filters.is("type", message.kind.name())
         && filters.is("event", message.action)
@@ -304,6 +316,7 @@ pub(super) fn matches(filters: &Filters, message: &Message) -> bool {
         && filters.labels("label", &message.attributes)
         && names("node", Kind::Node)
         && names("service", Kind::Service)
+        && names("network", Kind::Network)
         && others.iter().all(|key| filters.values(key).is_none())
 }
 

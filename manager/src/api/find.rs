@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::ApiError;
-use crate::store::{Node, Service, State, Task};
+use crate::store::{Network, Node, Service, State, Task};
 
 /// The one of `ids` that begins with `prefix`.
 fn by_prefix<T>(kind: &str, prefix: &str, all: impl Iterator<Item = (String, T)>) -> Result<T, ApiError> {
@@ -31,6 +31,20 @@ pub fn service<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Service>, Api
         return Ok(service);
     }
     by_prefix("service", name, state.services().map(|s| (s.id.to_string(), s)))
+}
+
+/// An overlay network.
+///
+/// # Errors
+/// As [`service`].
+pub fn network<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Network>, ApiError> {
+    if let Some(network) = name.parse().ok().and_then(|id| state.network(id)) {
+        return Ok(network);
+    }
+    if let Some(network) = state.network_named(name) {
+        return Ok(network);
+    }
+    by_prefix("network", name, state.networks().map(|n| (n.id.to_string(), n)))
 }
 
 /// A node; also by its host name, if only one has it.

@@ -23,6 +23,7 @@ pub mod host;
 pub mod listen;
 pub mod name;
 pub mod network;
+pub mod networks;
 pub mod node;
 pub mod request;
 pub mod route;
@@ -35,6 +36,8 @@ pub mod validate;
 
 #[cfg(test)]
 mod docker_tests;
+#[cfg(test)]
+mod network_tests;
 #[cfg(test)]
 mod recorded_tests;
 #[cfg(test)]

@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use racimo_common::id::IdSource;
+use racimo_common::time::Wall;
 use serde_json::Value;
 
 use super::testing::Lab;
+use crate::store::{Change, NetworkSpec};
 
 fn recorded() -> Value {
     serde_json::from_str(include_str!("../../tests/golden/api/recorded.json")).expect("JSON")
@@ -169,12 +171,23 @@ fn errors_are_docker_s() {
     }
 }
 
+/// The networks that a body names, by name or by id, as they were there when it was recorded.
+fn make_networks(lab: &Lab, targets: &Value) {
+    for target in targets.as_array().into_iter().flatten().filter_map(|network| network["Target"].as_str()) {
+        let network = target.parse().unwrap_or_else(|_| IdSource::seeded(target.len() as u64).draw());
+        let spec = NetworkSpec { name: target.to_owned(), ..NetworkSpec::default() };
+        let change = Change::NetworkCreate { network, spec };
+        smol::block_on(lab.store.commit(Wall::default(), vec![change])).expect("a network");
+    }
+}
+
 /// What becomes of every body that docker sent in the recordings: taken, or refused by name.
 #[test]
 fn recorded_bodies_are_taken_or_refused_by_name() {
     let mut table = String::new();
     for entry in recorded()["bodies"].as_array().expect("a list") {
         let lab = Lab::active();
+        make_networks(&lab, &entry["body"]["TaskTemplate"]["Networks"]);
         let (status, answer) = lab.post("/services/create", &entry["body"].to_string());
         let outcome = answer["message"].as_str().unwrap_or("taken");
         assert!(matches!(status, 201 | 400 | 404), "{entry}: {status}");

@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::request::{Request, decode};
 use super::{API_VERSION, API_VERSION_MIN, Context};
-use super::{distribution, event, node, service, swarm, system, task};
+use super::{distribution, event, networks, node, service, swarm, system, task};
 
 /// What a handler will have answered.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
@@ -65,8 +65,11 @@ const ROUTES: &[Route] = routes! {
     GET "/tasks/{}" => task::inspect;
     GET "/tasks/{}/logs" => service::logs;
 
-    GET "/networks" => system::networks;
-    GET "/networks/{}" => system::network;
+    GET "/networks" => networks::list;
+    POST "/networks/create" => networks::create;
+    POST "/networks/prune" => networks::prune;
+    GET "/networks/{}" => networks::inspect;
+    DELETE "/networks/{}" => networks::remove;
 
     // What there is none of. Clients poll the lists and look everywhere for a name.
     GET "/containers/json" => system::none;
@@ -88,7 +91,7 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("containers", "containers outside of services are not supported: create a service"),
     ("images", "images are not managed here: every board pulls what its tasks need"),
     ("build", "building images is not supported: build elsewhere and push to a registry"),
-    ("networks", "making and changing networks is not supported yet: services may use host or none"),
+    ("networks", "connecting containers to networks is not supported: services name the networks of their tasks"),
     ("volumes", "volumes are made on a board when a task that mounts them starts; they cannot be managed here yet"),
     ("secrets", "secrets are not supported yet"),
     ("configs", "configs are not supported yet"),
@@ -187,7 +190,9 @@ mod tests {
         }
         check(Method::PUT, "/services/web", Err(404));
         check(Method::POST, "/containers/create", Err(501));
-        check(Method::POST, "/v1.47/networks/create", Err(501));
+        check(Method::POST, "/v1.47/networks/create", Ok(""));
+        check(Method::DELETE, "/networks/n", Ok("n"));
+        check(Method::POST, "/networks/n/connect", Err(501));
         check(Method::POST, "/secrets/create", Err(501));
         check(Method::POST, "/build", Err(501));
         check(Method::GET, "/system/df", Err(501));

@@ -55,7 +55,7 @@ pub(super) async fn create(context: &Context, request: &Request) -> Result<Answe
     let view = context.cluster_view()?;
     refuse_credentials(request)?;
     let service: ServiceId = context.draw_id();
-    let spec = Arc::new(service_in::service(&request.json()?, || name::draw(&view.state, service))?);
+    let spec = Arc::new(service_in::service(&view.state, &request.json()?, || name::draw(&view.state, service))?);
     context.commit(Change::ServiceCreate { service, spec }).await?;
     Ok(Answer::created(&json!({ "ID": service.to_string() })))
 }
@@ -87,7 +87,7 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
         }
     }
     refuse_credentials(request)?;
-    let spec = Arc::new(service_in::service(&request.json()?, String::new)?);
+    let spec = Arc::new(service_in::service(&view.state, &request.json()?, String::new)?);
     context.commit(Change::ServiceUpdate { service: service.id, version, spec }).await?;
     Ok(Answer::ok(&json!({ "Warnings": null })))
 }

@@ -5,14 +5,12 @@ use std::env::consts::ARCH;
 use bollard_stubs::models::{LocalNodeState, PeerNode, PluginsInfo, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum};
 use hyper::header::{CACHE_CONTROL, HeaderName, PRAGMA};
 use racimo_common::object::Role;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::answer::Answer;
 use super::control::ControlStatus;
 use super::error::ApiError;
-use super::filter::Filters;
 use super::host::go_arch;
-use super::network::Predefined;
 use super::request::Request;
 use super::{API_VERSION, API_VERSION_MIN, Context, convert};
 
@@ -80,7 +78,7 @@ pub(super) async fn info(context: &Context, _: &Request) -> Result<Answer, ApiEr
         driver_status: Some(Vec::new()),
         plugins: Some(PluginsInfo {
             volume: texts(&["local"]),
-            network: texts(&["host", "null"]),
+            network: texts(&["host", "null", "overlay"]),
             authorization: None,
             log: Some(Vec::new()),
         }),
@@ -146,34 +144,6 @@ fn swarm_info(context: &Context) -> SwarmInfo {
         nodes: Some(i64::try_from(view.state.nodes().count()).unwrap_or(i64::MAX)),
         managers: Some(i64::try_from(managers).unwrap_or(i64::MAX)),
         cluster: Some(convert::swarm::info(cluster)),
-    }
-}
-
-const NETWORK_FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
-
-/// `GET /networks`.
-pub(super) async fn networks(_: &Context, request: &Request) -> Result<Answer, ApiError> {
-    let filters = request.filters(NETWORK_FILTERS)?;
-    let networks: Vec<Value> =
-        Predefined::ALL.into_iter().filter(|n| matches(&filters, *n)).map(Predefined::json).collect();
-    Ok(Answer::ok(&Value::Array(networks)))
-}
-
-fn matches(filters: &Filters, network: Predefined) -> bool {
-    filters.any("name", |value| network.name().contains(value))
-        && filters.begins("id", network.id())
-        && filters.is("driver", network.driver())
-        && filters.is("scope", "swarm")
-        && filters.is("type", "builtin")
-        && filters.labels("label", &Default::default())
-        && filters.any("dangling", |value| matches!(value, "0" | "false"))
-}
-
-/// `GET /networks/{name}`.
-pub(super) async fn network(_: &Context, request: &Request) -> Result<Answer, ApiError> {
-    match Predefined::find(&request.name) {
-        Some(network) => Ok(Answer::ok(&network.json())),
-        None => Err(ApiError::not_found("network", &request.name)),
     }
 }
 

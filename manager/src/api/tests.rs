@@ -196,22 +196,6 @@ fn registries_and_their_credentials() {
 }
 
 #[test]
-fn networks() {
-    let lab = Lab::active();
-    let (_, list) = lab.get("/networks");
-    assert_eq!(list.as_array().expect("list").len(), 2);
-    let (_, host) = lab.get("/networks/host?scope=swarm");
-    let id = host["Id"].as_str().expect("id");
-    assert_eq!(lab.get(&format!("/networks/{id}")).1, host);
-    let on =
-        |target: &str| WEB.replace("}},\"Mode\"", &format!("}},\"Networks\":[{{\"Target\":\"{target}\"}}]}},\"Mode\""));
-    assert_eq!(lab.post("/services/create", &on(id)).0, 201, "{}", on(id));
-    let (_, service) = lab.get("/services/web");
-    assert_eq!(service["Spec"]["TaskTemplate"]["Networks"], json!([{ "Target": id }]));
-    check(lab.post("/services/create", &on("ovl1")), 404, "network ovl1 not found");
-}
-
-#[test]
 fn events() {
     let lab = Lab::active();
     let (view, feed) = lab.store.watch();

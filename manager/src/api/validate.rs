@@ -20,13 +20,15 @@ use racimo_common::wire::{Assign, Assignment, ToAgent, Work};
 pub use self::options::{InvalidOption, health_retries, health_span, oom_score};
 use crate::limits;
 use crate::scheduler::constraint;
-use crate::store::{Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
+use crate::store::{Attachment, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
 
 /// Least CPU time a limit or reservation may name: a thousandth of a CPU.
 pub const CPU_MIN: NanoCpus = NanoCpus::new(1_000_000);
 /// Least memory a limit or reservation may name.
 pub const MEMORY_MIN: Bytes = Bytes::mib(4);
 const NAME_CHARS_MAX: usize = 63;
+/// What a name may have in DNS.
+const ALIAS_CHARS_MAX: usize = 253;
 
 /// Why a service is refused. The words are SwarmKit's where it has some.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +100,12 @@ pub enum Invalid {
     Preference(String),
     #[error("Placement.Constraints: {0}")]
     Constraint(String),
+    #[error("{0} networks are more than the {max} a service may be attached to", max = limits::SERVICE_NETWORKS_MAX)]
+    NetworksMax(usize),
+    #[error("{0} aliases on one network are more than the {max} a service may have", max = limits::ALIASES_MAX)]
+    AliasesMax(usize),
+    #[error("Networks.Aliases: {0:?} is not a name of 1 to {ALIAS_CHARS_MAX} printable characters without blanks")]
+    Alias(String),
     #[error("a task of this service takes more than {FRAME_TO_AGENT_MAX} bytes to send to a board: make it smaller")]
     TaskSize,
 }
@@ -111,6 +119,7 @@ pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     mode(spec)?;
     container(&spec.task.container)?;
     resources(&spec.task.resources)?;
+    networks(&spec.task.networks)?;
     restart(&spec.task.restart)?;
     placement(&spec.task.placement)?;
     spec.task.log.as_ref().map_or(Ok(()), options::log_driver)?;
@@ -134,8 +143,28 @@ pub fn span(nanos: i64, what: &'static str) -> Result<Duration, Invalid> {
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| Invalid::Negative(what))
 }
 
-/// A name: letters, digits, and inside it `-` and `_`.
-fn name(name: &str) -> Result<(), Invalid> {
+fn networks(networks: &[Attachment]) -> Result<(), Invalid> {
+    if networks.len() > limits::SERVICE_NETWORKS_MAX {
+        return Err(Invalid::NetworksMax(networks.len()));
+    }
+    for Attachment { aliases, .. } in networks {
+        if aliases.len() > limits::ALIASES_MAX {
+            return Err(Invalid::AliasesMax(aliases.len()));
+        }
+        let fits =
+            |alias: &str| (1..=ALIAS_CHARS_MAX).contains(&alias.len()) && alias.bytes().all(|b| b.is_ascii_graphic());
+        if let Some(bad) = aliases.iter().find(|alias| !fits(alias)) {
+            return Err(Invalid::Alias(bad.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// A name of a service or network: letters, digits, and inside it `-` and `_`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn name(name: &str) -> Result<(), Invalid> {
     let ends_fit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     if name.is_empty() {
         return Err(Invalid::NameMissing);

@@ -63,7 +63,7 @@ impl Agenda {
                     self.services.insert(*service);
                 }
             }
-            Event::NodeSeen(_) => {}
+            Event::NodeSeen(_) | Event::Network { .. } => {}
         }
     }
 

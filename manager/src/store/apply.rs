@@ -31,18 +31,18 @@ impl State {
     }
 }
 
-struct Step {
-    state: State,
-    at: Wall,
-    events: Vec<Event>,
+pub(super) struct Step {
+    pub(super) state: State,
+    pub(super) at: Wall,
+    pub(super) events: Vec<Event>,
 }
 
-fn not_found(kind: &'static str, id: impl ToString) -> Refusal {
+pub(super) fn not_found(kind: &'static str, id: impl ToString) -> Refusal {
     Refusal::NotFound { kind, id: id.to_string() }
 }
 
 impl Step {
-    fn new_meta(&self) -> Meta {
+    pub(super) fn new_meta(&self) -> Meta {
         Meta { version: self.state.index, created: self.at, updated: self.at }
     }
 
@@ -174,6 +174,8 @@ impl Step {
                 Ok(())
             }
             Change::NodeRemove { node } => self.node_remove(*node),
+            Change::NetworkCreate { network, spec } => self.network_create(*network, spec),
+            Change::NetworkRemove { network } => self.network_remove(*network),
             Change::ServiceCreate { service, spec } => self.service_create(*service, spec),
             Change::ServiceUpdate { service, version, spec } => self.service_update(*service, *version, spec),
             Change::ServiceRollback { service, by } => self.service_rollback(*service, *by),
@@ -223,6 +225,9 @@ impl Step {
         let services =
             left.services.into_iter().map(|(id, service)| Event::Service { id, old: Some(service), new: None });
         self.events.extend(services);
+        let networks =
+            left.networks.into_iter().map(|(id, network)| Event::Network { id, old: Some(network), new: None });
+        self.events.extend(networks);
         self.events.extend(left.nodes.into_iter().map(|(id, node)| Event::Node { id, old: Some(node), new: None }));
         Ok(())
     }
@@ -262,6 +267,7 @@ impl Step {
         if self.state.services.contains_key(&id) {
             return Err(Refusal::NameTaken { kind: "service", name: id.to_string() });
         }
+        self.networks_exist(&spec.task.networks)?;
         self.state.by_name.insert(key, id);
         let (meta, revision) = (self.new_meta(), self.state.index);
         let job = self.new_iteration(spec);
@@ -280,6 +286,9 @@ impl Step {
         if std::mem::discriminant(&old.spec.mode) != std::mem::discriminant(&spec.mode) {
             return Err(Refusal::Immutable("service mode change is not allowed"));
         }
+        if old.spec.task.networks != spec.task.networks {
+            self.networks_exist(&spec.task.networks)?;
+        }
         // Any write ends a pause and forgets an old update: what is still to do starts a new one (reference §5).
         self.put_spec(Service { previous: Some(old.spec.clone()), update: None, ..old }, spec);
         Ok(())
@@ -295,6 +304,10 @@ impl Step {
             return Err(Refusal::OutOfSequence);
         }
         let spec = old.previous.clone().ok_or(Refusal::NoPrevious(id))?;
+        // While an update runs it holds the networks of the spec before: the updater can always go back.
+        if let RollbackBy::User { .. } = by {
+            self.networks_exist(&spec.task.networks)?;
+        }
         // A rollback by the updater goes on with the update's time; one by a user begins anew (SwarmKit).
         let (previous, started, message) = match by {
             RollbackBy::User { .. } => (Some(old.spec.clone()), self.at, "manually requested rollback".to_owned()),

@@ -450,3 +450,59 @@ fn a_refused_change_takes_the_whole_command_with_it() {
     apply(&before, changes).expect_err("there is no node 9");
     assert_eq!(before, base());
 }
+
+#[test]
+fn networks_have_names_of_their_own_and_stay_while_they_are_used() {
+    let net = |number| Change::NetworkRemove { network: network(number) };
+    check(vec![new_network(1, "front"), new_network(1, "other")], Err("network with name other already exists"));
+    check(vec![new_network(1, "front"), new_network(2, "front")], Err("network with name front already exists"));
+    check(vec![net(1)], Err("network 0000000000000000000000001 not found"));
+    let web = |networks: &[u128]| attached(&spec("web", "nginx", 40), networks);
+    let update = |version, spec| Change::ServiceUpdate { service: service(1), version, spec };
+    check(vec![update(4, web(&[1]))], Err("network 0000000000000000000000001 not found"));
+    check(
+        vec![new_service(2, attached(&spec("db", "pg", 1), &[1]))],
+        Err("network 0000000000000000000000001 not found"),
+    );
+    let gone: Holds = |s, events| {
+        s.networks().count() == 0
+            && matches!(events, [Event::Network { old: None, .. }, Event::Network { new: None, .. }])
+    };
+    check(vec![new_network(1, "front"), net(1)], Ok(gone));
+
+    // A service, then its tasks, hold the network.
+    let on = applied(&base(), vec![new_network(1, "front"), update(4, web(&[1]))]);
+    let in_use = "network 0000000000000000000000001 is in use by service 0000000000000000000000001";
+    check_on(&on, vec![net(1)], Err(in_use));
+    let revision = on.service(service(1)).expect("web").revision;
+    let on = applied(&on, vec![create(new_task(7, 1, revision))]);
+    let version = on.service(service(1)).expect("web").meta.version;
+    let off = applied(&on, vec![update(version, web(&[]))]);
+    check_on(&off, vec![net(1)], Err("is in use by task 0000000000000000000000007"));
+    let free: Holds = |s, _| s.network(network(1)).is_none();
+    check_on(&off, vec![desire(7, Desired::Shutdown), net(1)], Ok(free));
+    // An update that runs may go back; one that is over only by hand.
+    let status = |state| UpdateStatus { state, started: at(5), completed: None, message: String::new(), failures: 0 };
+    let revision = off.service(service(1)).expect("web").revision;
+    let progress = |state| Change::ServiceProgress { service: service(1), revision, update: status(state) };
+    let quiet = desire(7, Desired::Shutdown);
+    check_on(&off, vec![progress(UpdateState::Updating), quiet.clone(), net(1)], Err(in_use));
+    check_on(&off, vec![progress(UpdateState::Completed), quiet.clone(), net(1)], Ok(free));
+    let off_and_gone = applied(&off, vec![quiet, net(1)]);
+    let version = off.service(service(1)).expect("web").meta.version;
+    let back = Change::ServiceRollback { service: service(1), by: RollbackBy::User { version } };
+    check_on(&off_and_gone, vec![back], Err("network 0000000000000000000000001 not found"));
+    // A service that is removed lets go at once, though its tasks still run.
+    let on = applied(&on, vec![assign(7, 1)]);
+    let still_there: Holds = |s, _| s.network(network(1)).is_none() && s.task(task(7)).is_some();
+    check_on(&on, vec![Change::ServiceRemove { service: service(1) }, net(1)], Ok(still_there));
+}
+
+#[test]
+fn networks_end() {
+    let many = (0..u128::try_from(crate::limits::NETWORKS_MAX).expect("a small number"))
+        .map(|number| new_network(number + 1, &format!("n{number}")))
+        .collect();
+    let full = apply(&base(), many).expect("as many as there may be").0;
+    check_on(&full, vec![new_network(9999, "more")], Err("there are 1024 networks already"));
+}

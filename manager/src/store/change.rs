@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use racimo_common::id::{ClusterId, NodeId, ServiceId, TaskId};
+use racimo_common::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use racimo_common::object::{Desired, NodeDescription, Role};
 use racimo_common::time::Wall;
 use serde::{Deserialize, Serialize};
 
-use super::object::{ClusterSpec, Ended, Gate, NodeSpec, ServiceSpec, Slot, UpdateStatus, WrittenOff};
+use super::object::{ClusterSpec, Ended, Gate, NetworkSpec, NodeSpec, ServiceSpec, Slot, UpdateStatus, WrittenOff};
+use crate::limits::NETWORKS_MAX;
 
 /// One transaction, as it is logged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,6 +155,18 @@ pub enum Change {
         /// The node.
         node: NodeId,
     },
+    /// A new overlay network; its name must be free.
+    NetworkCreate {
+        /// Its id.
+        network: NetworkId,
+        /// What users want.
+        spec: NetworkSpec,
+    },
+    /// The network is gone. Refused while a service, or a task that shall run, is attached to it.
+    NetworkRemove {
+        /// The network.
+        network: NetworkId,
+    },
     /// A new service; its name must be free.
     ServiceCreate {
         /// Its id.
@@ -235,7 +248,7 @@ pub enum Refusal {
     /// The object is not there (any more).
     #[error("{kind} {id} not found")]
     NotFound {
-        /// `node`, `service`, `task`.
+        /// `node`, `service`, `task`, `network`.
         kind: &'static str,
         /// Its id.
         id: String,
@@ -250,6 +263,22 @@ pub enum Refusal {
         kind: &'static str,
         /// The name.
         name: String,
+    },
+    /// A network's name is taken. Docker has its own words for it.
+    #[error("network with name {0} already exists")]
+    NetworkTaken(String),
+    /// There are as many networks as there may be.
+    #[error("there are {NETWORKS_MAX} networks already: remove one that is not used (docker network prune)")]
+    NetworksMax,
+    /// The network is attached to something.
+    #[error("network {network} is in use by {kind} {by}")]
+    NetworkInUse {
+        /// The network.
+        network: NetworkId,
+        /// `service` or `task`.
+        kind: &'static str,
+        /// Its id.
+        by: String,
     },
     /// There is a cluster already.
     #[error("this manager is already part of a cluster")]

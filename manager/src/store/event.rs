@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use racimo_common::id::{NodeId, ServiceId, TaskId};
+use racimo_common::id::{NetworkId, NodeId, ServiceId, TaskId};
 
-use super::object::{Node, Service, Task};
+use super::object::{Network, Node, Service, Task};
 
 /// One object changed: `old: None` is a creation, `new: None` a removal.
 #[derive(Debug, Clone)]
@@ -28,6 +28,15 @@ pub enum Event {
         old: Option<Arc<Service>>,
         /// After.
         new: Option<Arc<Service>>,
+    },
+    /// A network.
+    Network {
+        /// Its id.
+        id: NetworkId,
+        /// Before.
+        old: Option<Arc<Network>>,
+        /// After.
+        new: Option<Arc<Network>>,
     },
     /// A task.
     Task {

@@ -7,6 +7,7 @@
 //! Decisions are persisted, observations are not. A [`View`] is both at one moment.
 
 mod apply;
+mod apply_network;
 #[cfg(test)]
 mod apply_tests;
 pub mod change;

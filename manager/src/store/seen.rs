@@ -145,6 +145,7 @@ impl Seen {
                 Event::Cluster
                 | Event::Node { .. }
                 | Event::Service { .. }
+                | Event::Network { .. }
                 | Event::NodeSeen(_)
                 | Event::TaskSeen { .. } => {}
             }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::id::{NetworkId, NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::object::Reservations;
 use serde::{Deserialize, Serialize};
 
-use super::object::{Cluster, Node, NodeFailures, Service, Slot, SlotHistory, Task, TaskSpec};
+use super::object::{Cluster, Network, Node, NodeFailures, Service, Slot, SlotHistory, Task, TaskSpec};
 
 /// Everything that is decided. Pure data; [`super::apply`] is the only writer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +18,7 @@ pub struct State {
     pub(super) unread: Option<(u64, String)>,
     pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) nodes: OrdMap<NodeId, Arc<Node>>,
+    pub(super) networks: OrdMap<NetworkId, Arc<Network>>,
     pub(super) services: OrdMap<ServiceId, Arc<Service>>,
     pub(super) tasks: OrdMap<TaskId, Arc<Task>>,
     pub(super) slots: OrdMap<(ServiceId, Slot), Arc<SlotHistory>>,
@@ -45,6 +46,14 @@ impl State {
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)
     }
+    /// One network.
+    pub fn network(&self, id: NetworkId) -> Option<&Arc<Network>> {
+        self.networks.get(&id)
+    }
+    /// The network with this name. There are few: they are looked through.
+    pub fn network_named(&self, name: &str) -> Option<&Arc<Network>> {
+        self.networks.values().find(|network| network.spec.name == name)
+    }
     /// One service.
     pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
         self.services.get(&id)
@@ -60,6 +69,10 @@ impl State {
     /// All nodes by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.nodes.values()
+    }
+    /// All networks by id.
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks.values()
     }
     /// All services by id.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
@@ -127,6 +140,7 @@ impl State {
             index: self.index,
             cluster: self.cluster.as_deref().cloned(),
             nodes: self.nodes.values().cloned().collect(),
+            networks: self.networks.values().cloned().collect(),
             services: self.services.values().cloned().collect(),
             specs,
             tasks,
@@ -141,6 +155,7 @@ impl State {
             index: stored.index,
             cluster: stored.cluster.map(Arc::new),
             nodes: stored.nodes.into_iter().map(|n| (n.id, n)).collect(),
+            networks: stored.networks.into_iter().map(|n| (n.id, n)).collect(),
             services: stored.services.into_iter().map(|s| (s.id, s)).collect(),
             slots: stored.slots.into_iter().collect(),
             failures: stored.failures.into_iter().collect(),
@@ -168,6 +183,8 @@ pub(super) struct Stored {
     index: u64,
     cluster: Option<Cluster>,
     nodes: Vec<Arc<Node>>,
+    #[serde(default)]
+    networks: Vec<Arc<Network>>,
     services: Vec<Arc<Service>>,
     specs: Vec<Arc<TaskSpec>>,
     /// Each with its spec's place in `specs`.

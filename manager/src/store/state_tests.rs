@@ -39,6 +39,9 @@ impl Chance {
         if self.0.u8(..8) == 0 {
             spec.mode = Mode::Global;
         }
+        if self.0.u8(..3) == 0 {
+            return attached(&spec, &[u128::from(self.0.u64(1..4))]);
+        }
         spec.into()
     }
 
@@ -67,7 +70,7 @@ impl Chance {
 
     fn change(&mut self, state: &State) -> Change {
         let (n, s, t) = (self.node(), self.service(), self.task());
-        match self.0.u8(..28) {
+        match self.0.u8(..31) {
             0 => new_cluster(),
             1 => Change::ClusterUpdate {
                 version: self.version(state.cluster().map(|c| c.meta.version)),
@@ -110,6 +113,8 @@ impl Chance {
             19..=21 => assign(t, n),
             22 => desire(t, self.desired()),
             23 => end(t, TaskState::ALL[self.0.usize(..TaskState::ALL.len())]),
+            28 | 30 => new_network(u128::from(self.0.u64(1..4)), ["front", "back"][self.0.usize(..2)]),
+            29 => Change::NetworkRemove { network: network(u128::from(self.0.u64(1..4))) },
             24 => Change::TaskRemove { task: task(t) },
             _ => Change::TaskGate { task: task(t), gate: Gate { not_before: at(1), after: Some(task(t)) } },
         }
@@ -146,7 +151,15 @@ fn check_objects(state: &State) {
         let orphan = state.service(task.service).is_none() && task.desired != Desired::Remove;
         assert!(!orphan, "{task:?}");
     }
+    let mut names: Vec<&str> = state.networks().map(|network| &*network.spec.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), state.networks().count(), "two networks with one name");
     for service in state.services() {
+        // The updater's rollback is never refused; only an update that really runs holds networks for it.
+        for attachment in service.spec.task.networks.iter().filter(|_| service.update.is_none()) {
+            assert!(state.network(attachment.network).is_some(), "{service:?}");
+        }
         assert_eq!(state.service_named(&service.spec.name).map(|s| s.id), Some(service.id));
         assert!(service.revision <= service.meta.version);
     }

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use racimo_common::id::{ClusterId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::id::{ClusterId, NetworkId, NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::object::{ContainerSpec, Desired, NodeDescription, Reservations, Resources, Role, TaskState};
 use racimo_common::time::Wall;
 use racimo_common::units::{Bytes, NanoCpus};
 
 use super::{
-    Change, ClusterSpec, Command, Ended, Event, Mode, NewCluster, NewNode, NewTask, NodeSpec, Refusal, ServiceSpec,
-    Slot, State, TaskSpec, WrittenOff,
+    Attachment, Change, ClusterSpec, Command, Ended, Event, Mode, NewCluster, NewNode, NewTask, NodeSpec, Refusal,
+    ServiceSpec, Slot, State, TaskSpec, WrittenOff,
 };
 
 pub(crate) fn node(number: u128) -> NodeId {
     NodeId::from_bits(number)
+}
+
+pub(crate) fn network(number: u128) -> NetworkId {
+    NetworkId::from_bits(number)
 }
 
 pub(crate) fn service(number: u128) -> ServiceId {
@@ -75,6 +79,18 @@ pub(crate) fn spec(name: &str, image: &str, mib: u64) -> Arc<ServiceSpec> {
         rollback: None,
         credentials: None,
     })
+}
+
+pub(crate) fn new_network(number: u128, name: &str) -> Change {
+    let spec = super::NetworkSpec { name: name.to_owned(), ..super::NetworkSpec::default() };
+    Change::NetworkCreate { network: network(number), spec }
+}
+
+/// `spec` with its tasks attached to these networks.
+pub(crate) fn attached(spec: &ServiceSpec, networks: &[u128]) -> Arc<ServiceSpec> {
+    let networks = networks.iter().map(|n| Attachment { network: network(*n), aliases: Vec::new() }).collect();
+    let task = TaskSpec { networks, ..(*spec.task).clone() };
+    Arc::new(ServiceSpec { task: task.into(), ..spec.clone() })
 }
 
 pub(crate) fn new_service(number: u128, spec: Arc<ServiceSpec>) -> Change {

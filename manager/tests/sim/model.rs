@@ -103,7 +103,11 @@ impl Model {
                         return Some(format!("node {}: more is reserved than it has", node.id));
                     }
                 }
-                Event::Cluster | Event::Node { .. } | Event::Service { .. } | Event::NodeSeen(_) => {}
+                Event::Cluster
+                | Event::Node { .. }
+                | Event::Service { .. }
+                | Event::Network { .. }
+                | Event::NodeSeen(_) => {}
                 Event::TaskSeen { .. } => {}
             }
         }
@@ -207,6 +211,8 @@ pub(crate) fn brief(command: &Command) -> String {
         Change::NodeWriteOff { node, .. } => format!("write off {node}"),
         Change::NodeReadmit { node } => format!("readmit {node}"),
         Change::NodeRemove { node } => format!("remove node {node}"),
+        Change::NetworkCreate { network, spec } => format!("network {network} {}", spec.name),
+        Change::NetworkRemove { network } => format!("remove network {network}"),
         Change::ServiceCreate { service, spec } => format!("service {service} {} {:?}", spec.name, spec.mode),
         Change::ServiceUpdate { service, spec, .. } => {
             format!("update {service} {:?} {}", spec.mode, spec.task.container.image)

@@ -8,6 +8,7 @@
 
 pub mod container;
 pub mod mount;
+pub mod network;
 pub mod node;
 pub mod service_in;
 pub mod service_out;

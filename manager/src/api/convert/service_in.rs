@@ -14,15 +14,18 @@ use super::update_config::{self, Which};
 use super::{container, mount};
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
+use crate::api::find;
 use crate::api::network::Predefined;
 use crate::api::validate::{self, Invalid};
-use crate::store::{Mode, Placement, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig};
+use crate::store::{
+    Attachment, Mode, Placement, RestartCondition, RestartPolicy, ServiceSpec, State, TaskSpec, UpdateConfig,
+};
 
 /// Reads and checks a service's specification; `unnamed` names one that has no name.
 ///
 /// # Errors
 /// 400 that names the field.
-pub fn service(body: &Value, unnamed: impl FnOnce() -> String) -> Result<ServiceSpec, ApiError> {
+pub fn service(state: &State, body: &Value, unnamed: impl FnOnce() -> String) -> Result<ServiceSpec, ApiError> {
     let mut fields = Fields::of("", body)?;
     if !fields.has("TaskTemplate") {
         return Err(ApiError::bad_request("mismatched Runtime and *Spec fields"));
@@ -31,9 +34,10 @@ pub fn service(body: &Value, unnamed: impl FnOnce() -> String) -> Result<Service
     let labels = fields.labels("Labels")?;
     let mut template = fields.object("TaskTemplate")?;
     // The older place for networks, and the newer one.
-    let mut networks = networks(&mut fields)?;
-    networks.extend(self::networks(&mut template)?);
-    let task = Arc::new(task(template, network_mode(&networks)?)?);
+    let mut targets = targets(&mut fields)?;
+    targets.extend(self::targets(&mut template)?);
+    let (network, networks) = networks(state, targets)?;
+    let task = Arc::new(TaskSpec { networks, ..task(template, network)? });
     let mode = mode(fields.object("Mode")?)?;
     let update = update_config(&mut fields, "UpdateConfig", Which::Update)?;
     let rollback = update_config(&mut fields, "RollbackConfig", Which::Rollback)?;
@@ -240,27 +244,50 @@ fn update_config(fields: &mut Fields<'_>, key: &str, which: Which) -> Result<Opt
     update_config::read(fields.object(key)?, which).map(Some)
 }
 
-/// The networks' names or ids, with their paths.
-fn networks(fields: &mut Fields<'_>) -> Result<Vec<(String, String)>, ApiError> {
-    let mut networks = Vec::new();
-    for (path, value) in fields.list("Networks")? {
-        let mut network = Fields::of(&path, value)?;
-        let target = network.text("Target")?.unwrap_or_default();
-        network.done()?;
-        networks.push((path, target));
-    }
-    Ok(networks)
+/// What `Networks` asks for.
+struct Target {
+    path: String,
+    /// A name or an id.
+    name: String,
+    aliases: Vec<String>,
 }
 
-fn network_mode(networks: &[(String, String)]) -> Result<NetworkMode, ApiError> {
-    match networks {
-        [] => Ok(NetworkMode::Unset),
-        [(_, target)] => match Predefined::find(target) {
-            Some(network) => Ok(network.mode()),
-            None => Err(ApiError::not_found("network", target)),
-        },
-        [_, (path, _), ..] => {
-            Err(ApiError::bad_request(format!("invalid argument: {path}: more than one network is not supported yet")))
+fn targets(fields: &mut Fields<'_>) -> Result<Vec<Target>, ApiError> {
+    let mut targets = Vec::new();
+    for (path, value) in fields.list("Networks")? {
+        let mut network = Fields::of(&path, value)?;
+        let name = network.text("Target")?.unwrap_or_default();
+        let aliases = network.texts("Aliases")?;
+        if let Some(option) = network.labels("DriverOpts")?.keys().next() {
+            return Err(network.refuse(&format!("DriverOpts.{option}")));
         }
+        network.done()?;
+        targets.push(Target { path, name, aliases });
     }
+    Ok(targets)
+}
+
+/// A predefined network alone, or overlays.
+fn networks(state: &State, targets: Vec<Target>) -> Result<(NetworkMode, Vec<Attachment>), ApiError> {
+    let bad = |path: &str, why: String| Err(ApiError::bad_request(format!("invalid argument: {path}: {why}")));
+    let (mut mode, mut attachments) = (NetworkMode::Unset, Vec::<Attachment>::new());
+    let alone = targets.len() == 1;
+    for Target { path, name, aliases } in targets {
+        if let Some(network) = Predefined::find(&name) {
+            if !alone {
+                return bad(&path, format!("the {} network goes with no other network", network.name()));
+            }
+            if !aliases.is_empty() {
+                return bad(&path, format!("the {} network has no aliases", network.name()));
+            }
+            mode = network.mode();
+            continue;
+        }
+        let network = find::network(state, &name)?.id;
+        if attachments.iter().any(|other| other.network == network) {
+            return bad(&path, format!("network {name} is named twice"));
+        }
+        attachments.push(Attachment { network, aliases });
+    }
+    Ok((mode, attachments))
 }

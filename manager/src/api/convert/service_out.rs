@@ -127,13 +127,24 @@ pub fn task(spec: &TaskSpec, defaults: bool) -> TaskModel {
         resources: Some(resources(&spec.resources)),
         restart_policy: restart(&spec.restart, defaults),
         placement: Some(placement(&spec.placement)),
-        networks: Predefined::of(spec.container.network).map(|n| {
-            vec![NetworkAttachmentConfig { target: Some(n.id().to_owned()), ..NetworkAttachmentConfig::default() }]
-        }),
+        networks: networks(spec),
         log_driver: spec.log.as_ref().map(container::log_driver_model),
         force_update: Some(i64::try_from(spec.force_update).unwrap_or(i64::MAX)),
         ..TaskModel::default()
     }
+}
+
+fn networks(spec: &TaskSpec) -> Option<Vec<NetworkAttachmentConfig>> {
+    let predefined = Predefined::of(spec.container.network).map(|network| NetworkAttachmentConfig {
+        target: Some(network.id().to_owned()),
+        ..NetworkAttachmentConfig::default()
+    });
+    let overlays = spec.networks.iter().map(|attachment| NetworkAttachmentConfig {
+        target: Some(attachment.network.to_string()),
+        aliases: some(&attachment.aliases),
+        ..NetworkAttachmentConfig::default()
+    });
+    Some(predefined.into_iter().chain(overlays).collect()).filter(|all: &Vec<_>| !all.is_empty())
 }
 
 fn container_spec(spec: &ContainerSpec, defaults: bool) -> TaskSpecContainerSpec {

@@ -71,7 +71,7 @@ proptest! {
 
     #[test]
     fn bodies_never_panic(body in any_json(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-        let _ = crate::api::convert::service_in::service(&body, String::new);
+        let _ = crate::api::convert::service_in::service(&crate::store::State::default(), &body, String::new);
         let _ = crate::api::convert::swarm::init(&body);
         let _ = crate::api::fields::parse(&bytes);
         let _ = crate::api::filter::Filters::parse(&body.to_string(), &["Name", "Labels"]);
@@ -87,12 +87,12 @@ proptest! {
             "EndpointSpec",
         ];
         let body: Value = serde_json::from_str(&with(places[place], value)).expect("JSON");
-        if let Ok(spec) = crate::api::convert::service_in::service(&body, String::new) {
+        if let Ok(spec) = crate::api::convert::service_in::service(&crate::store::State::default(), &body, String::new) {
             // What is taken can be shown, and taken again as it is shown.
             let shown = crate::api::convert::json(&crate::api::convert::service_out::task(&spec.task, true));
             let mut again = body;
             again["TaskTemplate"] = shown;
-            prop_assert!(crate::api::convert::service_in::service(&again, String::new).is_ok());
+            prop_assert!(crate::api::convert::service_in::service(&crate::store::State::default(), &again, String::new).is_ok());
         }
     }
 

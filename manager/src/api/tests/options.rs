@@ -80,8 +80,8 @@ fn what_is_not_implemented_is_refused() {
         ("RollbackConfig", json!({"Delay":-1}), "TaskSpec: rollback-delay cannot be negative"),
         ("RollbackConfig", json!({"Monitor":-1}), "TaskSpec: rollback-monitor cannot be negative"),
         ("RollbackConfig", json!({"MaxFailureRatio":2}), "rollback-maxfailureratio cannot be"),
-        ("Networks", json!([{"Target":"host"},{"Target":"none"}]), "more than one network"),
-        ("Networks", json!([{"Target":"host","Aliases":["a"]}]), "Networks[0].Aliases is not supported yet"),
+        ("Networks", json!([{"Target":"host"},{"Target":"none"}]), "goes with no other network"),
+        ("Networks", json!([{"Target":"host","Aliases":["a"]}]), "the host network has no aliases"),
         ("TaskTemplate.RestartPolicy", json!({"Condition":"x"}), "invalid RestartCondition"),
         ("TaskTemplate.RestartPolicy", json!({"Delay":-1}), "restart-delay cannot be negative"),
         (

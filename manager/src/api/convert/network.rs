@@ -1,0 +1,105 @@
+//! Overlay networks ⇄ Docker's JSON.
+
+use bollard_stubs::models::{ConfigReference, Ipam, Network as NetworkModel};
+use racimo_common::id::NetworkId;
+use serde_json::{Map, Value, json};
+
+use super::{map, task, time};
+use crate::api::error::ApiError;
+use crate::api::fields::Fields;
+use crate::api::networks::not_permitted;
+use crate::api::validate;
+use crate::store::{Network, NetworkSpec, View};
+
+/// Docker's own networks, and names it keeps for itself.
+const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
+const RESERVED: [&str; 2] = ["docker_gwbridge", "ingress"];
+
+/// Reads and checks what `POST /networks/create` sends.
+///
+/// # Errors
+/// 400 that names the field; 403 for a predefined network.
+pub fn spec(body: &Value) -> Result<NetworkSpec, ApiError> {
+    let mut fields = Fields::of("", body)?;
+    let name = fields.text("Name")?.unwrap_or_default();
+    if PREDEFINED.contains(&name.as_str()) {
+        return Err(not_permitted(&name));
+    }
+    if RESERVED.contains(&name.as_str()) {
+        return Err(ApiError::bad_request(format!("invalid argument: Name: {name} is reserved")));
+    }
+    validate::name(&name).map_err(ApiError::invalid)?;
+    let driver = fields.text("Driver")?.unwrap_or_else(|| "bridge".to_owned());
+    if driver != "overlay" {
+        return Err(ApiError::bad_request(format!(
+            "invalid argument: Driver: networks of driver {driver} are not supported, only overlay"
+        )));
+    }
+    // Names are unique whether a client asks for it or not.
+    fields.flag("CheckDuplicate")?;
+    if let Some(scope) = fields.text("Scope")?.filter(|scope| scope != "swarm") {
+        return Err(ApiError::bad_request(format!("invalid argument: Scope: overlay networks are not {scope}")));
+    }
+    if fields.has("EnableIPv4") && !fields.flag("EnableIPv4")? {
+        return Err(fields.refuse("EnableIPv4: false"));
+    }
+    let mut ipam = fields.object("IPAM")?;
+    ipam.only("Driver", &[json!("default")])?;
+    no_options(&mut ipam)?;
+    ipam.done()?;
+    no_options(&mut fields)?;
+    let labels = fields.labels("Labels")?;
+    fields.done()?;
+    Ok(NetworkSpec { name, labels })
+}
+
+/// An option counts as set even if its value is empty: `encrypted` has none.
+fn no_options(fields: &mut Fields<'_>) -> Result<(), ApiError> {
+    match fields.labels("Options")?.keys().next() {
+        Some(option) => Err(fields.refuse(&format!("Options.{option}"))),
+        None => Ok(()),
+    }
+}
+
+/// A network as `GET /networks/{id}` shows it.
+pub fn network(network: &Network) -> Value {
+    super::json(&NetworkModel {
+        name: Some(network.spec.name.clone()),
+        id: Some(network.id.to_string()),
+        created: Some(time(network.meta.created)),
+        scope: Some("swarm".to_owned()),
+        driver: Some("overlay".to_owned()),
+        enable_ipv4: Some(true),
+        enable_ipv6: Some(false),
+        ipam: Some(Ipam { driver: Some("default".to_owned()), config: Some(Vec::new()), options: None }),
+        internal: Some(false),
+        attachable: Some(false),
+        ingress: Some(false),
+        config_from: Some(ConfigReference { network: Some(String::new()) }),
+        config_only: Some(false),
+        containers: Some(Default::default()),
+        options: Some(Default::default()),
+        labels: map(&network.spec.labels),
+        peers: None,
+    })
+}
+
+/// The services on a network and their tasks that are up, as `verbose` shows them. None has an address yet.
+pub fn services(view: &View, network: NetworkId) -> Value {
+    let mut services = Map::new();
+    for service in view.state.services() {
+        if !service.spec.task.networks.iter().any(|attachment| attachment.network == network) {
+            continue;
+        }
+        let tasks = view.state.tasks_of_service(service.id).filter(|task| {
+            let is_on = task.spec.networks.iter().any(|attachment| attachment.network == network);
+            is_on && view.task_state(task) == racimo_common::object::TaskState::Running
+        });
+        let tasks: Vec<Value> = tasks
+            .map(|task| json!({ "Name": task::name(task), "EndpointID": "", "EndpointIP": "", "Info": null }))
+            .collect();
+        let shown = json!({ "VIP": "", "Ports": [], "LocalLBIndex": 0, "Tasks": tasks });
+        services.insert(service.spec.name.clone(), shown);
+    }
+    services.into()
+}

@@ -1,0 +1,118 @@
+//! `/networks`: overlay networks, and the two that every board has ([`Predefined`]).
+
+use hyper::StatusCode;
+use racimo_common::id::NetworkId;
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::convert::network as convert;
+use super::error::ApiError;
+use super::filter::Filters;
+use super::network::Predefined;
+use super::request::Request;
+use super::{Context, find};
+use crate::store::{Change, CommitError, Network, Refusal, State};
+
+const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
+
+/// What users are told until overlay networks carry traffic.
+pub const NO_TRAFFIC: &str =
+    "overlay networks carry no traffic yet: tasks on this network reach nothing but themselves";
+
+/// `GET /networks`. Without a cluster there are the predefined ones.
+pub(super) async fn list(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let filters = request.filters(FILTERS)?;
+    filters.check("type", |kind| matches!(kind, "builtin" | "custom"))?;
+    filters.check("dangling", |text| matches!(text, "1" | "true" | "0" | "false"))?;
+    let view = context.store.view();
+    let predefined = Predefined::ALL.into_iter().filter(|n| predefined_matches(&filters, *n)).map(Predefined::json);
+    let networks = view.state.networks().filter(|network| matches(&filters, &view.state, network));
+    let all = predefined.chain(networks.map(|network| convert::network(network))).collect();
+    Ok(Answer::ok(&Value::Array(all)))
+}
+
+fn predefined_matches(filters: &Filters, network: Predefined) -> bool {
+    filters.any("name", |value| network.name().contains(value))
+        && filters.begins("id", network.id())
+        && filters.is("driver", network.driver())
+        && filters.is("scope", "swarm")
+        && filters.is("type", "builtin")
+        && filters.labels("label", &Default::default())
+        && filters.any("dangling", |value| matches!(value, "0" | "false"))
+}
+
+fn matches(filters: &Filters, state: &State, network: &Network) -> bool {
+    filters.any("name", |value| network.spec.name.contains(value))
+        && filters.begins("id", &network.id.to_string())
+        && filters.is("driver", "overlay")
+        && filters.is("scope", "swarm")
+        && filters.is("type", "custom")
+        && filters.labels("label", &network.spec.labels)
+        && filters.any("dangling", |value| matches!(value, "1" | "true") != is_used(state, network.id))
+}
+
+fn is_used(state: &State, id: NetworkId) -> bool {
+    state.services().any(|service| service.spec.task.networks.iter().any(|attachment| attachment.network == id))
+}
+
+/// `GET /networks/{name}`; with `scope` only if it is of that one, with `verbose` also who is attached.
+pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let not_found = || ApiError::not_found("network", &request.name);
+    if request.param("scope").is_some_and(|scope| !scope.is_empty() && scope != "swarm") {
+        return Err(not_found());
+    }
+    if let Some(network) = Predefined::find(&request.name) {
+        return Ok(Answer::ok(&network.json()));
+    }
+    let view = context.store.view();
+    let network = find::network(&view.state, &request.name)?;
+    let mut value = convert::network(network);
+    if request.flag("verbose") {
+        value["Services"] = convert::services(&view, network.id);
+    }
+    Ok(Answer::ok(&value))
+}
+
+/// `POST /networks/create`.
+pub(super) async fn create(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    context.cluster_view()?;
+    let spec = convert::spec(&request.json()?)?;
+    let network: NetworkId = context.draw_id();
+    context.commit(Change::NetworkCreate { network, spec }).await?;
+    Ok(Answer::created(&json!({ "Id": network.to_string(), "Warning": NO_TRAFFIC })))
+}
+
+/// `DELETE /networks/{name}`.
+pub(super) async fn remove(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    if let Some(network) = Predefined::find(&request.name) {
+        return Err(not_permitted(network.name()));
+    }
+    let view = context.cluster_view()?;
+    let network = find::network(&view.state, &request.name)?.id;
+    context.commit(Change::NetworkRemove { network }).await?;
+    Ok(Answer::no_content())
+}
+
+/// `POST /networks/prune`: removes what no service and no running task is attached to.
+pub(super) async fn prune(context: &Context, request: &Request) -> Result<Answer, ApiError> {
+    let filters = request.filters(&["label", "label!"])?;
+    let view = context.cluster_view()?;
+    let wanted = |network: &Network| {
+        let labels = &network.spec.labels;
+        filters.labels("label", labels) && (filters.values("label!").is_none() || !filters.labels("label!", labels))
+    };
+    let mut gone = Vec::new();
+    for network in view.state.networks().filter(|network| wanted(network)) {
+        match context.store.commit(context.now(), vec![Change::NetworkRemove { network: network.id }]).await {
+            Ok(_) => gone.push(network.spec.name.clone()),
+            Err(CommitError::Refused(Refusal::NetworkInUse { .. } | Refusal::NotFound { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Answer::ok(&json!({ "NetworksDeleted": gone })))
+}
+
+/// As Docker refuses to touch what it made itself.
+pub(super) fn not_permitted(name: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, format!("operation is not permitted on predefined {name} network"))
+}
