@@ -100,6 +100,7 @@ pub async fn run(
             root: "/".into(),
             binary: config.runtime.clone(),
             groups: config.groups,
+            ..runtime::Config::default()
         },
     )?;
     for fault in runtime.cgroups().degraded() {

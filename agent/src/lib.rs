@@ -10,6 +10,7 @@ pub mod describe;
 pub mod identity;
 pub mod limits;
 pub mod link;
+pub mod logs;
 pub mod runtime;
 mod sys;
 pub use sys::limit_threads;

@@ -120,3 +120,15 @@ const _: () = assert!(
     "a full report must fit into an empty queue"
 );
 const _: () = assert!(REPORTS_PER_FRAME * (REASON_BYTES_MAX + 256) < racimo_common::limits::FRAME_FROM_AGENT_MAX);
+
+/// Bytes of one line in a log file; a longer one is cut into pieces, and the manager joins them again. Each output of
+/// a container holds one, while its line has not ended.
+pub const LOG_PIECE_BYTES_MAX: usize = 8 << 10;
+/// Bytes that a log process holds back before it writes them. While the disk is full, further lines are dropped and
+/// counted.
+pub const LOG_BUFFER_BYTES: usize = 16 << 10;
+/// How long a log process holds lines back: writes that a card sees once a second instead of for each line.
+pub const LOG_FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// How long a log process that is told to end waits for the end of its container's output. containerd's shim gives it
+/// 12 s, and closes the output first.
+pub const LOG_END_MAX: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use racimo_agent::app::{self, Stop};
 use racimo_agent::config::{Config, FLAGS, Given};
 use racimo_agent::identity::Identity;
 use racimo_agent::link::join;
-use racimo_agent::{alloc, limits};
+use racimo_agent::{alloc, limits, logs};
 use racimo_common::logger;
 use racimo_common::token::JoinToken;
 use rustix::fs::{FlockOperation, flock};
@@ -39,6 +39,17 @@ Flags (each also as environment RACIMO_FLAG_NAME, or a key of the configuration 
 ";
 
 fn main() -> ExitCode {
+    // First of all: there is one such process per container, and it shall be small.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|mode| mode == "log") {
+        return match logs::process::run(arguments.next().as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("pi-agent: {why}");
+                ExitCode::from(2)
+            }
+        };
+    }
     alloc::set_limit(limits::HEAP_MAX);
     match command() {
         Ok(code) => code,

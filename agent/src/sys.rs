@@ -1,6 +1,15 @@
 //! System calls that need `unsafe`, each behind a safe function.
 
-use std::{ffi::CString, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    ffi::CString,
+    fs::File,
+    os::fd::{AsRawFd, FromRawFd, RawFd},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    ptr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 /// Whether a 64-bit ARM kernel on this CPU runs 32-bit programs. Only the kernel knows: some cores
 /// cannot (Cortex-A720), some kernels are built without it.
@@ -54,4 +63,69 @@ pub(crate) fn make_opaque(dir: &Path) -> bool {
 pub fn limit_threads() {
     // SAFETY: called before any other thread is started, so nobody reads the environment meanwhile.
     unsafe { std::env::set_var("BLOCKING_MAX_THREADS", "2") };
+}
+
+/// A descriptor that whoever started this program left open for it; none if it did not. Ask once for each.
+#[expect(unsafe_code, reason = "a number from outside becomes a descriptor")]
+pub(crate) fn inherited(number: RawFd) -> Option<File> {
+    // SAFETY: fcntl(F_GETFD) has no memory effects. The descriptor is open, and nothing else in this program owns it:
+    // it was open before `main`, and each is asked for once.
+    unsafe { (libc::fcntl(number, libc::F_GETFD) >= 0).then(|| File::from_raw_fd(number)) }
+}
+
+static TERMINATED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn terminated(_: libc::c_int) {
+    TERMINATED.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGTERM only wakes [`wait_readable`].
+#[expect(unsafe_code, reason = "no library of ours wraps sigaction(2) without a thread")]
+pub(crate) fn catch_termination() {
+    let handler: extern "C" fn(libc::c_int) = terminated;
+    // SAFETY: all structures are local and live through the calls; the handler only stores to an atomic. The signal is
+    // blocked but while `wait_readable` waits, so it is never lost between a look and a wait.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        libc::sigaction(libc::SIGTERM, &raw const action, ptr::null_mut());
+        let mut blocked: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut blocked);
+        libc::sigaddset(&raw mut blocked, libc::SIGTERM);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const blocked, ptr::null_mut());
+    }
+}
+
+/// Why a wait ended.
+pub(crate) struct Woken {
+    /// Of each file, in order: whether a read would not wait.
+    pub(crate) readable: Vec<bool>,
+    /// Whether SIGTERM came, now or earlier.
+    pub(crate) terminated: bool,
+}
+
+/// Waits until one of the files can be read, a signal comes or the time is over; none: for ever.
+#[expect(unsafe_code, reason = "no library of ours wraps ppoll(2)")]
+pub(crate) fn wait_readable(files: &[&File], within: Option<Duration>) -> Woken {
+    let mut polled: Vec<libc::pollfd> =
+        files.iter().map(|file| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+    // SAFETY: the descriptors are open, as their files are borrowed; the kernel writes to `polled` only, within its
+    // length; all other structures are local and live through the call.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        let mut limit: libc::timespec = std::mem::zeroed();
+        let limit = within.map_or(ptr::null(), |within| {
+            limit.tv_sec = libc::time_t::try_from(within.as_secs()).unwrap_or(libc::time_t::MAX);
+            limit.tv_nsec = within.subsec_nanos() as libc::c_long;
+            &raw const limit
+        });
+        let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
+        if libc::ppoll(polled.as_mut_ptr(), count, limit, &raw const none) < 0 {
+            // Interrupted: what the kernel left there means nothing.
+            polled.iter_mut().for_each(|polled| polled.revents = 0);
+        }
+    }
+    let readable = polled.iter().map(|polled| polled.revents != 0).collect();
+    Woken { readable, terminated: TERMINATED.load(Ordering::Relaxed) }
 }

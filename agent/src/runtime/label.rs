@@ -6,6 +6,8 @@ use std::{collections::HashMap, time::Duration};
 
 use racimo_common::{
     id::{NodeId, TaskId},
+    object::LogConfig,
+    units::Bytes,
     wire::Work,
 };
 
@@ -14,6 +16,8 @@ pub const PREFIX: &str = "io.racimo.";
 const GROUP: &str = "io.racimo.group";
 const STOP_SIGNAL: &str = "io.racimo.stop-signal";
 const STOP_GRACE_MS: &str = "io.racimo.stop-grace-ms";
+/// `none`, or bytes of a file and number of files: `5242880,2`.
+const LOG: &str = "io.racimo.log";
 
 /// What the agent keeps on a container, to stop it properly even without its assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +49,7 @@ pub fn write(work: &Work, task: TaskId, node: NodeId, kept: &Kept) -> HashMap<St
         (GROUP, kept.group.to_string()),
         (STOP_SIGNAL, kept.stop_signal.to_string()),
         (STOP_GRACE_MS, kept.stop_grace.as_millis().to_string()),
+        (LOG, log_text(work.log)),
     ];
     labels.extend(own.map(|(key, value)| (key.to_owned(), value)));
     labels
@@ -57,6 +62,24 @@ pub fn read(labels: &HashMap<String, String>) -> Option<Kept> {
         stop_signal: labels.get(STOP_SIGNAL)?.parse().ok()?,
         stop_grace: Duration::from_millis(labels.get(STOP_GRACE_MS)?.parse().ok()?),
     })
+}
+
+fn log_text(log: LogConfig) -> String {
+    match log {
+        LogConfig::None => "none".to_owned(),
+        LogConfig::Files { size_max, files_max } => format!("{},{files_max}", size_max.get()),
+    }
+}
+
+/// Where the container's output goes, as [`write()`] kept it; the default if it did not.
+pub fn read_log(labels: &HashMap<String, String>) -> LogConfig {
+    let Some(text) = labels.get(LOG) else { return LogConfig::default() };
+    if text == "none" {
+        return LogConfig::None;
+    }
+    let files = text.split_once(',').and_then(|(size, files)| Some((size.parse().ok()?, files.parse().ok()?)));
+    files
+        .map_or_else(LogConfig::default, |(size, files_max)| LogConfig::Files { size_max: Bytes::new(size), files_max })
 }
 
 #[cfg(test)]
@@ -91,5 +114,18 @@ mod tests {
         assert_eq!(labels["app"], "web");
         assert_eq!(labels["com.docker.swarm.task.name"], format!("web.1.{task}"));
         assert_eq!(read(&HashMap::new()), None);
+    }
+
+    #[test]
+    fn where_the_output_goes_comes_back() {
+        for log in
+            [LogConfig::None, LogConfig::default(), LogConfig::Files { size_max: Bytes::new(16384), files_max: 9 }]
+        {
+            assert_eq!(read_log(&[(LOG.to_owned(), log_text(log))].into()), log);
+        }
+        for other in ["", "x", "1", "1,x", "-1,2"] {
+            assert_eq!(read_log(&[(LOG.to_owned(), other.to_owned())].into()), LogConfig::default());
+        }
+        assert_eq!(read_log(&HashMap::new()), LogConfig::default());
     }
 }

@@ -31,12 +31,13 @@ use std::{
 
 use racimo_common::error::chain;
 use racimo_common::id::TaskId;
+use racimo_common::object::LogConfig;
 use smol::lock::{Mutex, MutexGuard, MutexGuardArc, Semaphore, SemaphoreGuard};
 
 use cgroup::{Cgroups, Version};
 use ctrd::{Ctrd, CtrdError, Executor};
 
-use crate::limits;
+use crate::{limits, logs};
 
 pub use container::{Found, Job};
 pub use events::{Event, Exited};
@@ -68,11 +69,20 @@ pub struct Config {
     /// Number of shim groups. One costs the least memory; with more, a shim that dies takes
     /// fewer containers along.
     pub groups: u8,
+    /// This program: containerd's shim starts its log mode for each container.
+    pub logger: PathBuf,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { socket: SOCKET.into(), data: "/var/lib/racimo/agent".into(), root: "/".into(), binary: None, groups: 4 }
+        Self {
+            socket: SOCKET.into(),
+            data: "/var/lib/racimo/agent".into(),
+            root: "/".into(),
+            binary: None,
+            groups: 4,
+            logger: std::env::current_exe().unwrap_or_else(|_| "/usr/bin/pi-agent".into()),
+        }
     }
 }
 
@@ -208,6 +218,18 @@ impl Runtime {
 
     fn root(&self) -> &Path {
         &self.0.config.root
+    }
+
+    /// Where containerd sends a container's output; empty: nowhere.
+    fn output(&self, task: TaskId, log: LogConfig) -> String {
+        match log {
+            LogConfig::None => String::new(),
+            LogConfig::Files { size_max, files_max } => {
+                let dir = logs::dir(self.data(), task);
+                let order = logs::process::Order { dir, size_max: size_max.get(), files_max };
+                logs::address(&self.0.config.logger, &order)
+            }
+        }
     }
 
     /// A task's shim group. It may change with the configuration: the specification names the

@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use containerd_client::{
     services::v1::{
-        CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, StartRequest, WaitRequest,
+        CreateTaskRequest, DeleteTaskRequest, GetContainerRequest, GetRequest, KillRequest, StartRequest, WaitRequest,
+        containers_client::ContainersClient,
         snapshots::{MountsRequest, snapshots_client::SnapshotsClient},
         tasks_client::TasksClient,
     },
     types::v1::{Process, Status as ProcessStatus},
 };
-use racimo_common::{id::TaskId, signal::SIGKILL, time::Wall};
+use racimo_common::{id::TaskId, object::LogConfig, signal::SIGKILL, time::Wall};
 use smol::Timer;
 use tonic::{Code, Status};
 
 use super::{
     Runtime, RuntimeError, SNAPSHOTTER, cgroup,
     ctrd::{Ctrd, CtrdError, any, request, unless, within},
+    label,
 };
 use crate::limits;
 
@@ -91,10 +93,13 @@ impl Runtime {
             .map_err(CtrdError::call("find the container's root file system"))?
             .into_inner()
             .mounts;
-        // No output streams: the kernel's null device.
+        let output = self.output(task, self.log(ctrd, &id).await?);
+        // Empty: the kernel's null device.
         let message = CreateTaskRequest {
             container_id: id,
             rootfs,
+            stdout: output.clone(),
+            stderr: output,
             options: Some(self.runc_options()),
             ..CreateTaskRequest::default()
         };
@@ -105,6 +110,15 @@ impl Runtime {
         })
         .await;
         Ok(created.map_err(CtrdError::call("create the container's process"))?.into_inner().pid)
+    }
+
+    /// Where the container's output goes, as noted when it was made.
+    async fn log(&self, ctrd: &Ctrd, id: &str) -> Result<LogConfig, CtrdError> {
+        let message = GetContainerRequest { id: id.to_owned() };
+        let mut containers = ContainersClient::new(ctrd.clone());
+        let got = within(limits::CTRD_CALL_MAX, containers.get(request(message, None))).await;
+        let got = got.map_err(CtrdError::call("find the container"))?.into_inner();
+        Ok(got.container.map_or_else(LogConfig::default, |container| label::read_log(&container.labels)))
     }
 
     /// Sends a signal to the container's first process; one that has ended gets none.

@@ -105,7 +105,12 @@ impl Board {
 
     /// A new agent on this board.
     pub(crate) fn runtime(&self, executor: &Executor) -> Runtime {
-        let config = Config { socket: self.socket().into(), data: self.path("data").into(), ..Config::default() };
+        let config = Config {
+            socket: self.socket().into(),
+            data: self.path("data").into(),
+            logger: env!("CARGO_BIN_EXE_pi-agent").into(),
+            ..Config::default()
+        };
         Runtime::new(executor.clone(), config).unwrap()
     }
 
