@@ -158,7 +158,7 @@ fn the_docker_cli_works() {
         served.good(&format!("service update -d --no-resolve-image {change} web"));
     }
     served.good("service update -d --update-parallelism 3 web");
-    served.bad("service rollback -d web", "rollback is not supported yet");
+    served.good("service rollback -d web");
     served.bad("service logs web", "logs of services and tasks are not supported yet");
     served.good("inspect web");
     served.good("network ls");

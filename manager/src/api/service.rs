@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::convert::service_in;
 use super::convert::service_out::{self, Show};
-use super::error::{ApiError, Code};
+use super::error::ApiError;
 use super::filter::Filters;
 use super::request::Request;
 use super::{Context, find, name};
-use crate::store::{Change, Mode, Service};
+use crate::store::{Change, Mode, RollbackBy, Service};
 
 const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
 
@@ -65,21 +65,6 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
     let view = context.cluster_view()?;
     let version = request.version("service")?;
     let service = find::service(&view.state, &request.name)?;
-    match request.param("rollback") {
-        None | Some("") => {}
-        Some("previous") if service.previous.is_none() => {
-            let why = format_args!("service {} does not have a previous spec", service.id);
-            return Err(ApiError::rpc(Code::FailedPrecondition, why));
-        }
-        Some("previous") => {
-            return Err(ApiError::not_supported(
-                "rollback is not supported yet: update the service to the specification it had (PreviousSpec)",
-            ));
-        }
-        Some(other) => {
-            return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")));
-        }
-    }
     match request.param("registryAuthFrom") {
         None | Some("" | "spec" | "previous-spec") => {}
         Some(other) => {
@@ -87,6 +72,18 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
         }
     }
     refuse_credentials(request)?;
+    match request.param("rollback") {
+        None | Some("" | "none") => {}
+        Some("previous") => {
+            // The body is the specification of now, which says nothing new: Docker ignores it too.
+            let by = RollbackBy::User { version };
+            context.commit(Change::ServiceRollback { service: service.id, by }).await?;
+            return Ok(Answer::ok(&json!({ "Warnings": null })));
+        }
+        Some(other) => {
+            return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")));
+        }
+    }
     let spec = Arc::new(service_in::service(&view.state, &request.json()?, String::new)?);
     context.commit(Change::ServiceUpdate { service: service.id, version, spec }).await?;
     Ok(Answer::ok(&json!({ "Warnings": null })))

@@ -84,7 +84,9 @@ impl Wanted {
             && self.nodes.as_ref().is_none_or(|nodes| task.node.is_some_and(|node| nodes.contains(&node)))
             && filters.begins("id", &task.id.to_string())
             && filters.begins("name", &convert::name(task))
-            && filters.any("desired-state", |state| state.is_empty() || state.eq_ignore_ascii_case(task.desired.name()))
+            && filters.any("desired-state", |state| {
+                state.is_empty() || state.eq_ignore_ascii_case(convert::desired_name(task))
+            })
             && filters.is("runtime", "container")
             && filters.any("_up-to-date", |value| is_true(value) == is_up_to_date(view, task))
             && has_labels()
@@ -97,7 +99,10 @@ fn is_true(value: &str) -> bool {
 
 /// Whether the task runs what its service wants now. Progress bars count only such tasks.
 fn is_up_to_date(view: &View, task: &Task) -> bool {
-    view.state.service(task.service).is_some_and(|service| !is_dirty(view, service, task))
+    view.state.service(task.service).is_some_and(|service| match service.job {
+        Some(job) => task.iteration == job.iteration,
+        None => !is_dirty(view, service, task),
+    })
 }
 
 /// `GET /tasks/{name}`.

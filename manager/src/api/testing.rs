@@ -15,7 +15,7 @@ use super::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
 use super::host::Host;
 use super::{Context, request, route};
 use crate::store::log::fake;
-use crate::store::{Change, NewCluster, NewNode, NewTask, NodeSpec, Observation, SeenNode, Slot, Store, Task};
+use crate::store::{Change, Ended, NewCluster, NewNode, NewTask, NodeSpec, Observation, SeenNode, Slot, Store, Task};
 
 /// From recording 010.
 pub(super) const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMIIBaTCCARCgAwIBAgIUFPazd6S+dWGiRUH4K8xEP6hwjMEwCgYIKoZIzj0EAwIw\nEzERMA8GA1UEAxMIc3dhcm0tY2EwHhcNMjYxMTIwMTEwOTAwWhcNNDYxMTE1MTEw\nOTAwWjATMREwDwYDVQQDEwhzd2FybS1jYTBZMBMGByqGSM49AgEGCCqGSM49AwEH\nA0IABM/GzEsu/aaEucx7MgGmF8ndmuJCApJQtBBfZ60FqxkE0PNspkmgcnco3inK\nT5rnjLFtdGLJyI9/hiC+1uXdnbmjQjBAMA4GA1UdDwEB/wQEAwIBBjAPBgNVHRMB\nAf8EBTADAQH/MB0GA1UdDgQWBBRUT4EV336l2xo3ryI2cqDJsu8RejAKBggqhkjO\nPQQDAgNHADBEAiA474Jj08w8T6WW5ZEJCMA0JnYXQFuBPDT3Oz+eKjbYEwIgA/Wo\nyjcOdsJxjnP1fa5FkERGlg8ZdliJVrHG6bRMr1k=\n-----END CERTIFICATE-----\n";
@@ -218,6 +218,20 @@ impl Lab {
                 self.observe(Observation::Task { node, report });
             }
         }
+    }
+
+    /// A task ends by itself, with exit code 0.
+    pub(super) fn end_task(&self, id: &str) {
+        let ended = Ended {
+            state: TaskState::Complete,
+            at: self.now(),
+            message: "finished".into(),
+            err: None,
+            container: None,
+            exit_code: Some(0),
+        };
+        let change = Change::TaskEnd { task: id.parse().expect("an id"), ended };
+        smol::block_on(self.store.commit(self.now(), vec![change])).expect("ends");
     }
 
     /// The first service gets a task that waits.

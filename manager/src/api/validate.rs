@@ -19,6 +19,7 @@ use racimo_common::wire::{Assign, Assignment, ToAgent, Work};
 
 pub use self::options::{InvalidOption, health_retries, health_span, oom_score};
 use crate::limits;
+use crate::log_driver::{self, BadLogDriver};
 use crate::scheduler::constraint;
 use crate::store::{Attachment, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
 
@@ -64,6 +65,8 @@ pub enum Invalid {
     FailureRatio(&'static str),
     #[error(transparent)]
     Option(#[from] InvalidOption),
+    #[error("TaskTemplate.LogDriver: {0}")]
+    LogDriver(#[from] BadLogDriver),
     #[error("ContainerSpec: image reference must be provided")]
     ImageMissing,
     #[error("ContainerSpec: {0:?} is not a valid repository/tag")]
@@ -122,7 +125,7 @@ pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     networks(&spec.task.networks)?;
     restart(&spec.task.restart)?;
     placement(&spec.task.placement)?;
-    spec.task.log.as_ref().map_or(Ok(()), options::log_driver)?;
+    log_driver::config(spec.task.log.as_ref())?;
     size(&spec.name, &spec.task)
 }
 

@@ -134,20 +134,15 @@ pub fn privileges_model(privileges: Privileges) -> Option<TaskSpecContainerSpecP
     })
 }
 
-/// Reads where a task's output goes; a driver without a name is none.
+/// Reads where a task's output goes; a driver without name and options is none.
 pub fn log_driver(mut fields: Fields<'_>) -> Result<Option<LogDriver>, ApiError> {
-    let path = fields.path("Name");
     let driver = LogDriver { name: fields.text("Name")?.unwrap_or_default(), options: fields.labels("Options")? };
     fields.done()?;
-    match (driver.name.is_empty(), driver.options.is_empty()) {
-        (true, true) => Ok(None),
-        (true, false) => Err(ApiError::bad_request(format!("invalid argument: {path}: log options need a log driver"))),
-        (false, _) => Ok(Some(driver)),
-    }
+    Ok(Some(driver).filter(|driver| *driver != LogDriver::default()))
 }
 
 /// Where a task's output goes as Docker shows it.
 pub fn log_driver_model(driver: &LogDriver) -> TaskSpecLogDriver {
     let options: Option<HashMap<_, _>> = some_map(&driver.options);
-    TaskSpecLogDriver { name: Some(driver.name.clone()), options }
+    TaskSpecLogDriver { name: Some(driver.name.clone()).filter(|name| !name.is_empty()), options }
 }

@@ -1,23 +1,24 @@
 //! Our services ─▶ Docker's JSON.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bollard_stubs::models::{
     EndpointSpec, EndpointSpecModeEnum, Limit, NetworkAttachmentConfig, Platform as PlatformModel, ResourceObject,
-    Service as ServiceModel, ServiceEndpoint, ServiceServiceStatus, ServiceSpec as SpecModel, ServiceSpecMode,
-    ServiceSpecModeReplicated, ServiceSpecModeReplicatedJob, ServiceUpdateStatus, ServiceUpdateStatusStateEnum,
-    TaskSpec as TaskModel, TaskSpecContainerSpec, TaskSpecContainerSpecIsolationEnum, TaskSpecPlacement,
-    TaskSpecPlacementPreferences, TaskSpecPlacementSpread, TaskSpecResources, TaskSpecRestartPolicy,
+    Service as ServiceModel, ServiceEndpoint, ServiceJobStatus, ServiceServiceStatus, ServiceSpec as SpecModel,
+    ServiceSpecMode, ServiceSpecModeReplicated, ServiceSpecModeReplicatedJob, ServiceUpdateStatus,
+    ServiceUpdateStatusStateEnum, TaskSpec as TaskModel, TaskSpecContainerSpec, TaskSpecContainerSpecIsolationEnum,
+    TaskSpecPlacement, TaskSpecPlacementPreferences, TaskSpecPlacementSpread, TaskSpecResources, TaskSpecRestartPolicy,
     TaskSpecRestartPolicyConditionEnum as ConditionModel,
 };
-use racimo_common::object::{ContainerSpec, Reservations, Resources, TaskState};
+use racimo_common::object::{ContainerSpec, Desired, Reservations, Resources, TaskState};
 use racimo_common::units::{Bytes, NanoCpus};
 use serde_json::Value;
 
 use super::{container, json, map, mount, nanos, some, some_map, time, update_config, version};
 use crate::api::network::Predefined;
 use crate::store::{
-    Mode, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateState,
+    Mode, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, Task, TaskSpec, UpdateConfig, UpdateState,
     UpdateStatus, View,
 };
 
@@ -41,7 +42,10 @@ pub fn service(view: &View, service: &Service, show: Show) -> Value {
         endpoint: Some(ServiceEndpoint { spec: Some(EndpointSpec::default()), ..ServiceEndpoint::default() }),
         update_status: service.update.as_ref().map(update),
         service_status: show.status.then(|| status(view, service)),
-        job_status: None,
+        job_status: service.job.map(|job| ServiceJobStatus {
+            job_iteration: version(job.iteration),
+            last_execution: Some(time(job.started)),
+        }),
     };
     let mut value = json(&model);
     // The models have no such field.
@@ -51,21 +55,24 @@ pub fn service(view: &View, service: &Service, show: Show) -> Value {
     value
 }
 
-/// Counts as SwarmKit does: running is what was observed, whatever is wanted.
+/// Counts as SwarmKit does: running is what was observed, whatever is wanted; of a job, only this iteration counts.
 fn status(view: &View, service: &Service) -> ServiceServiceStatus {
-    let tasks = || view.state.tasks_of_service(service.id);
-    let running = tasks().filter(|task| view.task_state(task) == TaskState::Running).count();
+    let iteration = service.job.map_or(0, |job| job.iteration);
+    let is_counted = |task: &&Arc<Task>| !service.spec.mode.is_job() || task.iteration == iteration;
+    let tasks = || view.state.tasks_of_service(service.id).filter(is_counted);
+    let count = |state| Some(tasks().filter(|task| view.task_state(task) == state).count() as u64);
     let desired = match service.spec.mode {
         Mode::Replicated { replicas } => replicas,
         Mode::ReplicatedJob { concurrent_max, .. } => concurrent_max,
         Mode::Global | Mode::GlobalJob => {
-            let wanted = |t: &&std::sync::Arc<crate::store::Task>| {
-                t.ended.is_none() && t.desired <= racimo_common::object::Desired::Running
-            };
-            tasks().filter(wanted).count() as u64
+            tasks().filter(|task| task.ended.is_none() && task.desired <= Desired::Running).count() as u64
         }
     };
-    ServiceServiceStatus { running_tasks: Some(running as u64), desired_tasks: Some(desired), completed_tasks: Some(0) }
+    ServiceServiceStatus {
+        running_tasks: count(TaskState::Running),
+        desired_tasks: Some(desired),
+        completed_tasks: if service.spec.mode.is_job() { count(TaskState::Complete) } else { Some(0) },
+    }
 }
 
 fn update(status: &UpdateStatus) -> ServiceUpdateStatus {

@@ -29,7 +29,8 @@ pub fn task(view: &View, task: &Task) -> Value {
         },
         node_id: task.node.map(|node| node.to_string()),
         status: Some(status_model(&status)),
-        desired_state: Some(desired(task.desired)),
+        desired_state: Some(desired(task)),
+        job_iteration: is_of_job(task).then(|| version(task.iteration)).flatten(),
         ..TaskModel::default()
     })
 }
@@ -75,11 +76,23 @@ fn state(state: TaskState) -> StateModel {
     }
 }
 
-fn desired(desired: Desired) -> StateModel {
-    match desired {
+/// Whether the task runs to completion.
+fn is_of_job(task: &Task) -> bool {
+    task.iteration > 0
+}
+
+/// What is wanted of a task: of a job's, that it completes.
+fn desired(task: &Task) -> StateModel {
+    match task.desired {
         Desired::Ready => StateModel::READY,
+        Desired::Running if is_of_job(task) => StateModel::COMPLETE,
         Desired::Running => StateModel::RUNNING,
         Desired::Shutdown => StateModel::SHUTDOWN,
         Desired::Remove => StateModel::REMOVE,
     }
+}
+
+/// The name of what is wanted of a task.
+pub fn desired_name(task: &Task) -> &'static str {
+    if is_of_job(task) && task.desired == Desired::Running { TaskState::Complete.name() } else { task.desired.name() }
 }

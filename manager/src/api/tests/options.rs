@@ -48,7 +48,17 @@ fn what_is_not_implemented_is_refused() {
     }
     let elsewhere = [
         ("TaskTemplate.LogDriver", json!({"Name":"syslog"}), "log driver \"syslog\" is not supported"),
-        ("TaskTemplate.LogDriver", json!({"Options":{"max-size":"1m"}}), "log options need a log driver"),
+        (
+            "TaskTemplate.LogDriver",
+            json!({"Name":"none","Options":{"max-size":"1m"}}),
+            "log driver none takes no options",
+        ),
+        ("TaskTemplate.LogDriver", json!({"Options":{"max-size":"x"}}), "TaskTemplate.LogDriver: log option max-size"),
+        (
+            "TaskTemplate.LogDriver",
+            json!({"Name":"local","Options":{"tag":"x"}}),
+            "log option \"tag\" is not supported",
+        ),
         ("TaskTemplate.Runtime", json!("plugin"), "TaskTemplate.Runtime is not supported"),
         (
             "TaskTemplate.Resources",
@@ -174,6 +184,7 @@ fn what_says_nothing_new_is_taken() {
         ("TaskTemplate.ContainerSpec.Healthcheck", json!({"Test":["NONE"]})),
         ("TaskTemplate.ContainerSpec.Privileges", json!({"Seccomp":{"Mode":"default"},"AppArmor":{"Mode":"default"}})),
         ("TaskTemplate.LogDriver", json!({"Name":"none"})),
+        ("TaskTemplate.LogDriver", json!({"Options":{"max-size":"1m"}})),
         (
             "UpdateConfig",
             json!({"Parallelism":1,"FailureAction":"pause","Monitor":5_000_000_000_u64,"MaxFailureRatio":0,"Order":"stop-first"}),

@@ -66,7 +66,7 @@ fn services() {
     assert_eq!(service["Spec"]["Mode"], json!({"Replicated":{"Replicas":5}}));
     assert_eq!(service["PreviousSpec"]["Mode"], json!({"Replicated":{"Replicas":3}}));
     let version = service["Version"]["Index"].clone();
-    check(update(&format!("version={version}&rollback=previous"), &scale), 501, "rollback is not supported yet");
+    check(update(&format!("version={version}&rollback=next"), &scale), 400, "unrecognized rollback option next");
     let renamed = scale.replace("\"web\"", "\"web2\"");
     check(
         update(&format!("version={version}"), &renamed),
@@ -116,4 +116,71 @@ fn tasks() {
     let version = &service["Version"]["Index"];
     assert_eq!(lab.post(&format!("/services/web/update?version={version}"), &spec.to_string()).0, 200);
     assert_eq!(count(r#"{"service":["web"],"_up-to-date":["true"]}"#), 0);
+}
+
+/// Spec and previous spec change places; the body of a rollback says nothing.
+#[test]
+fn rollbacks() {
+    let lab = Lab::active();
+    lab.post("/services/create", WEB);
+    let ask = |version: &Value, query: &str, body: &str| {
+        lab.post(&format!("/services/web/update?version={version}{query}"), body)
+    };
+    let (_, first) = lab.get("/services/web");
+    check(ask(&first["Version"]["Index"], "&rollback=previous", "{}"), 400, "does not have a previous spec");
+    let changed = WEB.replace("busybox:latest", "busybox:1");
+    assert_eq!(ask(&first["Version"]["Index"], "&rollback=none", &changed).0, 200);
+    let (_, second) = lab.get("/services/web");
+    check(ask(&first["Version"]["Index"], "&rollback=previous", ""), 500, "update out of sequence");
+    assert_eq!(ask(&second["Version"]["Index"], "&rollback=previous", ""), (200, json!({"Warnings":null})));
+    let (_, third) = lab.get("/services/web");
+    assert_eq!((&third["Spec"], &third["PreviousSpec"]), (&first["Spec"], &second["Spec"]));
+    let status = &third["UpdateStatus"];
+    assert_eq!(
+        (&status["State"], &status["Message"]),
+        (&json!("rollback_started"), &json!("manually requested rollback"))
+    );
+    assert_eq!(ask(&third["Version"]["Index"], "&rollback=previous&registryAuthFrom=spec", &changed).0, 200);
+    assert_eq!(lab.get("/services/web").1["Spec"], second["Spec"]);
+}
+
+#[test]
+fn jobs() {
+    let lab = Lab::active();
+    let job = r#"{"ReplicatedJob":{"MaxConcurrent":2,"TotalCompletions":3}}"#;
+    let body = WEB.replace(r#"{"Replicated":{"Replicas":3}}"#, job);
+    assert_eq!(lab.post("/services/create", &body).0, 201);
+    let mut ids = IdSource::seeded(3);
+    lab.run_tasks(&mut ids);
+    let (_, service) = lab.get("/services/web");
+    let iteration = service["JobStatus"]["JobIteration"].clone();
+    assert!(iteration["Index"].as_u64().is_some_and(|index| index > 0), "{service}");
+    assert!(service["JobStatus"]["LastExecution"].as_str().is_some_and(|at| at.ends_with('Z')), "{service}");
+    let tasks = |filters: &str| lab.get(&format!("/tasks?filters={filters}")).1;
+    let count = |filters: &str| tasks(filters).as_array().expect("a list").len();
+    let task = tasks("{}")[0].clone();
+    assert_eq!((&task["JobIteration"], &task["DesiredState"]), (&iteration, &json!("complete")));
+    assert_eq!(count(r#"{"desired-state":["complete"]}"#), 2);
+    assert_eq!(count(r#"{"desired-state":["running"]}"#), 0);
+    let status = || lab.get("/services?status=true").1[0]["ServiceStatus"].clone();
+    assert_eq!(status(), json!({"RunningTasks":2,"DesiredTasks":2,"CompletedTasks":0}));
+    lab.end_task(task["ID"].as_str().expect("an id"));
+    assert_eq!(status(), json!({"RunningTasks":1,"DesiredTasks":2,"CompletedTasks":1}));
+    // A new iteration: what the old one did counts no more.
+    let update = format!("/services/web/update?version={}", service["Version"]["Index"]);
+    assert_eq!(lab.post(&update, &body).0, 200);
+    assert_eq!(count(r#"{"_up-to-date":["true"]}"#), 0);
+    assert_eq!(status(), json!({"RunningTasks":0,"DesiredTasks":2,"CompletedTasks":0}));
+    let (_, service) = lab.get("/services/web");
+    assert_ne!(service["JobStatus"]["JobIteration"], iteration);
+    let update = format!("/services/web/update?version={}", service["Version"]["Index"]);
+    check(lab.post(&update, WEB), 501, "service mode change is not allowed");
+    // Tasks of services that run on say nothing of iterations.
+    assert_eq!(lab.ask("DELETE", "/services/web", "").0, 200);
+    lab.post("/services/create", WEB);
+    let (_, service) = lab.get("/services/web");
+    assert_eq!(service.get("JobStatus"), None);
+    lab.run_tasks(&mut ids);
+    let tasks = tasks(r#"{"service":["web"]}"#);
+    assert_eq!((tasks[0].get("JobIteration"), &tasks[0]["DesiredState"]), (None, &json!("running")));
 }

@@ -9,8 +9,6 @@ use std::time::Duration;
 use racimo_common::capability;
 use racimo_common::object::{ContainerSpec, DnsConfig, HealthConfig, NetworkMode, Ulimit};
 
-use crate::store::LogDriver;
-
 /// Least span of a health check, as in SwarmKit; 0 is "not given".
 const HEALTH_SPAN_MIN: Duration = Duration::from_millis(1);
 const OOM_SCORES: std::ops::RangeInclusive<i64> = -1000..=1000;
@@ -44,8 +42,6 @@ const SYSCTLS: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 const SYSCTL_PREFIXES: [&str; 2] = ["net.", "fs.mqueue."];
-/// Log drivers there are.
-const LOG_DRIVERS: [&str; 3] = ["json-file", "local", "none"];
 
 /// Why an option is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,10 +86,6 @@ pub enum InvalidOption {
     Host(String),
     #[error("ContainerSpec: Invalid value {0}, range for oom score adj is [-1000, 1000]")]
     OomScore(i64),
-    #[error(
-        "LogDriver: log driver {0:?} is not supported: expected json-file, local (both: files on the board) or none"
-    )]
-    LogDriver(String),
 }
 
 /// A span of a health check; 0 is none.
@@ -220,11 +212,6 @@ fn is_host_line(line: &str) -> bool {
     address && !names.is_empty() && names.iter().all(is_name)
 }
 
-/// Checks the name of a log driver.
-pub(super) fn log_driver(driver: &LogDriver) -> Result<(), InvalidOption> {
-    if LOG_DRIVERS.contains(&&*driver.name) { Ok(()) } else { Err(InvalidOption::LogDriver(driver.name.clone())) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,14 +308,5 @@ mod tests {
         for bad in ["", "1.2.3.4", "a 1.2.3.4", "1.2.3.4 a\n5.6.7.8 b", "1.2.3.4 #a", "host-gateway a"] {
             check(|c| c.hosts = texts(&[bad]), "is not an IP address with one name or more");
         }
-    }
-
-    #[test]
-    fn log_drivers() {
-        let named = |name: &str| LogDriver { name: name.into(), ..LogDriver::default() };
-        for good in LOG_DRIVERS {
-            assert_eq!(log_driver(&named(good)), Ok(()));
-        }
-        assert_eq!(log_driver(&named("syslog")), Err(InvalidOption::LogDriver("syslog".into())));
     }
 }
