@@ -30,7 +30,7 @@ use crate::limits;
 use crate::link::session::{Link, Told};
 use crate::runtime::ctrd::Executor;
 use crate::runtime::pull::{self, PullError};
-use crate::runtime::{self, Event, Job, Phase, Runtime};
+use crate::runtime::{self, Event, Job, Phase, Probed, Runtime};
 use crate::task::{Done, Found, Op, Task};
 
 /// Why the agent stopped.
@@ -97,6 +97,7 @@ pub async fn run(
         runtime::Config {
             socket: config.containerd.clone(),
             data: config.data.clone(),
+            run: config.run.clone(),
             root: "/".into(),
             binary: config.runtime.clone(),
             groups: config.groups,
@@ -480,10 +481,10 @@ fn known(found: runtime::Found) -> (TaskId, Found, Option<Duration>) {
     let grace = found.kept.map(|kept| kept.stop_grace);
     let state = match found.phase {
         Phase::Made => Found::Made,
-        Phase::Running { pid } => Found::Running { pid },
+        Phase::Running { pid } => Found::Running { pid, health: found.health },
         Phase::Ended { status, at: _, oom } => Found::Ended { status, oom },
         // It will answer again or be found dead; its end is an event.
-        Phase::Unknown => Found::Running { pid: 0 },
+        Phase::Unknown => Found::Running { pid: 0, health: found.health },
     };
     (found.task, state, grace)
 }
@@ -512,6 +513,7 @@ impl Tools {
     async fn perform(&self, task: TaskId, op: Op, work: Option<Rc<Work>>) -> Done {
         let result = match op {
             Op::Prepare => return self.prepare(task, work).await,
+            Op::Probe => return self.probe(task).await,
             Op::Start => self.runtime.start(task).await.map(Some),
             Op::Signal(Some(signal)) => self.runtime.kill(task, signal).await.map(|()| None),
             Op::Signal(None) => self.runtime.stop(task).await.map(|()| None),
@@ -519,6 +521,16 @@ impl Tools {
         };
         match result {
             Ok(pid) => Done::Ok(pid),
+            Err(error) if error.is_lost() => Done::Again(error.reason()),
+            Err(error) => Done::Failed(error.reason()),
+        }
+    }
+
+    async fn probe(&self, task: TaskId) -> Done {
+        // In a box: there may be one for each task, and it is more than most operations need.
+        match Box::pin(self.runtime.probe(task)).await {
+            Ok(Probed::Passed) => Done::Ok(None),
+            Ok(Probed::Failed(reason)) => Done::Failed(reason),
             Err(error) if error.is_lost() => Done::Again(error.reason()),
             Err(error) => Done::Failed(error.reason()),
         }
@@ -547,7 +559,8 @@ impl Tools {
         };
         let job = Job { task, work: &work, image: &local.image, node, hostname: &hostname };
         match self.runtime.create(&job).await {
-            Ok(()) => Done::Ok(None),
+            Ok(None) => Done::Ok(None),
+            Ok(Some(check)) => Done::Made(check),
             Err(error) if error.is_lost() => Done::Again(error.reason()),
             Err(error) => Done::Failed(error.reason()),
         }

@@ -7,6 +7,7 @@ pub mod board;
 mod board_tests;
 pub mod config;
 pub mod describe;
+pub mod health;
 pub mod identity;
 pub mod limits;
 pub mod link;

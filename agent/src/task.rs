@@ -4,9 +4,11 @@
 //!
 //! ```text
 //! New ─Prepare▶ Made ─Start▶ Running ─ exits ─▶ Ended(Complete | Failed)
-//!  │              │            └─ not wanted: Signal, then Kill at the deadline ─▶ Ended(Shutdown)
+//!  │              │            ├─ not wanted: Signal, then Kill at the deadline ─▶ Ended(Shutdown)
+//!  │              │            └─ Probe says it is unhealthy: likewise ─▶ Ended(Failed)
 //!  │              └─ not wanted ─▶ Ended(Shutdown)
 //!  └─ not wanted ─▶ Ended(Shutdown)          an error: before Start Ended(Rejected), from it on Ended(Failed)
+//! With a health check, Running is reported as `Starting` until the first check passes.
 //! Ended stays, container and all, until the manager knows of it and forgets the task: then Delete.
 //! ```
 
@@ -19,6 +21,7 @@ use racimo_common::signal;
 use racimo_common::time::{Mono, Now, Wall};
 use racimo_common::wire::Work;
 
+use crate::health::{Check, Health, State, Watch};
 use crate::limits;
 
 /// Something to be done with a task's container.
@@ -28,6 +31,8 @@ pub enum Op {
     Prepare,
     /// Start it.
     Start,
+    /// Check its health.
+    Probe,
     /// Send it a signal; none: the one its image or spec asks for.
     Signal(Option<u32>),
     /// Remove it and everything of it.
@@ -39,11 +44,13 @@ pub enum Op {
 pub enum Done {
     /// It is done; the process id after `Start`.
     Ok(Option<u32>),
+    /// The container is made, and its health is to be checked.
+    Made(Check),
     /// It was given up because [`Task::cancels`] said so.
     Cancelled,
     /// The board's fault (containerd away): try again.
     Again(String),
-    /// The task's fault: it ends.
+    /// The task's fault: it ends. After `Probe`: the check failed.
     Failed(String),
 }
 
@@ -73,6 +80,12 @@ pub struct Task {
     busy: Option<Op>,
     /// No new operation before this time.
     not_before: Mono,
+    /// How its health is to be checked once it runs.
+    check: Option<Check>,
+    /// Its health while it runs, if that is checked.
+    health: Option<Health>,
+    /// Why it is unhealthy and has to go.
+    sick: Option<String>,
     /// Whether a container may exist.
     container: bool,
     /// The last report.
@@ -90,6 +103,8 @@ pub enum Found {
     Running {
         /// Its first process.
         pid: u32,
+        /// How its health is checked, if it is.
+        health: Option<Watch>,
     },
     /// It ended.
     Ended {
@@ -128,7 +143,10 @@ impl Task {
         }
         self.container = true;
         match found {
-            Found::Running { pid } => self.runs(pid, now.wall),
+            Found::Running { pid, health } => {
+                self.check = health.map(|watch| watch.check);
+                self.runs(pid, health.is_some_and(|watch| watch.was_healthy), now);
+            }
             Found::Ended { status, oom } => self.exited(status, oom, now.wall),
             Found::Made => {
                 let err = "the container was lost: the board was restarted or lost power".to_owned();
@@ -156,6 +174,9 @@ impl Task {
             phase: Phase::New,
             busy: None,
             not_before: Mono::default(),
+            check: None,
+            health: None,
+            sick: None,
             container: false,
             report: TaskReport { task: id, state, at, message: message.to_owned(), err: None, container: None },
             dirty: true,
@@ -202,6 +223,11 @@ impl Task {
         self.wanted.is_none_or(|desired| desired >= Desired::Shutdown)
     }
 
+    /// Whether its process shall end.
+    fn goes(&self) -> bool {
+        self.stops() || self.sick.is_some()
+    }
+
     /// The next operation, if one is due and none is in flight. It counts as in flight then.
     pub fn next(&mut self, now: Now) -> Option<Op> {
         if self.busy.is_some() || now.mono < self.not_before {
@@ -229,11 +255,16 @@ impl Task {
                 Some(Op::Start)
             }
             Phase::Made => None,
-            Phase::Running { pid } if self.stops() => {
+            Phase::Running { pid } if self.goes() => {
                 self.phase = Phase::Stopping { pid, kill_at: now.mono + self.grace, kills: 0 };
                 if self.grace.is_zero() { self.decide(now) } else { Some(Op::Signal(None)) }
             }
-            Phase::Running { .. } => None,
+            Phase::Running { .. } => {
+                let health = self.health.as_mut()?;
+                health.due().filter(|due| *due <= now.mono)?;
+                health.begins(now.mono);
+                Some(Op::Probe)
+            }
             Phase::Stopping { pid, kill_at, kills } if kill_at <= now.mono => {
                 // A process stuck in the kernel is killed again, less and less often.
                 let pause = limits::KILL_AGAIN_AFTER * 2u32.saturating_pow(kills.min(5));
@@ -246,9 +277,14 @@ impl Task {
         }
     }
 
-    /// Whether the operation in flight shall be given up: a pull for a task that is not wanted any more.
+    /// Whether the operation in flight shall be given up: a pull for a task that is not wanted any more, a health
+    /// check of one that shall stop or has ended.
     pub fn cancels(&self) -> bool {
-        self.busy == Some(Op::Prepare) && self.stops()
+        match self.busy {
+            Some(Op::Prepare) => self.stops(),
+            Some(Op::Probe) => self.stops() || self.phase == Phase::Ended,
+            Some(Op::Start | Op::Signal(_) | Op::Delete) | None => false,
+        }
     }
 
     /// When [`Task::next`] has something to do if nothing happens before. None while an operation is in flight:
@@ -260,7 +296,11 @@ impl Task {
         let is_due = match self.phase {
             Phase::New => self.stops() || self.work.is_some(),
             Phase::Made => self.stops() || self.wanted == Some(Desired::Running),
-            Phase::Running { .. } => self.stops(),
+            Phase::Running { .. } if self.goes() => true,
+            Phase::Running { .. } => {
+                let due = self.health.as_ref().and_then(Health::due);
+                return due.map(|due| due.max(self.not_before));
+            }
             Phase::Stopping { kill_at, .. } => return Some(kill_at.max(self.not_before)),
             Phase::Ended => self.wanted.is_none() && self.container,
         };
@@ -281,6 +321,7 @@ impl Task {
     pub fn done(&mut self, done: Done, now: Now) {
         let Some(op) = self.busy.take() else { return };
         match (op, done) {
+            (Op::Probe, done) => self.probed(done, now),
             (op, Done::Again(reason)) => {
                 self.not_before = now.mono + limits::RETRY_AFTER;
                 if let Op::Signal(signal) = op {
@@ -292,7 +333,8 @@ impl Task {
                     self.dirty = true;
                 }
             }
-            (Op::Prepare, Done::Ok(_)) => {
+            (Op::Prepare, done @ (Done::Ok(_) | Done::Made(_))) => {
+                self.check = if let Done::Made(check) = done { Some(check) } else { None };
                 self.phase = Phase::Made;
                 self.says(TaskState::Ready, "prepared", now.wall);
             }
@@ -301,7 +343,7 @@ impl Task {
             (Op::Start, Done::Ok(pid)) => {
                 // It may have exited before the answer came.
                 if self.phase == Phase::Made {
-                    self.runs(pid.unwrap_or(0), now.wall);
+                    self.runs(pid.unwrap_or(0), false, now);
                 }
             }
             (Op::Start, Done::Failed(reason)) => {
@@ -320,7 +362,36 @@ impl Task {
                 log::warn!("task {}: remove its container: {reason}", self.id);
                 self.not_before = now.mono + limits::DELETE_RETRY_AFTER;
             }
-            (Op::Signal(_), Done::Ok(_) | Done::Cancelled) | (Op::Start | Op::Delete, Done::Cancelled) => {}
+            (Op::Signal(_), Done::Ok(_) | Done::Made(_) | Done::Cancelled)
+            | (Op::Start | Op::Delete, Done::Made(_) | Done::Cancelled) => {}
+        }
+    }
+
+    /// A health check is over.
+    fn probed(&mut self, done: Done, now: Now) {
+        let (Phase::Running { .. }, Some(health)) = (&self.phase, &mut self.health) else { return };
+        let before = health.state();
+        match done {
+            Done::Ok(_) => {
+                health.checked(true, now.mono);
+                if before == State::Starting {
+                    self.says(TaskState::Running, "started", now.wall);
+                }
+            }
+            Done::Failed(reason) => {
+                health.checked(false, now.mono);
+                // Not the reason: it has what the check said, which may be anything.
+                log::info!("task {}: a health check failed", self.id);
+                if health.state() == State::Unhealthy {
+                    self.sick = Some(format!("unhealthy container: {reason}"));
+                }
+            }
+            Done::Again(reason) => {
+                log::debug!("task {}: check its health: {reason}", self.id);
+                health.undone(now.mono);
+                self.not_before = now.mono + limits::RETRY_AFTER;
+            }
+            Done::Cancelled | Done::Made(_) => health.undone(now.mono),
         }
     }
 
@@ -331,15 +402,23 @@ impl Task {
             return;
         }
         let stopping = matches!(self.phase, Phase::Stopping { .. }) || self.stops();
+        // As in Docker: one that was never healthy has not got further than this.
+        let starts = self.health.is_some() && self.report.state == TaskState::Starting;
+        let message = if starts { "starting" } else { "started" };
         let code = i32::try_from(status).unwrap_or(i32::MAX);
         self.report.container = Some(ContainerStatus { id: self.id.to_string(), pid: 0, exit_code: Some(code) });
-        if stopping {
+        if let Some(why) = self.sick.take() {
+            // Whatever it exits with: it did not end by itself.
+            let err =
+                if status == 0 { format!("task: {why}") } else { format!("task: non-zero exit ({status}): {why}") };
+            self.ends(TaskState::Failed, message, Some(err), at);
+        } else if stopping {
             self.ends(TaskState::Shutdown, "shutdown", None, at);
         } else if status == 0 {
             self.ends(TaskState::Complete, "finished", None, at);
         } else {
             let why = if oom { ": the memory limit was reached" } else { "" };
-            self.ends(TaskState::Failed, "started", Some(format!("task: non-zero exit ({status}){why}")), at);
+            self.ends(TaskState::Failed, message, Some(format!("task: non-zero exit ({status}){why}")), at);
         }
     }
 
@@ -347,7 +426,9 @@ impl Task {
     pub fn vanished(&mut self, at: Wall) {
         match self.phase {
             Phase::Running { .. } | Phase::Stopping { .. } => {
-                if self.stops() {
+                if let Some(why) = self.sick.take() {
+                    self.ends(TaskState::Failed, "failed", Some(format!("task: {why}")), at);
+                } else if self.stops() {
                     self.ends(TaskState::Shutdown, "shutdown", None, at);
                 } else {
                     let err = "the container was lost: its process is gone from containerd".to_owned();
@@ -358,10 +439,15 @@ impl Task {
         }
     }
 
-    fn runs(&mut self, pid: u32, at: Wall) {
+    fn runs(&mut self, pid: u32, was_healthy: bool, now: Now) {
         self.phase = Phase::Running { pid };
+        self.health = self.check.map(|check| Health::begin(check, was_healthy, now.mono));
         self.report.container = Some(ContainerStatus { id: self.id.to_string(), pid, exit_code: None });
-        self.says(TaskState::Running, "started", at);
+        if self.health.is_none() || was_healthy {
+            self.says(TaskState::Running, "started", now.wall);
+        } else {
+            self.says(TaskState::Starting, "starting", now.wall);
+        }
     }
 
     fn ends(&mut self, state: TaskState, message: &str, err: Option<String>, at: Wall) {
@@ -414,7 +500,7 @@ mod tests {
 
     /// A running task that is told to stop at 0 s.
     fn stopping(grace: Duration) -> Task {
-        let mut task = Task::found(TaskId::from_bits(1), Found::Running { pid: 7 }, Some(grace), at(0));
+        let mut task = Task::found(TaskId::from_bits(1), Found::Running { pid: 7, health: None }, Some(grace), at(0));
         task.unwant();
         task
     }

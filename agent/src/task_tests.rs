@@ -8,6 +8,7 @@ use racimo_common::object::{ContainerSpec, Desired, Resources};
 use racimo_common::time::{Mono, Now, Wall};
 use racimo_common::wire::Work;
 
+use crate::health::{Check, Watch};
 use crate::limits::REASON_BYTES_MAX;
 use crate::task::{Done, Found, Op, Task};
 
@@ -25,10 +26,20 @@ enum Step {
     Oom,
     Adopt(Found),
     Vanish,
+    /// The container is made; its health is checked every second, two failures are too many.
+    Checked,
 }
 
 use Desired::{Ready, Remove, Running, Shutdown};
 use Step::*;
+
+const CHECK: Check = Check {
+    interval: Duration::from_secs(1),
+    timeout: Duration::from_secs(1),
+    start_period: Duration::ZERO,
+    start_interval: Duration::from_secs(1),
+    retries: 2,
+};
 
 fn now(ms: u64) -> Now {
     Now { mono: Mono::default() + Duration::from_millis(ms), wall: Wall::default() + Duration::from_millis(ms) }
@@ -69,6 +80,7 @@ fn go(task: &mut Task, ms: u64, step: Step) {
         Oom => task.exited(137, true, now(ms).wall),
         Adopt(found) => task.adopt(found, now(ms)),
         Vanish => task.vanished(now(ms).wall),
+        Checked => done(task, Done::Made(CHECK)),
     }
 }
 
@@ -85,6 +97,7 @@ fn check(mut task: Task, steps: &[(u64, Step, &str)]) -> Task {
             Some(Op::Signal(None)) => "stop",
             Some(Op::Signal(Some(_))) => "kill",
             Some(Op::Delete) => "delete",
+            Some(Op::Probe) => "probe",
         };
         let gone = if task.is_gone() { " gone" } else { "" };
         assert_eq!(format!("{} {op}{gone}", task.report().state), want, "step {number}: {step:?}\n{task:?}");
@@ -271,7 +284,7 @@ fn an_exit_before_the_start_is_answered() {
 
 #[test]
 fn after_the_agent_was_restarted() {
-    let running = Found::Running { pid: 9 };
+    let running = Found::Running { pid: 9, health: None };
     // Adopted before or after its assignment.
     let mut task =
         check(found(running), &[(0, Wait, "running -"), (1, Want(Running), "running -"), (2, Exit(0), "complete -")]);
@@ -323,4 +336,115 @@ fn the_board_wakes_up_when_something_is_due() {
     let mut task = task;
     task.done(Done::Cancelled, now(2));
     assert_eq!(wake(&task), Some(0), "what the cancelled pull leaves is dealt with at once");
+}
+
+/// A task with a health check that has been started.
+const CHECKED: [(u64, Step, &str); 3] =
+    [(0, Wait, "preparing prepare"), (1, Checked, "starting start"), (2, Ok, "starting -")];
+
+#[track_caller]
+fn check_checked(steps: &[(u64, Step, &str)]) -> Task {
+    check(check(assigned(Running), &CHECKED), steps)
+}
+
+#[test]
+fn it_runs_once_it_is_healthy() {
+    let passes = [(1001, Wait, "starting -"), (1002, Wait, "starting probe"), (1100, Ok, "running -")];
+    let task = check_checked(&passes);
+    assert_eq!((&*task.report().message, task.report().container.as_ref().map(|c| c.pid)), ("started", Some(7)));
+    // One failure is forgiven, and never told: it still runs.
+    let mut task =
+        check(task, &[(2100, Wait, "running probe"), (2101, Failed, "running -"), (3101, Wait, "running probe")]);
+    task.take_report().expect("that it runs");
+    let mut task = check(task, &[(3102, Ok, "running -")]);
+    assert_eq!(task.take_report(), None, "nothing is new");
+    // It ends by itself meanwhile.
+    check(task, &[(4102, Wait, "running probe"), (4103, Exit(0), "complete cancel"), (4104, Cancelled, "complete -")]);
+    let task = check_checked(&[(500, Exit(3), "failed -")]);
+    assert_eq!((&*task.report().message, task.report().err.as_deref()), ("starting", Some("task: non-zero exit (3)")));
+}
+
+#[test]
+fn what_is_unhealthy_fails() {
+    let failing = [
+        (1002, Wait, "starting probe"),
+        (1100, Failed, "starting -"),
+        (2100, Wait, "starting probe"),
+        (2200, Failed, "starting stop"),
+    ];
+    let stopping = || check(check_checked(&failing), &[(2201, Ok, "starting -")]);
+    let task = check(stopping(), &[(2300, Exit(143), "failed -"), (2301, Unwant, "failed delete")]);
+    assert_eq!(task.report().err.as_deref(), Some("task: non-zero exit (143): unhealthy container: no"));
+    assert_eq!(task.report().message, "starting");
+    // Whatever it exits with, and even if it is to stop anyway by then.
+    let task = check(stopping(), &[(2300, Exit(0), "failed -")]);
+    assert_eq!(task.report().err.as_deref(), Some("task: unhealthy container: no"));
+    check(stopping(), &[(2300, Want(Shutdown), "starting -"), (2301, Exit(143), "failed -")]);
+    check(stopping(), &[(2300, Vanish, "failed -")]);
+    // It is not checked while it stops; its deadline kills it.
+    check(stopping(), &[(4199, Wait, "starting -"), (4200, Wait, "starting kill"), (4201, Ok, "starting -")]);
+    // The signal did not get through.
+    check(check_checked(&failing), &[(2201, Again, "starting -"), (3201, Wait, "starting stop")]);
+    let was_running = [(1002, Wait, "starting probe"), (1003, Ok, "running -"), (2003, Wait, "running probe")];
+    let steps = [(2004, Failed, "running -"), (3004, Wait, "running probe"), (3005, Failed, "running stop")];
+    let task = check(check(check_checked(&was_running), &steps), &[(3006, Exit(137), "failed -")]);
+    assert_eq!(task.report().message, "started");
+}
+
+#[test]
+fn a_check_holds_nothing_up() {
+    let hangs = || check_checked(&[(1002, Wait, "starting probe"), (9000, Wait, "starting -")]);
+    check(hangs(), &[(9001, Want(Shutdown), "starting cancel"), (9001, Cancelled, "starting stop")]);
+    check(hangs(), &[(9001, Unwant, "starting cancel"), (9001, Cancelled, "starting stop")]);
+    check(
+        hangs(),
+        &[(9001, Exit(1), "failed cancel"), (9002, Unwant, "failed cancel"), (9003, Cancelled, "failed delete")],
+    );
+    // Its answer was under way already.
+    check(hangs(), &[(9001, Exit(1), "failed cancel"), (9002, Failed, "failed -")]);
+    check(hangs(), &[(9001, Want(Shutdown), "starting cancel"), (9002, Ok, "running stop")]);
+}
+
+#[test]
+fn without_containerd_nothing_is_held_against_it() {
+    let away = [
+        (1002, Wait, "starting probe"),
+        (1003, Again, "starting -"),
+        (2002, Wait, "starting -"),
+        (2003, Wait, "starting probe"),
+        (2004, Again, "starting -"),
+        (3004, Wait, "starting probe"),
+        (3005, Failed, "starting -"),
+        (4005, Wait, "starting probe"),
+        (4006, Ok, "running -"),
+    ];
+    let task = check_checked(&away);
+    assert_eq!(task.report().err, None);
+}
+
+#[test]
+fn a_restarted_agent_checks_on() {
+    let found_with = |was_healthy| {
+        let health = Some(Watch { check: CHECK, was_healthy });
+        found(Found::Running { pid: 9, health })
+    };
+    // What ran does not go back, and is checked anew.
+    let steps =
+        [(0, Wait, "running -"), (999, Wait, "running -"), (1000, Wait, "running probe"), (1001, Failed, "running -")];
+    check(check(found_with(true), &steps), &[(2001, Wait, "running probe"), (2002, Failed, "running stop")]);
+    check(found_with(false), &[(0, Wait, "starting -"), (1000, Wait, "starting probe"), (1001, Ok, "running -")]);
+    let mut task = assigned(Running);
+    task.adopt(Found::Running { pid: 9, health: Some(Watch { check: CHECK, was_healthy: false }) }, now(0));
+    check(task, &[(1000, Wait, "starting probe")]);
+}
+
+#[test]
+fn the_board_wakes_up_for_a_check() {
+    let wake = |task: &Task| task.wake_at().map(|at| at.since(Mono::default()).as_millis());
+    let task = check_checked(&[]);
+    assert_eq!(wake(&task), Some(1002));
+    let task = check(task, &[(1002, Wait, "starting probe")]);
+    assert_eq!(wake(&task), None, "its end wakes");
+    let task = check(task, &[(1005, Again, "starting -")]);
+    assert_eq!(wake(&task), Some(2005));
 }

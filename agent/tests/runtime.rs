@@ -46,7 +46,7 @@ fn work(script: &str) -> Work {
 
 async fn create(runtime: &Runtime, board: &Board, task: TaskId, work: &Work) -> Result<(), RuntimeError> {
     let node = IdSource::seeded(77).draw();
-    runtime.create(&Job { task, work, image: &board.image, node, hostname: "berry" }).await
+    runtime.create(&Job { task, work, image: &board.image, node, hostname: "berry" }).await.map(drop)
 }
 
 async fn run(runtime: &Runtime, board: &Board, task: TaskId, work: &Work) -> u32 {

@@ -39,10 +39,11 @@ use super::{
     files,
     image::Image,
     label::{self, Kept},
-    mount,
+    mount, probe,
     process::Phase,
     rootfs, spec, user,
 };
+use crate::health::{self, Check, Watch};
 use crate::limits;
 
 const HANDLER: &str = "io.containerd.runc.v2";
@@ -77,14 +78,16 @@ pub struct Found {
     pub phase: Phase,
     /// What was noted when it was made; none if somebody else made it: delete it.
     pub kept: Option<Kept>,
+    /// Its health, if that is checked.
+    pub health: Option<Watch>,
 }
 
 impl Runtime {
     /// Makes the container and its root file system. Nothing runs yet.
     ///
     /// Whatever can be refused is refused before anything is touched; if a later step fails, what
-    /// was made is removed again.
-    pub async fn create(&self, job: &Job<'_>) -> Result<(), RuntimeError> {
+    /// was made is removed again. Answers how its health is to be checked, if it is.
+    pub async fn create(&self, job: &Job<'_>) -> Result<Option<Check>, RuntimeError> {
         let container = &job.work.container;
         let mounts = mount::plan(&container.mounts, self.data(), job.task)?;
         if mounts.iter().any(mount::Bound::is_bind) {
@@ -106,7 +109,7 @@ impl Runtime {
                     log::warn!("task {}: cannot remove what a failed creation left: {undo}", job.task);
                 }
             }
-            Ok(()) | Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
         made
     }
@@ -135,7 +138,7 @@ impl Runtime {
         mounts: &[mount::Bound],
         kept: &Kept,
         turn: SemaphoreGuard<'_>,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<Option<Check>, RuntimeError> {
         let ctrd = self.connect().await?;
         let id = job.task.to_string();
         let lease = lease_id(job.task);
@@ -146,6 +149,8 @@ impl Runtime {
         drop(turn);
         self.make_volumes(mounts, layers).await?;
         let _turn = self.make_turn().await;
+        let run = &job.image.run;
+        let probe = health::probe(job.work.container.health.as_ref(), run.health.as_ref(), &run.shell);
         let request_body = CreateContainerRequest {
             container: Some(Container {
                 id: id.clone(),
@@ -155,6 +160,7 @@ impl Runtime {
                 spec: Some(prost_types::Any { type_url: SPEC_TYPE.into(), value: spec }),
                 snapshotter: SNAPSHOTTER.into(),
                 snapshot_key: id,
+                extensions: probe.iter().map(probe::keep).collect(),
                 ..Container::default()
             }),
         };
@@ -162,7 +168,7 @@ impl Runtime {
         let call = within(limits::CTRD_CALL_MAX, containers.create(request(request_body, Some(&lease))));
         unless(Code::AlreadyExists, call.await).map_err(CtrdError::call("create the container"))?;
         remove_lease(&ctrd, &lease).await?;
-        Ok(())
+        Ok(probe.map(|probe| probe.check))
     }
 
     /// Makes the volumes that are missing. On another thread, because filling one may take a while
@@ -226,6 +232,7 @@ impl Runtime {
         // containerd's own garbage collection may have been faster.
         unless(Code::NotFound, call.await).map_err(CtrdError::call("remove the root file system"))?;
         remove_lease(&ctrd, &lease_id(task)).await?;
+        self.forget_health(task);
         let dir = mount::task_dir(self.data(), task);
         let place = dir.clone();
         // On another thread: anonymous volumes may be large.
@@ -251,7 +258,12 @@ impl Runtime {
         while let Some(message) = within(limits::CTRD_CALL_MAX, stream.message()).await.map_err(failed())? {
             let Some(container) = message.container else { continue };
             match container.id.parse() {
-                Ok(task) => found.push(Found { task, phase: Phase::Made, kept: label::read(&container.labels) }),
+                Ok(task) => found.push(Found {
+                    task,
+                    phase: Phase::Made,
+                    kept: label::read(&container.labels),
+                    health: probe::kept(&container.extensions).map(|probe| self.watch(task, probe.check)),
+                }),
                 Err(_) => log::warn!("container {:?} in our namespace is not ours: left alone", container.id),
             }
         }
@@ -286,6 +298,7 @@ impl Runtime {
         if let Ok(dirs) = std::fs::read_dir(self.data().join("tasks")) {
             tasks.extend(dirs.flatten().filter_map(|dir| dir.file_name().to_str()?.parse::<TaskId>().ok()));
         }
+        tasks.extend(self.tasks_with_health());
         for container in self.list().await? {
             tasks.remove(&container.task);
         }

@@ -14,6 +14,7 @@ mod files;
 pub mod image;
 pub mod label;
 pub mod mount;
+pub mod probe;
 pub mod process;
 pub mod pull;
 mod rootfs;
@@ -42,6 +43,7 @@ use crate::{limits, logs};
 pub use container::{Found, Job};
 pub use events::{Event, Exited};
 pub use image::{Image, RunConfig};
+pub use probe::Probed;
 pub use process::Phase;
 
 /// containerd namespace that holds all of ours; nothing outside it is ever touched.
@@ -62,6 +64,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Directory of the agent's own: volumes, and files of tasks.
     pub data: PathBuf,
+    /// Directory for files that need not survive a reboot.
+    pub run: PathBuf,
     /// The board's root directory: `/`, or a fixture.
     pub root: PathBuf,
     /// The OCI runtime to use; none: see [`choose_binary`].
@@ -78,6 +82,7 @@ impl Default for Config {
         Self {
             socket: SOCKET.into(),
             data: "/var/lib/racimo/agent".into(),
+            run: "/run/racimo".into(),
             root: "/".into(),
             binary: None,
             groups: 4,
@@ -157,6 +162,10 @@ struct Inner {
     connect_turn: Mutex<()>,
     /// Containers that are made at once: each has its specification in memory several times.
     make_turns: Semaphore,
+    /// Health checks under way.
+    probe_turns: Semaphore,
+    /// Health checks that are being started.
+    probe_starts: Semaphore,
     /// One turn per shim group: a shim must not be left and entered at the same time.
     turns: Vec<Mutex<()>>,
     /// One volume is made at a time: two tasks may want the same.
@@ -181,6 +190,8 @@ impl Runtime {
             ctrd: RefCell::new(None),
             connect_turn: Mutex::new(()),
             make_turns: Semaphore::new(limits::MAKES_MAX),
+            probe_turns: Semaphore::new(limits::PROBES_MAX),
+            probe_starts: Semaphore::new(limits::PROBE_STARTS_MAX),
             turns,
             volume_turn: Mutex::new(()),
             source_turn: Arc::default(),

@@ -109,6 +109,7 @@ impl Board {
             socket: self.socket().into(),
             data: self.path("data").into(),
             logger: env!("CARGO_BIN_EXE_pi-agent").into(),
+            run: self.path("run").into(),
             ..Config::default()
         };
         Runtime::new(executor.clone(), config).unwrap()
@@ -139,6 +140,8 @@ impl Board {
         }
         let tasks = fs::read_dir(self.path("data/tasks")).map_or(0, Iterator::count);
         assert_eq!(tasks, 0, "directories of tasks");
+        let health = fs::read_dir(self.path("run/health")).map_or(0, Iterator::count);
+        assert_eq!(health, 0, "files of health checks");
     }
 
     fn mounts(&self) -> Vec<String> {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
@@ -14,6 +15,7 @@ use super::digest::Digest;
 use super::error::RegistryError;
 use super::limits::LAYERS_MAX;
 use super::platform::Platform;
+use crate::object::HealthConfig;
 
 /// An OCI image index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -208,6 +210,25 @@ pub struct RunConfig {
     /// `80/tcp`: what the program says it listens on.
     #[serde(deserialize_with = "keys")]
     pub exposed_ports: Vec<String>,
+    /// How its health is checked.
+    #[serde(rename = "Healthcheck", deserialize_with = "health")]
+    pub health: Option<HealthConfig>,
+    /// What runs command lines; empty: `/bin/sh -c`.
+    #[serde(deserialize_with = "nullable")]
+    pub shell: Vec<String>,
+}
+
+/// An image's health check; times in nanoseconds, zero: not given.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Healthcheck {
+    #[serde(deserialize_with = "nullable")]
+    test: Vec<String>,
+    interval: i64,
+    timeout: i64,
+    start_period: i64,
+    start_interval: i64,
+    retries: i64,
 }
 
 impl ImageConfig {
@@ -261,6 +282,21 @@ fn malformed(what: &'static str, why: impl ToString) -> RegistryError {
 /// `null` is the default; Go writes it for empty slices and maps.
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A health check, if there is one.
+fn health<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HealthConfig>, D::Error> {
+    // What makes no sense counts as not given, as in Docker: images are not ours.
+    let span = |nanos: i64| u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+    let found: Option<Healthcheck> = Option::deserialize(deserializer)?;
+    Ok(found.map(|found| HealthConfig {
+        test: found.test,
+        interval: span(found.interval),
+        timeout: span(found.timeout),
+        start_period: span(found.start_period),
+        start_interval: span(found.start_interval),
+        retries: u32::try_from(found.retries).ok().filter(|retries| *retries > 0),
+    }))
 }
 
 /// The keys of `{"80/tcp": {}}`.
@@ -341,6 +377,19 @@ mod tests {
         manifest.layers.push(layer);
         let chain = config.chain_ids(&manifest).expect("as many layers");
         assert_eq!(chain, [D.parse().expect("valid"), Digest::of(format!("{D} {D}").as_bytes())]);
+        assert_eq!((&config.config.health, config.config.shell.len()), (&None, 0));
+        let checked: RunConfig = serde_json::from_str(
+            r#"{"Healthcheck":{"Test":["CMD-SHELL","x"],"Interval":5000000000,"Timeout":-1,"Retries":2,"New":1},
+                "Shell":["/bin/ash","-c"]}"#,
+        )
+        .expect("valid");
+        let health = HealthConfig {
+            test: vec!["CMD-SHELL".into(), "x".into()],
+            interval: Some(Duration::from_secs(5)),
+            retries: Some(2),
+            ..HealthConfig::default()
+        };
+        assert_eq!((checked.health, checked.shell.len()), (Some(health), 2));
         let bare = format!(r#"{{"config":null,"rootfs":{{"diff_ids":["{D}"]}}}}"#);
         assert_eq!(ImageConfig::parse(bare.as_bytes()).expect("valid").config, RunConfig::default());
     }

@@ -9,7 +9,7 @@ use racimo_agent::board::{Board as Core, Order};
 use racimo_agent::limits;
 use racimo_agent::task::{Done, Found, Op, Task};
 use racimo_common::id::{NodeId, TaskId};
-use racimo_common::object::NodeDescription;
+use racimo_common::object::{NodeDescription, TaskState};
 use racimo_common::time::{Mono, Now};
 use racimo_common::wire::{Assign, Hello, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN};
 
@@ -383,6 +383,11 @@ impl Board {
         let complete = complete || sim.has(Bug::ReportDropped);
         let states: Vec<_> = tasks.iter().map(|report| (report.task, report.state)).collect();
         sim.note(format_args!("board {}: reports {states:?}", self.index));
+        for (task, state) in states {
+            if state == TaskState::Running && self.runtime.is_unproven(task) {
+                sim.fail(format_args!("board {} says that {task} runs before it is healthy", self.index));
+            }
+        }
         let parts: Vec<_> = tasks.chunks(limits::REPORTS_PER_FRAME).map(<[_]>::to_vec).collect();
         let parts = if parts.is_empty() { vec![Vec::new()] } else { parts };
         let (count, index) = (parts.len(), agent.core.index());

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use racimo_agent::health::{self, Check, Watch};
 use racimo_agent::task::{Done, Found, Op};
 use racimo_common::id::TaskId;
 use racimo_common::object::Reservations;
@@ -34,6 +35,8 @@ pub(crate) struct Container {
     image: String,
     grace: Duration,
     pub(crate) reserves: Reservations,
+    check: Option<Check>,
+    was_healthy: bool,
 }
 
 /// A board's containers.
@@ -64,12 +67,18 @@ impl Runtime {
     }
 
     pub(crate) fn listing(&self) -> Vec<(TaskId, Found, Option<Duration>)> {
-        let found = |process| match process {
+        let found = |process, health| match process {
             Process::None => Found::Made,
-            Process::Running { pid } => Found::Running { pid },
+            Process::Running { pid } => Found::Running { pid, health },
             Process::Ended { status, oom } => Found::Ended { status, oom },
         };
-        self.containers.iter().map(|(id, c)| (*id, found(c.process), Some(c.grace))).collect()
+        let watch = |c: &Container| c.check.map(|check| Watch { check, was_healthy: c.was_healthy });
+        self.containers.iter().map(|(id, c)| (*id, found(c.process, watch(c)), Some(c.grace))).collect()
+    }
+
+    /// Whether its container has a health check and none has passed yet.
+    pub(crate) fn is_unproven(&self, task: TaskId) -> bool {
+        self.containers.get(&task).is_some_and(|c| c.check.is_some() && !c.was_healthy)
     }
 
     pub(crate) fn runs(&self, task: TaskId) -> bool {
@@ -82,7 +91,9 @@ impl Runtime {
             (Op::Prepare, Some(work)) if !self.images.contains(&work.container.image) => {
                 if sim.chance(20) && !sim.calm { sim.span(2000..30_000) } else { sim.span(50..1500) }
             }
-            (Op::Prepare | Op::Start | Op::Signal(_) | Op::Delete, _) => sim.span(1..200),
+            // One that hangs takes its whole time.
+            (Op::Probe, _) if !sim.calm && sim.chance(5) => Duration::from_secs(30),
+            (Op::Prepare | Op::Start | Op::Probe | Op::Signal(_) | Op::Delete, _) => sim.span(1..200),
         }
     }
 
@@ -100,12 +111,25 @@ impl Runtime {
                     return Done::Failed("the registry has no such image".to_owned());
                 }
                 self.images.insert(work.container.image.clone());
+                let check = health::probe(work.container.health.as_ref(), None, &[]).map(|probe| probe.check);
                 self.containers.entry(task).or_insert_with(|| Container {
                     process: Process::None,
                     image: work.container.image.clone(),
                     grace: work.container.stop_grace(),
                     reserves: work.resources.reservations,
+                    check,
+                    was_healthy: false,
                 });
+                check.map_or(Done::Ok(None), Done::Made)
+            }
+            Op::Probe => {
+                let Some(container) = self.containers.get_mut(&task) else {
+                    return Done::Failed("no such container".to_owned());
+                };
+                if !matches!(container.process, Process::Running { .. }) || !sim.calm && sim.chance(15) {
+                    return Done::Failed("health check exited with 1".to_owned());
+                }
+                container.was_healthy = true;
                 Done::Ok(None)
             }
             Op::Start => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use racimo_common::id::{IdSource, NodeId};
-use racimo_common::object::{Availability, ContainerSpec, Reservations, Resources};
+use racimo_common::object::{Availability, ContainerSpec, HealthConfig, Reservations, Resources};
 use racimo_common::object::{NodeDescription, Role};
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_manager::store::{
@@ -67,6 +67,14 @@ fn task(sim: &mut Sim) -> TaskSpec {
     if some(sim, 15) {
         spec.restart.attempts_max = Some(sim.rng.u64(1..4));
         spec.restart.window = some(sim, 50).then(|| sim.span(1000..60_000));
+    }
+    if some(sim, 25) {
+        spec.container.health = Some(HealthConfig {
+            test: vec!["CMD".to_owned(), "true".to_owned()],
+            interval: Some(sim.span(500..4000)),
+            retries: Some(sim.rng.u32(1..4)),
+            ..HealthConfig::default()
+        });
     }
     if some(sim, 15) {
         spec.restart.condition = Some(RestartCondition::OnFailure);
