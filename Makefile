@@ -25,7 +25,7 @@ DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:p
         cc:gcc ip:iproute2 nft:nftables nsenter:util-linux mount:mount
 # Looked up by package: plain busybox has busybox-static's program name, and kill
 # (procps), which tests run, is also built into the shell.
-DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps
+DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps tini
 
 .PHONY: help deps deps-test build lab lab-env lab-board lab-manager lab-status lab-down demo demo-clean \
         check test test-root sim bench fuzz fuzz-random agent-size agent-armv7

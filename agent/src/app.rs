@@ -101,10 +101,11 @@ pub async fn run(
             root: "/".into(),
             binary: config.runtime.clone(),
             groups: config.groups,
+            init: config.init.clone(),
             ..runtime::Config::default()
         },
     )?;
-    for fault in runtime.cgroups().degraded() {
+    for fault in runtime.degraded() {
         log::warn!("{fault}");
     }
     let asked = async {
@@ -170,7 +171,7 @@ async fn describe(config: &Config, runtime: &Runtime) -> NodeDescription {
         tasks_max: u32::try_from(config.tasks_max).unwrap_or(u32::MAX),
         generic: Generics::new(),
     };
-    let mut description = describe::describe(Path::new("/"), own, runtime.cgroups());
+    let mut description = describe::describe(Path::new("/"), own, runtime.degraded());
     if let Some(hostname) = &config.hostname {
         description.hostname.clone_from(hostname);
     }
@@ -551,7 +552,8 @@ impl Tools {
             let description = self.description.borrow();
             (description.platforms.clone(), description.hostname.clone())
         };
-        let pulled = pull::ensure(&ctrd, &self.registry, &reference, None, &platforms, &mut |_| {}).await;
+        let login = work.credentials.as_ref();
+        let pulled = pull::ensure(&ctrd, &self.registry, &reference, login, &platforms, &mut |_| {}).await;
         let local = match pulled {
             Ok(local) => local,
             Err(PullError::Containerd(error)) if error.is_lost() => return Done::Again(error.to_string()),

@@ -28,6 +28,8 @@ pub struct Config {
     pub runtime: Option<PathBuf>,
     /// Number of shim groups.
     pub groups: u8,
+    /// The init program for services that ask for one; none: where distributions put it.
+    pub init: Option<PathBuf>,
     /// Engine labels.
     pub labels: BTreeMap<String, String>,
     /// The board's name in the cluster; none: its host name.
@@ -51,6 +53,7 @@ struct File {
     containerd: Option<PathBuf>,
     runtime: Option<PathBuf>,
     shim_groups: Option<u8>,
+    init_path: Option<PathBuf>,
     labels: BTreeMap<String, String>,
     hostname: Option<String>,
     max_tasks: Option<usize>,
@@ -71,13 +74,14 @@ pub struct Given {
 }
 
 /// Flags that take a value, and what each means.
-pub const FLAGS: [(&str, &str); 14] = [
+pub const FLAGS: [(&str, &str); 15] = [
     ("config", "configuration file [default: /etc/racimo/agent.toml]"),
     ("data-dir", "identity and volumes [default: /var/lib/racimo/agent]"),
     ("run-dir", "files that need not survive a reboot [default: /run/racimo]"),
     ("containerd", "containerd's socket [default: /run/containerd/containerd.sock]"),
     ("runtime", "OCI runtime [default: crun where it works, else runc]"),
     ("shim-groups", "containers share this many shims [default: 4]"),
+    ("init-path", "init program for services with --init [default: /usr/bin/tini-static, docker-init]"),
     ("label", "engine label KEY=VALUE; may be repeated"),
     ("hostname", "name in the cluster [default: the host name]"),
     ("max-tasks", "most tasks at once [default: 128]"),
@@ -172,6 +176,7 @@ impl Given {
             containerd: path("containerd", file.containerd, runtime::SOCKET),
             runtime: last("runtime").map(PathBuf::from).or(file.runtime),
             groups,
+            init: last("init-path").map(PathBuf::from).or(file.init_path),
             labels,
             hostname: last("hostname").or(file.hostname).filter(|name| !name.is_empty()),
             tasks_max,
@@ -187,6 +192,10 @@ impl Given {
             if !path.is_absolute() {
                 faults.push(format!("{name} {:?}: expected an absolute path", path.display()));
             }
+        }
+        // It is mounted into containers.
+        if let Some(path) = config.init.as_ref().filter(|path| !path.is_absolute()) {
+            faults.push(format!("init-path {:?}: expected an absolute path", path.display()));
         }
         if faults.is_empty() { Ok(config) } else { Err(faults.join("\n")) }
     }
@@ -258,6 +267,8 @@ mod tests {
         );
         check(&[("containerd", "/c.sock")], &[], Ok(|c| c.containerd == Path::new("/c.sock")));
         check(&[("runtime", "/bin/crun")], &[], Ok(|c| c.runtime.as_deref() == Some("/bin/crun".as_ref())));
+        check(&[("init-path", "/i")], &[], Ok(|c| c.init.as_deref() == Some("/i".as_ref())));
+        check(&[("init-path", "i")], &[], Err(&["init-path \"i\": expected an absolute path"]));
         check(&[("manager-socket", "/m")], &[], Ok(|c| c.manager_socket.as_deref() == Some("/m".as_ref())));
         check(&[("registry-ca", "/ca.pem")], &[], Ok(|c| c.registry.extra_ca.is_some()));
         check(

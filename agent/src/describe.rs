@@ -17,7 +17,7 @@ use racimo_common::{
     units::{Bytes, NanoCpus},
 };
 
-use crate::{limits, runtime::cgroup::Cgroups, sys};
+use crate::{limits, sys};
 
 /// Label with the board's model, as `Raspberry Pi 4 Model B Rev 1.4`.
 pub const MODEL_LABEL: &str = "io.racimo.model";
@@ -38,8 +38,8 @@ pub struct Own {
     pub generic: Generics,
 }
 
-/// Describes the board whose files are below `root` (`/`, or a fixture).
-pub fn describe(root: &Path, own: Own, cgroups: &Cgroups) -> NodeDescription {
+/// Describes the board whose files are below `root` (`/`, or a fixture), and what it cannot do.
+pub fn describe(root: &Path, own: Own, degraded: Vec<String>) -> NodeDescription {
     let files = Files(root.to_path_buf());
     let cpuinfo = files.text("proc/cpuinfo");
     let mut labels = own.labels;
@@ -59,7 +59,7 @@ pub fn describe(root: &Path, own: Own, cgroups: &Cgroups) -> NodeDescription {
         labels,
         tasks_max: own.tasks_max,
         generic: own.generic,
-        degraded: cgroups.degraded().iter().map(ToString::to_string).collect(),
+        degraded,
     }
 }
 
@@ -161,7 +161,6 @@ fn system_name(release: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::cgroup::Version;
 
     const ZERO: &str = "processor\t: 0\nmodel name\t: ARMv6-compatible processor rev 7 (v6l)\n\
         CPU architecture: 7\nCPU part\t: 0xb76\nHardware\t: BCM2835\n";
@@ -235,11 +234,10 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let cgroups = Cgroups { version: Version::V2, memory: false, swap: false, cpu: true, pids: true };
         let labels =
             BTreeMap::from([("disk".to_owned(), "ssd".to_owned()), (MODEL_LABEL.to_owned(), "forged".to_owned())]);
         let own = Own { labels, containerd_version: "1.7.24".into(), tasks_max: 64, generic: Generics::new() };
-        let found = describe(dir.path(), own, &cgroups);
+        let found = describe(dir.path(), own, vec!["no memory limits".into()]);
         assert_eq!((found.hostname.as_str(), found.machine.as_str()), ("berry", "aarch64"));
         assert_eq!((found.cpus.to_string(), found.memory), ("4".into(), Bytes::new(3_885_396 << 10)));
         assert_eq!((found.kernel.as_str(), found.os.as_str()), ("6.12.47+rpt-rpi-v8", "Debian GNU/Linux 13 (trixie)"));
@@ -248,9 +246,9 @@ mod tests {
         assert_eq!(found.labels[MODEL_LABEL], "Raspberry Pi 4 Model B Rev 1.4");
         assert_eq!(found.labels[SERIAL_LABEL].len(), 64);
         assert!(!found.labels[SERIAL_LABEL].contains("abcdef01"));
-        assert!(found.degraded[0].contains("cgroup_enable=memory"));
+        assert_eq!(found.degraded, ["no memory limits"]);
 
-        let bare = describe(Path::new("/no/such"), Own::default(), &cgroups);
+        let bare = describe(Path::new("/no/such"), Own::default(), Vec::new());
         assert_eq!((bare.hostname.as_str(), bare.os.as_str(), bare.labels.len()), ("", "Linux", 0));
     }
 }

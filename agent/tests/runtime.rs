@@ -176,7 +176,7 @@ fn what_a_container_sees() {
         assert_eq!(end.status, 0, "{out}");
         for part in [
             "from the image",
-            "uid=33(www) gid=34(www) groups=44(video)",
+            "uid=33(www) gid=34(www) groups=34(www),44(video)",
             "grape\ngrape\n127.0.0.1\tlocalhost",
             "COLOUR=red",
             "HOSTNAME=grape",

@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -36,12 +36,12 @@ use tonic::Code;
 use super::{
     Runtime, RuntimeError, SNAPSHOTTER,
     ctrd::{Ctrd, CtrdError, request, unless, within},
-    files,
+    files::{self, FileError},
     image::Image,
     label::{self, Kept},
     mount, probe,
     process::Phase,
-    rootfs, spec, user,
+    resolver, rootfs, spec, user,
 };
 use crate::health::{self, Check, Watch};
 use crate::limits;
@@ -98,10 +98,13 @@ impl Runtime {
             stop_signal: spec::stop_signal(container, &job.image.run)?,
             stop_grace: container.stop_grace(),
         };
-        self.cgroups().check(spec::asked(&job.work.resources)).map_err(spec::BadSpec::from)?;
+        spec::check(container, &job.work.resources, self.cgroups(), self.confine())?;
+        resolver::check(&container.hosts, &container.dns)?;
+        let init = container.init.unwrap_or_default();
+        let init = init.then(|| self.init()).transpose().map_err(spec::BadSpec::from)?;
         let turn = self.make_turn().await;
         // In a box: whoever waits for the turn should not hold the memory for it.
-        let made = Box::pin(self.make(job, &mounts, &kept, turn)).await;
+        let made = Box::pin(self.make(job, &mounts, &kept, init.as_deref(), turn)).await;
         match &made {
             // With containerd away nothing can be undone; the task is tried again or deleted.
             Err(error) if !error.is_lost() => {
@@ -137,6 +140,7 @@ impl Runtime {
         job: &Job<'_>,
         mounts: &[mount::Bound],
         kept: &Kept,
+        init: Option<&Path>,
         turn: SemaphoreGuard<'_>,
     ) -> Result<Option<Check>, RuntimeError> {
         let ctrd = self.connect().await?;
@@ -144,7 +148,7 @@ impl Runtime {
         let lease = lease_id(job.task);
         add_lease(&ctrd, &lease).await?;
         let layers = rootfs::layers(&prepare(&ctrd, &id, &job.image.chain, &lease).await?);
-        let spec = self.write_board(job, mounts, &layers, kept)?;
+        let spec = self.write_board(job, mounts, &layers, kept, init)?;
         // It may take long, and others need none.
         drop(turn);
         self.make_volumes(mounts, layers).await?;
@@ -191,19 +195,26 @@ impl Runtime {
         mounts: &[mount::Bound],
         layers: &[PathBuf],
         kept: &Kept,
+        init: Option<&Path>,
     ) -> Result<Vec<u8>, RuntimeError> {
         let (container, run) = (&job.work.container, &job.image.run);
         let text = spec::user_text(container, run);
-        let image_file = |path: &'static str| {
-            let wanted = user::needs_files(text);
+        let image_file = |path: &'static str, wanted: bool| {
             let read = if wanted { rootfs::read(layers, path) } else { Ok(String::new()) };
             read.map_err(RuntimeError::io("read the image's", path))
         };
-        let user = user::resolve(text, &image_file("/etc/passwd")?, &image_file("/etc/group")?)?;
+        let named = user::needs_files(text);
+        let group_file = image_file("/etc/group", named || user::groups_need_files(&container.groups))?;
+        let mut user = user::resolve(text, &image_file("/etc/passwd", named)?, &group_file)?;
+        user::add_groups(&mut user, &container.groups, &group_file)?;
         let hostname = spec::hostname(container, job.task, job.hostname);
         let dir = mount::task_dir(self.data(), job.task);
-        files::write_files(&dir, &hostname, container.network, self.root())
-            .map_err(RuntimeError::io("write the task's files in", &dir))?;
+        let names =
+            files::Names { hostname: &hostname, hosts: resolver::hosts(&container.hosts)?, dns: &container.dns };
+        files::write_files(&dir, &names, container.network, self.root()).map_err(|error| match error {
+            FileError::Resolver(error) => error.into(),
+            FileError::Io(error) => RuntimeError::io("write the task's files in", &dir)(error),
+        })?;
         let facts = spec::Facts {
             task: job.task,
             user: &user,
@@ -212,6 +223,9 @@ impl Runtime {
             hostname: &hostname,
             group: &group_name(kept.group),
             cgroups: self.cgroups(),
+            confine: self.confine(),
+            init,
+            architecture: std::env::consts::ARCH,
         };
         Ok(spec::build(container, run, &job.work.resources, &facts)?)
     }

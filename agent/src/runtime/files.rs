@@ -2,20 +2,29 @@
 //! and volumes.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
-use racimo_common::object::NetworkMode;
+use racimo_common::object::{DnsConfig, NetworkMode};
 
 use super::{
     mount::{BadMount, Bound, Source},
+    resolver::{self, BadResolver},
     rootfs,
 };
+use crate::limits;
 
-const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-    fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+/// Why a task's files cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    #[error(transparent)]
+    Resolver(#[from] BadResolver),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
 
 /// Checks that what is bound is there. Touches nothing.
 pub(super) fn check_sources(mounts: &[Bound]) -> Result<(), BadMount> {
@@ -30,31 +39,60 @@ pub(super) fn check_sources(mounts: &[Bound]) -> Result<(), BadMount> {
     Ok(())
 }
 
-/// Writes a task's three files below `dir`. On the board's network they are copies of the
+/// A task's three files: its host name, and text for the others.
+#[derive(Debug)]
+pub(super) struct Names<'a> {
+    pub(super) hostname: &'a str,
+    /// The service's lines for `hosts`.
+    pub(super) hosts: String,
+    pub(super) dns: &'a DnsConfig,
+}
+
+/// Writes a task's `hostname`, `hosts` and `resolv.conf` below `dir`. On the board's network `hosts` begins with the
 /// board's, below `root`: a container may write to its own, never to the board's.
-pub(super) fn write_files(dir: &Path, hostname: &str, network: NetworkMode, root: &Path) -> io::Result<()> {
+pub(super) fn write_files(dir: &Path, names: &Names<'_>, network: NetworkMode, root: &Path) -> Result<(), FileError> {
+    let etc = root.join("etc");
+    let own_network = match network {
+        NetworkMode::Host => false,
+        NetworkMode::None | NetworkMode::Unset => true,
+    };
+    let board = read_some(&etc.join("resolv.conf"))?;
+    let resolv_conf = resolver::resolv_conf(&board, names.dns, own_network)?;
     fs::create_dir_all(dir)?;
-    fs::write(dir.join("hostname"), format!("{hostname}\n"))?;
-    match network {
-        NetworkMode::Host => {
-            for name in ["hosts", "resolv.conf"] {
-                let (from, to) = (root.join("etc").join(name), dir.join(name));
-                match fs::copy(from, &to) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(to, "")?,
-                    copied => drop(copied?),
-                }
+    fs::write(dir.join("hostname"), format!("{}\n", names.hostname))?;
+    fs::write(dir.join("resolv.conf"), resolv_conf)?;
+    let to = dir.join("hosts");
+    fs::write(&to, if own_network { resolver::HOSTS } else { "" })?;
+    let mut hosts = File::options().append(true).open(to)?;
+    if !own_network {
+        // It may be large: lists of unwanted names are kept there.
+        match File::open(etc.join("hosts")) {
+            Ok(mut from) => {
+                io::copy(&mut from, &mut hosts)?;
+                // Its last line may have no end.
+                hosts.write_all(b"\n")?;
             }
-        }
-        NetworkMode::None | NetworkMode::Unset => {
-            fs::write(dir.join("hosts"), HOSTS)?;
-            fs::write(dir.join("resolv.conf"), "")?;
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
         }
     }
+    hosts.write_all(names.hosts.as_bytes())?;
     // Whatever the agent's umask is: a container's user must be able to read them.
     for name in ["hostname", "hosts", "resolv.conf"] {
         fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o644))?;
     }
     Ok(())
+}
+
+/// The start of a small text file; empty if there is none.
+fn read_some(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(file) => drop(file.take(limits::BOARD_FILE_MAX).read_to_end(&mut bytes)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The volumes that do not exist yet: directory, target in the image, and whether to fill it.
@@ -102,11 +140,14 @@ mod tests {
     fn check(network: NetworkMode, hosts: &str, resolv: &str) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
-        fs::create_dir_all(root.join("etc")).unwrap();
-        fs::write(root.join("etc/hosts"), "10.0.0.1 berry\n").unwrap();
         let files = dir.path().join("task");
-        write_files(&files, "web", network, &root).unwrap();
-        write_files(&files, "web", network, &root).unwrap();
+        let dns = DnsConfig { search: vec!["lan".into()], ..DnsConfig::default() };
+        let names = Names { hostname: "web", hosts: "10.0.0.9\tdb\n".into(), dns: &dns };
+        write_files(&files, &names, network, &root).unwrap();
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("etc/hosts"), "10.0.0.1 berry").unwrap();
+        fs::write(root.join("etc/resolv.conf"), "nameserver 127.0.0.1\nsearch home\n").unwrap();
+        write_files(&files, &names, network, &root).unwrap();
         let read = |name: &str| fs::read_to_string(files.join(name)).unwrap();
         assert_eq!(
             (read("hostname"), read("hosts"), read("resolv.conf")),
@@ -116,9 +157,10 @@ mod tests {
 
     #[test]
     fn a_task_gets_its_own_files() {
-        check(NetworkMode::Host, "10.0.0.1 berry\n", "");
-        check(NetworkMode::None, HOSTS, "");
-        check(NetworkMode::Unset, HOSTS, "");
+        check(NetworkMode::Host, "10.0.0.1 berry\n10.0.0.9\tdb\n", "nameserver 127.0.0.1\nsearch lan\n");
+        let own = format!("{}10.0.0.9\tdb\n", resolver::HOSTS);
+        check(NetworkMode::None, &own, "search lan\n");
+        check(NetworkMode::Unset, &own, "search lan\n");
     }
 
     #[test]

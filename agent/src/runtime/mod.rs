@@ -6,18 +6,24 @@
 //! containerd ─▶ events ─▶ Exited ─▶ task
 //! ```
 
+pub mod capability;
 pub mod cgroup;
+pub mod confine;
 pub mod container;
 pub mod ctrd;
 pub mod events;
 mod files;
 pub mod image;
+pub mod init;
+pub mod kernel;
 pub mod label;
 pub mod mount;
 pub mod probe;
 pub mod process;
 pub mod pull;
+pub mod resolver;
 mod rootfs;
+mod seccomp;
 pub mod spec;
 mod stop;
 pub mod user;
@@ -36,6 +42,7 @@ use racimo_common::object::LogConfig;
 use smol::lock::{Mutex, MutexGuard, MutexGuardArc, Semaphore, SemaphoreGuard};
 
 use cgroup::{Cgroups, Version};
+use confine::Confinement;
 use ctrd::{Ctrd, CtrdError, Executor};
 
 use crate::{limits, logs};
@@ -75,6 +82,8 @@ pub struct Config {
     pub groups: u8,
     /// This program: containerd's shim starts its log mode for each container.
     pub logger: PathBuf,
+    /// The init program for services that ask for one; none: where distributions put it.
+    pub init: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -87,6 +96,7 @@ impl Default for Config {
             binary: None,
             groups: 4,
             logger: std::env::current_exe().unwrap_or_else(|_| "/usr/bin/pi-agent".into()),
+            init: None,
         }
     }
 }
@@ -109,6 +119,9 @@ pub enum RuntimeError {
     /// What to run, or its limits, are not possible.
     #[error(transparent)]
     Spec(#[from] spec::BadSpec),
+    /// Names are not to be resolved as asked for.
+    #[error(transparent)]
+    Resolver(#[from] resolver::BadResolver),
     /// The task has run already, and a task runs once.
     #[error("task {task} has already run")]
     Ended {
@@ -136,9 +149,13 @@ impl RuntimeError {
     pub fn is_lost(&self) -> bool {
         match self {
             Self::Ctrd(error) => error.is_lost(),
-            Self::Mount(_) | Self::User(_) | Self::Signal(_) | Self::Spec(_) | Self::Ended { .. } | Self::Io { .. } => {
-                false
-            }
+            Self::Mount(_)
+            | Self::User(_)
+            | Self::Signal(_)
+            | Self::Spec(_)
+            | Self::Resolver(_)
+            | Self::Ended { .. }
+            | Self::Io { .. } => false,
         }
     }
 
@@ -157,6 +174,7 @@ struct Inner {
     config: Config,
     binary: PathBuf,
     cgroups: Cgroups,
+    confine: Confinement,
     ctrd: RefCell<Option<Ctrd>>,
     /// One connection is made at a time: when containerd comes back, every task wants one at once.
     connect_turn: Mutex<()>,
@@ -181,12 +199,14 @@ impl Runtime {
         let crun = config.root.join(CRUN);
         let crun = crun.exists().then_some(crun);
         let binary = choose_binary(config.binary.clone(), crun, config.root.join(RUNC), cgroups.version);
+        let confine = Confinement::read(&config.root, &binary);
         let turns = (0..config.groups.max(1)).map(|_| Mutex::new(())).collect();
         Ok(Self(Rc::new(Inner {
             executor,
             config,
             binary,
             cgroups,
+            confine,
             ctrd: RefCell::new(None),
             connect_turn: Mutex::new(()),
             make_turns: Semaphore::new(limits::MAKES_MAX),
@@ -218,6 +238,17 @@ impl Runtime {
         &self.0.cgroups
     }
 
+    /// What this board can confine containers with.
+    pub fn confine(&self) -> &Confinement {
+        &self.0.confine
+    }
+
+    /// Everything that this board cannot do, for its description and its log.
+    pub fn degraded(&self) -> Vec<String> {
+        let limits = self.cgroups().degraded().into_iter().map(|fault| fault.to_string());
+        limits.chain(self.confine().no_seccomp.iter().map(ToString::to_string)).collect()
+    }
+
     /// The OCI runtime in use.
     pub fn binary(&self) -> &Path {
         &self.0.binary
@@ -241,6 +272,11 @@ impl Runtime {
                 logs::address(&self.0.config.logger, &order)
             }
         }
+    }
+
+    /// The board's init program.
+    fn init(&self) -> Result<PathBuf, init::NoInit> {
+        init::find(self.0.config.init.as_deref(), self.root())
     }
 
     /// A task's shim group. It may change with the configuration: the specification names the

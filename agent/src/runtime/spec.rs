@@ -4,19 +4,25 @@
 //! out ([`Facts`]). Out: the specification as JSON. Same inputs, same bytes. The defaults are
 //! Docker's, so that images find what they are used to.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use racimo_common::{
     id::TaskId,
     object::{ContainerSpec, NetworkMode, Resources},
     signal::{self, BadSignal},
 };
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
+    capability::{self, BadCapability},
     cgroup::{Asked, Cgroups, Degraded},
+    confine::Confinement,
     image::RunConfig,
+    init::{self, NoInit},
+    kernel::{self, BadSetting},
     mount::{Bound, bind_mount, root_propagation},
+    seccomp::{self, Seccomp},
     user::User,
 };
 
@@ -33,23 +39,6 @@ const CPU_SHARES_MIN: u64 = 2;
 /// Characters of the task's id in the default host name.
 const HOSTNAME_CHARS: usize = 12;
 
-/// Docker's default capabilities.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 /// Places in `/proc` and `/sys` that tell too much about the board.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
@@ -98,6 +87,12 @@ pub struct Facts<'a> {
     pub group: &'a str,
     /// What the board can enforce.
     pub cgroups: &'a Cgroups,
+    /// What the board can confine with.
+    pub confine: &'a Confinement,
+    /// The board's init program, if the service asks for one.
+    pub init: Option<&'a Path>,
+    /// The architecture of the board's programs, as Rust names it.
+    pub architecture: &'a str,
 }
 
 /// Why a task has no specification.
@@ -109,6 +104,46 @@ pub enum BadSpec {
     /// A limit that would not hold.
     #[error(transparent)]
     Limit(#[from] Degraded),
+    /// A capability that it cannot have.
+    #[error(transparent)]
+    Capability(#[from] BadCapability),
+    /// Something the kernel cannot be set to for a container.
+    #[error(transparent)]
+    Setting(#[from] BadSetting),
+    /// It asks for an init process that this board does not have.
+    #[error(transparent)]
+    Init(#[from] NoInit),
+}
+
+/// The whole specification. The parts that are large are written as they stand.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(rename = "ociVersion")]
+    oci_version: &'static str,
+    process: Value,
+    root: Value,
+    hostname: &'a str,
+    mounts: Vec<Value>,
+    annotations: BTreeMap<&'static str, &'a str>,
+    linux: Linux,
+}
+
+#[derive(Serialize)]
+struct Linux {
+    #[serde(rename = "cgroupsPath")]
+    cgroups_path: String,
+    namespaces: Value,
+    resources: Value,
+    #[serde(rename = "maskedPaths")]
+    masked_paths: &'static [&'static str],
+    #[serde(rename = "readonlyPaths")]
+    readonly_paths: &'static [&'static str],
+    #[serde(rename = "rootfsPropagation", skip_serializing_if = "Option::is_none")]
+    rootfs_propagation: Option<&'static str>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    sysctl: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seccomp: Option<Seccomp>,
 }
 
 /// The container's host name: what the service says, or the board's on the board's network, or
@@ -142,55 +177,83 @@ pub fn build(
     resources: &Resources,
     facts: &Facts<'_>,
 ) -> Result<Vec<u8>, BadSpec> {
-    let args = args(spec, run)?;
+    let args = args(spec, run, facts.init)?;
     facts.cgroups.check(asked(resources))?;
-    let mut linux = json!({
-        "cgroupsPath": format!("/racimo/{}", facts.task),
-        "namespaces": namespaces(spec.network, facts.cgroups),
-        "resources": limits(resources, facts.cgroups),
-        "maskedPaths": MASKED,
-        "readonlyPaths": READ_ONLY,
-    });
-    if let Some(propagation) = root_propagation(facts.mounts) {
-        linux["rootfsPropagation"] = propagation.into();
-    }
-    if spec.network != NetworkMode::Host {
-        // As in Docker: low ports and ping need no privilege in a network of one's own.
-        linux["sysctl"] = json!({
-            "net.ipv4.ip_unprivileged_port_start": "0",
-            "net.ipv4.ping_group_range": "0 2147483647",
-        });
-    }
-    let root = facts.user.uid == 0;
-    let capabilities = if root {
-        json!({"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES})
-    } else {
-        json!({"bounding": CAPABILITIES})
+    let capabilities = capability::decide(&spec.cap_add, &spec.cap_drop, facts.confine.capabilities)?;
+    let is_filtered = facts.confine.no_seccomp.is_none() && !spec.privileges.seccomp_unconfined;
+    let linux = Linux {
+        cgroups_path: format!("/racimo/{}", facts.task),
+        namespaces: namespaces(spec.network, facts.cgroups),
+        resources: limits(resources, facts.cgroups),
+        masked_paths: &MASKED,
+        readonly_paths: &READ_ONLY,
+        rootfs_propagation: root_propagation(facts.mounts),
+        sysctl: kernel::sysctls(&spec.sysctls, spec.network)?,
+        seccomp: is_filtered.then(|| seccomp::policy(&capabilities, facts.architecture)),
     };
-    let document = json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "user": {"uid": facts.user.uid, "gid": facts.user.gid, "additionalGids": facts.user.groups},
-            "args": args,
-            "env": env(spec, run, facts.hostname),
-            "cwd": cwd(spec, run),
-            "capabilities": capabilities,
-            "noNewPrivileges": false,
-            // Otherwise the shim's is inherited, and the kernel would spare the container.
-            "oomScoreAdj": 0,
-        },
-        "root": {"path": "rootfs"},
-        "hostname": facts.hostname,
-        "mounts": mounts(facts),
-        "annotations": {GROUP_ANNOTATION: facts.group},
-        "linux": linux,
+    let granted = if facts.user.uid == 0 {
+        json!({"bounding": capabilities, "effective": capabilities, "permitted": capabilities})
+    } else {
+        // As execve(2) does it for who is not root.
+        json!({"bounding": capabilities})
+    };
+    let mut process = json!({
+        "user": {"uid": facts.user.uid, "gid": facts.user.gid, "additionalGids": groups(facts.user)},
+        "args": args,
+        "env": env(spec, run, facts.hostname),
+        "cwd": cwd(spec, run),
+        "capabilities": granted,
+        "noNewPrivileges": spec.privileges.no_new_privileges,
+        // Otherwise the shim's is inherited, and the kernel would spare the container.
+        "oomScoreAdj": kernel::oom_score_adj(spec.oom_score_adj)?,
     });
-    Ok(document.to_string().into_bytes())
+    if spec.tty {
+        process["terminal"] = true.into();
+    }
+    let rlimits = kernel::limits(&spec.ulimits)?;
+    if !rlimits.is_empty() {
+        process["rlimits"] = rlimits.into();
+    }
+    let mut root = json!({"path": "rootfs"});
+    if spec.read_only {
+        root["readonly"] = true.into();
+    }
+    let document = Document {
+        oci_version: "1.0.2",
+        process,
+        root,
+        hostname: facts.hostname,
+        mounts: mounts(spec, facts),
+        annotations: BTreeMap::from([(GROUP_ANNOTATION, facts.group)]),
+        linux,
+    };
+    Ok(serde_json::to_vec(&document).expect("maps have text for keys, and writing to memory does not fail"))
+}
+
+/// Checks what can be checked without the image: the board has it, and the kernel would take it.
+pub fn check(
+    spec: &ContainerSpec,
+    resources: &Resources,
+    cgroups: &Cgroups,
+    confine: &Confinement,
+) -> Result<(), BadSpec> {
+    cgroups.check(asked(resources))?;
+    capability::decide(&spec.cap_add, &spec.cap_drop, confine.capabilities)?;
+    kernel::sysctls(&spec.sysctls, spec.network)?;
+    kernel::limits(&spec.ulimits)?;
+    kernel::oom_score_adj(spec.oom_score_adj)?;
+    Ok(())
+}
+
+/// The primary group is among them, as in Docker: a process that gives it up must not gain by it.
+fn groups(user: &User) -> Vec<u32> {
+    let others = user.groups.iter().filter(|group| **group != user.gid);
+    std::iter::once(&user.gid).chain(others).copied().collect()
 }
 
 /// The service's command replaces the image's entrypoint and drops its command; the service's
 /// arguments replace the image's command.
-fn args(spec: &ContainerSpec, run: &RunConfig) -> Result<Vec<String>, BadSpec> {
+fn args(spec: &ContainerSpec, run: &RunConfig, init: Option<&Path>) -> Result<Vec<String>, BadSpec> {
     let image = |part: &Option<Vec<String>>| part.clone().unwrap_or_default();
     let mut args = if spec.command.is_empty() { image(&run.entrypoint) } else { spec.command.clone() };
     if !spec.args.is_empty() || !spec.command.is_empty() {
@@ -198,14 +261,20 @@ fn args(spec: &ContainerSpec, run: &RunConfig) -> Result<Vec<String>, BadSpec> {
     } else {
         args.extend(image(&run.cmd));
     }
-    let runs_something = args.first().is_some_and(|program| !program.is_empty());
-    if runs_something { Ok(args) } else { Err(BadSpec::NoCommand) }
+    if args.first().is_none_or(String::is_empty) {
+        return Err(BadSpec::NoCommand);
+    }
+    if init.is_some() {
+        args.splice(0..0, [init::TARGET, "--"].map(str::to_owned));
+    }
+    Ok(args)
 }
 
 /// Docker's defaults, the image's variables, then the service's; a later value replaces an
 /// earlier one in its place, a bare name removes it.
 fn env(spec: &ContainerSpec, run: &RunConfig, hostname: &str) -> Vec<String> {
     let mut env = vec![PATH_DEFAULT.to_owned(), format!("HOSTNAME={hostname}")];
+    env.extend(spec.tty.then(|| "TERM=xterm".to_owned()));
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
     for variable in run.env.iter().flatten().chain(&spec.env) {
         let present = env.iter().position(|known| name(known) == name(variable));
@@ -295,10 +364,13 @@ fn limits(resources: &Resources, cgroups: &Cgroups) -> Value {
     out
 }
 
-/// Docker's mounts, then the service's; a service's mount takes the place of a default one.
-fn mounts(facts: &Facts<'_>) -> Vec<Value> {
+/// Docker's mounts, then the service's; a service's mount takes the place of a default one. With a read-only root the
+/// files of `/etc` cannot be written either.
+fn mounts(spec: &ContainerSpec, facts: &Facts<'_>) -> Vec<Value> {
     let system = |target: &str, kind: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": kind, "options": options});
-    let file = |name: &str| bind_mount(&format!("/etc/{name}"), &facts.files.join(name), &["rbind", "rprivate", "rw"]);
+    let access = if spec.read_only { "ro" } else { "rw" };
+    let file =
+        |name: &str| bind_mount(&format!("/etc/{name}"), &facts.files.join(name), &["rbind", "rprivate", access]);
     let mut mounts = vec![
         system("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         system("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -313,6 +385,8 @@ fn mounts(facts: &Facts<'_>) -> Vec<Value> {
     ];
     mounts.retain(|mount| !facts.mounts.iter().any(|bound| mount["destination"] == bound.target.as_str()));
     mounts.extend(facts.mounts.iter().map(Bound::to_oci));
+    // Last: what a service mounts there must not take its place.
+    mounts.extend(facts.init.map(|init| bind_mount(init::TARGET, init, &["bind", "ro"])));
     mounts
 }
 

@@ -9,6 +9,8 @@ use racimo_common::{
 use super::*;
 use crate::runtime::{cgroup::Version, mount};
 
+/// A board of last year's.
+const CONFINE: Confinement = Confinement { no_seccomp: None, capabilities: (1 << 41) - 1 };
 const V2: Cgroups = Cgroups { version: Version::V2, memory: true, swap: true, cpu: true, pids: true };
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -28,20 +30,41 @@ fn nginx() -> RunConfig {
 }
 
 fn document(spec: &ContainerSpec, resources: &Resources, cgroups: &Cgroups) -> Result<Value, BadSpec> {
+    document_on(spec, resources, cgroups, &CONFINE)
+}
+
+fn document_on(
+    spec: &ContainerSpec,
+    resources: &Resources,
+    cgroups: &Cgroups,
+    confine: &Confinement,
+) -> Result<Value, BadSpec> {
     let task = IdSource::seeded(1).draw();
     let mounts = mount::plan(&spec.mounts, Path::new("/data"), task).unwrap();
     let user = User { uid: 33, gid: 34, groups: vec![44] };
     let hostname = hostname(spec, task, "berry");
     let files = mount::task_dir(Path::new("/data"), task);
-    let facts =
-        Facts { task, user: &user, mounts: &mounts, files: &files, hostname: &hostname, group: "racimo-0", cgroups };
+    let facts = Facts {
+        task,
+        user: &user,
+        mounts: &mounts,
+        files: &files,
+        hostname: &hostname,
+        group: "racimo-0",
+        cgroups,
+        confine,
+        init: spec.init.unwrap_or_default().then_some(Path::new("/usr/bin/tini-static")),
+        architecture: "aarch64",
+    };
     build(spec, &nginx(), resources, &facts).map(|bytes| serde_json::from_slice(&bytes).unwrap())
 }
 
 #[track_caller]
 fn check_args(command: &[&str], args_given: &[&str], want: &[&str]) {
     let spec = ContainerSpec { command: texts(command), args: texts(args_given), ..ContainerSpec::default() };
-    assert_eq!(args(&spec, &nginx()), Ok(texts(want)));
+    assert_eq!(args(&spec, &nginx(), None), Ok(texts(want)));
+    let with_init = [&["/sbin/docker-init", "--"], want].concat();
+    assert_eq!(args(&spec, &nginx(), Some(Path::new("/tini"))), Ok(texts(&with_init)));
 }
 
 #[test]
@@ -50,7 +73,7 @@ fn arguments_follow_dockers_rules() {
     check_args(&[], &["sh"], &["/entry.sh", "sh"]);
     check_args(&["sh"], &[], &["sh"]);
     check_args(&["sh"], &["-c", "x"], &["sh", "-c", "x"]);
-    assert_eq!(args(&ContainerSpec::default(), &RunConfig::default()), Err(BadSpec::NoCommand));
+    assert_eq!(args(&ContainerSpec::default(), &RunConfig::default(), None), Err(BadSpec::NoCommand));
 }
 
 #[test]
@@ -125,6 +148,76 @@ fn the_network_decides_namespaces_and_sysctls() {
     assert_eq!(has(NetworkMode::Host, &V2), (false, true, false));
     assert_eq!(has(NetworkMode::None, &V2), (true, true, true));
     assert_eq!(has(NetworkMode::Unset, &v1), (true, false, true));
+}
+
+/// What one changed option makes of the document: the value at `at`.
+#[track_caller]
+fn check_option(change: impl FnOnce(&mut ContainerSpec), at: &str, want: Value) {
+    let mut spec = ContainerSpec::default();
+    change(&mut spec);
+    let found = document(&spec, &Resources::default(), &V2).unwrap();
+    assert_eq!(found.pointer(at).unwrap_or(&Value::Null), &want, "{at}");
+}
+
+#[test]
+fn options_and_their_place() {
+    check_option(|_| {}, "/process/terminal", Value::Null);
+    check_option(|spec| spec.tty = true, "/process/terminal", json!(true));
+    check_option(|spec| spec.tty = true, "/process/env/2", json!("TERM=xterm"));
+    check_option(|_| {}, "/root", json!({"path": "rootfs"}));
+    check_option(|spec| spec.read_only = true, "/root/readonly", json!(true));
+    check_option(|spec| spec.read_only = true, "/mounts/9/options", json!(["rbind", "rprivate", "ro"]));
+    let init = json!({"destination": "/sbin/docker-init", "type": "bind", "source": "/usr/bin/tini-static",
+        "options": ["bind", "ro"]});
+    check_option(|spec| spec.init = Some(true), "/mounts/10", init);
+    check_option(|spec| spec.init = Some(true), "/process/args/0", json!("/sbin/docker-init"));
+    check_option(|spec| spec.init = Some(false), "/process/args/0", json!("/entry.sh"));
+    check_option(|_| {}, "/process/rlimits", Value::Null);
+    let nofile = racimo_common::object::Ulimit { name: "nofile".into(), soft: 5, hard: -1 };
+    let limit = json!([{"type": "RLIMIT_NOFILE", "soft": 5, "hard": u64::MAX}]);
+    check_option(|spec| spec.ulimits = vec![nofile], "/process/rlimits", limit);
+    check_option(|spec| spec.oom_score_adj = Some(300), "/process/oomScoreAdj", json!(300));
+    check_option(|spec| spec.privileges.no_new_privileges = true, "/process/noNewPrivileges", json!(true));
+    let shmmax = || [("kernel.shmmax".to_owned(), "7".to_owned())].into();
+    check_option(|spec| spec.sysctls = shmmax(), "/linux/sysctl/kernel.shmmax", json!("7"));
+    check_option(|spec| spec.cap_drop = texts(&["ALL"]), "/process/capabilities", json!({"bounding": []}));
+    let bounding = json!(["CAP_KILL"]);
+    let only_kill = |spec: &mut ContainerSpec| (spec.cap_drop, spec.cap_add) = (texts(&["ALL"]), texts(&["kill"]));
+    check_option(only_kill, "/process/capabilities/bounding", bounding);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let refused = |change: &dyn Fn(&mut ContainerSpec)| {
+        let mut spec = ContainerSpec::default();
+        change(&mut spec);
+        let early = check(&spec, &Resources::default(), &V2, &CONFINE).map_err(|error| error.to_string());
+        let late = document(&spec, &Resources::default(), &V2).map(drop).map_err(|error| error.to_string());
+        assert_eq!(early, late);
+        late.unwrap_err()
+    };
+    assert!(refused(&|spec| spec.cap_add = texts(&["SYS_FOO"])).contains("unknown capability"));
+    assert!(refused(&|spec| spec.oom_score_adj = Some(-1001)).contains("-1000 to 1000"));
+    assert!(refused(&|spec| drop(spec.sysctls.insert("vm.swappiness".into(), "1".into()))).contains("the board"));
+    let limit = racimo_common::object::Ulimit { name: "files".into(), soft: 5, hard: 5 };
+    assert!(refused(&|spec| spec.ulimits = vec![limit.clone()]).contains("ulimit"));
+}
+
+#[test]
+fn system_calls_are_filtered_where_that_is_possible_and_wanted() {
+    let rules = |spec: &ContainerSpec, confine: &Confinement| {
+        let found = document_on(spec, &Resources::default(), &V2, confine).unwrap();
+        found["linux"]["seccomp"]["syscalls"].as_array().map(Vec::len)
+    };
+    let without = Confinement { no_seccomp: Some(crate::runtime::confine::NoSeccomp::Kernel), ..CONFINE };
+    let plain = ContainerSpec::default();
+    let unconfined = racimo_common::object::Privileges { seccomp_unconfined: true, no_new_privileges: false };
+    assert_eq!(rules(&plain, &without), None);
+    assert_eq!(rules(&ContainerSpec { privileges: unconfined, ..plain.clone() }, &CONFINE), None);
+    let few = rules(&plain, &CONFINE).unwrap();
+    // Each of them brings calls of its own.
+    let more = ContainerSpec { cap_add: texts(&["SYS_TIME", "SYS_BOOT"]), ..plain };
+    assert_eq!(rules(&more, &CONFINE), Some(few + 2));
 }
 
 #[test]

@@ -32,12 +32,35 @@ pub enum BadUser {
     /// A number that Linux has no room for.
     #[error("user and group numbers must be between 0 and {ID_MAX}, not {0}")]
     Range(String),
+    /// More than a process may be in.
+    #[error("more than {GROUPS_MAX} supplementary groups")]
+    TooMany,
 }
 
 /// True if `text` cannot be answered without the image's files.
 pub fn needs_files(text: &str) -> bool {
     // A bare number may still have a primary group and supplementary groups in the files.
-    !text.split_once(':').is_some_and(|(user, group)| is_number(user) && is_number(group)) && !text.is_empty()
+    !text.split_once(':').is_some_and(|(user, group)| is_number(user) && is_number(group))
+}
+
+/// Whether the image's files are needed for any of these groups.
+pub fn groups_need_files(groups: &[String]) -> bool {
+    groups.iter().any(|group| !is_number(group))
+}
+
+/// Adds the groups that a service asks for, names or numbers, to a user's.
+pub fn add_groups(user: &mut User, groups: &[String], group: &str) -> Result<(), BadUser> {
+    for text in groups {
+        let found = group.lines().filter_map(Entry::group).find(|entry| entry.is(text)).map(|entry| entry.id);
+        let id = found.or(number(text)?).ok_or_else(|| BadUser::NoGroup(text.clone()))?;
+        if !user.groups.contains(&id) {
+            if user.groups.len() >= GROUPS_MAX {
+                return Err(BadUser::TooMany);
+            }
+            user.groups.push(id);
+        }
+    }
+    Ok(())
 }
 
 /// Resolves `user`, `user:group`, `:group`; empty is root.
@@ -126,6 +149,8 @@ mod tests {
     #[test]
     fn users_as_docker_takes_them() {
         check("", Ok((0, 0, &[])));
+        let admin = resolve("", "root:x:0:0::/:/bin/sh\n", "root:x:0:root\nadm:x:4:pi,root\n").unwrap();
+        assert_eq!(admin.groups, [0, 4]);
         check("www", Ok((33, 34, &[44])));
         check("33", Ok((33, 34, &[44])));
         check("www:audio", Ok((33, 29, &[])));
@@ -141,7 +166,28 @@ mod tests {
 
     #[test]
     fn only_two_numbers_need_no_files() {
-        assert!(!needs_files("") && !needs_files("1:2"));
-        assert!(needs_files("1") && needs_files("www") && needs_files("1:www") && needs_files("1:"));
+        assert!(!needs_files("1:2"));
+        for text in ["", "1", "www", "1:www", "1:"] {
+            assert!(needs_files(text), "{text}");
+        }
+        assert!(!groups_need_files(&["1".into()]) && groups_need_files(&["1".into(), "www".into()]));
+    }
+
+    #[track_caller]
+    fn check_groups(groups: &[&str], want: Result<&[u32], BadUser>) {
+        let groups: Vec<String> = groups.iter().map(|&group| group.to_owned()).collect();
+        let mut user = User { uid: 33, gid: 34, groups: vec![44] };
+        let added = add_groups(&mut user, &groups, GROUP);
+        assert_eq!(added.map(|()| user.groups.as_slice()), want);
+    }
+
+    #[test]
+    fn a_service_adds_groups() {
+        check_groups(&["audio", "7", "video", "44", "audio"], Ok(&[44, 29, 7]));
+        check_groups(&["dialout"], Err(BadUser::NoGroup("dialout".into())));
+        check_groups(&["-1"], Err(BadUser::NoGroup("-1".into())));
+        check_groups(&["2147483648"], Err(BadUser::Range("2147483648".into())));
+        let many: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+        assert_eq!(add_groups(&mut User::default(), &many, GROUP), Err(BadUser::TooMany));
     }
 }
