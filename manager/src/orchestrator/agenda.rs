@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use racimo_common::id::{NodeId, ServiceId, TaskId};
 use racimo_common::object::Desired;
@@ -16,9 +17,17 @@ pub struct Agenda {
     nodes: BTreeSet<NodeId>,
     due_services: BTreeMap<ServiceId, Mono>,
     due_nodes: BTreeMap<NodeId, Mono>,
-    /// Since when tasks of services under update are seen running. After a restart of the manager this starts
-    /// anew: an update is then watched a little longer.
-    running: BTreeMap<TaskId, Mono>,
+    /// What was seen of tasks of services under update.
+    watched: BTreeMap<TaskId, Watched>,
+}
+
+/// What was seen of a task while its service is updated. An observation: a new manager begins anew.
+#[derive(Debug, Clone, Copy)]
+enum Watched {
+    /// It has not run yet.
+    Comes,
+    /// It runs since then; it did so for `before` when a new manager found it.
+    Runs { since: Mono, before: Duration },
 }
 
 impl Agenda {
@@ -34,7 +43,7 @@ impl Agenda {
         self.services.extend(view.state.services().map(|service| service.id));
         self.services.extend(view.state.tasks().map(|task| task.service));
         self.nodes.extend(view.state.nodes().map(|node| node.id));
-        self.running.retain(|task, _| view.state.task(*task).is_some_and(|task| task.desired <= Desired::Running));
+        self.watched.retain(|task, _| view.state.task(*task).is_some_and(|task| task.desired <= Desired::Running));
     }
 
     /// Marks what an event touches; `view` is the one after it.
@@ -44,7 +53,10 @@ impl Agenda {
             Event::Node { id, .. } => {
                 self.nodes.insert(*id);
                 self.services.extend(view.state.tasks_on_node(*id).map(|task| task.service));
-                let global = view.state.services().filter(|service| service.spec.mode == Mode::Global);
+                let global = view.state.services().filter(|service| match service.spec.mode {
+                    Mode::Global | Mode::GlobalJob => true,
+                    Mode::Replicated { .. } | Mode::ReplicatedJob { .. } => false,
+                });
                 self.services.extend(global.map(|service| service.id));
             }
             Event::Service { id, .. } => {
@@ -52,14 +64,18 @@ impl Agenda {
             }
             Event::Task { id, old, new } => {
                 self.services.extend([old, new].into_iter().flatten().map(|task| task.service));
-                let wanted = |task: &Arc<Task>| task.desired <= Desired::Running;
-                if !new.as_ref().is_some_and(wanted) {
-                    self.running.remove(id);
+                let wanted = |task: &&Arc<Task>| task.desired <= Desired::Running;
+                match new.as_ref().filter(wanted) {
+                    None => drop(self.watched.remove(id)),
+                    Some(task) if old.is_none() && is_updated(view, task.service) => {
+                        self.watched.insert(*id, Watched::Comes);
+                    }
+                    Some(_) => {}
                 }
             }
             // Only the updater cares since when a task runs.
             Event::TaskSeen { service, .. } => {
-                if view.state.service(*service).is_some_and(|service| service.update.is_some()) {
+                if is_updated(view, *service) {
                     self.services.insert(*service);
                 }
             }
@@ -101,15 +117,32 @@ impl Agenda {
         set(&mut self.due_nodes, id, at);
     }
 
-    /// The task is seen running now.
-    pub(super) fn note_running(&mut self, task: TaskId, now: Now) {
-        self.running.entry(task).or_insert(now.mono);
+    /// The task is not seen running.
+    pub(super) fn comes(&mut self, task: TaskId) {
+        self.watched.entry(task).or_insert(Watched::Comes);
     }
 
-    /// Since when the task is seen running.
-    pub(super) fn running_since(&self, task: TaskId) -> Option<Mono> {
-        self.running.get(&task).copied()
+    /// The task is seen running now; `before` says for how long, if this manager has not seen it begin.
+    pub(super) fn runs(&mut self, task: TaskId, now: Now, before: Duration) {
+        let since = now.mono;
+        match self.watched.get_mut(&task) {
+            Some(Watched::Runs { .. }) => {}
+            Some(watched) => *watched = Watched::Runs { since, before: Duration::ZERO },
+            None => drop(self.watched.insert(task, Watched::Runs { since, before })),
+        }
     }
+
+    /// For how long the task ran; `Some(None)`: it was seen, but not running; `None`: it was not seen.
+    pub(super) fn ran(&self, task: TaskId, now: Now) -> Option<Option<Duration>> {
+        self.watched.get(&task).map(|watched| match watched {
+            Watched::Comes => None,
+            Watched::Runs { since, before } => Some(now.mono.since(*since) + *before),
+        })
+    }
+}
+
+fn is_updated(view: &View, service: ServiceId) -> bool {
+    view.state.service(service).is_some_and(|service| service.update.is_some())
 }
 
 fn set<K: Ord>(due: &mut BTreeMap<K, Mono>, id: K, at: Option<Mono>) {

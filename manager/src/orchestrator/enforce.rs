@@ -43,7 +43,7 @@ fn enforce(draft: &mut Draft<'_>, node: &Node) {
             parsed.entry(service.id).or_insert_with(|| constraint::parse_all(&service.spec.task.placement.constraints));
         let fits = constraints.as_ref().is_ok_and(|all| constraint::matches_all(all, node));
         let want = task.spec.resources.reservations;
-        if !fits && service.spec.mode == Mode::Global {
+        if !fits && matches!(service.spec.mode, Mode::Global | Mode::GlobalJob) {
             // The global orchestrator shuts it down without a replacement.
             continue;
         }

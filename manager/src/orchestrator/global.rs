@@ -2,6 +2,8 @@
 //!
 //! A paused node keeps its task, but gets nothing new: a task that fails there is only shut down.
 
+use std::sync::Arc;
+
 use racimo_common::id::NodeId;
 use racimo_common::object::{Availability, Desired};
 
@@ -9,11 +11,11 @@ use super::draft::{Draft, retire};
 use super::place::{Filled, Place, places};
 use super::restart;
 use crate::scheduler::constraint::{self, Constraint};
-use crate::store::{Change, Gate, Node, Service, Slot, Task, View};
+use crate::store::{Change, Gate, Service, Slot, Task, View};
 
 /// What a node means for the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
+pub(super) enum Fit {
     /// Runs a task.
     Wanted,
     /// Keeps what it has.
@@ -25,30 +27,24 @@ enum Fit {
 }
 
 /// Restarts, adds and stops tasks. Returns the slots that the updater may work on.
-pub(super) fn step(draft: &mut Draft<'_>, service: &Service) -> Vec<Filled> {
-    // Constraints were checked by the API; one that cannot be read fits nowhere.
-    let constraints = constraint::parse_all(&service.spec.task.placement.constraints).ok();
-    let fit = |view: &View, id| fit(view.state.node(id).map(|node| &**node), constraints.as_deref());
+pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>) -> Vec<Filled> {
+    let nodes = Nodes::of(service);
     for (slot, place) in places(&draft.view, service.id) {
         let Slot::Node(node) = slot else { continue };
-        match fit(&draft.view, node) {
+        match nodes.fit(&draft.view, node) {
             Fit::Wanted => {}
             Fit::Frozen => shut(draft, &place, |task| task.ended.is_some()),
             Fit::Unwanted => shut(draft, &place, |_| true),
             Fit::Gone => forget(draft, &place),
         }
     }
-    restart::sweep(draft, service, |_, _| false);
+    let service = &restart::sweep(draft, service, |_, _| false);
     let mut places = places(&draft.view, service.id);
-    let nodes: Vec<NodeId> = draft.view.state.nodes().map(|node| node.id).collect();
     let mut filled = Vec::new();
-    for node in nodes {
-        if fit(&draft.view, node) != Fit::Wanted {
-            continue;
-        }
+    for node in Nodes::of(service).wanted(&draft.view) {
         let slot = Slot::Node(node);
         let place = places.remove(&slot).unwrap_or_default();
-        match place.filled(&draft.view, slot, service.revision, draft.now) {
+        match place.filled(&draft.view, slot, service, draft.now) {
             Some(fill) => filled.push(fill),
             None => {
                 // The task that stopped here, if it still stops, holds on to its ports and volumes.
@@ -62,16 +58,35 @@ pub(super) fn step(draft: &mut Draft<'_>, service: &Service) -> Vec<Filled> {
     filled
 }
 
-fn fit(node: Option<&Node>, constraints: Option<&[Constraint]>) -> Fit {
-    let Some(node) = node else { return Fit::Gone };
-    let usable = node.written_off.is_none() && node.has_agent();
-    if !usable || !constraints.is_some_and(|all| constraint::matches_all(all, node)) {
-        return Fit::Unwanted;
+/// Which nodes a global service or job wants.
+pub(super) struct Nodes {
+    constraints: Option<Vec<Constraint>>,
+}
+
+impl Nodes {
+    /// As the service's spec says. Constraints were checked by the API; one that cannot be read fits nowhere.
+    pub(super) fn of(service: &Service) -> Self {
+        Self { constraints: constraint::parse_all(&service.spec.task.placement.constraints).ok() }
     }
-    match node.spec.availability {
-        Availability::Active => Fit::Wanted,
-        Availability::Pause => Fit::Frozen,
-        Availability::Drain => Fit::Unwanted,
+
+    /// What the node means for the service.
+    pub(super) fn fit(&self, view: &View, id: NodeId) -> Fit {
+        let Some(node) = view.state.node(id) else { return Fit::Gone };
+        let usable = node.written_off.is_none() && node.has_agent();
+        if !usable || !self.constraints.as_ref().is_some_and(|all| constraint::matches_all(all, node)) {
+            return Fit::Unwanted;
+        }
+        match node.spec.availability {
+            Availability::Active => Fit::Wanted,
+            Availability::Pause => Fit::Frozen,
+            Availability::Drain => Fit::Unwanted,
+        }
+    }
+
+    /// The nodes that shall run a task.
+    pub(super) fn wanted(&self, view: &View) -> Vec<NodeId> {
+        let nodes = view.state.nodes().map(|node| node.id);
+        nodes.filter(|id| self.fit(view, *id) == Fit::Wanted).collect()
     }
 }
 

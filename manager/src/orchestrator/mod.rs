@@ -3,6 +3,7 @@
 //! ```text
 //! events ─▶ Agenda ─▶ per node:    enforce (constraints, reservations, long lost nodes)
 //!                     per service: restart ─▶ replicated | global ─▶ update ─▶ reap ─▶ Plan
+//!                                          └▶ job ─────────────────────────▶ reap ─▶ Plan
 //! ```
 //! [`step`] is pure; [`run`] is its shell. Each core adds to a [`draft::Draft`], whose view already shows what the
 //! cores before it decided, so that a plan never contradicts itself. Everything that steers a decision is in the
@@ -12,6 +13,7 @@ mod agenda;
 mod draft;
 mod enforce;
 mod global;
+mod job;
 mod place;
 mod reap;
 mod replicated;
@@ -73,12 +75,22 @@ pub fn step(view: &View, agenda: &mut Agenda, now: Now, ids: &mut IdSource) -> P
 }
 
 fn look(draft: &mut Draft<'_>, service: &Arc<Service>) {
-    update::note_running(draft, service);
-    restart::release(draft, service);
     let slots = match service.spec.mode {
-        Mode::Replicated { replicas } => replicated::step(draft, service, replicas),
-        Mode::Global => global::step(draft, service),
-        Mode::ReplicatedJob { .. } | Mode::GlobalJob => Vec::new(),
+        Mode::ReplicatedJob { .. } | Mode::GlobalJob => {
+            job::step(draft, service);
+            reap::prune(draft, service);
+            return;
+        }
+        Mode::Replicated { .. } => {
+            update::note_running(draft, service);
+            restart::release(draft, service);
+            replicated::step(draft, service)
+        }
+        Mode::Global => {
+            update::note_running(draft, service);
+            restart::release(draft, service);
+            global::step(draft, service)
+        }
     };
     if let Some(service) = fresh(draft, service.id) {
         update::step(draft, &service, &slots);

@@ -7,8 +7,8 @@ use racimo_common::id::ServiceId;
 use racimo_common::object::Desired;
 use racimo_common::time::Now;
 
-use super::restart;
-use crate::store::{Slot, Task, View};
+use super::{restart, update};
+use crate::store::{Service, Slot, Task, View};
 
 /// All tasks of a slot.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct Filled {
     pub(super) slot: Slot,
     /// The wanted tasks, or the last one if it stopped and may not be restarted.
     pub(super) tasks: Vec<Arc<Task>>,
-    /// Whether it holds a task of an older revision, so that the updater has or had work here.
+    /// Whether the updater has or had work here ([`Place::was_dirty`]).
     pub(super) older: bool,
     /// Whether the current revision had its task here, which stopped and may not be restarted: with start-first the
     /// old task serves on, and the updater must not try for ever.
@@ -47,7 +47,7 @@ pub(super) fn places(view: &View, service: ServiceId) -> BTreeMap<Slot, Place> {
 
 impl Place {
     /// Whether and by what the slot is filled. One whose last task may be restarted, or is being removed, is not.
-    pub(super) fn filled(&self, view: &View, slot: Slot, revision: u64, now: Now) -> Option<Filled> {
+    pub(super) fn filled(&self, view: &View, slot: Slot, service: &Service, now: Now) -> Option<Filled> {
         let tasks = if self.live.is_empty() {
             let last = self.retired.iter().rev().find(|task| task.desired != Desired::Remove)?;
             if restart::may_restart(view, last, now) {
@@ -57,9 +57,16 @@ impl Place {
         } else {
             self.live.clone()
         };
-        let current = self.retired.iter().rev().find(|task| task.revision == revision);
+        let current = self.retired.iter().rev().find(|task| task.revision == service.revision);
         let spent = current.is_some_and(|task| task.ended.is_some() && !restart::may_restart(view, task, now));
-        let older = self.live.iter().chain(&self.retired).any(|task| task.revision < revision);
-        Some(Filled { slot, tasks, older, spent })
+        Some(Filled { slot, tasks, older: self.was_dirty(view, service), spent })
+    }
+
+    /// Whether the slot was dirty when the service got its current revision: the newest task from before it does not
+    /// run what is wanted now. After a rollback slots that the update had not reached are not.
+    pub(super) fn was_dirty(&self, view: &View, service: &Service) -> bool {
+        let older = self.live.iter().chain(&self.retired).filter(|task| task.revision < service.revision);
+        let newest = older.max_by_key(|task| (task.revision, task.meta.created, task.id));
+        newest.is_some_and(|task| update::is_dirty(view, service, task))
     }
 }

@@ -1,11 +1,16 @@
 //! How much of a slot's history is kept (reference §2, "Retention").
+//!
+//! Unlike in Swarm, a job's slots have no more history than others, beside what this iteration completed.
+
+use std::sync::Arc;
 
 use racimo_common::id::ServiceId;
 use racimo_common::object::Desired;
 
 use super::draft::Draft;
+use super::job;
 use super::place::{Place, places};
-use crate::store::{Change, Service, Task, UpdateState};
+use crate::store::{Change, Mode, Service, Slot, Task, UpdateState};
 
 /// Forgets the oldest tasks of slots that have more than they may.
 pub(super) fn prune(draft: &mut Draft<'_>, service: &Service) {
@@ -18,14 +23,37 @@ pub(super) fn prune(draft: &mut Draft<'_>, service: &Service) {
     };
     // Negative: everything is kept.
     let Some(keep) = keep.map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)) else { return };
-    for place in places(&draft.view, service.id).into_values() {
-        let excess = (place.live.len() + place.retired.len()).saturating_sub(keep);
-        let spared = spared(service, &place);
-        let old = place.retired.iter().filter(|task| is_over(task) && !spared.contains(&Some(task.id)));
-        for task in old.take(excess) {
+    for (slot, place) in places(&draft.view, service.id) {
+        let count = place.live.len() + place.retired.len();
+        let old: Vec<Arc<Task>> = if service.spec.mode.is_job() {
+            forgettable_of_job(service, slot, place, keep)
+        } else {
+            let spared = spared(service, &place);
+            let old = place.retired.iter().filter(|task| is_over(task) && !spared.contains(&Some(task.id)));
+            old.take(count.saturating_sub(keep)).cloned().collect()
+        };
+        for task in old {
             draft.push(vec![Change::TaskRemove { task: task.id }]);
         }
     }
+}
+
+/// What may go of a job's slot: the oldest beyond `keep`, and everything of a slot that the job no longer has. What
+/// completed in this iteration stays, and so does the failure for which a slot was given up: they are the record.
+fn forgettable_of_job(service: &Service, slot: Slot, place: Place, keep: usize) -> Vec<Arc<Task>> {
+    let exists = match (service.spec.mode, slot) {
+        (Mode::ReplicatedJob { completions, .. }, Slot::Replica(number)) => u64::from(number) < completions,
+        (_, _) => true,
+    };
+    let mut tasks: Vec<Arc<Task>> = place.retired.into_iter().chain(place.live).collect();
+    tasks.sort_by_key(|task| (task.iteration, task.meta.created, task.meta.version, task.id));
+    let mine = |task: &&Arc<Task>| !job::is_stale(service, task);
+    let last = tasks.iter().rev().find(mine).map(|task| task.id);
+    let spared = |task: &Arc<Task>| mine(&task) && (job::is_done(task) || Some(task.id) == last);
+    let excess = if exists { tasks.len().saturating_sub(keep) } else { tasks.len() };
+    // One that ended and waits for its replacement is still wanted: the supervisor has not seen it.
+    let over = |task: &Arc<Task>| is_over(task) && (task.desired > Desired::Running || job::is_done(task));
+    tasks.into_iter().filter(|task| over(task) && !spared(task)).take(excess).collect()
 }
 
 /// Tasks of a service that is gone: what stopped goes now, the rest when it has.

@@ -3,6 +3,7 @@
 //! Nothing rebalances: a task moves only when its node is down, drained or removed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use racimo_common::id::NodeId;
 use racimo_common::object::{Availability, Desired, TaskState};
@@ -10,15 +11,16 @@ use racimo_common::object::{Availability, Desired, TaskState};
 use super::draft::Draft;
 use super::place::{Filled, Place, places};
 use super::restart;
-use crate::store::{Change, Service, Slot, Task, View};
+use crate::store::{Change, Mode, Service, Slot, Task, View};
 
 /// Restarts, then fills or empties slots. Returns the slots that the updater may work on.
-pub(super) fn step(draft: &mut Draft<'_>, service: &Service, replicas: u64) -> Vec<Filled> {
-    restart::sweep(draft, service, lost);
+pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>) -> Vec<Filled> {
+    let service = &restart::sweep(draft, service, lost);
+    let Mode::Replicated { replicas } = service.spec.mode else { return Vec::new() };
     let mut dead: BTreeMap<Slot, Place> = BTreeMap::new();
     let mut filled: Vec<Filled> = Vec::new();
     for (slot, place) in places(&draft.view, service.id) {
-        match place.filled(&draft.view, slot, service.revision, draft.now) {
+        match place.filled(&draft.view, slot, service, draft.now) {
             Some(fill) => filled.push(fill),
             None => drop(dead.insert(slot, place)),
         }
@@ -49,7 +51,7 @@ pub(super) fn step(draft: &mut Draft<'_>, service: &Service, replicas: u64) -> V
 }
 
 /// Whether a replicated task has to leave its node.
-fn lost(view: &View, task: &Task) -> bool {
+pub(super) fn lost(view: &View, task: &Task) -> bool {
     let lost = |node: NodeId| {
         view.state.node(node).is_none_or(|node| {
             node.written_off.is_some()

@@ -10,11 +10,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use racimo_common::id::TaskId;
 use racimo_common::object::{Availability, Desired, TaskState};
 use racimo_common::time::{Now, Wall};
 
 use super::draft::{Draft, retire};
-use super::update;
+use super::{job, update};
 use crate::store::{Change, Gate, RestartCondition, Service, Slot, Task, View};
 
 /// How long a replacement waits for the old task to stop.
@@ -24,7 +25,8 @@ pub(super) const OLD_TASK_WAIT: Duration = Duration::from_secs(60);
 pub(super) fn may_restart(view: &View, task: &Task, now: Now) -> bool {
     let policy = &task.spec.restart;
     let allowed = match policy.condition() {
-        RestartCondition::Any => true,
+        // A job's task that completed is done, whatever its policy.
+        RestartCondition::Any => task.iteration == 0 || view.task_state(task) != TaskState::Complete,
         RestartCondition::OnFailure => view.task_state(task) != TaskState::Complete,
         RestartCondition::None => false,
     };
@@ -82,18 +84,40 @@ fn waits(draft: &mut Draft<'_>, task: &Task) -> bool {
     false
 }
 
-/// Puts every task of the service that ended, or whose node `gone` names as lost to it, through the supervisor.
-pub(super) fn sweep(draft: &mut Draft<'_>, service: &Service, mut lost: impl FnMut(&View, &Task) -> bool) {
-    let wanted = |task: &&Arc<Task>| task.desired <= Desired::Running;
+/// Puts every task of the service that ended, or that `lost` names as lost, through the supervisor. Returns the
+/// service as it is then: a failure may have rolled it back.
+pub(super) fn sweep(
+    draft: &mut Draft<'_>,
+    service: &Arc<Service>,
+    lost: impl FnMut(&View, &Task) -> bool,
+) -> Arc<Service> {
+    sweep_but(draft, service, &[], lost)
+}
+
+/// The same, but for `held` tasks (by id).
+pub(super) fn sweep_but(
+    draft: &mut Draft<'_>,
+    service: &Arc<Service>,
+    held: &[TaskId],
+    mut lost: impl FnMut(&View, &Task) -> bool,
+) -> Arc<Service> {
+    let mut service = service.clone();
+    let wanted = |task: &&Arc<Task>| {
+        task.desired <= Desired::Running && !job::is_done(task) && held.binary_search(&task.id).is_err()
+    };
     let tasks: Vec<_> = draft.view.state.tasks_of_service(service.id).filter(wanted).cloned().collect();
     for task in tasks {
         if (task.ended.is_some() || lost(&draft.view, &task))
             && !(task.desired == Desired::Ready && waits(draft, &task))
         {
             let after = Gate { not_before: draft.now.wall, after: Some(task.id) };
-            replace(draft, service, &task, after);
+            replace(draft, &service, &task, after);
+            if let Some(fresh) = draft.view.state.service(service.id) {
+                service = fresh.clone();
+            }
         }
     }
+    service
 }
 
 /// Evicts a task from a node that it no longer fits. A task that still waits hands its gate on.
@@ -108,8 +132,14 @@ pub(super) fn evict(draft: &mut Draft<'_>, service: &Service, task: &Task) -> bo
 
 /// The old task goes; its replacement comes if the policy allows it, a delay after `gate`.
 fn replace(draft: &mut Draft<'_>, service: &Service, old: &Task, gate: Gate) -> bool {
+    if job::is_stale(service, old) {
+        return draft.push(vec![Change::TaskDesire { task: old.id, desired: Desired::Remove }]);
+    }
     let mut group: Vec<Change> = update::count_failure(draft, service, old).into_iter().collect();
     group.push(retire(old));
+    if matches!(group.first(), Some(Change::ServiceRollback { .. })) {
+        return draft.push(group) && follow_rollback(draft, service, old);
+    }
     if may_restart(&draft.view, old, draft.now) {
         let drained =
             |node| draft.view.state.node(node).is_some_and(|node| node.spec.availability == Availability::Drain);
@@ -122,6 +152,20 @@ fn replace(draft: &mut Draft<'_>, service: &Service, old: &Task, gate: Gate) -> 
         group.push(new);
     }
     draft.push(group)
+}
+
+/// What takes the place of the task for whose failure the service was rolled back: no restart, but the rollback's first.
+fn follow_rollback(draft: &mut Draft<'_>, service: &Service, failed: &Task) -> bool {
+    let Some(service) = draft.view.state.service(service.id).cloned() else { return false };
+    // With start-first the task of the spec before serves on.
+    let serves = |task: &Arc<Task>| task.slot == failed.slot && task.desired <= Desired::Running;
+    if draft.view.state.tasks_of_service(service.id).any(serves) {
+        return true;
+    }
+    let old = draft.still_stops(service.id, failed.slot, Some(failed.id));
+    let gate = old.map(|old| Gate { not_before: draft.now.wall, after: Some(old) });
+    let new = draft.new_task(&service, failed.slot, gate, None);
+    draft.push(vec![new])
 }
 
 /// Whether the slot was restarted under its service's current revision: its task is not the updater's then.

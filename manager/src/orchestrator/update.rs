@@ -5,6 +5,9 @@
 //!                                └▶ new Running ─ runs ─▶ old Shutdown ─ delay ─▶ done       (start-first)
 //! service: Updating ─ all done, one monitor period passed ─▶ Completed
 //!             └─ failures / slots > ratio ─▶ Paused (until the next spec)
+//!                                         └▶ RollbackStarted (the spec before, by its rollback settings)
+//!         RollbackStarted ─ as above ─▶ RollbackCompleted
+//!             └─ failures / slots > ratio ─▶ RollbackPaused: a rollback is never rolled back
 //! ```
 //! There are no workers: a slot is busy while its new task has not run for the delay. That is read off the store, so
 //! that a new leader goes on where the old one was.
@@ -13,14 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use racimo_common::object::{Desired, TaskState};
-use racimo_common::time::Mono;
 
 use super::draft::{Draft, retire};
-use super::place::{Filled, places};
+use super::place::{Filled, Place, places};
 use super::restart;
 use crate::scheduler::constraint;
 use crate::store::{
-    Change, FailureAction, Gate, Order, Placement, Service, Slot, Task, TaskSpec, UpdateConfig, UpdateState,
+    Change, FailureAction, Gate, Order, Placement, RollbackBy, Service, Task, TaskSpec, UpdateConfig, UpdateState,
     UpdateStatus, View,
 };
 
@@ -46,10 +48,10 @@ pub fn is_dirty(view: &View, service: &Service, task: &Task) -> bool {
 enum Work {
     /// Nothing.
     None,
-    /// It is replacing the task; look again then at the latest.
-    Busy(Option<Mono>),
-    /// It replaced the task; done since then.
-    Done(Mono),
+    /// It is replacing the task; look again after this at the latest.
+    Busy(Option<Duration>),
+    /// It replaced the task, and was done so long ago.
+    Done(Duration),
     /// One clean task is enough: the others go.
     Keep(Arc<Task>),
     /// A start-first replacement, made by the restart supervisor, has to run first.
@@ -58,30 +60,52 @@ enum Work {
     Replace,
 }
 
+/// A task that this manager has not seen alive, since it was not there, failed early if it is younger than this:
+/// longer than a board takes to bring an image and a manager to come back.
+const UNSEEN_MAX: Duration = Duration::from_secs(600);
+
 /// Remembers since when tasks of a service under update run.
 pub(super) fn note_running(draft: &mut Draft<'_>, service: &Service) {
     if service.update.is_none() {
         return;
     }
     let tasks = draft.view.state.tasks_of_service(service.id);
-    let runs =
-        |task: &&Arc<Task>| task.revision == service.revision && draft.view.task_state(task) == TaskState::Running;
-    let running: Vec<_> = tasks.filter(runs).map(|task| task.id).collect();
-    for task in running {
-        draft.agenda.note_running(task, draft.now);
+    let tasks: Vec<Arc<Task>> = tasks.filter(|task| task.revision == service.revision).cloned().collect();
+    for task in tasks.iter().filter(|task| task.ended.is_none() && task.desired <= Desired::Running) {
+        let status = draft.view.seen.task(task.id);
+        if draft.view.task_state(task) == TaskState::Running {
+            // By the board's clock, but not before it was told to.
+            let told = draft.now.wall.since(task.meta.updated);
+            let before = status.map_or(Duration::ZERO, |status| draft.now.wall.since(status.at).min(told));
+            draft.agenda.runs(task.id, draft.now, before);
+        } else if status.is_some() || task.desired == Desired::Ready {
+            // Otherwise a new manager found it in the store, and its board has not reported yet.
+            draft.agenda.comes(task.id);
+        }
     }
+}
+
+/// How the service is updated now.
+fn config(service: &Service) -> UpdateConfig {
+    let rolls_back = service.update.as_ref().is_some_and(|update| match update.state {
+        UpdateState::RollbackStarted | UpdateState::RollbackPaused => true,
+        UpdateState::Updating | UpdateState::Paused | UpdateState::Completed | UpdateState::RollbackCompleted => false,
+    });
+    if rolls_back { service.spec.rollback } else { service.spec.update }.unwrap_or_default()
 }
 
 /// Goes on with, begins or completes an update of these slots.
 pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Filled]) {
-    let config = &service.spec.update.unwrap_or_default();
+    let config = &config(service);
     let state = service.update.as_ref().map(|update| update.state);
-    if state == Some(UpdateState::Paused) {
-        return;
-    }
+    let active = match state {
+        Some(UpdateState::Paused | UpdateState::RollbackPaused) => return,
+        Some(UpdateState::Updating | UpdateState::RollbackStarted) => true,
+        Some(UpdateState::Completed | UpdateState::RollbackCompleted) | None => false,
+    };
     let works: Vec<Work> = slots.iter().map(|fill| judge(draft, service, fill, config)).collect();
     let dirty = slots.iter().zip(&works).any(|(fill, work)| fill.tasks.len() > 1 || matches!(work, Work::Replace));
-    if !dirty && state != Some(UpdateState::Updating) {
+    if !dirty && !active {
         return;
     }
     if state.is_none() && !begin(draft, service) {
@@ -93,15 +117,15 @@ pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Fille
         usize::try_from(config.parallelism()).unwrap_or(usize::MAX)
     };
     let mut busy = works.iter().filter(|work| matches!(work, Work::Busy(_))).count();
-    let (mut open, mut done_at) = (false, None);
+    let (mut open, mut done): (bool, Option<Duration>) = (false, None);
     for (fill, work) in slots.iter().zip(works) {
         match work {
             Work::None | Work::Waits => {}
-            Work::Busy(until) => {
+            Work::Busy(left) => {
                 open = true;
-                until.into_iter().for_each(|until| draft.wake_at(until));
+                left.into_iter().for_each(|left| draft.wake_at(draft.now.mono + left));
             }
-            Work::Done(at) => done_at = done_at.max(Some(at)),
+            Work::Done(ago) => done = Some(done.map_or(ago, |done| done.min(ago))),
             Work::Keep(clean) => {
                 open = true;
                 keep(draft, fill, &clean);
@@ -115,8 +139,8 @@ pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Fille
             }
         }
     }
-    if !open && state == Some(UpdateState::Updating) {
-        complete(draft, service, done_at, config);
+    if !open && active {
+        complete(draft, service, done, config);
     }
 }
 
@@ -139,10 +163,11 @@ fn judge(draft: &Draft<'_>, service: &Service, fill: &Filled, config: &UpdateCon
     if !coming {
         return Work::None;
     }
-    match draft.agenda.running_since(clean.id).filter(|_| runs) {
+    let ran = draft.agenda.ran(clean.id, draft.now).flatten().filter(|_| runs);
+    match ran.map(|ran| ran.checked_sub(config.delay()).ok_or(config.delay().saturating_sub(ran))) {
         None => Work::Busy(None),
-        Some(since) if since + config.delay() > draft.now.mono => Work::Busy(Some(since + config.delay())),
-        Some(since) => Work::Done(since + config.delay()),
+        Some(Err(left)) => Work::Busy(Some(left)),
+        Some(Ok(ago)) => Work::Done(ago),
     }
 }
 
@@ -162,21 +187,24 @@ fn begin(draft: &mut Draft<'_>, service: &Service) -> bool {
     draft.push(vec![Change::ServiceProgress { service: service.id, revision: service.revision, update }])
 }
 
-/// Completed, once the last task has been watched for one more period.
-fn complete(draft: &mut Draft<'_>, service: &Service, done_at: Option<Mono>, config: &UpdateConfig) {
+/// Completed, once the last task has been watched for one more period. It was `done` so long ago.
+fn complete(draft: &mut Draft<'_>, service: &Service, done: Option<Duration>, config: &UpdateConfig) {
     let Some(update) = service.update.clone() else { return };
     let second = Duration::from_secs(1);
     let monitor = if config.delay() >= config.monitor() { config.delay() + second } else { config.monitor() };
-    if let Some(end) = done_at.map(|at| at + monitor).filter(|end| *end > draft.now.mono) {
-        draft.wake_at(end);
+    if let Some(left) = done.and_then(|ago| monitor.checked_sub(ago)).filter(|left| !left.is_zero()) {
+        draft.wake_at(draft.now.mono + left);
         return;
     }
-    let update = UpdateStatus {
-        state: UpdateState::Completed,
-        completed: Some(draft.now.wall),
-        message: "update completed".to_owned(),
-        ..update
+    let (state, message) = match update.state {
+        UpdateState::RollbackStarted => (UpdateState::RollbackCompleted, "rollback completed"),
+        UpdateState::Updating
+        | UpdateState::Paused
+        | UpdateState::Completed
+        | UpdateState::RollbackPaused
+        | UpdateState::RollbackCompleted => (UpdateState::Completed, "update completed"),
     };
+    let update = UpdateStatus { state, completed: Some(draft.now.wall), message: message.to_owned(), ..update };
     draft.push(vec![Change::ServiceProgress { service: service.id, revision: service.revision, update }]);
 }
 
@@ -219,36 +247,44 @@ fn replace(draft: &mut Draft<'_>, service: &Service, fill: &Filled, order: Order
     draft.push(group);
 }
 
-/// The progress after a failure of one of the updater's tasks, if it is one: it ended before it ran, or soon after.
+/// What to do about a failure of one of the updater's tasks, if it is one: it ended before it ran, or soon after.
 ///
-/// Called once per task, when the restart supervisor retires it in the same transaction.
+/// Called once per task, when the restart supervisor retires it in the same transaction. A rollback changes the
+/// service's revision.
 pub(super) fn count_failure(draft: &Draft<'_>, service: &Service, task: &Task) -> Option<Change> {
-    let config = &service.spec.update.unwrap_or_default();
-    let update = draft.view.state.service(service.id)?.update.clone()?;
-    match (update.state, config.failure_action()) {
-        (UpdateState::Updating, FailureAction::Pause) => {}
+    let config = &config(service);
+    let update = service.update.clone()?;
+    let rolls_back = match (update.state, config.failure_action()) {
+        (UpdateState::Updating, FailureAction::Pause | FailureAction::Rollback) => false,
+        (UpdateState::RollbackStarted, FailureAction::Pause | FailureAction::Rollback) => true,
         (_, _) => return None,
-    }
+    };
     task.ended.as_ref()?;
     let places = places(&draft.view, service.id);
-    let older = |slot: &Slot| {
-        places
-            .get(slot)
-            .is_some_and(|place| place.live.iter().chain(&place.retired).any(|task| task.revision < service.revision))
+    let was_dirty = |place: &Place| place.was_dirty(&draft.view, service);
+    let early = match draft.agenda.ran(task.id, draft.now) {
+        Some(ran) => ran.is_none_or(|ran| ran <= config.monitor()),
+        None => draft.now.wall.since(task.meta.created) <= UNSEEN_MAX,
     };
-    let ran = draft.agenda.running_since(task.id).map(|since| draft.now.mono.since(since));
-    if !is_updaters(&draft.view, service, task, older(&task.slot)) || ran.is_some_and(|ran| ran > config.monitor()) {
+    if !early || !is_updaters(&draft.view, service, task, places.get(&task.slot).is_some_and(was_dirty)) {
         return None;
     }
-    let slots = places.keys().filter(|slot| older(slot)).count();
+    let slots = places.values().filter(|place| was_dirty(place)).count();
     let failures = update.failures + 1;
-    let tripped =
-        f64::from(failures) / f64::from(u32::try_from(slots).unwrap_or(u32::MAX).max(1)) > config.failure_ratio().get();
-    let update = if tripped {
-        let message = format!("update paused due to failure or early termination of task {}", task.id);
-        UpdateStatus { state: UpdateState::Paused, message, failures, ..update }
-    } else {
-        UpdateStatus { failures, ..update }
+    let share = f64::from(failures) / f64::from(u32::try_from(slots).unwrap_or(u32::MAX).max(1));
+    let (id, revision) = (service.id, service.revision);
+    if share <= config.failure_ratio().get() {
+        let update = UpdateStatus { failures, ..update };
+        return Some(Change::ServiceProgress { service: id, revision, update });
+    }
+    if !rolls_back && config.failure_action() == FailureAction::Rollback && service.previous.is_some() {
+        return Some(Change::ServiceRollback { service: id, by: RollbackBy::Updater { revision, task: task.id } });
+    }
+    let (state, what) = match rolls_back {
+        true => (UpdateState::RollbackPaused, "rollback"),
+        false => (UpdateState::Paused, "update"),
     };
-    Some(Change::ServiceProgress { service: service.id, revision: service.revision, update })
+    let message = format!("{what} paused due to failure or early termination of task {}", task.id);
+    let update = UpdateStatus { state, message, failures, ..update };
+    Some(Change::ServiceProgress { service: id, revision, update })
 }

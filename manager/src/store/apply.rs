@@ -324,7 +324,8 @@ impl Step {
         Ok(())
     }
 
-    /// Gives the service its new spec: a new revision if tasks have to be replaced, a new iteration of a job.
+    /// Gives the service its new spec: a new revision if tasks have to be replaced. A job's every spec is a new
+    /// iteration, and a revision: its restarts are counted anew.
     fn put_spec(&mut self, service: Service, spec: &Arc<ServiceSpec>) {
         let same_task = service.spec.task == spec.task;
         // An unchanged task spec keeps its one allocation, which all tasks share.
@@ -333,7 +334,8 @@ impl Step {
         } else {
             spec.clone()
         };
-        let revision = if same_task { service.revision } else { self.state.index };
+        let same_revision = same_task && !spec.mode.is_job();
+        let revision = if same_revision { service.revision } else { self.state.index };
         let job = self.new_iteration(&spec);
         self.put_service(Service { spec, revision, job, ..service });
     }

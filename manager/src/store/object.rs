@@ -163,7 +163,8 @@ pub struct Service {
     pub spec: Arc<ServiceSpec>,
     /// The spec before the last update; none before the first.
     pub previous: Option<Arc<ServiceSpec>>,
-    /// Store index at which `spec.task` last changed: the revision that new tasks carry. Written by the store.
+    /// Store index at which `spec.task` last changed (of a job: its iteration): the revision that new tasks carry.
+    /// Written by the store.
     pub revision: u64,
     /// Progress of the running or last update. Written by the orchestrator.
     pub update: Option<UpdateStatus>,
@@ -546,7 +547,7 @@ pub struct Task {
     /// Generic resources it holds on its node. Written with `node`.
     #[serde(default)]
     pub generic: Generics,
-    /// What is wanted. Written by the orchestrator.
+    /// What is wanted. Written by the orchestrator. `Running` of a job's task means: until it completes.
     pub desired: Desired,
     /// When a task with desired `Ready` may go on to `Running`. Written by the orchestrator.
     pub gate: Option<Gate>,

@@ -1,17 +1,22 @@
 //! The laws, on random histories: fixpoint (checked by every step), replay, restart, and what must always hold.
 
-use racimo_common::id::NodeId;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use racimo_common::id::{NodeId, ServiceId, TaskId};
 use racimo_common::object::{Availability, Desired, TaskState};
 use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
-use racimo_manager::store::{Mode, Order, UpdateState};
-use std::time::Duration;
+use racimo_manager::store::{FailureAction, Mode, Order, Service, Slot, Task, UpdateState};
 
 use super::script;
 use super::world::World;
 
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
-const SERVICES: [&str; 3] = ["web", "api", "log"];
+const SERVICES: [&str; 5] = ["web", "api", "log", "sum", "scan"];
+/// How many times `sum` has to complete.
+const COMPLETIONS: usize = 4;
 
 /// One random event; false if it made no sense now.
 fn disturb(world: &mut World, dice: &mut fastrand::Rng) -> bool {
@@ -20,7 +25,8 @@ fn disturb(world: &mut World, dice: &mut fastrand::Rng) -> bool {
     let known = world.view.state.service_named(service).is_some();
     let member = world.nodes.get(node).and_then(|id| world.view.state.node(*id)).cloned();
     let down = member.as_ref().is_some_and(|node| node.written_off.is_some());
-    let line = match (dice.u8(..16), &member) {
+    let job = matches!(service, "sum" | "scan");
+    let line = match (dice.u8(..17), &member) {
         (0, Some(_)) if !down => format!("down {node}"),
         (1 | 2, Some(_)) if down => format!("up {node}"),
         (3, Some(_)) => format!("freeze {node}"),
@@ -31,7 +37,14 @@ fn disturb(world: &mut World, dice: &mut fastrand::Rng) -> bool {
         (8, _) if !known && service == "api" => {
             "service api replicas=2 attempts=3 window=30s spread=node.labels.zone".to_owned()
         }
+        (8, _) if !known && service == "sum" => {
+            format!("service sum job={COMPLETIONS}/2 delay=2s reserve-memory=100M")
+        }
+        (8, _) if !known && service == "scan" => "service scan global-job constraint=node.labels.zone!=1".to_owned(),
         (8, _) if !known => "service web replicas=3 constraint=node.labels.zone!=1 reserve-memory=200M".to_owned(),
+        (9 | 10, _) if known && job => {
+            format!("update {service} image={} force={}", ["one", "done", "fail"][dice.usize(..3)], dice.u8(..3))
+        }
         (9, _) if known && service != "log" => format!("update {service} replicas={}", dice.u8(..6)),
         (10, _) if known => format!("update {service} image={}", ["one", "two", "crash", "reject"][dice.usize(..4)]),
         (11, _) if known && dice.u8(..4) == 0 => format!("delete {service}"),
@@ -44,6 +57,7 @@ fn disturb(world: &mut World, dice: &mut fastrand::Rng) -> bool {
         }
         (14, _) => "restart-manager".to_owned(),
         (15, _) => format!("wait {}s", dice.u8(1..30)),
+        (16, _) if known => format!("rollback {service}"),
         _ => return false,
     };
     script::run(world, &line);
@@ -58,7 +72,9 @@ fn check_invariants(world: &World) {
     }
     for service in state.services() {
         let mut slots = std::collections::BTreeMap::new();
-        for task in state.tasks_of_service(service.id).filter(|task| task.desired <= Desired::Running) {
+        let done = |task: &Task| service.spec.mode.is_job() && task.ended.is_some();
+        let wanted = |task: &&Arc<Task>| task.desired <= Desired::Running && !done(task);
+        for task in state.tasks_of_service(service.id).filter(wanted) {
             let count = slots.entry(task.slot).or_insert(0);
             *count += 1;
             let most = if world.config.order() == Order::StartFirst { 2 } else { 1 };
@@ -67,10 +83,52 @@ fn check_invariants(world: &World) {
         if let Mode::Replicated { replicas } = service.spec.mode {
             assert!(slots.len() as u64 <= replicas, "{}: too many tasks", service.spec.name);
         }
+        if service.spec.mode.is_job() {
+            check_job(world, service);
+        }
         for history in slots.keys() {
             let kept = state.tasks_of_service(service.id).filter(|task| task.slot == *history && task.ended.is_some());
-            assert!(kept.count() <= 6, "{}: history grows", service.spec.name);
+            assert!(kept.count() <= 7, "{}: history grows", service.spec.name);
         }
+    }
+}
+
+fn is_complete(task: &Task) -> bool {
+    task.ended.as_ref().is_some_and(|ended| ended.state == TaskState::Complete)
+}
+
+/// What completed so far, and which tasks there were then.
+#[derive(Default)]
+struct Record {
+    done: BTreeSet<(ServiceId, u64, Slot)>,
+    tasks: BTreeSet<TaskId>,
+}
+
+impl Record {
+    /// A slot that completed gets no other task in its iteration.
+    fn check(&mut self, world: &World) {
+        let jobs = || world.view.state.tasks().filter(|task| task.iteration > 0);
+        let place = |task: &Task| (task.service, task.iteration, task.slot);
+        for task in jobs().filter(|task| !self.tasks.contains(&task.id)) {
+            let again = self.done.contains(&place(task));
+            assert!(!again, "{} runs again\n{}", world.name(task.id), world.trace.join("\n"));
+        }
+        self.tasks.extend(jobs().map(|task| task.id));
+        self.done.extend(jobs().filter(|task| is_complete(task)).map(|task| place(task)));
+    }
+}
+
+/// No more complete, and run at once, than is wanted.
+fn check_job(world: &World, service: &Service) {
+    let name = &service.spec.name;
+    let tasks = world.view.state.tasks_of_service(service.id);
+    let mine: Vec<_> = tasks.filter(|task| Some(task.iteration) == service.job.map(|job| job.iteration)).collect();
+    let done: BTreeSet<Slot> = mine.iter().filter(|task| is_complete(task)).map(|task| task.slot).collect();
+    if let Mode::ReplicatedJob { completions, concurrent_max } = service.spec.mode {
+        assert!(done.len() as u64 <= completions, "{name}: completed too often");
+        let runs = mine.iter().filter(|task| task.ended.is_none() && task.desired <= Desired::Running);
+        let runs: BTreeSet<Slot> = runs.map(|task| task.slot).collect();
+        assert!(runs.len() as u64 <= concurrent_max, "{name}: {} run at once", runs.len());
     }
 }
 
@@ -94,7 +152,9 @@ fn run(seed: u64) -> World {
     for node in NODES {
         script::run(&mut world, &format!("node {node} label.zone={}", dice.u8(..2)));
     }
-    for _ in 0..60 {
+    world.config.failure_action = [None, Some(FailureAction::Continue), Some(FailureAction::Rollback)][dice.usize(..3)];
+    let mut record = Record::default();
+    for _ in 0..80 {
         // Not every event comes to rest before the next.
         while !disturb(&mut world, &mut dice) {}
         if dice.bool() {
@@ -104,6 +164,7 @@ fn run(seed: u64) -> World {
             check_restart(&world);
         }
         check_invariants(&world);
+        record.check(&world);
     }
     world
 }
@@ -123,7 +184,10 @@ fn heal(world: &mut World) {
         });
     }
     for name in SERVICES {
-        if world.view.state.service_named(name).is_some() {
+        let Some(service) = world.view.state.service_named(name) else { continue };
+        if service.spec.mode.is_job() {
+            script::run(world, &format!("update {name} image=done force=77"));
+        } else {
             script::run(world, &format!("update {name} image=good force=77 replicas=2"));
         }
     }
@@ -139,20 +203,32 @@ fn check_healed(world: &World) {
         let want = match service.spec.mode {
             Mode::Replicated { replicas } => replicas,
             Mode::Global => NODES.len() as u64,
-            Mode::ReplicatedJob { .. } | Mode::GlobalJob => continue,
+            Mode::ReplicatedJob { .. } | Mode::GlobalJob => {
+                check_job_healed(world, service, &tasks);
+                continue;
+            }
         };
         let table = world.table(false);
         assert_eq!(runs.count() as u64, want, "{}: {table:#?}", service.spec.name);
         assert_eq!(tasks.iter().filter(|task| task.ended.is_none()).count() as u64, want, "{table:#?}");
         let state = service.update.as_ref().map(|update| update.state);
         assert!(
-            state.is_none_or(|state| state == UpdateState::Completed),
+            state.is_none_or(|state| matches!(state, UpdateState::Completed | UpdateState::RollbackCompleted)),
             "{state:?} {}: {:#?}\n{}",
             service.spec.name,
             world.table(true),
             world.trace.join("\n")
         );
     }
+}
+
+/// Every slot completed once in this iteration, nothing runs.
+fn check_job_healed(world: &World, service: &Service, tasks: &[&Arc<Task>]) {
+    let mine = tasks.iter().filter(|task| Some(task.iteration) == service.job.map(|job| job.iteration));
+    let done = mine.filter(|task| is_complete(task)).count();
+    let want = if service.spec.mode == Mode::GlobalJob { NODES.len() } else { COMPLETIONS };
+    assert_eq!(done, want, "{}: {:#?}", service.spec.name, world.table(true));
+    assert!(tasks.iter().all(|task| task.ended.is_some()), "{:#?}", world.table(true));
 }
 
 #[test]

@@ -4,14 +4,16 @@
 //! node NAME [mem= cpus= arch= os= avail= role= addr= places= label.K=V engine.K=V]
 //! set NAME KEY=VALUE…               the same keys, later
 //! down|up|forget|remove|freeze|thaw NODE
-//! service NAME replicas=N|global [image= reserve-memory= reserve-cpu= limit-memory= limit-cpu= constraint=
+//! service NAME replicas=N|global|job=TOTAL[/AT-ONCE]|global-job [image= reserve-memory= reserve-cpu= limit-memory= limit-cpu= constraint=
 //!         spread= per-node= platform= restart= delay= attempts= window= label= container-label= force=]
 //! update NAME KEY=VALUE…            constraint=- drops all constraints
-//! delete NAME | history N | config [parallelism= delay= monitor= action= ratio= order=]
+//! rollback NAME | service-line NAME | delete NAME | history N
+//! config|rollback-config [parallelism= delay= monitor= action= ratio= order=]
 //! task NAME fails|completes|rejected
 //! settle | wait 5s | clock -1h | restart-manager | tasks | all-tasks
 //! ```
-//! Images: `crash` fails when started, `reject` before, `done` completes, `stuck` never runs, all others run.
+//! Images: `crash` fails when started, `reject` before, `done` completes and `fail` fails once it runs, `stuck` never
+//! runs, all others run.
 
 use std::time::Duration;
 
@@ -47,6 +49,9 @@ pub(crate) fn run(world: &mut World, line: &str) -> Vec<String> {
             world.apply(vec![Change::ServiceRemove { service }]);
         }
         "history" => history(world, rest[0].parse().unwrap()),
+        "rollback" => world.roll_back(rest[0]).into_iter().for_each(|refusal| world.trace.push(refusal)),
+        "service-line" => return vec![world.service_line(rest[0])],
+        "rollback-config" => rest.iter().for_each(|word| config_word(&mut world.rollback, word)),
         "config" => rest.iter().for_each(|word| config_word(&mut world.config, word)),
         "task" => end_task(world, rest[0], rest[1]),
         "settle" => world.settle(),
@@ -162,11 +167,20 @@ pub(crate) fn service_word(spec: &mut ServiceSpec, word: &str) {
         spec.mode = Mode::Global;
         return;
     }
+    if word == "global-job" {
+        spec.mode = Mode::GlobalJob;
+        return;
+    }
     let (key, value) = word.split_once('=').expect("key=value");
     let mut task = (*spec.task).clone();
     let (place, restart, resources) = (&mut task.placement, &mut task.restart, &mut task.resources);
     match key {
-        "replicas" if spec.mode == Mode::Global => {}
+        "replicas" if spec.mode == Mode::Global || spec.mode.is_job() => {}
+        "job" => {
+            let (total, most) = value.split_once('/').unwrap_or((value, value));
+            spec.mode =
+                Mode::ReplicatedJob { concurrent_max: most.parse().unwrap(), completions: total.parse().unwrap() };
+        }
         "replicas" => spec.mode = Mode::Replicated { replicas: value.parse().unwrap() },
         "label" => drop(spec.labels.insert("x".to_owned(), value.to_owned())),
         "container-label" => drop(task.container.labels.insert("x".to_owned(), value.to_owned())),
@@ -205,6 +219,8 @@ fn config_word(config: &mut UpdateConfig, word: &str) {
         "monitor" => config.monitor = Some(duration(value)),
         "ratio" => config.failure_ratio = Ratio::new(value.parse().unwrap()),
         "action" if value == "continue" => config.failure_action = Some(FailureAction::Continue),
+        "action" if value == "rollback" => config.failure_action = Some(FailureAction::Rollback),
+        "action" if value == "pause" => config.failure_action = Some(FailureAction::Pause),
         "order" if value == "start-first" => config.order = Some(Order::StartFirst),
         _ => panic!("{word}: no such setting"),
     }

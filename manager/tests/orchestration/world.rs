@@ -10,8 +10,8 @@ use racimo_common::time::{Mono, Now, Wall};
 use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
 use racimo_manager::store::{
-    Change, Command, Ended, Event, NewNode, NodeSpec, Observation, SeenNode, ServiceSpec, Slot, Task, UpdateConfig,
-    View, WrittenOff,
+    Change, Command, Ended, Event, NewNode, NodeSpec, Observation, RollbackBy, SeenNode, ServiceSpec, Slot, Task,
+    UpdateConfig, View, WrittenOff,
 };
 
 /// The cluster.
@@ -24,6 +24,8 @@ pub(crate) struct World {
     pub(crate) ids: IdSource,
     /// How services that are written from now on are updated.
     pub(crate) config: UpdateConfig,
+    /// How they are rolled back.
+    pub(crate) rollback: UpdateConfig,
     pub(crate) nodes: BTreeMap<String, NodeId>,
     /// Agents that do nothing for now.
     pub(crate) frozen: BTreeSet<NodeId>,
@@ -31,6 +33,8 @@ pub(crate) struct World {
     pub(crate) trace: Vec<String>,
     names: BTreeMap<TaskId, String>,
     attempts: BTreeMap<(ServiceId, Slot), u32>,
+    /// Since when the boards' tasks are in their state: they say it again to a new manager.
+    since: BTreeMap<(TaskId, TaskState), Wall>,
 }
 
 impl World {
@@ -43,11 +47,13 @@ impl World {
             now: Now { mono: Mono::from_nanos(0), wall },
             ids: IdSource::seeded(seed),
             config: UpdateConfig::default(),
+            rollback: UpdateConfig::default(),
             nodes: BTreeMap::new(),
             frozen: BTreeSet::new(),
             trace: Vec::new(),
             names: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            since: BTreeMap::new(),
         }
     }
 
@@ -102,7 +108,9 @@ impl World {
 
     pub(crate) fn add_service(&mut self, spec: ServiceSpec) -> ServiceId {
         let service = self.ids.draw();
-        let spec = ServiceSpec { update: Some(self.config), ..spec };
+        let settings = (!spec.mode.is_job()).then_some((self.config, self.rollback));
+        let (update, rollback) = settings.unzip();
+        let spec = ServiceSpec { update, rollback, ..spec };
         self.apply(vec![Change::ServiceCreate { service, spec: Arc::new(spec) }]);
         service
     }
@@ -110,10 +118,25 @@ impl World {
     pub(crate) fn edit_service(&mut self, name: &str, edit: impl FnOnce(&mut ServiceSpec)) {
         let service = self.view.state.service_named(name).unwrap().clone();
         let mut spec = (*service.spec).clone();
-        spec.update = Some(self.config);
+        if !spec.mode.is_job() {
+            (spec.update, spec.rollback) = (Some(self.config), Some(self.rollback));
+        }
         edit(&mut spec);
         let change = Change::ServiceUpdate { service: service.id, version: service.meta.version, spec: Arc::new(spec) };
         self.apply(vec![change]);
+    }
+
+    /// The user wants the previous spec back; the refusal, if there is one.
+    pub(crate) fn roll_back(&mut self, name: &str) -> Option<String> {
+        let service = self.view.state.service_named(name).unwrap().clone();
+        let by = RollbackBy::User { version: service.meta.version };
+        let change = Change::ServiceRollback { service: service.id, by };
+        let command = Command { at: self.now.wall, changes: vec![change.clone()] };
+        if let Err(refusal) = self.view.state.apply(self.view.version() + 1, &command) {
+            return Some(refusal.to_string().replace(&service.id.to_string(), name));
+        }
+        self.apply(vec![change]);
+        None
     }
 
     pub(crate) fn edit_node(&mut self, node: NodeId, edit: impl FnOnce(&mut NodeSpec)) {
@@ -209,13 +232,15 @@ impl World {
             (Desired::Ready, _) => TaskState::Ready,
             (Desired::Running, "crash") => TaskState::Failed,
             (Desired::Running, "done") if state == TaskState::Running => TaskState::Complete,
+            (Desired::Running, "fail") if state == TaskState::Running => TaskState::Failed,
             (Desired::Running, "stuck") => TaskState::Starting,
             (Desired::Running, _) => TaskState::Running,
         };
         if goal.is_terminal() {
             self.end(task.id, goal, None);
         } else if state < goal {
-            let (message, at) = (goal.name().to_owned(), self.now.wall);
+            let at = *self.since.entry((task.id, goal)).or_insert(self.now.wall);
+            let message = goal.name().to_owned();
             let report = TaskReport { task: task.id, state: goal, at, message, err: None, container: None };
             self.observe(Observation::Task { node, report });
         } else {
@@ -295,15 +320,31 @@ impl World {
             }
             Change::TaskRemove { task } => format!("- {}", self.name(*task)),
             Change::ServiceProgress { service, update, .. } => {
-                let mut message = update.message.clone();
-                for (id, name) in &self.names {
-                    message = message.replace(&id.to_string(), name);
-                }
                 let name = self.view.state.service(*service).map_or("?", |service| &service.spec.name);
-                format!("{name}: {:?}, {message}", update.state)
+                format!("{name}: {:?}, {}", update.state, self.plain(&update.message))
+            }
+            Change::ServiceRollback { service, by: RollbackBy::Updater { task, .. } } => {
+                let name = self.view.state.service(*service).map_or("?", |service| &service.spec.name);
+                format!("{name}: rolled back for {}", self.name(*task))
             }
             other => format!("{other:?}"),
         }
+    }
+
+    /// Tasks by their names.
+    fn plain(&self, text: &str) -> String {
+        self.names.iter().fold(text.to_owned(), |text, (id, name)| text.replace(&id.to_string(), name))
+    }
+
+    /// What is known of a service beside its tasks.
+    pub(crate) fn service_line(&self, name: &str) -> String {
+        let service = self.view.state.service_named(name).unwrap();
+        let image = |spec: &ServiceSpec| format!("{} {:?}", spec.task.container.image, spec.mode);
+        let previous = service.previous.as_ref().map_or_else(|| "nothing".to_owned(), |spec| image(spec));
+        let update = service.update.as_ref();
+        let update =
+            update.map_or_else(|| "no update".to_owned(), |u| format!("{:?}, {}", u.state, self.plain(&u.message)));
+        format!("{name}: {} before {previous}; {update}", image(&service.spec))
     }
 
     /// One line per task that has not ended: name, desired, observed, node.
