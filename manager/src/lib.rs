@@ -11,3 +11,4 @@ pub mod log_driver;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod store;
+pub mod vault;

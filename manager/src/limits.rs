@@ -58,8 +58,8 @@ const _: () = assert!(
     "the largest batch must fit into one fresh segment"
 );
 
-/// Encoded command, bytes; a larger change is refused.
-pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+/// Encoded command, bytes: the largest config, sealed, with labels. A larger change is refused.
+pub const COMMAND_BYTES_MAX: usize = 5 << 18;
 /// Signs of life that wait for the hub; sessions wait their turn.
 pub const SIGNS_QUEUE_MAX: usize = 1024;
 /// Members of a cluster; a further join is refused.
@@ -107,8 +107,8 @@ pub const API_HEADERS_BYTES_MAX: usize = 64 << 10;
 pub const API_HEADERS_MAX: usize = 64;
 /// How long a request's head may take, and how long a connection may be idle. Longer: closed.
 pub const API_HEADERS_WITHIN: Duration = Duration::from_secs(120);
-/// Bytes of a request's body: a command of the store holds no more. Larger: 413.
-pub const API_BODY_BYTES_MAX: usize = COMMAND_BYTES_MAX;
+/// Bytes of a request's body: the largest config in base64, with labels. Larger: 413.
+pub const API_BODY_BYTES_MAX: usize = 2 << 20;
 /// How long a request's body may take. Longer: 408.
 pub const API_BODY_WITHIN: Duration = Duration::from_secs(30);
 /// How long requests under way may take when the manager stops. Longer: cut off.
@@ -123,3 +123,15 @@ pub const EVENTS_BEHIND_MAX: usize = 256;
 pub const LOG_FILE_BYTES_MIN: u64 = 16 << 10;
 /// Most log files of a task; a reader looks at the names of all. A larger `max-file` is refused.
 pub const LOG_FILES_MAX: u32 = 100;
+/// Bytes of a secret, at most (SwarmKit's limit). More: refused.
+pub const SECRET_BYTES_MAX: usize = 500 * 1024 - 1;
+/// Bytes of a config, at most (SwarmKit's limit). More: refused.
+pub const CONFIG_BYTES_MAX: usize = 1000 * 1024 - 1;
+/// Bytes of registry credentials: long tokens take a few KiB, and every task of a service carries them. More: refused.
+pub const CREDENTIALS_BYTES_MAX: usize = 16 << 10;
+
+const _: () = assert!(
+    CONFIG_BYTES_MAX + crate::vault::OVERHEAD_BYTES + (64 << 10) <= COMMAND_BYTES_MAX
+        && CONFIG_BYTES_MAX.div_ceil(3) * 4 + (64 << 10) <= API_BODY_BYTES_MAX,
+    "the largest config must fit, with labels"
+);

@@ -8,7 +8,7 @@ use racimo_common::registry::{Reference, RegistryError, Resolved};
 use super::answer::Answer;
 use super::error::ApiError;
 use super::request::Request;
-use super::{Context, convert, service};
+use super::{Context, convert, credentials};
 use crate::limits::REGISTRY_WITHIN;
 
 /// `GET /distribution/{image}/json`.
@@ -17,7 +17,7 @@ pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answ
         .name
         .parse()
         .map_err(|e: racimo_common::registry::ReferenceError| ApiError::bad_request(e.to_string()))?;
-    let credentials = service::credentials(request)?;
+    let credentials = credentials::read(request)?;
     let late = async {
         smol::Timer::after(REGISTRY_WITHIN).await;
         None

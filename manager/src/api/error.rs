@@ -92,9 +92,10 @@ impl From<Refusal> for ApiError {
         match &refusal {
             Refusal::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, refusal.to_string()),
             Refusal::OutOfSequence => Self::rpc(Code::Unknown, refusal),
-            Refusal::NameTaken { .. } => Self::rpc(Code::AlreadyExists, refusal),
+            Refusal::NameTaken { .. } | Refusal::Exists { .. } => Self::rpc(Code::AlreadyExists, refusal),
             Refusal::NetworkTaken(_) => Self::new(StatusCode::CONFLICT, refusal.to_string()),
             Refusal::NetworksMax | Refusal::NetworkInUse { .. } => Self::rpc(Code::FailedPrecondition, refusal),
+            Refusal::InUse { .. } | Refusal::Unknown { .. } => Self::invalid(refusal),
             Refusal::Immutable(_) => Self::rpc(Code::Unimplemented, refusal),
             Refusal::ClusterExists => Self::unavailable(super::swarm::ALREADY_IN),
             Refusal::NoCluster => Self::unavailable(super::swarm::NOT_A_MANAGER),

@@ -1,4 +1,4 @@
-//! `/events`: what happens to services and nodes, as Docker tells it.
+//! `/events`: what happens to services, nodes, secrets and configs, as Docker tells it.
 //!
 //! ```text
 //! store's events ─▶ messages (pure) ─▶ Hub: the last 256, and every reader's queue ─▶ /events
@@ -22,7 +22,7 @@ use super::filter::Filters;
 use super::request::Request;
 use super::{Context, convert};
 use crate::limits::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX};
-use crate::store::{Batch, Event, Feed, Mode, Network, Node, NodeStatus, Service, UpdateState, View};
+use crate::store::{Batch, DependencyKind, Event, Feed, Mode, Network, Node, NodeStatus, Service, UpdateState, View};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,10 @@ pub enum Kind {
     Service,
     /// An overlay network.
     Network,
+    /// A secret.
+    Secret,
+    /// A config.
+    Config,
 }
 
 impl Kind {
@@ -56,6 +60,8 @@ impl Kind {
             Self::Node => "node",
             Self::Service => "service",
             Self::Network => "network",
+            Self::Secret => "secret",
+            Self::Config => "config",
         }
     }
 }
@@ -68,6 +74,8 @@ impl Message {
                 Kind::Node => EventMessageTypeEnum::NODE,
                 Kind::Service => EventMessageTypeEnum::SERVICE,
                 Kind::Network => EventMessageTypeEnum::NETWORK,
+                Kind::Secret => EventMessageTypeEnum::SECRET,
+                Kind::Config => EventMessageTypeEnum::CONFIG,
             }),
             action: Some(self.action.to_owned()),
             actor: Some(EventActor {
@@ -121,6 +129,16 @@ impl Teller {
                 self.follow(view, new, &mut message.attributes);
                 message.at = now;
                 (message.attributes.len() > before).then_some(message)
+            }
+            Event::Dependency { id, old, new } => {
+                let (action, shown) = action(old.as_deref(), new.as_deref())?;
+                let kind = match shown.kind {
+                    DependencyKind::Secret => Kind::Secret,
+                    DependencyKind::Config => Kind::Config,
+                };
+                let attributes = BTreeMap::from([("name".to_owned(), shown.name.clone())]);
+                let at = new.as_ref().map_or(now, |new| new.meta.updated);
+                Some(Message { kind, action, id: id.to_string(), attributes, at })
             }
             // Docker tells nothing about tasks and the cluster's settings.
             Event::Cluster | Event::Task { .. } | Event::TaskSeen { .. } => None,
@@ -308,7 +326,7 @@ pub(super) fn matches(filters: &Filters, message: &Message) -> bool {
         })
     };
     // Messages about anything else don't happen here.
-    let others = ["config", "container", "daemon", "image", "plugin", "secret", "volume"];
+    let others = ["container", "daemon", "image", "plugin", "volume"];
     filters.is("scope", "swarm")
         && filters.is("type", message.kind.name())
         && filters.is("event", message.action)
@@ -317,6 +335,8 @@ pub(super) fn matches(filters: &Filters, message: &Message) -> bool {
         && names("node", Kind::Node)
         && names("service", Kind::Service)
         && names("network", Kind::Network)
+        && names("secret", Kind::Secret)
+        && names("config", Kind::Config)
         && others.iter().all(|key| filters.values(key).is_none())
 }
 

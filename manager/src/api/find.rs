@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::ApiError;
-use crate::store::{Network, Node, Service, State, Task};
+use crate::store::{Dependency, DependencyKind, Network, Node, Service, State, Task};
 
 /// The one of `ids` that begins with `prefix`.
 fn by_prefix<T>(kind: &str, prefix: &str, all: impl Iterator<Item = (String, T)>) -> Result<T, ApiError> {
@@ -75,4 +75,19 @@ pub fn task<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Task>, ApiError>
         return Ok(task);
     }
     by_prefix("task", name, state.tasks().map(|t| (t.id.to_string(), t)))
+}
+
+/// A secret or config.
+///
+/// # Errors
+/// As [`service`].
+pub fn dependency<'a>(state: &'a State, kind: DependencyKind, name: &str) -> Result<&'a Arc<Dependency>, ApiError> {
+    let of_kind = |found: &&Arc<Dependency>| found.kind == kind;
+    if let Some(found) = name.parse().ok().and_then(|id| state.dependency(id)).filter(of_kind) {
+        return Ok(found);
+    }
+    if let Some(found) = state.dependency_named(kind, name).filter(|found| found.name == name) {
+        return Ok(found);
+    }
+    by_prefix(kind.name(), name, state.dependencies().filter(of_kind).map(|d| (d.id.to_string(), d)))
 }

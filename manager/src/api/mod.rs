@@ -1,7 +1,7 @@
 //! Docker's Engine API: its swarm surface, over HTTP on unix sockets and loopback TCP.
 //!
 //! ```text
-//! serve ─ bytes ─▶ route ─ Request ─▶ swarm, node, service, task, event, system ─ Answer ─▶ serve
+//! serve ─ bytes ─▶ route ─ Request ─▶ swarm, node, service, dependency, task, … ─ Answer ─▶ serve
 //!                                        │ fields, filter, find, convert, validate: pure
 //!                                        ▼
 //!                                 STORE (view, commit), Control (init, leave), Registry
@@ -13,6 +13,8 @@
 pub mod answer;
 pub mod control;
 pub mod convert;
+mod credentials;
+pub mod dependency;
 pub mod distribution;
 pub mod error;
 pub mod event;
@@ -35,6 +37,8 @@ pub mod task;
 pub mod validate;
 
 #[cfg(test)]
+mod dependency_tests;
+#[cfg(test)]
 mod docker_tests;
 #[cfg(test)]
 mod network_tests;
@@ -56,6 +60,7 @@ use self::error::ApiError;
 use self::event::Hub;
 use self::host::Host;
 use crate::store::{Change, Store, View};
+use crate::vault::Vault;
 
 /// The newest version of Docker's API we speak.
 pub const API_VERSION: &str = "1.47";
@@ -72,10 +77,11 @@ pub struct Context {
     host: Host,
     clock: Clock,
     ids: Mutex<IdSource>,
+    vault: Vault,
 }
 
 impl Context {
-    /// `ids` draws the ids of new services.
+    /// `ids` draws the ids of new objects; `vault` seals what is secret about them.
     pub fn new(
         store: Store,
         control: Arc<dyn Control>,
@@ -83,8 +89,9 @@ impl Context {
         host: Host,
         clock: Clock,
         ids: IdSource,
+        vault: Vault,
     ) -> Self {
-        Self { store, control, registry, hub: Arc::new(Hub::default()), host, clock, ids: Mutex::new(ids) }
+        Self { store, control, registry, hub: Arc::new(Hub::default()), host, clock, ids: Mutex::new(ids), vault }
     }
 
     /// The state, if there is a cluster.

@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::request::{Request, decode};
 use super::{API_VERSION, API_VERSION_MIN, Context};
-use super::{distribution, event, networks, node, service, swarm, system, task};
+use super::{dependency, distribution, event, networks, node, service, swarm, system, task};
 
 /// What a handler will have answered.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
@@ -65,6 +65,18 @@ const ROUTES: &[Route] = routes! {
     GET "/tasks/{}" => task::inspect;
     GET "/tasks/{}/logs" => service::logs;
 
+    GET "/secrets" => dependency::secret::list;
+    POST "/secrets/create" => dependency::secret::create;
+    GET "/secrets/{}" => dependency::secret::inspect;
+    POST "/secrets/{}/update" => dependency::secret::update;
+    DELETE "/secrets/{}" => dependency::secret::remove;
+
+    GET "/configs" => dependency::config::list;
+    POST "/configs/create" => dependency::config::create;
+    GET "/configs/{}" => dependency::config::inspect;
+    POST "/configs/{}/update" => dependency::config::update;
+    DELETE "/configs/{}" => dependency::config::remove;
+
     GET "/networks" => networks::list;
     POST "/networks/create" => networks::create;
     POST "/networks/prune" => networks::prune;
@@ -80,10 +92,6 @@ const ROUTES: &[Route] = routes! {
     GET "/volumes/{}" => system::no_volume;
     GET "/plugins" => system::none;
     GET "/plugins/{*}/json" => system::no_plugin;
-    GET "/secrets" => system::none_in_cluster;
-    GET "/secrets/{}" => system::no_secret;
-    GET "/configs" => system::none_in_cluster;
-    GET "/configs/{}" => system::no_config;
 };
 
 /// Parts of Docker's API that are not here, and what to say about them.
@@ -93,8 +101,6 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("build", "building images is not supported: build elsewhere and push to a registry"),
     ("networks", "connecting containers to networks is not supported: services name the networks of their tasks"),
     ("volumes", "volumes are made on a board when a task that mounts them starts; they cannot be managed here yet"),
-    ("secrets", "secrets are not supported yet"),
-    ("configs", "configs are not supported yet"),
     ("plugins", "plugins are not supported"),
     ("exec", "running commands in containers is not supported yet"),
     ("auth", "checking registry credentials is not supported yet"),
@@ -193,7 +199,8 @@ mod tests {
         check(Method::POST, "/v1.47/networks/create", Ok(""));
         check(Method::DELETE, "/networks/n", Ok("n"));
         check(Method::POST, "/networks/n/connect", Err(501));
-        check(Method::POST, "/secrets/create", Err(501));
+        check(Method::POST, "/secrets/create", Ok(""));
+        check(Method::DELETE, "/configs/a.b", Ok("a.b"));
         check(Method::POST, "/build", Err(501));
         check(Method::GET, "/system/df", Err(501));
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use racimo_common::id::ServiceId;
-use racimo_common::registry::Credentials;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
@@ -12,7 +11,7 @@ use super::convert::service_out::{self, Show};
 use super::error::ApiError;
 use super::filter::Filters;
 use super::request::Request;
-use super::{Context, find, name};
+use super::{Context, credentials, find, name};
 use crate::store::{Change, Mode, RollbackBy, Service};
 
 const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
@@ -53,9 +52,10 @@ pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answ
 /// `POST /services/create`.
 pub(super) async fn create(context: &Context, request: &Request) -> Result<Answer, ApiError> {
     let view = context.cluster_view()?;
-    refuse_credentials(request)?;
     let service: ServiceId = context.draw_id();
-    let spec = Arc::new(service_in::service(&view.state, &request.json()?, || name::draw(&view.state, service))?);
+    let mut spec = service_in::service(&view.state, &request.json()?, || name::draw(&view.state, service))?;
+    spec.credentials = credentials::sealed(context, request, service)?;
+    let spec = Arc::new(spec);
     context.commit(Change::ServiceCreate { service, spec }).await?;
     Ok(Answer::created(&json!({ "ID": service.to_string() })))
 }
@@ -65,13 +65,6 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
     let view = context.cluster_view()?;
     let version = request.version("service")?;
     let service = find::service(&view.state, &request.name)?;
-    match request.param("registryAuthFrom") {
-        None | Some("" | "spec" | "previous-spec") => {}
-        Some(other) => {
-            return Err(ApiError::bad_request(format!("unsupported registryAuthFrom value: {other:?}")));
-        }
-    }
-    refuse_credentials(request)?;
     match request.param("rollback") {
         None | Some("" | "none") => {}
         Some("previous") => {
@@ -84,29 +77,11 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
             return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")));
         }
     }
-    let spec = Arc::new(service_in::service(&view.state, &request.json()?, String::new)?);
+    let mut spec = service_in::service(&view.state, &request.json()?, String::new)?;
+    spec.credentials = credentials::kept(context, request, service)?;
+    let spec = Arc::new(spec);
     context.commit(Change::ServiceUpdate { service: service.id, version, spec }).await?;
     Ok(Answer::ok(&json!({ "Warnings": null })))
-}
-
-/// Boards have no way yet to pull with a user's credentials. Clients without any send an empty set.
-fn refuse_credentials(request: &Request) -> Result<(), ApiError> {
-    match credentials(request)? {
-        None => Ok(()),
-        Some(_) => Err(ApiError::bad_request(
-            "invalid argument: X-Registry-Auth (--with-registry-auth) is not supported yet: \
-             boards pull without a user's credentials",
-        )),
-    }
-}
-
-/// The credentials that came with the request.
-///
-/// # Errors
-/// 400; nothing of the header is repeated.
-pub(super) fn credentials(request: &Request) -> Result<Option<Credentials>, ApiError> {
-    let Some(header) = request.headers.get("x-registry-auth") else { return Ok(None) };
-    Credentials::from_header(header.to_str().unwrap_or("?")).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// `DELETE /services/{name}`.

@@ -152,12 +152,6 @@ pub(super) async fn none(_: &Context, _: &Request) -> Result<Answer, ApiError> {
     Ok(Answer::ok(&json!([])))
 }
 
-/// A list of what a cluster has none of yet: secrets and configs.
-pub(super) async fn none_in_cluster(context: &Context, _: &Request) -> Result<Answer, ApiError> {
-    context.cluster_view()?;
-    Ok(Answer::ok(&json!([])))
-}
-
 /// `GET /volumes`.
 pub(super) async fn no_volumes(_: &Context, _: &Request) -> Result<Answer, ApiError> {
     Ok(Answer::ok(&json!({ "Volumes": [], "Warnings": null })))
@@ -181,18 +175,6 @@ pub(super) async fn no_volume(_: &Context, request: &Request) -> Result<Answer, 
 /// `GET /plugins/{name}/json`.
 pub(super) async fn no_plugin(_: &Context, request: &Request) -> Result<Answer, ApiError> {
     Err(missing(format!("plugin {:?} not found", request.name)))
-}
-
-/// `GET /secrets/{name}`.
-pub(super) async fn no_secret(context: &Context, request: &Request) -> Result<Answer, ApiError> {
-    context.cluster_view()?;
-    Err(ApiError::not_found("secret", &request.name))
-}
-
-/// `GET /configs/{name}`.
-pub(super) async fn no_config(context: &Context, request: &Request) -> Result<Answer, ApiError> {
-    context.cluster_view()?;
-    Err(ApiError::not_found("config", &request.name))
 }
 
 fn missing(message: String) -> ApiError {

@@ -99,7 +99,8 @@ impl Lab {
         let control = Arc::new(FakeControl { store: store.clone(), status });
         let host = Host { name: "node0".into(), kernel: "6.12".into(), os: "Debian".into(), cpus: 2, memory: 1 << 30 };
         let registry = Registry::new(Config::default());
-        let context = Context::new(store.clone(), control, registry, host, Clock::start(), IdSource::seeded(5));
+        let vault = crate::vault::testing();
+        let context = Context::new(store.clone(), control, registry, host, Clock::start(), IdSource::seeded(5), vault);
         Self { context: Arc::new(context), store }
     }
 

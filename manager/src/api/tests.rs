@@ -7,6 +7,8 @@ mod services;
 use serde_json::{Value, json};
 
 use super::testing::Lab;
+use crate::limits::CREDENTIALS_BYTES_MAX;
+use crate::vault::Owner;
 
 const WEB: &str = r#"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"busybox:latest"}},"Mode":{"Replicated":{"Replicas":3}}}"#;
 
@@ -189,10 +191,39 @@ fn registries_and_their_credentials() {
     check(lab.get("/distribution/127.0.0.1:1/a/json"), 500, "cannot reach registry 127.0.0.1:1");
     let create = |auth: &str| lab.ask_with("POST", "/services/create", WEB, Some(auth));
     // {"username":"u","password":"p"}
-    check(create("eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifQ=="), 400, "--with-registry-auth) is not supported yet");
     check(create("?"), 400, "X-Registry-Auth is not base64url");
     // {}, from a client that is not logged in.
     assert_eq!(create("e30=").0, 201);
+    let stored = || {
+        let view = lab.store.view();
+        let service = view.state.service_named("web").expect("a service").clone();
+        let open = |sealed| lab.context.vault.open(Owner::Credentials(service.id), sealed).expect("it opens").to_vec();
+        service.spec.credentials.as_ref().map(open).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    assert_eq!(stored(), None);
+    let update = |query: &str, auth: Option<&str>| {
+        let (_, service) = lab.get("/services/web");
+        let target = format!("/services/web/update?version={}{query}", service["Version"]["Index"]);
+        let answer = lab.ask_with("POST", &target, &service["Spec"].to_string(), auth);
+        assert!(!lab.get("/services/web").1.to_string().contains("secr3t"), "it is given back");
+        answer
+    };
+    // {"username":"u","password":"secr3t"}
+    let secret = "eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InNlY3IzdCJ9";
+    check(update("&registryAuthFrom=x", None), 400, "unsupported registryAuthFrom value");
+    assert_eq!(update("", Some(secret)).0, 200);
+    assert!(stored().is_some_and(|text| text.contains("secr3t")));
+    // An update without credentials keeps them; so does a client that is not logged in.
+    assert_eq!(update("&registryAuthFrom=spec", Some("e30=")).0, 200);
+    assert!(stored().is_some_and(|text| text.contains("secr3t")));
+    // {"identitytoken":"tok"}
+    assert_eq!(update("", Some("eyJpZGVudGl0eXRva2VuIjoidG9rIn0=")).0, 200);
+    assert!(stored().is_some_and(|text| text.contains("tok") && !text.contains("secr3t")));
+    assert_eq!(update("&registryAuthFrom=previous-spec", None).0, 200);
+    assert!(stored().is_some_and(|text| text.contains("secr3t")));
+    let long = format!("{{\"identitytoken\":\"{}\"}}", "x".repeat(CREDENTIALS_BYTES_MAX));
+    let long = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, long);
+    check(update("", Some(&long)), 400, "X-Registry-Auth holds more than 16384 bytes");
 }
 
 #[test]

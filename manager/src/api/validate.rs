@@ -5,7 +5,7 @@
 
 mod options;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
@@ -21,7 +21,7 @@ pub use self::options::{InvalidOption, health_retries, health_span, oom_score};
 use crate::limits;
 use crate::log_driver::{self, BadLogDriver};
 use crate::scheduler::constraint;
-use crate::store::{Attachment, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
+use crate::store::{Attachment, DependencyKind, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
 
 /// Least CPU time a limit or reservation may name: a thousandth of a CPU.
 pub const CPU_MIN: NanoCpus = NanoCpus::new(1_000_000);
@@ -73,6 +73,10 @@ pub enum Invalid {
     Image(String),
     #[error("ContainerSpec: duplicate mount point: {0}")]
     MountTwice(String),
+    #[error("{kind} references '{first}' and '{second}' have a conflicting target: '{target}'")]
+    FileTwice { kind: &'static str, first: String, second: String, target: String },
+    #[error("malformed file {kind} reference, invalid target file name provided: {target:?}")]
+    FileTarget { kind: &'static str, target: String },
     #[error("invalid mount target, must be an absolute path: {0:?}")]
     MountTarget(String),
     #[error("invalid bind mount source, must be an absolute path: {0:?}")]
@@ -260,7 +264,24 @@ fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
         return Err(Invalid::StopSignal(signal.clone()));
     }
     options::container(spec)?;
-    mounts(spec)
+    mounts(spec)?;
+    files(spec)
+}
+
+/// Secrets and configs: each in a place of its own. SwarmKit's words.
+fn files(spec: &ContainerSpec) -> Result<(), Invalid> {
+    let mut places = BTreeMap::new();
+    for (kind, file) in DependencyKind::ALL.into_iter().flat_map(|kind| kind.of(spec).iter().map(move |f| (kind, f))) {
+        let target = file.target.clone();
+        let Some(place) = kind.place(&target) else { return Err(Invalid::FileTarget { kind: kind.name(), target }) };
+        if spec.mounts.iter().any(|mount| mount.target.trim_end_matches('/') == place) {
+            return Err(Invalid::MountTwice(place));
+        }
+        if let Some(first) = places.insert(place, file.name.clone()) {
+            return Err(Invalid::FileTwice { kind: kind.name(), first, second: file.name.clone(), target });
+        }
+    }
+    Ok(())
 }
 
 /// Docker expands templates in these fields; a container that got the bare text would run wrong.
@@ -335,6 +356,7 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         container: task.container.clone(),
         resources: task.resources.clone(),
         log: LogConfig::default(),
+        // The references in `container` take more room than these would.
         files: Vec::new(),
         credentials: None,
     };
@@ -349,7 +371,9 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         tasks: vec![assignment],
         removed: Vec::new(),
     });
-    frame::encode(&message, FRAME_TO_AGENT_MAX).map(drop).map_err(|_| Invalid::TaskSize)
+    // Credentials may come with any update.
+    let most = FRAME_TO_AGENT_MAX - limits::CREDENTIALS_BYTES_MAX;
+    frame::encode(&message, most).map(drop).map_err(|_| Invalid::TaskSize)
 }
 
 #[cfg(test)]

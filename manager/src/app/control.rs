@@ -23,7 +23,8 @@ use crate::api::host::Host;
 use crate::ca::{Ca, JoinTokens};
 use crate::config::Config;
 use crate::dispatcher::serve::{Dispatcher, Parts};
-use crate::store::{Change, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, Store};
+use crate::store::{Change, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store};
+use crate::vault::{self, Key, Vault};
 
 /// How long to wait before a cluster that could not be resumed is tried again.
 const RESUME_AGAIN: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ struct Inner {
     clock: Clock,
     data: PathBuf,
     agent_socket: Option<PathBuf>,
+    vault: Vault,
     running: Mutex<Option<Running>>,
     /// One `init` or `leave` at a time.
     turn: smol::lock::Mutex<()>,
@@ -54,12 +56,13 @@ fn failed(what: &str, error: &dyn std::error::Error) -> ControlError {
 }
 
 impl Manager {
-    pub(super) fn new(store: Store, clock: Clock, config: &Config) -> Self {
+    pub(super) fn new(store: Store, clock: Clock, vault: Vault, config: &Config) -> Self {
         Self(Arc::new(Inner {
             store,
             clock,
             data: config.data.clone(),
             agent_socket: config.agent_socket.clone(),
+            vault,
             running: Mutex::new(None),
             turn: smol::lock::Mutex::new(()),
         }))
@@ -82,6 +85,7 @@ impl Manager {
                     format!("the manager's own files are of cluster {}, the store of {}", own.cluster, cluster.id);
                 return Err(ControlError::Failed(text));
             }
+            self.open_vault(&view.state)?;
             let ca = Ca::load(cluster.id, &cluster.root_pem, &key).map_err(|error| failed("load the root", &error))?;
             let advertised = cluster.managers.first().cloned().unwrap_or_default();
             let listener = bind(&own.listen)?;
@@ -94,6 +98,36 @@ impl Manager {
             ),
         }
         self.running().is_some()
+    }
+
+    /// Loads the vault's key and makes sure that it is the right one.
+    fn open_vault(&self, state: &State) -> Result<(), ControlError> {
+        let path = keep::vault_path(&self.0.data);
+        let load = keep::load_vault(&self.0.data).map_err(|error| failed("read the vault's key", &error))?;
+        let key = match load {
+            Some(key) => key,
+            // A cluster that was made before there were secrets.
+            None if vault::first_sealed(state).is_none() => self.make_vault_key()?,
+            None => {
+                let text = format!(
+                    "the vault's key {} is missing: without it secrets, configs and registry credentials cannot be \
+                     opened; put it back",
+                    path.display()
+                );
+                return Err(ControlError::Failed(text));
+            }
+        };
+        let opened = self.0.vault.unlock(&key).and_then(|()| self.0.vault.check(state));
+        opened.map_err(|error| {
+            self.0.vault.lock();
+            failed(&format!("use the vault's key {}", path.display()), &error)
+        })
+    }
+
+    fn make_vault_key(&self) -> Result<Key, ControlError> {
+        let key = Key::draw(&SystemRandom::new()).map_err(|_| no_random())?;
+        keep::store_vault(&self.0.data, &key).map_err(|error| failed("keep the vault's key", &error))?;
+        Ok(key)
     }
 
     /// Goes on trying: when a board boots, its address may come later than its manager. The API serves on meanwhile.
@@ -156,6 +190,8 @@ impl Manager {
         let tokens = JoinTokens::draw(ca.root_digest(), &rng).map_err(|_| no_random())?;
         let own = Own { cluster, node, listen: listen.to_string() };
         keep::store(&self.0.data, &own, &ca.key_pem()).map_err(|error| failed("keep the root's key", &error))?;
+        let vault_key = self.make_vault_key()?;
+        self.0.vault.unlock(&vault_key).map_err(|error| failed("use the vault's key", &error))?;
         let new_cluster = NewCluster {
             id: cluster,
             spec: request.spec,
@@ -181,6 +217,7 @@ impl Manager {
         })?;
         if let Err(error) = self.start(&own, ca, listener, advertise.to_string()).await {
             // A cluster that serves nobody is none: the next `init` shall find none.
+            self.0.vault.lock();
             if let Err(undo) = self.0.store.commit(now, vec![Change::ClusterLeave]).await {
                 log::error!("undo the cluster that could not start: {undo}");
             } else if let Err(undo) = keep::erase(&self.0.data) {
@@ -209,7 +246,8 @@ impl Manager {
             // Nobody listens there any more.
             let _ = std::fs::remove_file(path);
         }
-        keep::erase(&self.0.data).map_err(|error| failed("erase the root's key", &error))?;
+        self.0.vault.lock();
+        keep::erase(&self.0.data).map_err(|error| failed("erase the cluster's keys", &error))?;
         log::warn!("left the cluster and erased its state");
         Ok(())
     }
@@ -291,23 +329,82 @@ mod tests {
     use racimo_common::registry;
 
     use super::*;
-    use crate::store::ClusterSpec;
     use crate::store::log::fake::Disk;
+    use crate::store::{ClusterSpec, DependencyKind, NewDependency};
+    use crate::vault::KEY_BYTES;
 
     #[test]
-    fn a_cluster_is_resumed_once_its_address_is_there() {
+    fn the_vault_s_key_is_kept_apart_and_looked_after() {
         let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
-        let config = Config {
-            data: data.path().to_owned(),
+        let config = config(data.path());
+        let key = data.path().join("manager/vault.key");
+        let start = |disk: &Disk| {
+            let (store, vault) = (Store::open(disk.clone(), 1).expect("a store"), Vault::default());
+            (Manager::new(store.clone(), Clock::start(), vault.clone(), &config), store, vault)
+        };
+        block_on(async {
+            let (manager, store, vault) = start(&disk);
+            manager.clone().init(request("127.0.0.1:0")).await.expect("a cluster");
+            let mode = std::fs::metadata(&key).expect("a key").permissions().mode() & 0o777;
+            assert_eq!((mode, std::fs::read(&key).expect("a key").len()), (0o600, KEY_BYTES));
+            let id = racimo_common::id::DependencyId::from_bits(1);
+            let owner = vault::Owner::Dependency(DependencyKind::Secret, id);
+            let body = vault.seal(owner, b"plain").expect("sealed");
+            let (kind, name, labels) = (DependencyKind::Secret, "s".to_owned(), Default::default());
+            let new = NewDependency { id, kind, name, labels, template: false, body: body.clone() };
+            let change = Change::DependencyCreate(Box::new(new));
+            store.commit(Wall::default(), vec![change]).await.expect("stored");
+            let running = manager.running().take().expect("it runs");
+            running.dispatcher.stop().await;
+            drop((manager, store));
+
+            let kept = std::fs::read(&key).expect("a key");
+            let open = |vault: &Vault| vault.open(owner, &body).map(|plain| plain.to_vec());
+            for (bytes, works) in
+                [(None, false), (Some(vec![0; 5]), false), (Some(vec![1; 32]), false), (Some(kept), true)]
+            {
+                let _ = std::fs::remove_file(&key);
+                if let Some(bytes) = bytes {
+                    std::fs::write(&key, bytes).expect("written");
+                }
+                let (manager, _, vault) = start(&disk);
+                assert_eq!(manager.resume().await, works);
+                assert_eq!(open(&vault).ok(), works.then(|| b"plain".to_vec()));
+                if works {
+                    manager.clone().leave().await.expect("it leaves");
+                    assert!(!key.exists() && open(&vault).is_err());
+                }
+                let running = manager.running().take();
+                if let Some(running) = running {
+                    running.dispatcher.stop().await;
+                }
+            }
+        });
+    }
+
+    fn config(data: &std::path::Path) -> Config {
+        Config {
+            data: data.to_owned(),
             api: Vec::new(),
             socket_group: String::new(),
             agent_socket: None,
             registry: registry::Config { insecure: Vec::new(), mirrors: Vec::new(), extra_ca: None },
             log_level: log::LevelFilter::Off,
-        };
+        }
+    }
+
+    fn request(listen: &str) -> InitRequest {
+        let (availability, spec) = (Availability::Active, ClusterSpec::default());
+        InitRequest { listen: listen.to_owned(), advertise: None, availability, spec }
+    }
+
+    #[test]
+    fn a_cluster_is_resumed_once_its_address_is_there() {
+        let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
+        let config = config(data.path());
         let start = || {
             let store = Store::open(disk.clone(), 1).expect("a store");
-            Manager::new(store, Clock::start(), &config)
+            Manager::new(store, Clock::start(), Vault::default(), &config)
         };
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let listen = free.local_addr().expect("an address");
@@ -315,10 +412,7 @@ mod tests {
         block_on(async {
             let manager = start();
             assert!(manager.resume().await, "there is nothing to resume");
-            let (listen_text, spec) = (listen.to_string(), ClusterSpec::default());
-            let request =
-                InitRequest { listen: listen_text, advertise: None, availability: Availability::Active, spec };
-            manager.clone().init(request).await.expect("a cluster");
+            manager.clone().init(request(&listen.to_string())).await.expect("a cluster");
             let running = manager.running().take().expect("it runs");
             running.dispatcher.stop().await;
             drop(manager);

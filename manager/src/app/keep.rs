@@ -1,7 +1,8 @@
-//! What the manager keeps beside its store: the root's key, and which node it is itself.
+//! What the manager keeps beside its store: the root's key, the vault's key, and which node it is itself.
 //!
 //! ```text
 //! <data>/manager/ca.key       the root's private key, PEM, 0600
+//! <data>/manager/vault.key    the vault's key, 32 bytes, 0600
 //! <data>/manager/self.json    own node id, listen address
 //! ```
 //! Written beside and renamed, so that a power cut leaves the old or the new file.
@@ -13,8 +14,12 @@ use std::path::{Path, PathBuf};
 
 use racimo_common::id::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::vault::{KEY_BYTES, Key};
 
 const KEY: &str = "ca.key";
+const VAULT: &str = "vault.key";
 const OWN: &str = "self.json";
 
 /// Which node this manager is.
@@ -55,9 +60,33 @@ pub(super) fn load(data: &Path) -> io::Result<(Own, String)> {
     Ok((own, key))
 }
 
-/// Forgets both.
+/// Keeps the vault's key, durably.
+pub(super) fn store_vault(data: &Path, key: &Key) -> io::Result<()> {
+    let directory = place(data);
+    self::directory(&directory)?;
+    write(&directory, VAULT, key.bytes())
+}
+
+/// Reads the vault's key; none: there is no such file.
+pub(super) fn load_vault(data: &Path) -> io::Result<Option<Key>> {
+    let path = place(data).join(VAULT);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    };
+    let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("{}: not {KEY_BYTES} bytes", path.display()));
+    Key::from_bytes(&bytes).map(Some).ok_or_else(bad)
+}
+
+/// Where the vault's key is, for messages.
+pub(super) fn vault_path(data: &Path) -> PathBuf {
+    place(data).join(VAULT)
+}
+
+/// Forgets all of it.
 pub(super) fn erase(data: &Path) -> io::Result<()> {
-    for name in [OWN, KEY] {
+    for name in [OWN, VAULT, KEY] {
         match fs::remove_file(place(data).join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}

@@ -22,6 +22,7 @@ use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::store::Store;
 use crate::store::log::RealDisk;
+use crate::vault::Vault;
 use crate::{orchestrator, scheduler};
 use control::Manager;
 
@@ -85,7 +86,8 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let disk = RealDisk::new(&directory).map_err(data)?;
     let store = Store::open(disk, seed()?)
         .map_err(|source| ServeError::Store { path: directory.display().to_string(), source })?;
-    let manager = Manager::new(store.clone(), clock, &config);
+    let vault = Vault::default();
+    let manager = Manager::new(store.clone(), clock, vault.clone(), &config);
     if store.view().state.cluster().is_none() {
         log::info!("this manager is in no cluster yet: run `pi-mgr init`");
     }
@@ -99,6 +101,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
         Host::read(),
         clock,
         IdSource::seeded(seed()?),
+        vault,
     );
     let mut signals = async_signal::Signals::new([async_signal::Signal::Term, async_signal::Signal::Int])
         .map_err(ServeError::Signals)?;

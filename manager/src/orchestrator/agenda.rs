@@ -79,7 +79,7 @@ impl Agenda {
                     self.services.insert(*service);
                 }
             }
-            Event::NodeSeen(_) | Event::Network { .. } => {}
+            Event::NodeSeen(_) | Event::Network { .. } | Event::Dependency { .. } => {}
         }
     }
 

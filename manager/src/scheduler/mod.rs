@@ -50,7 +50,11 @@ impl Waiting {
                 waits && !waited || on_node(old) && !on_node(new)
             }
             Event::Node { .. } | Event::NodeSeen(_) => true,
-            Event::Cluster | Event::Service { .. } | Event::Network { .. } | Event::TaskSeen { .. } => false,
+            Event::Cluster
+            | Event::Service { .. }
+            | Event::Network { .. }
+            | Event::Dependency { .. }
+            | Event::TaskSeen { .. } => false,
         }
     }
 

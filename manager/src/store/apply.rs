@@ -46,7 +46,7 @@ impl Step {
         Meta { version: self.state.index, created: self.at, updated: self.at }
     }
 
-    fn touch(&self, meta: Meta) -> Meta {
+    pub(super) fn touch(&self, meta: Meta) -> Meta {
         Meta { version: self.state.index, created: meta.created, updated: self.at }
     }
 
@@ -188,6 +188,11 @@ impl Step {
                 Ok(())
             }
             Change::ServiceRemove { service } => self.service_remove(*service),
+            Change::DependencyCreate(new) => self.dependency_create(new),
+            Change::DependencyLabel { dependency, version, labels } => {
+                self.dependency_label(*dependency, *version, labels)
+            }
+            Change::DependencyRemove { dependency } => self.dependency_remove(*dependency),
             Change::TaskCreate(new) => self.task_create(new),
             Change::TaskDesire { task, desired } => self.task_desire(*task, *desired),
             Change::TaskGate { task, gate } => {
@@ -228,6 +233,9 @@ impl Step {
         let networks =
             left.networks.into_iter().map(|(id, network)| Event::Network { id, old: Some(network), new: None });
         self.events.extend(networks);
+        let dependencies =
+            left.dependencies.into_iter().map(|(id, old)| Event::Dependency { id, old: Some(old), new: None });
+        self.events.extend(dependencies);
         self.events.extend(left.nodes.into_iter().map(|(id, node)| Event::Node { id, old: Some(node), new: None }));
         Ok(())
     }
@@ -268,6 +276,7 @@ impl Step {
             return Err(Refusal::NameTaken { kind: "service", name: id.to_string() });
         }
         self.networks_exist(&spec.task.networks)?;
+        self.check_dependencies(&spec.task.container)?;
         self.state.by_name.insert(key, id);
         let (meta, revision) = (self.new_meta(), self.state.index);
         let job = self.new_iteration(spec);
@@ -286,6 +295,7 @@ impl Step {
         if std::mem::discriminant(&old.spec.mode) != std::mem::discriminant(&spec.mode) {
             return Err(Refusal::Immutable("service mode change is not allowed"));
         }
+        self.check_dependencies(&spec.task.container)?;
         if old.spec.task.networks != spec.task.networks {
             self.networks_exist(&spec.task.networks)?;
         }
@@ -307,6 +317,7 @@ impl Step {
         // While an update runs it holds the networks of the spec before: the updater can always go back.
         if let RollbackBy::User { .. } = by {
             self.networks_exist(&spec.task.networks)?;
+            self.check_dependencies(&spec.task.container)?;
         }
         // A rollback by the updater goes on with the update's time; one by a user begins anew (SwarmKit).
         let (previous, started, message) = match by {

@@ -1,13 +1,17 @@
 //! What can be done to the state. A [`Command`] is a list of changes that take effect together or not at all.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use racimo_common::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, ServiceId, TaskId};
 use racimo_common::object::{Desired, NodeDescription, Role};
 use racimo_common::time::Wall;
 use serde::{Deserialize, Serialize};
 
-use super::object::{ClusterSpec, Ended, Gate, NetworkSpec, NodeSpec, ServiceSpec, Slot, UpdateStatus, WrittenOff};
+use super::object::{
+    ClusterSpec, DependencyKind, Ended, Gate, NetworkSpec, NodeSpec, Sealed, ServiceSpec, Slot, UpdateStatus,
+    WrittenOff,
+};
 use crate::limits::NETWORKS_MAX;
 
 /// One transaction, as it is logged.
@@ -96,6 +100,23 @@ pub enum RollbackBy {
         /// The task whose failure was one too many.
         task: TaskId,
     },
+}
+
+/// A new secret or config.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewDependency {
+    /// Its id; its body is sealed for it.
+    pub id: DependencyId,
+    /// Which of the two.
+    pub kind: DependencyKind,
+    /// Unique among its kind.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether its content is a template.
+    pub template: bool,
+    /// Its content.
+    pub body: Sealed,
 }
 
 /// One change. Every variant is validated against the state it meets; a stale one is refused.
@@ -204,6 +225,22 @@ pub enum Change {
         /// The service.
         service: ServiceId,
     },
+    /// A new secret or config; its name must be free.
+    DependencyCreate(Box<NewDependency>),
+    /// New labels of a secret or config, if `version` is current. Nothing else of it ever changes.
+    DependencyLabel {
+        /// The secret or config.
+        dependency: DependencyId,
+        /// The version the update is based on.
+        version: u64,
+        /// The new labels.
+        labels: BTreeMap<String, String>,
+    },
+    /// The secret or config is gone. Refused while a service's spec names it.
+    DependencyRemove {
+        /// The secret or config.
+        dependency: DependencyId,
+    },
     /// A new task.
     TaskCreate(Box<NewTask>),
     /// Something else is wanted; `desired` only grows. A `Ready` task that becomes `Running` loses its gate. One
@@ -280,6 +317,32 @@ pub enum Refusal {
         /// Its id.
         by: String,
     },
+    /// A secret's or config's name is taken.
+    #[error("{} {name} already exists", kind.name())]
+    Exists {
+        /// Which of the two.
+        kind: DependencyKind,
+        /// The name.
+        name: String,
+    },
+    /// Services name the secret or config.
+    #[error("{} '{name}' is in use by the following service{}: {}", kind.name(), plural(services), services.join(", "))]
+    InUse {
+        /// Which of the two.
+        kind: DependencyKind,
+        /// Its name.
+        name: String,
+        /// The services' names.
+        services: Vec<String>,
+    },
+    /// A service names secrets or configs that are not there, or not under these names.
+    #[error("{}{} not found: {}", kind.name(), plural(names), names.join(", "))]
+    Unknown {
+        /// Which of the two.
+        kind: DependencyKind,
+        /// The names.
+        names: Vec<String>,
+    },
     /// There is a cluster already.
     #[error("this manager is already part of a cluster")]
     ClusterExists,
@@ -298,4 +361,8 @@ pub enum Refusal {
     /// The node may not get the task.
     #[error("node {0}: {1}")]
     NodeUnfit(NodeId, &'static str),
+}
+
+fn plural(list: &[String]) -> &'static str {
+    if list.len() == 1 { "" } else { "s" }
 }

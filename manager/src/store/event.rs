@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use racimo_common::id::{NetworkId, NodeId, ServiceId, TaskId};
+use racimo_common::id::{DependencyId, NetworkId, NodeId, ServiceId, TaskId};
 
-use super::object::{Network, Node, Service, Task};
+use super::object::{Dependency, Network, Node, Service, Task};
 
 /// One object changed: `old: None` is a creation, `new: None` a removal.
 #[derive(Debug, Clone)]
@@ -46,6 +46,15 @@ pub enum Event {
         old: Option<Arc<Task>>,
         /// After.
         new: Option<Arc<Task>>,
+    },
+    /// A secret or config.
+    Dependency {
+        /// Its id.
+        id: DependencyId,
+        /// Before.
+        old: Option<Arc<Dependency>>,
+        /// After.
+        new: Option<Arc<Dependency>>,
     },
     /// A node's session or liveness was observed to change.
     NodeSeen(NodeId),

@@ -11,6 +11,7 @@ mod apply_network;
 #[cfg(test)]
 mod apply_tests;
 pub mod change;
+mod dependency;
 pub mod event;
 pub mod log;
 pub mod object;
@@ -28,7 +29,7 @@ pub(crate) mod testing;
 mod view;
 mod wake;
 
-pub use change::{Change, Command, NewCluster, NewNode, NewTask, Refusal, RollbackBy};
+pub use change::{Change, Command, NewCluster, NewDependency, NewNode, NewTask, Refusal, RollbackBy};
 pub use event::Event;
 pub use object::{
     Attachment, Cluster, ClusterSpec, Dependency, DependencyKind, Ended, FailureAction, Gate, JobStatus, LogDriver,

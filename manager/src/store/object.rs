@@ -355,6 +355,9 @@ pub enum DependencyKind {
 }
 
 impl DependencyKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Secret, Self::Config];
+
     /// `secret` or `config`.
     pub const fn name(self) -> &'static str {
         match self {

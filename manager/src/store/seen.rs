@@ -146,6 +146,7 @@ impl Seen {
                 | Event::Node { .. }
                 | Event::Service { .. }
                 | Event::Network { .. }
+                | Event::Dependency { .. }
                 | Event::NodeSeen(_)
                 | Event::TaskSeen { .. } => {}
             }

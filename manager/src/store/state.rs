@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use racimo_common::id::{NetworkId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::id::{DependencyId, NetworkId, NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::object::Reservations;
 use serde::{Deserialize, Serialize};
 
-use super::object::{Cluster, Network, Node, NodeFailures, Service, Slot, SlotHistory, Task, TaskSpec};
+use super::object::{
+    Cluster, Dependency, DependencyKind, Network, Node, NodeFailures, Service, Slot, SlotHistory, Task, TaskSpec,
+};
 
 /// Everything that is decided. Pure data; [`super::apply`] is the only writer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,10 +25,12 @@ pub struct State {
     pub(super) tasks: OrdMap<TaskId, Arc<Task>>,
     pub(super) slots: OrdMap<(ServiceId, Slot), Arc<SlotHistory>>,
     pub(super) failures: OrdMap<(ServiceId, NodeId), Arc<NodeFailures>>,
+    pub(super) dependencies: OrdMap<DependencyId, Arc<Dependency>>,
     // Indexes: rebuilt on load, never stored.
     pub(super) by_service: OrdSet<(ServiceId, TaskId)>,
     pub(super) by_node: OrdSet<(NodeId, TaskId)>,
     pub(super) by_name: OrdMap<String, ServiceId>,
+    pub(super) dependency_names: OrdMap<(DependencyKind, String), DependencyId>,
 }
 
 impl State {
@@ -65,6 +69,18 @@ impl State {
     /// The service with this name, compared without case.
     pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
         self.services.get(self.by_name.get(&name.to_lowercase())?)
+    }
+    /// One secret or config.
+    pub fn dependency(&self, id: DependencyId) -> Option<&Arc<Dependency>> {
+        self.dependencies.get(&id)
+    }
+    /// The secret or config with this name, compared without case.
+    pub fn dependency_named(&self, kind: DependencyKind, name: &str) -> Option<&Arc<Dependency>> {
+        self.dependencies.get(self.dependency_names.get(&(kind, name.to_lowercase()))?)
+    }
+    /// All secrets and configs by id.
+    pub fn dependencies(&self) -> impl Iterator<Item = &Arc<Dependency>> {
+        self.dependencies.values()
     }
     /// All nodes by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
@@ -146,6 +162,7 @@ impl State {
             tasks,
             slots: self.slots.iter().map(|(k, v)| (*k, v.clone())).collect(),
             failures: self.failures.iter().map(|(k, v)| (*k, v.clone())).collect(),
+            dependencies: self.dependencies.values().cloned().collect(),
         }
     }
 
@@ -159,8 +176,13 @@ impl State {
             services: stored.services.into_iter().map(|s| (s.id, s)).collect(),
             slots: stored.slots.into_iter().collect(),
             failures: stored.failures.into_iter().collect(),
+            dependencies: stored.dependencies.into_iter().map(|d| (d.id, d)).collect(),
             ..State::default()
         };
+        for dependency in state.dependencies.values() {
+            let key = (dependency.kind, dependency.name.to_lowercase());
+            state.dependency_names.insert(key, dependency.id);
+        }
         for service in state.services.values() {
             state.by_name.insert(service.spec.name.to_lowercase(), service.id);
         }
@@ -191,6 +213,8 @@ pub(super) struct Stored {
     tasks: Vec<(usize, Arc<Task>)>,
     slots: Vec<((ServiceId, Slot), Arc<SlotHistory>)>,
     failures: Vec<((ServiceId, NodeId), Arc<NodeFailures>)>,
+    #[serde(default)]
+    dependencies: Vec<Arc<Dependency>>,
 }
 
 #[cfg(test)]

@@ -42,6 +42,9 @@ impl Chance {
         if self.0.u8(..3) == 0 {
             return attached(&spec, &[u128::from(self.0.u64(1..4))]);
         }
+        if self.0.u8(..4) == 0 {
+            return with_secrets(&spec, &[(u128::from(self.0.u64(1..6)), ["key", "KEY", "pem"][self.0.usize(..3)])]);
+        }
         spec.into()
     }
 
@@ -70,7 +73,7 @@ impl Chance {
 
     fn change(&mut self, state: &State) -> Change {
         let (n, s, t) = (self.node(), self.service(), self.task());
-        match self.0.u8(..31) {
+        match self.0.u8(..35) {
             0 => new_cluster(),
             1 => Change::ClusterUpdate {
                 version: self.version(state.cluster().map(|c| c.meta.version)),
@@ -115,6 +118,16 @@ impl Chance {
             23 => end(t, TaskState::ALL[self.0.usize(..TaskState::ALL.len())]),
             28 | 30 => new_network(u128::from(self.0.u64(1..4)), ["front", "back"][self.0.usize(..2)]),
             29 => Change::NetworkRemove { network: network(u128::from(self.0.u64(1..4))) },
+            31 | 32 => {
+                let kind = if self.0.bool() { DependencyKind::Secret } else { DependencyKind::Config };
+                new_dependency(u128::from(self.0.u64(1..6)), kind, ["key", "KEY", "pem"][self.0.usize(..3)])
+            }
+            33 => {
+                let id = dependency(u128::from(self.0.u64(1..6)));
+                let version = self.version(state.dependency(id).map(|d| d.meta.version));
+                Change::DependencyLabel { dependency: id, version, labels: [("l".to_owned(), String::new())].into() }
+            }
+            34 => Change::DependencyRemove { dependency: dependency(u128::from(self.0.u64(1..6))) },
             24 => Change::TaskRemove { task: task(t) },
             _ => Change::TaskGate { task: task(t), gate: Gate { not_before: at(1), after: Some(task(t)) } },
         }
@@ -151,6 +164,10 @@ fn check_objects(state: &State) {
         let orphan = state.service(task.service).is_none() && task.desired != Desired::Remove;
         assert!(!orphan, "{task:?}");
     }
+    for dependency in state.dependencies() {
+        let named = state.dependency_named(dependency.kind, &dependency.name);
+        assert_eq!(named.map(|d| d.id), Some(dependency.id));
+    }
     let mut names: Vec<&str> = state.networks().map(|network| &*network.spec.name).collect();
     names.sort_unstable();
     names.dedup();
@@ -159,6 +176,9 @@ fn check_objects(state: &State) {
         // The updater's rollback is never refused; only an update that really runs holds networks for it.
         for attachment in service.spec.task.networks.iter().filter(|_| service.update.is_none()) {
             assert!(state.network(attachment.network).is_some(), "{service:?}");
+        }
+        for secret in service.spec.task.container.secrets.iter().filter(|_| service.update.is_none()) {
+            assert!(state.dependency(secret.id).is_some_and(|d| d.kind == DependencyKind::Secret), "{service:?}");
         }
         assert_eq!(state.service_named(&service.spec.name).map(|s| s.id), Some(service.id));
         assert!(service.revision <= service.meta.version);

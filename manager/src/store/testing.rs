@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use racimo_common::id::{ClusterId, NetworkId, NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::object::{ContainerSpec, Desired, NodeDescription, Reservations, Resources, Role, TaskState};
+use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::object::{
+    ContainerSpec, Desired, FileRef, NodeDescription, Reservations, Resources, Role, TaskState,
+};
 use racimo_common::time::Wall;
 use racimo_common::units::{Bytes, NanoCpus};
 
 use super::{
-    Attachment, Change, ClusterSpec, Command, Ended, Event, Mode, NewCluster, NewNode, NewTask, NodeSpec, Refusal,
-    ServiceSpec, Slot, State, TaskSpec, WrittenOff,
+    Attachment, Change, ClusterSpec, Command, DependencyKind, Ended, Event, Mode, NewCluster, NewDependency, NewNode,
+    NewTask, NodeSpec, Refusal, Sealed, ServiceSpec, Slot, State, TaskSpec, WrittenOff,
 };
 
 pub(crate) fn node(number: u128) -> NodeId {
@@ -26,6 +28,37 @@ pub(crate) fn service(number: u128) -> ServiceId {
 
 pub(crate) fn task(number: u128) -> TaskId {
     TaskId::from_bits(number)
+}
+
+pub(crate) fn dependency(number: u128) -> DependencyId {
+    DependencyId::from_bits(number)
+}
+
+/// A secret or config whose sealed body is its name.
+pub(crate) fn new_dependency(number: u128, kind: DependencyKind, name: &str) -> Change {
+    Change::DependencyCreate(Box::new(NewDependency {
+        id: dependency(number),
+        kind,
+        name: name.to_owned(),
+        labels: Default::default(),
+        template: false,
+        body: Sealed(Arc::new(serde_bytes::ByteBuf::from(name.as_bytes()))),
+    }))
+}
+
+/// The spec with these secrets, each as a file of its name.
+pub(crate) fn with_secrets(spec: &ServiceSpec, secrets: &[(u128, &str)]) -> Arc<ServiceSpec> {
+    let mut task = (*spec.task).clone();
+    let file = |(number, name): &(u128, &str)| FileRef {
+        id: dependency(*number),
+        name: (*name).to_owned(),
+        target: (*name).to_owned(),
+        uid: 0,
+        gid: 0,
+        mode: 0o444,
+    };
+    task.container.secrets = secrets.iter().map(file).collect();
+    Arc::new(ServiceSpec { task: Arc::new(task), ..spec.clone() })
 }
 
 /// Seconds after 1970.

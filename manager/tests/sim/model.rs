@@ -107,6 +107,7 @@ impl Model {
                 | Event::Node { .. }
                 | Event::Service { .. }
                 | Event::Network { .. }
+                | Event::Dependency { .. }
                 | Event::NodeSeen(_) => {}
                 Event::TaskSeen { .. } => {}
             }
@@ -220,6 +221,9 @@ pub(crate) fn brief(command: &Command) -> String {
         Change::ServiceRollback { service, by } => format!("roll back {service}: {by:?}"),
         Change::ServiceProgress { service, update, .. } => format!("progress {service} {}", update.message),
         Change::ServiceRemove { service } => format!("remove {service}"),
+        Change::DependencyCreate(new) => format!("{} {} {}", new.kind.name(), new.id, new.name),
+        Change::DependencyLabel { dependency, labels, .. } => format!("label {dependency} {labels:?}"),
+        Change::DependencyRemove { dependency } => format!("remove {dependency}"),
         Change::TaskCreate(new) => {
             let gate = new.gate.and_then(|gate| gate.after).map_or(String::new(), |task| format!(" after {task}"));
             format!("task {} {:?} of {} {}{gate}", new.id, new.slot, new.service, new.desired)

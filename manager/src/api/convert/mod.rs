@@ -7,6 +7,7 @@
 //! Requests are not read into the models: see [`super::fields`] for why.
 
 pub mod container;
+pub mod dependency;
 pub mod mount;
 pub mod network;
 pub mod node;

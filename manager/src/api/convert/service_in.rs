@@ -6,19 +6,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use racimo_common::object::{ContainerSpec, Limits, NetworkMode, Reservations, Resources};
+use racimo_common::object::{ContainerSpec, FileRef, Limits, NetworkMode, Reservations, Resources};
 use racimo_common::registry::Platform;
 use serde_json::{Value, json};
 
 use super::update_config::{self, Which};
-use super::{container, mount};
+use super::{container, dependency, mount};
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::find;
 use crate::api::network::Predefined;
 use crate::api::validate::{self, Invalid};
 use crate::store::{
-    Attachment, Mode, Placement, RestartCondition, RestartPolicy, ServiceSpec, State, TaskSpec, UpdateConfig,
+    Attachment, DependencyKind, Mode, Placement, RestartCondition, RestartPolicy, ServiceSpec, State, TaskSpec,
+    UpdateConfig,
 };
 
 /// Reads and checks a service's specification; `unnamed` names one that has no name.
@@ -104,10 +105,16 @@ fn container_spec(mut fields: Fields<'_>, network: NetworkMode) -> Result<Contai
         oom_score_adj: validate::oom_score(fields.int("OomScoreAdj")?.unwrap_or_default())
             .map_err(ApiError::invalid)?,
         privileges: container::privileges(fields.object("Privileges")?)?,
+        secrets: references(DependencyKind::Secret, &mut fields, "Secrets")?,
+        configs: references(DependencyKind::Config, &mut fields, "Configs")?,
         ..ContainerSpec::default()
     };
     fields.done()?;
     Ok(spec)
+}
+
+fn references(kind: DependencyKind, fields: &mut Fields<'_>, key: &str) -> Result<Vec<FileRef>, ApiError> {
+    fields.list(key)?.iter().map(|(path, value)| dependency::read_reference(kind, path, value)).collect()
 }
 
 /// Nanoseconds; zero is a value of its own.

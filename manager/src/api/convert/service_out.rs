@@ -15,7 +15,7 @@ use racimo_common::object::{ContainerSpec, Desired, Reservations, Resources, Tas
 use racimo_common::units::{Bytes, NanoCpus};
 use serde_json::Value;
 
-use super::{container, json, map, mount, nanos, some, some_map, time, update_config, version};
+use super::{container, dependency, json, map, mount, nanos, some, some_map, time, update_config, version};
 use crate::api::network::Predefined;
 use crate::store::{
     Mode, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, Task, TaskSpec, UpdateConfig, UpdateState,
@@ -168,6 +168,8 @@ fn container_spec(spec: &ContainerSpec, defaults: bool) -> TaskSpecContainerSpec
         mounts: (!spec.mounts.is_empty()).then(|| spec.mounts.iter().map(mount::model).collect()),
         stop_signal: spec.stop_signal.clone(),
         stop_grace_period: grace.map(nanos),
+        secrets: dependency::secrets(&spec.secrets),
+        configs: dependency::configs(&spec.configs),
         health_check: spec.health.as_ref().map(container::health_model),
         init: spec.init,
         tty: spec.tty.then_some(true),

@@ -33,8 +33,6 @@ fn what_is_not_implemented_is_refused() {
     let lab = Lab::active();
     let c = "TaskTemplate.ContainerSpec";
     let unsupported = [
-        ("Secrets", json!([{"SecretID":"x"}]), ""),
-        ("Configs", json!([{"ConfigID":"x"}]), ""),
         ("Privileges", json!({"CredentialSpec":{"File":"x"}}), ".CredentialSpec.File"),
         ("Privileges", json!({"SELinuxContext":{"Disable":true}}), ".SELinuxContext.Disable"),
         ("Privileges", json!({"AppArmor":{"Mode":"disabled"}}), ".AppArmor.Mode"),

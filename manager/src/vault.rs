@@ -1,0 +1,300 @@
+//! The vault: seals what must not be read from the manager's disk, and opens it again.
+//!
+//! In: bytes and what they belong to. Out: [`Sealed`] bytes for the store, and back. ChaCha20-Poly1305 with a random
+//! nonce; what the bytes belong to is authenticated with them, so that no body can be put in another's place.
+//!
+//! ```text
+//! locked ─ unlock(key) ─▶ open ─ lock ─▶ locked      sealed: version 1 · nonce 12 · ciphertext · tag 16
+//! ```
+//! The key is a file of its own, beside the store and never in it. (A lock of the whole manager will wrap that file:
+//! until it is opened the vault stays locked, which everything here already answers with an error.)
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use racimo_common::id::{DependencyId, ServiceId};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_bytes::ByteBuf;
+use zeroize::Zeroize;
+
+use crate::store::{DependencyKind, Sealed, State};
+
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 32;
+/// What sealing adds to the bytes.
+pub const OVERHEAD_BYTES: usize = 1 + NONCE_LEN + 16;
+const VERSION: u8 = 1;
+
+/// What sealed bytes belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The body of a secret or config.
+    Dependency(DependencyKind, DependencyId),
+    /// How the boards of a service log in at a registry.
+    Credentials(ServiceId),
+}
+
+impl Owner {
+    /// What is authenticated with the bytes.
+    fn name(self) -> String {
+        match self {
+            Self::Dependency(kind, id) => format!("racimo {} {id}", kind.name()),
+            Self::Credentials(service) => format!("racimo credentials {service}"),
+        }
+    }
+}
+
+/// A key as it is kept. Never printed, and overwritten when it is let go.
+pub struct Key([u8; KEY_BYTES]);
+
+impl Key {
+    /// A new key.
+    ///
+    /// # Errors
+    /// The random source fails.
+    pub fn draw(rng: &dyn SecureRandom) -> Result<Self, VaultError> {
+        let mut key = Self([0; KEY_BYTES]);
+        rng.fill(&mut key.0).map_err(|_| VaultError::Random)?;
+        Ok(key)
+    }
+
+    /// A key that was kept; none: these are not its bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// Its bytes, to keep them.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(secret)")
+    }
+}
+
+/// Opened bytes. Never printed, and overwritten when they are let go.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Plain(Vec<u8>);
+
+impl Plain {
+    /// Takes bytes into care.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl std::ops::Deref for Plain {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Plain({} bytes)", self.0.len())
+    }
+}
+
+/// Why something cannot be sealed or opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VaultError {
+    /// There is no key.
+    #[error("the vault is locked: its key is not loaded")]
+    Locked,
+    /// The key is another one, or the bytes were changed or belong to something else.
+    #[error("the vault's key does not open it: the key is of another cluster, or the data is damaged")]
+    Unopened,
+    /// The random source failed.
+    #[error("the system's random source does not work")]
+    Random,
+}
+
+/// The vault; clones share the one key.
+#[derive(Clone, Default)]
+pub struct Vault(Arc<Mutex<Option<Arc<LessSafeKey>>>>);
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.key().is_ok() { "Vault(open)" } else { "Vault(locked)" })
+    }
+}
+
+impl Vault {
+    /// Opens it with its key.
+    ///
+    /// # Errors
+    /// [`VaultError::Unopened`]: not a key.
+    pub fn unlock(&self, key: &Key) -> Result<(), VaultError> {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, key.bytes()).map_err(|_| VaultError::Unopened)?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(LessSafeKey::new(key)));
+        Ok(())
+    }
+
+    /// Forgets the key.
+    pub fn lock(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn key(&self) -> Result<Arc<LessSafeKey>, VaultError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(VaultError::Locked)
+    }
+
+    /// Seals bytes for their owner.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::Random`].
+    pub fn seal(&self, owner: Owner, plain: &[u8]) -> Result<Sealed, VaultError> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).map_err(|_| VaultError::Random)?;
+        seal(&*self.key()?, nonce, owner, plain)
+    }
+
+    /// Opens what was sealed for this owner.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::Unopened`].
+    pub fn open(&self, owner: Owner, sealed: &Sealed) -> Result<Plain, VaultError> {
+        open(&*self.key()?, owner, &sealed.0)
+    }
+
+    /// Whether the key is the one that sealed what the store holds.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn check(&self, state: &State) -> Result<(), VaultError> {
+        first_sealed(state).map_or(Ok(()), |(owner, sealed)| self.open(owner, sealed).map(drop))
+    }
+}
+
+/// Something of the store that is sealed, if anything is.
+pub fn first_sealed(state: &State) -> Option<(Owner, &Sealed)> {
+    let bodies = state.dependencies().map(|d| (Owner::Dependency(d.kind, d.id), &d.body));
+    let logins = state
+        .services()
+        .filter_map(|service| service.spec.credentials.as_ref().map(|sealed| (Owner::Credentials(service.id), sealed)));
+    bodies.chain(logins).next()
+}
+
+fn seal(key: &LessSafeKey, nonce: [u8; NONCE_LEN], owner: Owner, plain: &[u8]) -> Result<Sealed, VaultError> {
+    let mut bytes = Vec::with_capacity(plain.len() + OVERHEAD_BYTES);
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&nonce);
+    bytes.extend_from_slice(plain);
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    let aad = Aad::from(owner.name());
+    // It only fails for more bytes than fit into memory.
+    let tag = key.seal_in_place_separate_tag(nonce, aad, &mut bytes[1 + NONCE_LEN..]);
+    bytes.extend_from_slice(tag.map_err(|_| VaultError::Unopened)?.as_ref());
+    Ok(Sealed(Arc::new(ByteBuf::from(bytes))))
+}
+
+fn open(key: &LessSafeKey, owner: Owner, sealed: &[u8]) -> Result<Plain, VaultError> {
+    let rest = sealed.strip_prefix(&[VERSION]).ok_or(VaultError::Unopened)?;
+    let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or(VaultError::Unopened)?;
+    let mut plain = Plain(body.to_vec());
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let aad = Aad::from(owner.name());
+    let length = key.open_in_place(nonce, aad, &mut plain.0).map_err(|_| VaultError::Unopened)?.len();
+    plain.0.truncate(length);
+    Ok(plain)
+}
+
+/// An open vault, for tests.
+#[cfg(test)]
+pub(crate) fn testing() -> Vault {
+    let vault = Vault::default();
+    vault.unlock(&Key([7; KEY_BYTES])).expect("a key");
+    vault
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use racimo_common::id::RandomId;
+
+    use super::*;
+    use crate::store::testing::{applied, base, dependency, service};
+    use crate::store::{Change, NewDependency};
+
+    fn secret(number: u128) -> Owner {
+        Owner::Dependency(DependencyKind::Secret, dependency(number))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens_for_its_owner_alone(plain in proptest::collection::vec(any::<u8>(), 0..2000),
+                                                    flip in any::<prop::sample::Index>()) {
+            let vault = testing();
+            let sealed = vault.seal(secret(1), &plain).unwrap();
+            prop_assert_eq!(sealed.0.len(), plain.len() + OVERHEAD_BYTES);
+            prop_assert_eq!(&*vault.open(secret(1), &sealed).unwrap(), &plain[..]);
+            if plain.len() > 8 {
+                prop_assert!(!sealed.0.windows(plain.len()).any(|part| part == plain));
+            }
+            for other in [secret(2), Owner::Dependency(DependencyKind::Config, dependency(1)), Owner::Credentials(service(1))] {
+                prop_assert_eq!(vault.open(other, &sealed), Err(VaultError::Unopened));
+            }
+            // Any bit that changes is noticed.
+            let mut damaged = sealed.0.to_vec();
+            let at = flip.index(damaged.len());
+            damaged[at] ^= 1;
+            let damaged = Sealed(Arc::new(ByteBuf::from(damaged)));
+            prop_assert_eq!(vault.open(secret(1), &damaged), Err(VaultError::Unopened));
+        }
+
+        #[test]
+        fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let sealed = Sealed(Arc::new(ByteBuf::from(bytes)));
+            prop_assert_eq!(testing().open(secret(1), &sealed), Err(VaultError::Unopened));
+        }
+    }
+
+    #[test]
+    fn the_same_bytes_are_never_sealed_alike() {
+        let vault = testing();
+        let twice = [vault.seal(secret(1), b"a").unwrap(), vault.seal(secret(1), b"a").unwrap()];
+        assert_ne!(twice[0], twice[1]);
+    }
+
+    #[test]
+    fn a_locked_vault_and_a_wrong_key() {
+        let vault = testing();
+        let body = vault.seal(secret(1), b"a").unwrap();
+        let (kind, name) = (DependencyKind::Secret, "a".to_owned());
+        let new = NewDependency { id: dependency(1), kind, name, labels: Default::default(), template: false, body };
+        let state = applied(&base(), vec![Change::DependencyCreate(Box::new(new))]);
+        assert_eq!(vault.check(&state), Ok(()));
+        vault.unlock(&Key([8; KEY_BYTES])).unwrap();
+        assert_eq!(vault.check(&state), Err(VaultError::Unopened));
+        assert_eq!(vault.check(&base()), Ok(()));
+        vault.clone().lock();
+        assert_eq!(vault.check(&state), Err(VaultError::Locked));
+        assert_eq!(vault.seal(secret(1), b"a"), Err(VaultError::Locked));
+    }
+
+    #[test]
+    fn nothing_is_printed() {
+        let key = Key([65; KEY_BYTES]);
+        let text = format!("{key:?} {:?} {:?}", Plain::new(b"AAAA".to_vec()), testing());
+        assert!(!text.contains("AAAA") && !text.contains("65"), "{text}");
+        assert!(Key::from_bytes(&[0; 31]).is_none() && Key::from_bytes(&[0; 33]).is_none());
+        let _ = DependencyId::from_bits(1);
+    }
+}
