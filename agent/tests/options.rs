@@ -237,3 +237,87 @@ fn refusals_say_why() {
         board.check_clean();
     });
 }
+
+/// What the log has, without times and streams.
+fn logged(board: &Board, task: TaskId) -> String {
+    let dir = board.path(&format!("data/logs/{task}"));
+    let mut files: Vec<_> = fs::read_dir(dir).map_or(Vec::new(), |dir| dir.flatten().map(|file| file.path()).collect());
+    files.sort();
+    files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect()
+}
+
+#[test]
+fn a_terminal() {
+    on_a_board(async |board, executor| {
+        let runtime = board.runtime(executor);
+        // Where the shell's own output goes: not away to a file.
+        let terminal = |script: &str| {
+            let mut work = work(board, "");
+            work.container.command = ["sh", "-c", script].map(Into::into).into();
+            work.container.tty = true;
+            work
+        };
+        let script = "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo a $TERM && echo seen >/dev/console; echo err >&2; cat";
+        let waits = task();
+        start(&runtime, board, waits, &terminal(script)).await.unwrap();
+        until("the log", async || {
+            let log = logged(board, waits);
+            if ["a xterm", "seen", "err"].iter().all(|part| log.contains(part)) { Ok(()) } else { Err(log) }
+        })
+        .await;
+        assert!(!logged(board, waits).contains(" e "), "a terminal has one output: {}", logged(board, waits));
+        // Nobody types, and it does not end.
+        let phase = runtime.inspect(waits).await.unwrap();
+        assert!(matches!(phase, Some(Phase::Running { .. })), "{phase:?}");
+        runtime.delete(waits).await.unwrap();
+
+        // Without a log it can say what it likes.
+        let mut silent =
+            terminal("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo done >/out/out");
+        silent.log = LogConfig::None;
+        let quiet = task();
+        start(&runtime, board, quiet, &silent).await.unwrap();
+        until("the end", async || match runtime.inspect(quiet).await.unwrap() {
+            Some(Phase::Ended { status: 0, .. }) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        assert_eq!(said(board), "done\n");
+        runtime.delete(quiet).await.unwrap();
+    });
+}
+
+#[test]
+fn an_input_that_stays_open() {
+    on_a_board(async |board, executor| {
+        let runtime = board.runtime(executor);
+        // Without it there is nothing to read.
+        assert_eq!(says(&runtime, board, "cat; echo ended", |_| {}).await, "ended\n");
+        let mut open = work(board, "");
+        open.container.command =
+            ["sh", "-c", "echo reading; busybox head -n 1; echo ended; exec cat"].map(Into::into).into();
+        open.container.open_stdin = true;
+        open.container.user = Some("www".into());
+        let task = task();
+        let pid = start(&runtime, board, task, &open).await.unwrap();
+        let logs = async |want: &str| {
+            until(want, async || {
+                let log = logged(board, task);
+                if log.contains(want) { Ok(()) } else { Err(log) }
+            })
+            .await;
+        };
+        logs("reading").await;
+        assert!(!logged(board, task).contains("ended"));
+        let input = fs::read_link(format!("/proc/{pid}/fd/0")).unwrap();
+        assert_eq!(input.display().to_string(), board.path(&format!("data/tasks/{task}/stdin")));
+        // It would hear what is written; and waits on without the writer.
+        fs::write(input, "one line\n").unwrap();
+        logs("one line").await;
+        logs("ended").await;
+        let again = board.runtime(executor);
+        assert_eq!(again.inspect(task).await.unwrap(), Some(Phase::Running { pid }));
+        again.stop(task).await.unwrap();
+        again.delete(task).await.unwrap();
+    });
+}

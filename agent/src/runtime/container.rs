@@ -41,7 +41,9 @@ use super::{
     label::{self, Kept},
     mount, probe,
     process::Phase,
-    resolver, rootfs, spec, user,
+    resolver, rootfs, spec,
+    streams::{self, Streams},
+    user,
 };
 use crate::health::{self, Check, Watch};
 use crate::limits;
@@ -144,7 +146,7 @@ impl Runtime {
         turn: SemaphoreGuard<'_>,
     ) -> Result<Option<Check>, RuntimeError> {
         let ctrd = self.connect().await?;
-        let id = job.task.to_string();
+        let (id, streams) = (job.task.to_string(), Streams::of(&job.work.container));
         let lease = lease_id(job.task);
         add_lease(&ctrd, &lease).await?;
         let layers = rootfs::layers(&prepare(&ctrd, &id, &job.image.chain, &lease).await?);
@@ -160,7 +162,10 @@ impl Runtime {
                 id: id.clone(),
                 labels: label::write(job.work, job.task, job.node, kept),
                 image: job.image.name.clone(),
-                runtime: Some(RuntimeHandler { name: HANDLER.into(), options: Some(self.runc_options()) }),
+                runtime: Some(RuntimeHandler {
+                    name: HANDLER.into(),
+                    options: Some(self.runc_options(job.task, streams)),
+                }),
                 spec: Some(prost_types::Any { type_url: SPEC_TYPE.into(), value: spec }),
                 snapshotter: SNAPSHOTTER.into(),
                 snapshot_key: id,
@@ -215,6 +220,11 @@ impl Runtime {
             FileError::Resolver(error) => error.into(),
             FileError::Io(error) => RuntimeError::io("write the task's files in", &dir)(error),
         })?;
+        match Streams::of(container) {
+            Streams::OpenInput => streams::write_open_input(&dir, self.binary())
+                .map_err(RuntimeError::io("make the task's input in", &dir))?,
+            Streams::Plain | Streams::Terminal => {}
+        }
         let facts = spec::Facts {
             task: job.task,
             user: &user,

@@ -11,6 +11,8 @@ use racimo_common::{
     wire::Work,
 };
 
+use super::streams::Streams;
+
 /// Prefix of the labels that are the agent's own; a service's labels cannot set them.
 pub const PREFIX: &str = "io.racimo.";
 const GROUP: &str = "io.racimo.group";
@@ -18,6 +20,8 @@ const STOP_SIGNAL: &str = "io.racimo.stop-signal";
 const STOP_GRACE_MS: &str = "io.racimo.stop-grace-ms";
 /// `none`, or bytes of a file and number of files: `5242880,2`.
 const LOG: &str = "io.racimo.log";
+/// See [`Streams::name`].
+const STREAMS: &str = "io.racimo.streams";
 
 /// What the agent keeps on a container, to stop it properly even without its assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,7 @@ pub fn write(work: &Work, task: TaskId, node: NodeId, kept: &Kept) -> HashMap<St
         (STOP_SIGNAL, kept.stop_signal.to_string()),
         (STOP_GRACE_MS, kept.stop_grace.as_millis().to_string()),
         (LOG, log_text(work.log)),
+        (STREAMS, Streams::of(&work.container).name().to_owned()),
     ];
     labels.extend(own.map(|(key, value)| (key.to_owned(), value)));
     labels
@@ -82,11 +87,17 @@ pub fn read_log(labels: &HashMap<String, String>) -> LogConfig {
         .map_or_else(LogConfig::default, |(size, files_max)| LogConfig::Files { size_max: Bytes::new(size), files_max })
 }
 
+/// How its streams are connected, as [`write()`] kept it; the default if it did not.
+pub fn read_streams(labels: &HashMap<String, String>) -> Streams {
+    labels.get(STREAMS).and_then(|name| Streams::parse(name)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use racimo_common::{
         id::IdSource,
         object::{ContainerSpec, Resources},
+        registry::Credentials,
     };
 
     use super::*;
@@ -98,6 +109,7 @@ mod tests {
         let mut container = ContainerSpec::default();
         container.labels.insert("io.racimo.stop-signal".into(), "9".into());
         container.labels.insert("app".into(), "web".into());
+        container.tty = true;
         let work = Work {
             service: ids.draw(),
             service_name: "web".into(),
@@ -106,14 +118,16 @@ mod tests {
             resources: Resources::default(),
             log: racimo_common::object::LogConfig::default(),
             files: Vec::new(),
-            credentials: None,
+            credentials: Some(Credentials::IdentityToken("hunter2".into())),
         };
         let kept = Kept { group: 3, stop_signal: 15, stop_grace: Duration::from_millis(1500) };
         let labels = write(&work, task, node, &kept);
         assert_eq!(read(&labels), Some(kept));
         assert_eq!(labels["app"], "web");
         assert_eq!(labels["com.docker.swarm.task.name"], format!("web.1.{task}"));
-        assert_eq!(read(&HashMap::new()), None);
+        assert_eq!(read_streams(&labels), Streams::Terminal);
+        assert!(!format!("{labels:?}{work:?}").contains("hunter2"));
+        assert_eq!((read(&HashMap::new()), read_streams(&HashMap::new())), (None, Streams::Plain));
     }
 
     #[test]

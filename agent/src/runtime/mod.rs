@@ -26,6 +26,7 @@ mod rootfs;
 mod seccomp;
 pub mod spec;
 mod stop;
+pub mod streams;
 pub mod user;
 
 use std::{
@@ -44,6 +45,7 @@ use smol::lock::{Mutex, MutexGuard, MutexGuardArc, Semaphore, SemaphoreGuard};
 use cgroup::{Cgroups, Version};
 use confine::Confinement;
 use ctrd::{Ctrd, CtrdError, Executor};
+use streams::Streams;
 
 use crate::{limits, logs};
 
@@ -262,10 +264,14 @@ impl Runtime {
         &self.0.config.root
     }
 
-    /// Where containerd sends a container's output; empty: nowhere.
-    fn output(&self, task: TaskId, log: LogConfig) -> String {
+    /// Where containerd sends a container's output; empty: nowhere. The shim reads a terminal's only if it has
+    /// a place to write it to.
+    fn output(&self, task: TaskId, log: LogConfig, streams: Streams) -> String {
         match log {
-            LogConfig::None => String::new(),
+            LogConfig::None => match streams {
+                Streams::Terminal => "/dev/null".to_owned(),
+                Streams::Plain | Streams::OpenInput => String::new(),
+            },
             LogConfig::Files { size_max, files_max } => {
                 let dir = logs::dir(self.data(), task);
                 let order = logs::process::Order { dir, size_max: size_max.get(), files_max };

@@ -1,7 +1,7 @@
 //! The running side of a container: its first process, from the moment it is wanted until its
 //! exit code has been read.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use containerd_client::{
     services::v1::{
@@ -12,14 +12,15 @@ use containerd_client::{
     },
     types::v1::{Process, Status as ProcessStatus},
 };
-use racimo_common::{id::TaskId, object::LogConfig, signal::SIGKILL, time::Wall};
+use racimo_common::{id::TaskId, signal::SIGKILL, time::Wall};
 use smol::Timer;
 use tonic::{Code, Status};
 
 use super::{
     Runtime, RuntimeError, SNAPSHOTTER, cgroup,
     ctrd::{Ctrd, CtrdError, any, request, unless, within},
-    label,
+    label, mount,
+    streams::{self, Streams},
 };
 use crate::limits;
 
@@ -93,14 +94,18 @@ impl Runtime {
             .map_err(CtrdError::call("find the container's root file system"))?
             .into_inner()
             .mounts;
-        let output = self.output(task, self.log(ctrd, &id).await?);
-        // Empty: the kernel's null device.
+        let labels = labels(ctrd, &id).await?;
+        let streams = label::read_streams(&labels);
+        let stdout = self.output(task, label::read_log(&labels), streams);
+        // Empty: the kernel's null device. A terminal has one output.
+        let stderr = if streams == Streams::Terminal { String::new() } else { stdout.clone() };
         let message = CreateTaskRequest {
             container_id: id,
             rootfs,
-            stdout: output.clone(),
-            stderr: output,
-            options: Some(self.runc_options()),
+            stdout,
+            stderr,
+            terminal: streams == Streams::Terminal,
+            options: Some(self.runc_options(task, streams)),
             ..CreateTaskRequest::default()
         };
         let _turn = self.turn(task).await;
@@ -110,15 +115,6 @@ impl Runtime {
         })
         .await;
         Ok(created.map_err(CtrdError::call("create the container's process"))?.into_inner().pid)
-    }
-
-    /// Where the container's output goes, as noted when it was made.
-    async fn log(&self, ctrd: &Ctrd, id: &str) -> Result<LogConfig, CtrdError> {
-        let message = GetContainerRequest { id: id.to_owned() };
-        let mut containers = ContainersClient::new(ctrd.clone());
-        let got = within(limits::CTRD_CALL_MAX, containers.get(request(message, None))).await;
-        let got = got.map_err(CtrdError::call("find the container"))?.into_inner();
-        Ok(got.container.map_or_else(LogConfig::default, |container| label::read_log(&container.labels)))
     }
 
     /// Sends a signal to the container's first process; one that has ended gets none.
@@ -175,10 +171,23 @@ impl Runtime {
         cgroup::oom_killed(self.root(), &task.to_string())
     }
 
-    pub(super) fn runc_options(&self) -> prost_types::Any {
-        let binary_name = self.binary().to_string_lossy().into_owned();
-        any(OPTIONS_TYPE, &RuncOptions { binary_name })
+    /// containerd's options: the OCI runtime, or what stands for it.
+    pub(super) fn runc_options(&self, task: TaskId, streams: Streams) -> prost_types::Any {
+        let binary = match streams {
+            Streams::OpenInput => streams::runtime_in(&mount::task_dir(self.data(), task)),
+            Streams::Plain | Streams::Terminal => self.binary().to_owned(),
+        };
+        any(OPTIONS_TYPE, &RuncOptions { binary_name: binary.to_string_lossy().into_owned() })
     }
+}
+
+/// The container's labels.
+async fn labels(ctrd: &Ctrd, id: &str) -> Result<HashMap<String, String>, CtrdError> {
+    let message = GetContainerRequest { id: id.to_owned() };
+    let mut containers = ContainersClient::new(ctrd.clone());
+    let got = within(limits::CTRD_CALL_MAX, containers.get(request(message, None))).await;
+    let got = got.map_err(CtrdError::call("find the container"))?.into_inner();
+    Ok(got.container.map(|container| container.labels).unwrap_or_default())
 }
 
 /// containerd's time as ours; out of range saturates.
