@@ -37,7 +37,7 @@ fn kill_container(lab: &Lab, running: &Running, task: &str) -> Result<()> {
     Ok(())
 }
 
-fn restart_agent(board: &Board<'_>) -> Result<()> {
+pub(crate) fn restart_agent(board: &Board<'_>) -> Result<()> {
     board.act(Verb::KillAgent)?;
     board.act(Verb::StartAgent)
 }

@@ -7,6 +7,7 @@ mod lab;
 mod cli;
 mod cluster;
 mod failures;
+mod health;
 mod options;
 mod pi_mgr;
 mod refusals;
