@@ -26,12 +26,12 @@ use crate::board::{Board, Order};
 use crate::config::Config;
 use crate::describe::{self, Own};
 use crate::identity::Identity;
-use crate::limits;
 use crate::link::session::{Link, Told};
 use crate::runtime::ctrd::Executor;
 use crate::runtime::pull::{self, PullError};
 use crate::runtime::{self, Event, Job, Phase, Probed, Runtime};
 use crate::task::{Done, Found, Op, Task};
+use crate::{limits, logs};
 
 /// Why the agent stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +65,13 @@ enum Input {
     Link(Told),
     Container(Event),
     Done(TaskId, Done),
-    Listed { before: Vec<TaskId>, containers: Containers },
+    Listed {
+        before: Vec<TaskId>,
+        containers: Containers,
+    },
     Described(Box<NodeDescription>),
+    /// The tasks that have logs on this board.
+    Logs(Vec<TaskId>),
     Stop,
     Tick,
 }
@@ -148,6 +153,8 @@ pub async fn run(
         is_removed: false,
         looks: false,
         listing: None,
+        looks_at_logs: false,
+        logs: None,
         stop_by: None,
     };
     let stop = app.drive(inbox).await;
@@ -249,6 +256,10 @@ struct App {
     looks: bool,
     /// The listing under way, if any; a newer one replaces it.
     listing: Option<smol::Task<()>>,
+    /// Whether logs may have become superfluous.
+    looks_at_logs: bool,
+    /// The look at logs under way, or the removal of some.
+    logs: Option<smol::Task<()>>,
     /// When to stop even if the manager has not heard the goodbye; none: nobody asked to stop.
     stop_by: Option<Mono>,
 }
@@ -278,6 +289,7 @@ impl App {
                 self.take(input).await;
             }
             self.act();
+            self.look_at_logs();
             // A time to wake that has passed would be ready at once: others get their turn.
             smol::future::yield_now().await;
         }
@@ -304,6 +316,7 @@ impl App {
                 log::warn!("containerd is away, containers run on: {reason}");
             }
             Input::Done(task, done) => {
+                self.looks_at_logs |= self.board.task(task).is_some_and(Task::is_unwanted);
                 self.operations.remove(&task);
                 self.board.done(task, done, now);
             }
@@ -322,6 +335,10 @@ impl App {
             Input::Described(description) => {
                 self.looks = true;
                 self.described(*description);
+            }
+            Input::Logs(found) => {
+                let (data, doomed) = (self.config.data.clone(), self.board.doomed_logs(found));
+                self.logs = (!doomed.is_empty()).then(|| self.executor.spawn(logs::keep::remove(data, doomed)));
             }
             Input::Stop => {
                 self.stop_by = Some(now.mono + limits::BYE_MAX);
@@ -343,7 +360,10 @@ impl App {
                 self.out = Some(out);
             }
             Told::Assign(part) => match self.board.assign(part, self.clock.now()) {
-                Ok(whole) => self.has_set |= whole,
+                Ok(whole) => {
+                    self.has_set |= whole;
+                    self.looks_at_logs = true;
+                }
                 Err(gap) => {
                     log::warn!("the session is opened anew: {gap}");
                     self.close();
@@ -408,6 +428,21 @@ impl App {
             let _ = inputs.send(Input::Listed { before, containers }).await;
         };
         self.listing = Some(self.executor.spawn(listing));
+    }
+
+    /// Removes logs that nobody asks for any more: finds what there is, and decides when it has been found, as a task
+    /// that comes meanwhile has none yet.
+    fn look_at_logs(&mut self) {
+        if !self.looks_at_logs || self.logs.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        self.looks_at_logs = false;
+        let (data, inputs) = (self.config.data.clone(), self.inputs.clone());
+        self.logs = Some(self.executor.spawn(async move {
+            let found = logs::keep::find(data).await;
+            // The loop may be gone.
+            let _ = inputs.send(Input::Logs(found)).await;
+        }));
     }
 
     /// Starts and gives up operations.

@@ -62,6 +62,8 @@ pub struct Board {
     early: Vec<(TaskId, u32, bool)>,
     /// Whether the board's containers were listed since the agent started; nothing is done before that.
     listed: bool,
+    /// Ended tasks whose logs are kept; none: no set has told.
+    logs: Option<Vec<TaskId>>,
 }
 
 impl Board {
@@ -106,11 +108,13 @@ impl Board {
             Some(mut set) => {
                 set.tasks.extend(part.tasks);
                 set.removed.extend(part.removed);
+                set.logs = set.logs.or(part.logs);
                 set.last = part.last;
                 set
             }
         };
-        if set.tasks.len() > limits::SET_TASKS_MAX || set.removed.len() > limits::SET_TASKS_MAX {
+        let logs = set.logs.as_ref().map_or(0, Vec::len);
+        if [set.tasks.len(), set.removed.len(), logs].iter().any(|length| *length > limits::SET_TASKS_MAX) {
             return Err(Gap::Endless);
         }
         if !set.last {
@@ -129,6 +133,9 @@ impl Board {
         }
         if set.to < self.index {
             return Err(Gap::Index { from: set.to, at: self.index });
+        }
+        if let Some(logs) = set.logs.take() {
+            self.logs = Some(logs);
         }
         let complete = set.complete;
         if complete {
@@ -227,8 +234,16 @@ impl Board {
         self.sweep();
     }
 
+    /// Which of these logs nobody asks for any more: their tasks are neither held nor in the manager's history.
+    pub fn doomed_logs(&self, logs: Vec<TaskId>) -> Vec<TaskId> {
+        let Some(kept) = &self.logs else { return Vec::new() };
+        let is_doomed = |id: &TaskId| !kept.contains(id) && self.task(*id).is_none();
+        if self.listed { logs.into_iter().filter(is_doomed).collect() } else { Vec::new() }
+    }
+
     /// The board is no member any more: every task shall go.
     pub fn forget_all(&mut self) {
+        self.logs = Some(Vec::new());
         self.tasks.iter_mut().for_each(Task::unwant);
         self.turned_away.clear();
     }

@@ -382,3 +382,30 @@ proptest! {
         run(seed);
     }
 }
+
+#[test]
+fn logs_stay_as_long_as_the_manager_knows_their_tasks() {
+    let mut board = Board::new(8);
+    let all = || vec![id(1), id(2), id(3), id(4)];
+    board.adopt(&[(id(4), Found::Running { pid: 4, health: None }, None)], now(0));
+    assert_eq!(board.doomed_logs(all()), [], "nobody has told yet");
+    let set = |complete, from, to, logs: Option<Vec<TaskId>>| Assign {
+        complete,
+        from,
+        to,
+        last: true,
+        logs,
+        ..Assign::default()
+    };
+    board.assign(set(true, 0, 5, Some(vec![id(1), id(2)])), now(0)).expect("a set");
+    // Task 4 is not wanted, but it is still there.
+    assert_eq!(board.doomed_logs(all()), [id(3)]);
+    board.assign(set(false, 5, 6, None), now(0)).expect("a change");
+    assert_eq!(board.doomed_logs(all()), [id(3)]);
+    board.assign(set(false, 6, 7, Some(vec![id(2)])), now(0)).expect("a change");
+    assert_eq!(board.doomed_logs(all()), [id(1), id(3)]);
+    let many = (0..=SET_TASKS_MAX as u128).map(id).collect();
+    assert_eq!(board.assign(set(false, 7, 8, Some(many)), now(0)), Err(Gap::Endless));
+    board.forget_all();
+    assert_eq!(board.doomed_logs(all()), [id(1), id(2), id(3)]);
+}

@@ -6,6 +6,8 @@ pub const FRAME_FROM_AGENT_MAX: usize = 64 * 1024;
 pub const FRAME_TO_AGENT_MAX: usize = 256 * 1024;
 /// Largest frame from a peer that has shown no certificate, bytes: it may only ask to join. Larger: as above.
 pub const FRAME_JOIN_MAX: usize = 16 * 1024;
+/// Ended tasks whose logs a board keeps for readers. Beyond: those that ended first go.
+pub const ENDED_LOGS_MAX: usize = 64;
 /// Levels of nesting in a message. Deeper: refused, because decoding recurses and a board's stack is small.
 pub const MESSAGE_DEPTH_MAX: usize = 32;
 

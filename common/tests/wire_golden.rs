@@ -138,6 +138,7 @@ fn assign() -> Assign {
             Assignment { task: TaskId::from_bits(5), desired: Desired::Shutdown, work: None },
         ],
         removed: vec![TaskId::from_bits(u128::MAX)],
+        logs: Some(vec![TaskId::from_bits(8)]),
     }
 }
 

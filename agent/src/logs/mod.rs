@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use racimo_common::id::TaskId;
 
+pub mod keep;
 pub mod lines;
 pub mod process;
 pub mod record;

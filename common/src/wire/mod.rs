@@ -229,6 +229,9 @@ pub struct Assign {
     pub tasks: Vec<Assignment>,
     /// Tasks to forget: they ended and the manager knows it.
     pub removed: Vec<TaskId>,
+    /// All the ended tasks of the board whose logs it keeps for readers; none: as before. Logs of other tasks that it
+    /// does not hold are removed.
+    pub logs: Option<Vec<TaskId>>,
 }
 
 /// Names the content of a secret or config on a board: a template's content differs from task to task.

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::limits::FRAME_TO_AGENT_MAX;
-use racimo_common::object::{ContainerSpec, Desired, LogConfig, MountKind, Resources};
+use racimo_common::limits::{ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::object::{ContainerSpec, Desired, MountKind, Resources};
 use racimo_common::registry::Reference;
 use racimo_common::signal;
 use racimo_common::units::{Bytes, NanoCpus};
@@ -355,7 +355,7 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         slot_name: format!("{name}.{}", NodeId::from_bits(largest)),
         container: task.container.clone(),
         resources: task.resources.clone(),
-        log: LogConfig::default(),
+        log: log_driver::config(task.log.as_ref()).unwrap_or_default(),
         // The references in `container` take more room than these would.
         files: Vec::new(),
         credentials: None,
@@ -370,6 +370,7 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         bodies: Vec::new(),
         tasks: vec![assignment],
         removed: Vec::new(),
+        logs: Some(vec![TaskId::from_bits(largest); ENDED_LOGS_MAX]),
     });
     // Credentials may come with any update.
     let most = FRAME_TO_AGENT_MAX - limits::CREDENTIALS_BYTES_MAX;

@@ -6,50 +6,72 @@
 use std::collections::BTreeMap;
 
 use racimo_common::id::{NodeId, TaskId};
-use racimo_common::limits::FRAME_TO_AGENT_MAX;
+use racimo_common::limits::{ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::Desired;
 use racimo_common::wire::{Assign, Assignment, Work, frame};
 
 use crate::log_driver;
 use crate::store::{Slot, Task, View};
 
-/// What a board was sent: each task with the desired state it knows.
-pub type Sent = BTreeMap<TaskId, Desired>;
+/// What a board was sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Each task with the desired state it knows.
+    pub tasks: BTreeMap<TaskId, Desired>,
+    /// The ended tasks whose logs it keeps.
+    pub logs: Vec<TaskId>,
+}
 
 /// Room kept in a frame for the message around the assignments, bytes.
-const MARGIN: usize = 1024;
+const MARGIN: usize = 1024 + ENDED_LOGS_MAX * 20;
 
 /// The whole set, in parts that fit a frame; and the record of it.
 pub fn complete(view: &View, node: NodeId) -> (Vec<Assign>, Sent) {
-    let mut sent = Sent::new();
+    let mut sent = Sent { tasks: BTreeMap::new(), logs: logs(view, node) };
     let tasks = held(view, node).map(|task| {
-        sent.insert(task.id, task.desired);
+        sent.tasks.insert(task.id, task.desired);
         assignment(task, true)
     });
     let tasks: Vec<Assignment> = tasks.collect();
-    let whole = Assign { complete: true, from: 0, to: view.version(), ..Assign::default() };
+    let logs = Some(sent.logs.clone());
+    let whole = Assign { complete: true, from: 0, to: view.version(), logs, ..Assign::default() };
     (split(whole, tasks, Vec::new()), sent)
 }
 
 /// What changed since `sent` was recorded at index `from`; empty if nothing did. Updates `sent`.
 pub fn delta(view: &View, node: NodeId, sent: &mut Sent, from: u64) -> Vec<Assign> {
     let mut tasks = Vec::new();
-    let mut gone = sent.clone();
+    let mut gone = sent.tasks.clone();
     for task in held(view, node) {
         gone.remove(&task.id);
-        match sent.insert(task.id, task.desired) {
+        match sent.tasks.insert(task.id, task.desired) {
             Some(desired) if desired == task.desired => {}
             known => tasks.push(assignment(task, known.is_none())),
         }
     }
     let removed: Vec<TaskId> = gone.into_keys().collect();
     for task in &removed {
-        sent.remove(task);
+        sent.tasks.remove(task);
     }
-    if tasks.is_empty() && removed.is_empty() {
+    let logs = Some(logs(view, node)).filter(|logs| *logs != sent.logs);
+    if tasks.is_empty() && removed.is_empty() && logs.is_none() {
         return Vec::new();
     }
-    split(Assign { complete: false, from, to: view.version(), ..Assign::default() }, tasks, removed)
+    if let Some(logs) = &logs {
+        sent.logs.clone_from(logs);
+    }
+    split(Assign { complete: false, from, to: view.version(), logs, ..Assign::default() }, tasks, removed)
+}
+
+/// The ended tasks that are still in the history: somebody may ask what they said.
+fn logs(view: &View, node: NodeId) -> Vec<TaskId> {
+    let mut ended: Vec<_> =
+        view.state.tasks_on_node(node).filter_map(|task| Some((task.ended.as_ref()?.at, task.id))).collect();
+    ended.sort_unstable();
+    ended.drain(..ended.len().saturating_sub(ENDED_LOGS_MAX));
+    let mut logs: Vec<TaskId> = ended.into_iter().map(|(_, task)| task).collect();
+    logs.sort_unstable();
+    logs
 }
 
 fn held(view: &View, node: NodeId) -> impl Iterator<Item = &Task> {

@@ -75,7 +75,7 @@ impl Manager {
                     closing: false,
                     ready_at: None,
                     unclean: false,
-                    sent: assign::Sent::new(),
+                    sent: assign::Sent::default(),
                     at: 0,
                     lingers: None,
                 };
@@ -177,7 +177,7 @@ impl Manager {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(view) = session.lingers.take().map(|view| newer.unwrap_or(view)) else { return };
         let (node, conn) = (session.node, session.conn);
-        let stopped: BTreeSet<TaskId> = session.sent.keys().copied().collect();
+        let stopped: BTreeSet<TaskId> = session.sent.tasks.keys().copied().collect();
         let parts = assign::delta(&view, node, &mut session.sent, session.at);
         if parts.is_empty() {
             return;

@@ -48,12 +48,14 @@ fn the_whole_set() {
     let (parts, sent) = complete(&view, node(1));
     assert_eq!(told(&parts), (vec![(2, Desired::Running, true)], Vec::new()));
     assert_eq!((parts[0].complete, parts[0].from, parts[0].to), (true, 0, view.version()));
-    assert_eq!(sent, Sent::from([(task(2), Desired::Running)]));
+    assert_eq!(sent, Sent { tasks: [(task(2), Desired::Running)].into(), logs: vec![task(3)] });
+    // The log of the one that ended stays.
+    assert_eq!(parts[0].logs, Some(vec![task(3)]));
     let work = parts[0].tasks[0].work.as_ref().expect("work");
     assert_eq!((work.slot_name.as_str(), work.container.image.as_str()), ("web.2", "nginx"));
     // A board without tasks is told so.
     let (parts, sent) = complete(&view, node(2));
-    assert_eq!((told(&parts), sent.len()), ((Vec::new(), Vec::new()), 0));
+    assert_eq!((told(&parts), sent), ((Vec::new(), Vec::new()), Sent::default()));
 }
 
 #[test]
@@ -68,6 +70,24 @@ fn changes() {
     check(vec![assign(1, 1), end(1, TaskState::Failed)], &[], &[]);
     check(vec![assign(1, 1), end(2, TaskState::Failed)], &[(1, Desired::Running, true)], &[2]);
     check(vec![Change::ServiceRemove { service: service(1) }], &[(2, Desired::Remove, false)], &[]);
+}
+
+/// From [`base`], where task 3 has ended: the logs that the change tells of.
+#[track_caller]
+fn check_logs(changes: Vec<Change>, want: Option<&[u128]>) {
+    let before = view(base());
+    let (_, mut sent) = complete(&before, node(1));
+    let after = view(applied(&before.state, changes));
+    let parts = delta(&after, node(1), &mut sent, before.version());
+    let logs = parts.first().and_then(|part| part.logs.clone());
+    assert_eq!(logs, want.map(|logs| logs.iter().map(|number| task(*number)).collect()));
+}
+
+#[test]
+fn logs_stay_while_their_tasks_are_in_the_history() {
+    check_logs(vec![assign(1, 1)], None);
+    check_logs(vec![end(2, TaskState::Complete)], Some(&[2, 3]));
+    check_logs(vec![Change::TaskRemove { task: task(3) }], Some(&[]));
 }
 
 #[test]
@@ -86,17 +106,18 @@ fn large_sets_come_in_parts() {
     assert!(parts.len() > 7, "{} parts", parts.len());
     assert_eq!(told(&parts).0.iter().map(|(number, ..)| *number).collect::<Vec<_>>(), (1..=30).collect::<Vec<_>>());
     // The same as a change.
-    let parts = delta(&view(state.clone()), node(1), &mut Sent::new(), 3);
+    let parts = delta(&view(state.clone()), node(1), &mut Sent::default(), 3);
     assert_eq!(told(&parts).0.len(), 30);
     // Their removal is small again.
     let state = applied(&state, (1..=30).map(|number| end(number, TaskState::Complete)).collect());
     let parts = delta(&view(state), node(1), &mut sent, 4);
     assert_eq!((parts.len(), told(&parts).1.len()), (1, 30));
     // Very many removals.
-    let mut sent: Sent = (0..40_000).map(|number| (task(number), Desired::Running)).collect();
+    let tasks = (0..40_000).map(|number| (task(number), Desired::Running)).collect();
+    let mut sent = Sent { tasks, logs: Vec::new() };
     let parts = delta(&view(base()), node(2), &mut sent, 4);
     assert!(parts.len() > 2);
-    assert_eq!((told(&parts).1.len(), sent.len()), (40_000, 0));
+    assert_eq!((told(&parts).1.len(), sent.tasks.len()), (40_000, 0));
 }
 
 #[test]
