@@ -69,6 +69,21 @@ fn decimal(text: &str, scale: u64) -> Option<u128> {
     digits(whole)?.checked_mul(u128::from(scale))?.checked_add(part)
 }
 
+/// A whole number: `10`, `0x10`, `0o440` or `0440` (octal), `0b1`.
+pub(crate) fn uint(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let (digits, radix) = match lower.get(..2) {
+        Some("0x") => (&lower[2..], 16),
+        Some("0o") => (&lower[2..], 8),
+        Some("0b") => (&lower[2..], 2),
+        Some(_) if lower.starts_with('0') => (&lower[1..], 8),
+        _ => (lower.as_str(), 10),
+    };
+    let number = Some(digits).filter(|digits| !digits.starts_with(['+', '-']));
+    let number = number.and_then(|digits| u64::from_str_radix(digits, radix).ok());
+    number.ok_or_else(|| format!("\"{text}\" is not a whole number"))
+}
+
 /// Splits a command line as a POSIX shell would: blanks separate, quotes and backslashes protect.
 pub(crate) fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
@@ -169,6 +184,16 @@ mod tests {
         check(nano_cpus("0.5"), Some(500_000_000));
         check(nano_cpus("99999999999"), None);
         check(nano_cpus("half"), None);
+    }
+
+    #[test]
+    fn whole_numbers() {
+        for (text, want) in [("10", 10), ("0", 0), ("0440", 0o440), ("0o17", 15), ("0X1f", 31), ("0b101", 5)] {
+            check(uint(text), Some(want));
+        }
+        for text in ["", "-1", "+1", "x", "08", "0x", "0x-1", "1.5", "99999999999999999999"] {
+            check(uint(text), None);
+        }
     }
 
     #[test]

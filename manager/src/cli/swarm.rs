@@ -9,6 +9,7 @@ use super::error::CliError;
 use super::json::{Peek, set};
 use super::node::Availability;
 use super::parse::{self, Nanos};
+use super::spec::refused::RefusedCluster;
 use super::url::Url;
 
 /// Settings of the cluster.
@@ -94,6 +95,8 @@ pub(crate) struct LeaveArgs {
 pub(crate) struct UpdateArgs {
     #[command(flatten)]
     cluster: ClusterFlags,
+    #[command(flatten)]
+    refused: RefusedCluster,
 }
 
 /// Makes this manager the first of a new cluster.

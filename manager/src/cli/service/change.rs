@@ -9,8 +9,10 @@ use super::super::error::CliError;
 use super::super::json::{Peek, set};
 use super::super::progress::run::{converge, vanish};
 use super::super::registry_auth;
+use super::super::spec::reference::{self, Kind};
+use super::super::spec::update::UpdateFlags;
 use super::super::url::Url;
-use super::{CreateArgs, RegistryFlags, RmArgs, RollbackArgs, ScaleArgs, UpdateArgs, resolve};
+use super::{CreateArgs, RegistryFlags, RmArgs, RollbackArgs, ScaleArgs, UpdateArgs, references, resolve};
 
 /// `service create`.
 pub(super) async fn create(args: CreateArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
@@ -22,6 +24,10 @@ pub(super) async fn create(args: CreateArgs, client: &mut Client, console: &mut 
     }
     let wanted = args.flags.image.clone();
     let mut spec = args.flags.spec(&wanted, &files, console.env)?;
+    for (kind, wanted) in [(Kind::Secret, &args.flags.secret), (Kind::Config, &args.flags.config)] {
+        let found = references::find(client, kind, wanted).await?;
+        reference::change(&mut spec, kind, &[], found);
+    }
     let auth = auth(&args.registry, &wanted, console)?;
     let ask = !args.registry.no_resolve_image;
     let warning = resolve::image(client, &mut spec, &wanted, ask, auth.as_deref()).await?;
@@ -38,6 +44,12 @@ pub(super) async fn create(args: CreateArgs, client: &mut Client, console: &mut 
 
 /// `service update`.
 pub(super) async fn update(args: UpdateArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    if args.rollback {
+        if args.flags != UpdateFlags::default() || args.registry != RegistryFlags::default() {
+            return Err(CliError::Usage("other flags may not be combined with --rollback".to_owned()));
+        }
+        return go_back(&args.service, &args.wait, client, console).await;
+    }
     let service = fetch(client, &args.service).await?;
     let mut spec = service["Spec"].clone();
     let mut warning = None;
@@ -49,6 +61,13 @@ pub(super) async fn update(args: UpdateArgs, client: &mut Client, console: &mut 
         warning = resolve::image(client, &mut spec, wanted, ask, auth.as_deref()).await?;
     }
     args.flags.apply(&mut spec, console.env)?;
+    for (kind, remove, add) in [
+        (Kind::Secret, &args.flags.secret_rm, &args.flags.secret_add),
+        (Kind::Config, &args.flags.config_rm, &args.flags.config_add),
+    ] {
+        let found = references::find(client, kind, add).await?;
+        reference::change(&mut spec, kind, remove, found);
+    }
     let source = if auth.is_some() { None } else { Some(("registryAuthFrom", "spec")) };
     let answer = store(client, &service, &spec, source, auth.as_deref()).await?;
     warn(console, warning, &answer)?;
@@ -82,21 +101,29 @@ pub(super) async fn scale(args: &ScaleArgs, client: &mut Client, console: &mut C
 async fn scale_one(client: &mut Client, name: &str, replicas: u64) -> Result<Value, CliError> {
     let service = fetch(client, name).await?;
     let mut spec = service["Spec"].clone();
-    if !spec.has("/Mode/Replicated") {
-        return Err(CliError::Usage(format!("{name}: scale can only be used with replicated mode")));
+    if spec.has("/Mode/Replicated") {
+        set(&mut spec, &["Mode", "Replicated", "Replicas"], replicas);
+    } else if spec.has("/Mode/ReplicatedJob") {
+        set(&mut spec, &["Mode", "ReplicatedJob", "TotalCompletions"], replicas);
+    } else {
+        let text = format!("{name}: scale can only be used with replicated or replicated-job mode");
+        return Err(CliError::Usage(text));
     }
-    set(&mut spec, &["Mode", "Replicated", "Replicas"], replicas);
     store(client, &service, &spec, None, None).await?;
     Ok(service)
 }
 
 /// `service rollback`.
 pub(super) async fn rollback(args: &RollbackArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
-    let service = fetch(client, &args.service).await?;
+    go_back(&args.service, &args.wait, client, console).await
+}
+
+async fn go_back(name: &str, flags: &WaitFlags, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    let service = fetch(client, name).await?;
     let answer = store(client, &service, &service["Spec"], Some(("rollback", "previous")), None).await?;
     warn(console, None, &answer)?;
-    console.say(&args.service)?;
-    wait(client, console, &args.wait, service.text("/ID")).await
+    console.say(name)?;
+    wait(client, console, flags, service.text("/ID")).await
 }
 
 /// `service rm`.

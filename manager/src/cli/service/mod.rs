@@ -3,6 +3,7 @@
 mod change;
 mod list;
 mod pretty;
+mod references;
 mod resolve;
 
 use clap::{Args, Subcommand};
@@ -26,8 +27,11 @@ pub(crate) enum ServiceCommand {
   pi-mgr service create --name web --replicas 3 registry.local:5000/web:1
   pi-mgr service create --name probe --mode global --constraint node.labels.zone==attic \\
       --mount type=bind,source=/sys,target=/host/sys,readonly busybox sleep infinity
-  pi-mgr service create --name api --limit-memory 64m --reserve-memory 32m -e LEVEL=info api:2 --port 80")]
-    Create(CreateArgs),
+  pi-mgr service create --name api --limit-memory 64m --reserve-memory 32m -e LEVEL=info api:2 --port 80
+  pi-mgr service create --name db --secret source=db-key,target=key,mode=0400 --config source=db.conf,target=/etc/db.conf \\
+      --health-cmd 'db-ping' --update-order stop-first --update-failure-action rollback db:1
+  pi-mgr service create --name backup --mode replicated-job --replicas 5 --max-concurrent 2 --restart-condition on-failure backup:1")]
+    Create(Box<CreateArgs>),
     /// List services
     #[command(
         visible_alias = "list",
@@ -49,14 +53,19 @@ pub(crate) enum ServiceCommand {
     /// Change the number of tasks of services
     #[command(after_help = "Examples:
   pi-mgr service scale web=5
-  pi-mgr service scale --detach web=5 api=0")]
+  pi-mgr service scale --detach web=5 api=0 job=10")]
     Scale(ScaleArgs),
     /// Change a service
     #[command(after_help = "Examples:
   pi-mgr service update --image registry.local:5000/web:2 web
   pi-mgr service update --limit-memory 128m --env-add LEVEL=debug --constraint-add node.role==worker web
-  pi-mgr service update --force web")]
-    Update(UpdateArgs),
+  pi-mgr service update --image web:3 --update-parallelism 2 --update-order start-first \\
+      --update-failure-action rollback web
+  pi-mgr service update --health-cmd 'wget -qO- localhost:8080' --health-interval 10s web
+  pi-mgr service update --secret-rm key1 --secret-add source=key2,target=key web
+  pi-mgr service update --force web
+  pi-mgr service update --rollback web")]
+    Update(Box<UpdateArgs>),
     /// Remove services and wait until their tasks are gone
     #[command(
         visible_alias = "remove",
@@ -84,7 +93,7 @@ pub(crate) struct CreateArgs {
 }
 
 /// How the image's registry is used.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default, PartialEq)]
 struct RegistryFlags {
     /// Don't ask the registry for the image's digest and platforms
     #[arg(long)]
@@ -130,6 +139,9 @@ pub(crate) struct ScaleArgs {
 /// `service update`.
 #[derive(Args, Debug)]
 pub(crate) struct UpdateArgs {
+    /// Go back to the previous specification; with no other change
+    #[arg(long)]
+    rollback: bool,
     #[command(flatten)]
     registry: RegistryFlags,
     #[command(flatten)]
@@ -169,7 +181,7 @@ fn replicas(text: &str) -> Result<(String, u64), String> {
 /// Runs one command.
 pub(crate) async fn run(command: ServiceCommand, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
     match command {
-        ServiceCommand::Create(args) => change::create(args, client, console).await,
+        ServiceCommand::Create(args) => change::create(*args, client, console).await,
         ServiceCommand::Ls(flags) => list::run(&flags, client, console).await,
         ServiceCommand::Ps(args) => ps(&args, client, console).await,
         ServiceCommand::Inspect(args) => {
@@ -181,7 +193,7 @@ pub(crate) async fn run(command: ServiceCommand, client: &mut Client, console: &
             inspect::print(found, &args.flags, |service, console| pretty::text(service, console.now()), console)
         }
         ServiceCommand::Scale(args) => change::scale(&args, client, console).await,
-        ServiceCommand::Update(args) => change::update(args, client, console).await,
+        ServiceCommand::Update(args) => change::update(*args, client, console).await,
         ServiceCommand::Rm(args) => change::remove(&args, client, console).await,
         ServiceCommand::Rollback(args) => change::rollback(&args, client, console).await,
     }

@@ -7,18 +7,12 @@ use super::super::error::CliError;
 use super::super::json::{array, object, set};
 use super::super::parse;
 use super::env::{self, Lookup};
+use super::lists::NewLists;
+use super::mode::Mode;
 use super::mount;
+use super::reference::{self, Reference};
+use super::refused::RefusedCreate;
 use super::shared::{SharedFlags, preference, put_list};
-
-/// How many tasks a service has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
-    /// As many tasks as --replicas says
-    #[default]
-    Replicated,
-    /// One task on every node
-    Global,
-}
 
 /// The network that tasks use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,8 +56,18 @@ pub(crate) struct CreateFlags {
     /// Network of the tasks
     #[arg(long)]
     pub(crate) network: Option<Network>,
+    /// Secret that tasks get as a file: NAME, or source=NAME,target=FILE,uid=0,gid=0,mode=0444
+    #[arg(long, value_name = "SECRET", value_parser = reference::parse)]
+    pub(crate) secret: Vec<Reference>,
+    /// Config that tasks get as a file: NAME, or source=NAME,target=/FILE,uid=0,gid=0,mode=0444
+    #[arg(long, value_name = "CONFIG", value_parser = reference::parse)]
+    pub(crate) config: Vec<Reference>,
+    #[command(flatten)]
+    pub(crate) lists: NewLists,
     #[command(flatten)]
     pub(crate) shared: SharedFlags,
+    #[command(flatten)]
+    pub(crate) refused: RefusedCreate,
     /// Image to run
     pub(crate) image: String,
     /// Command and arguments that replace the image's CMD
@@ -83,10 +87,7 @@ impl CreateFlags {
                 "Placement": {},
                 "ForceUpdate": 0,
             },
-            "Mode": match self.mode {
-                Mode::Replicated => json!({"Replicated": {}}),
-                Mode::Global => json!({"Global": {}}),
-            },
+            "Mode": {},
             "EndpointSpec": {"Mode": "vip"},
         });
         if let Some(name) = &self.name {
@@ -103,6 +104,7 @@ impl CreateFlags {
         put_list(container, "Args", self.command.clone());
         put_list(container, "Env", env::merge(env_files, &self.env, lookup)?);
         mount::add(container, &self.mount);
+        self.lists.apply(container);
         let placement = &mut task["Placement"];
         put_list(placement, "Constraints", self.constraint.clone());
         if !self.placement_pref.is_empty() {
@@ -115,7 +117,7 @@ impl CreateFlags {
             };
             task.insert("Networks".to_owned(), json!([{"Target": target}]));
         }
-        self.shared.apply(&mut spec)?;
+        self.shared.create(self.mode, &mut spec)?;
         Ok(spec)
     }
 }

@@ -5,9 +5,17 @@
 //! by `update`. The bodies are those that Docker's command line sends for the same flags, so that
 //! changing clients never restarts a task.
 
+mod capability;
 pub(crate) mod create;
 pub(crate) mod env;
+pub(crate) mod health;
+pub(crate) mod lists;
+pub(crate) mod mode;
 pub(crate) mod mount;
+pub(crate) mod reference;
+pub(crate) mod refused;
+pub(crate) mod rollout;
+pub(crate) mod runtime;
 pub(crate) mod shared;
 pub(crate) mod update;
 

@@ -4,11 +4,15 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::super::error::CliError;
-use super::super::json::{Peek, object, place, set, unset};
+use super::super::json::{object, place, set, unset};
 use super::super::parse::{self, Nanos};
+use super::health::HealthFlags;
+use super::mode::{CountFlags, Mode};
+use super::rollout::RolloutFlags;
+use super::runtime::RuntimeFlags;
 
 /// When a stopped task is replaced.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RestartCondition {
     /// Never
     None,
@@ -19,14 +23,10 @@ pub(crate) enum RestartCondition {
 }
 
 /// Flags with one name in both commands.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Debug, Default, PartialEq)]
 pub(crate) struct SharedFlags {
-    /// Number of tasks
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) replicas: Option<u64>,
-    /// Maximum number of tasks per node (0: unlimited)
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) replicas_max_per_node: Option<u64>,
+    #[command(flatten)]
+    pub(crate) count: CountFlags,
     /// Command that replaces the image's ENTRYPOINT
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     pub(crate) entrypoint: Option<String>,
@@ -72,12 +72,32 @@ pub(crate) struct SharedFlags {
     /// Time between the stop signal and SIGKILL
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     pub(crate) stop_grace_period: Option<Nanos>,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeFlags,
+    #[command(flatten)]
+    pub(crate) health: HealthFlags,
+    #[command(flatten)]
+    pub(crate) rollout: RolloutFlags,
 }
 
 impl SharedFlags {
+    /// Fills a new specification.
+    pub(super) fn create(&self, mode: Mode, spec: &mut Value) -> Result<(), CliError> {
+        self.count.create(mode, spec)?;
+        self.runtime.create(spec)?;
+        self.health.create(place(spec, &["TaskTemplate", "ContainerSpec"]))?;
+        self.apply(spec)
+    }
+
     /// Changes `spec` where a flag is given.
-    pub(crate) fn apply(&self, spec: &mut Value) -> Result<(), CliError> {
-        self.apply_mode(spec)?;
+    pub(super) fn update(&self, spec: &mut Value) -> Result<(), CliError> {
+        self.count.update(spec)?;
+        self.runtime.update(spec)?;
+        self.health.update(place(spec, &["TaskTemplate", "ContainerSpec"]))?;
+        self.apply(spec)
+    }
+
+    fn apply(&self, spec: &mut Value) -> Result<(), CliError> {
         let container = place(spec, &["TaskTemplate", "ContainerSpec"]);
         if let Some(entrypoint) = &self.entrypoint {
             let words = parse::words(entrypoint).map_err(|e| CliError::Usage(format!("--entrypoint: {e}")))?;
@@ -92,25 +112,7 @@ impl SharedFlags {
         }
         self.apply_resources(place(spec, &["TaskTemplate", "Resources"]));
         self.apply_restart(place(spec, &["TaskTemplate"]));
-        Ok(())
-    }
-
-    fn apply_mode(&self, spec: &mut Value) -> Result<(), CliError> {
-        let replicated = spec.has("/Mode/Replicated");
-        let only = |flag| CliError::Usage(format!("{flag} can only be used with replicated mode"));
-        if let Some(replicas) = self.replicas {
-            if !replicated {
-                return Err(only("replicas"));
-            }
-            set(spec, &["Mode", "Replicated", "Replicas"], replicas);
-        }
-        match self.replicas_max_per_node {
-            Some(_) if !replicated => return Err(only("replicas-max-per-node")),
-            Some(0) => unset(spec, &["TaskTemplate", "Placement", "MaxReplicas"]),
-            Some(max) => set(spec, &["TaskTemplate", "Placement", "MaxReplicas"], max),
-            None => {}
-        }
-        Ok(())
+        self.rollout.apply(spec)
     }
 
     fn apply_resources(&self, resources: &mut Value) {

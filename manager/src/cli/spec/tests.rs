@@ -87,7 +87,10 @@ fn refused(args: &[&str], want: &str) {
 
 #[test]
 fn bad_flags_are_refused_in_words() {
-    refused(&["--mode", "global", "--replicas", "2", "i"], "replicas can only be used with replicated mode");
+    refused(
+        &["--mode", "global", "--replicas", "2", "i"],
+        "replicas can only be used with replicated or replicated-job mode",
+    );
     refused(&["--mode", "global", "--replicas-max-per-node", "2", "i"], "replicas-max-per-node can only");
     refused(&["--replicas", "-1", "i"], "unexpected argument '-1'");
     refused(&["--limit-memory", "lots", "i"], "invalid size");
@@ -97,9 +100,9 @@ fn bad_flags_are_refused_in_words() {
     refused(&["--mount", "type=bind", "i"], "target is missing");
     refused(&["--placement-pref", "zone", "i"], "expected spread=");
     refused(&["--label", "=x", "i"], "expected KEY=VALUE");
-    // Docker's flags that we do not have yet.
-    refused(&["--publish", "80:80", "i"], "unexpected argument '--publish'");
-    refused(&["--read-only", "i"], "unexpected argument '--read-only'");
+    // Docker's flags that we do not have.
+    refused(&["--publish", "80:80", "i"], "published ports are not supported yet");
+    refused(&["--credential-spec", "file://x", "i"], "credential specs are for Windows");
+    refused(&["--isolation", "hyperv", "i"], "boards run Linux");
     refused(&["--network", "overlay1", "i"], "invalid value 'overlay1'");
-    refused(&["--mode", "replicated-job", "i"], "invalid value 'replicated-job'");
 }

@@ -1,17 +1,20 @@
 //! `service update`: flags and the stored specification → the new specification.
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::error::CliError;
 use super::super::json::{Peek, array, object, place, set, unset};
 use super::super::parse;
 use super::env::{self, Lookup};
+use super::lists::{ListChanges, texts};
 use super::mount;
+use super::reference::{self, Reference};
+use super::refused::RefusedUpdate;
 use super::shared::{SharedFlags, preference, put_list};
 
 /// What changes in a service.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Debug, Default, PartialEq)]
 pub(crate) struct UpdateFlags {
     /// Image to run
     #[arg(long)]
@@ -58,17 +61,37 @@ pub(crate) struct UpdateFlags {
     /// Remove a placement preference
     #[arg(long, value_name = "PREF", value_parser = preference)]
     pub(crate) placement_pref_rm: Vec<Value>,
+    /// Add a secret: NAME, or source=NAME,target=FILE,uid=0,gid=0,mode=0444
+    #[arg(long, value_name = "SECRET", value_parser = reference::parse)]
+    pub(crate) secret_add: Vec<Reference>,
+    /// Remove a secret
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret_rm: Vec<String>,
+    /// Add a config: NAME, or source=NAME,target=/FILE,uid=0,gid=0,mode=0444
+    #[arg(long, value_name = "CONFIG", value_parser = reference::parse)]
+    pub(crate) config_add: Vec<Reference>,
+    /// Remove a config
+    #[arg(long, value_name = "NAME")]
+    pub(crate) config_rm: Vec<String>,
+    #[command(flatten)]
+    pub(crate) lists: ListChanges,
     #[command(flatten)]
     pub(crate) shared: SharedFlags,
+    #[command(flatten)]
+    pub(crate) refused: RefusedUpdate,
 }
 
 impl UpdateFlags {
-    /// Changes `spec`. `--image` is not looked at here: the shell resolves it first.
+    /// Changes `spec`. Images, secrets and configs are not looked at here: the shell asks the manager for them.
     pub(crate) fn apply(&self, spec: &mut Value, lookup: Lookup) -> Result<(), CliError> {
         change_map(place(spec, &["Labels"]), &self.label_add, &self.label_rm);
         let container = place(spec, &["TaskTemplate", "ContainerSpec"]);
         if !self.container_label_add.is_empty() || !self.container_label_rm.is_empty() {
-            change_map(place(container, &["Labels"]), &self.container_label_add, &self.container_label_rm);
+            let labels = place(container, &["Labels"]);
+            change_map(labels, &self.container_label_add, &self.container_label_rm);
+            if labels.as_object().is_none_or(Map::is_empty) {
+                unset(container, &["Labels"]);
+            }
         }
         if let Some(args) = &self.args {
             let words = parse::words(args).map_err(|e| CliError::Usage(format!("--args: {e}")))?;
@@ -76,36 +99,37 @@ impl UpdateFlags {
         }
         if !self.env_add.is_empty() || !self.env_rm.is_empty() {
             let mut list = texts(container.list("/Env"));
+            list.retain(|entry| !self.env_rm.iter().any(|key| key == env::key(entry)));
             for entry in &self.env_add {
                 env::put(&mut list, env::resolve(entry, lookup)?);
             }
-            list.retain(|entry| !self.env_rm.iter().any(|key| key == env::key(entry)));
             put_list(container, "Env", list);
         }
+        mount::add(container, &self.mount_add);
         for target in &self.mount_rm {
             mount::remove(container, target);
         }
-        mount::add(container, &self.mount_add);
         if container["Mounts"].as_array().is_some_and(Vec::is_empty) {
             unset(container, &["Mounts"]);
         }
+        self.lists.apply(container);
         self.apply_placement(place(spec, &["TaskTemplate"]));
         if self.force {
             let count = spec.int("/TaskTemplate/ForceUpdate").unwrap_or(0);
             set(spec, &["TaskTemplate", "ForceUpdate"], count.wrapping_add(1));
         }
-        self.shared.apply(spec)
+        self.shared.update(spec)
     }
 
     fn apply_placement(&self, task: &mut Value) {
         if !self.constraint_add.is_empty() || !self.constraint_rm.is_empty() {
             let mut list = texts(task.list("/Placement/Constraints"));
-            list.retain(|old| !self.constraint_rm.contains(old));
             for new in &self.constraint_add {
                 if !list.contains(new) {
                     list.push(new.clone());
                 }
             }
+            list.retain(|old| !self.constraint_rm.contains(old));
             put_list(place(task, &["Placement"]), "Constraints", list);
         }
         if !self.placement_pref_add.is_empty() || !self.placement_pref_rm.is_empty() {
@@ -121,14 +145,10 @@ impl UpdateFlags {
 
 fn change_map(map: &mut Value, add: &[(String, String)], remove: &[String]) {
     let map = object(map, &[]);
-    for (key, value) in add {
-        map.insert(key.clone(), value.as_str().into());
-    }
     for key in remove {
         map.shift_remove(key);
     }
-}
-
-fn texts(list: &[Value]) -> Vec<String> {
-    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    for (key, value) in add {
+        map.insert(key.clone(), value.as_str().into());
+    }
 }

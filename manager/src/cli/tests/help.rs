@@ -59,3 +59,22 @@ fn completion_knows_the_commands() {
         assert!(script.contains("replicas-max-per-node"), "{shell}");
     }
 }
+
+/// docs/cli.md names each flag of docker's that we refuse, and no other.
+#[test]
+fn every_flag_of_docker_is_there_or_explained() {
+    let docs = include_str!("../../../../docs/cli.md");
+    let flags: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/golden/cli/flags.json")).expect("JSON");
+    let cli = Cli::command();
+    for (name, flags) in flags.as_object().expect("an object") {
+        let words = name.split(' ').filter(|word| *word != "swarm");
+        let command = words.fold(&cli, |command, word| command.find_subcommand(word).expect(name));
+        for flag in flags.as_array().expect("a list") {
+            let flag = flag.as_str().expect("a name");
+            let ours = command.get_arguments().any(|arg| arg.get_long() == Some(flag) && !arg.is_hide_set());
+            let explained = docs.contains(&format!("\n| `{name}` | `--{flag}` |"));
+            assert!(ours != explained, "{name} --{flag}: ours is {ours}, explained in docs/cli.md is {explained}");
+        }
+    }
+}

@@ -2,5 +2,6 @@
 
 mod commands;
 mod fake;
+mod flags;
 mod help;
 mod replay;

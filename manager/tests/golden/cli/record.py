@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Asks the real docker CLI what it sends, flag by flag.
+
+    python3 record.py [FILE...]     (default: create-flags.json update-flags.json, and flags.json)
+
+Reads the command lines of each file's cases, runs `docker service create -d --no-resolve-image …`
+or `docker service update -d --no-resolve-image … web` against a small server on a unix socket, and
+writes back what docker posted (`body`; for an update the `changes` to its base, by JSON pointer),
+which lists it asked for (`asks`), or why it refused (`docker`). Nothing else of a file changes. flags.json is the flags that
+docker's `--help` names.
+"""
+import json, os, re, socketserver, subprocess, sys, tempfile, threading, urllib.parse
+from http.server import BaseHTTPRequestHandler
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STATE = {}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, value, status=200):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Api-Version", "1.47")
+        self.send_header("Ostype", "linux")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_HEAD(self):
+        self.answer({})
+
+    def do_GET(self):
+        url = urllib.parse.urlsplit(self.path)
+        query = dict(urllib.parse.parse_qsl(url.query))
+        path = url.path.split("/", 2)[-1] if url.path.startswith("/v1.") else url.path
+        kind = path.split("/")[0]
+        if kind in ("secrets", "configs"):
+            filters = json.loads(query.get("filters", "{}"))
+            STATE["asks"].append([kind, filters])
+            found = [o for o in STATE["file"][kind] if o["Spec"]["Name"] in filters.get("name", {})]
+            self.answer(found)
+        elif kind == "services":
+            self.answer({"ID": "sid", "Version": {"Index": 7}, "Spec": STATE["file"]["bases"][STATE["base"]]})
+        else:
+            self.answer({"message": "no " + path}, 404)
+
+    def do_POST(self):
+        length = int(self.headers.get("Content-Length") or 0)
+        STATE["body"] = json.loads(self.rfile.read(length) or b"null")
+        STATE["target"] = self.path
+        self.answer({"ID": "sid"})
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+    def get_request(self):
+        request, _ = super().get_request()
+        return request, ("local", 0)
+
+
+def changes(old, new, path=""):
+    """Pointer → new value, null where something went away."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = {}
+        for key in sorted(old.keys() | new.keys()):
+            here = path + "/" + key.replace("~", "~0").replace("/", "~1")
+            if key not in new:
+                found[here] = None
+            elif key not in old:
+                found[here] = new[key]
+            else:
+                found.update(changes(old[key], new[key], here))
+        return found
+    return {} if old == new else {path: new}
+
+
+def record(case, socket, folder):
+    STATE.update(asks=[], body=None, base=case.get("base"))
+    command = ["docker", "-H", "unix://" + socket, "service"]
+    if "base" in case:
+        command += ["update", "-d"] + ([] if "--rollback" in case["args"] else ["--no-resolve-image"]) + case["args"] + ["web"]
+    else:
+        command += ["create", "-d", "--no-resolve-image"] + case["args"] + ["busybox:1"]
+    env = {"PATH": os.environ["PATH"], "HOME": folder, "CLI_TEST": "from-env"}
+    said = subprocess.run(command, env=env, capture_output=True, text=True, cwd=folder, timeout=30)
+    for key in ("body", "changes", "asks", "docker", "query"):
+        case.pop(key, None)
+    if STATE["asks"]:
+        case["asks"] = STATE["asks"]
+    if STATE["body"] is None:
+        lines = [line for line in said.stderr.splitlines() if line.strip()]
+        case["docker"] = [said.returncode, lines[0] if lines else ""]
+    elif "base" in case:
+        case["changes"] = changes(STATE["file"]["bases"][case["base"]], STATE["body"])
+        query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(STATE["target"]).query))
+        if "rollback" in query:
+            case["query"] = query
+    else:
+        case["body"] = STATE["body"]
+
+
+def flags():
+    """Writes the flags that each command's help names."""
+    commands = ["service " + verb for verb in "create update rollback scale ls ps inspect rm".split()]
+    found = {}
+    for command in commands + ["swarm update"]:
+        text = subprocess.run(["docker"] + command.split() + ["--help"], capture_output=True, text=True).stdout
+        found[command] = re.findall(r"^ +(?:-\w, +| )+--([a-z][a-z-]+)", text, re.M)
+    with open(os.path.join(HERE, "flags.json"), "w") as file:
+        file.write("{\n" + ",\n".join(" %s: %s" % (json.dumps(k), json.dumps(v)) for k, v in found.items()) + "\n}\n")
+
+
+def main():
+    if not sys.argv[1:]:
+        flags()
+    names = sys.argv[1:] or ["create-flags.json", "update-flags.json"]
+    with tempfile.TemporaryDirectory() as folder:
+        socket = os.path.join(folder, "s")
+        server = Server(socket, Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in names:
+            path = os.path.join(HERE, name)
+            with open(path) as file:
+                STATE["file"] = json.load(file)
+            for case in STATE["file"]["cases"]:
+                record(case, socket, folder)
+            with open(path, "w") as file:
+                head = {key: value for key, value in STATE["file"].items() if key != "cases"}
+                file.write("{\n")
+                for key, value in head.items():
+                    file.write(" %s: %s,\n" % (json.dumps(key), json.dumps(value)))
+                lines = ",\n".join("  " + json.dumps(case) for case in STATE["file"]["cases"])
+                file.write(' "cases": [\n' + lines + "\n ]\n}\n")
+        server.shutdown()
+
+
+main()
