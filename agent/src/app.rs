@@ -135,7 +135,9 @@ pub async fn run(
         (None, None) => Vec::new(),
     };
     let boot = fastrand::u64(..);
-    let link = Link { identity: identity.clone(), managers, description, boot, rng: fastrand::Rng::with_seed(boot) };
+    let data = config.data.clone();
+    let rng = fastrand::Rng::with_seed(boot);
+    let link = Link { identity: identity.clone(), managers, description, data, boot, rng };
     let (inputs, inbox) = async_channel::bounded(limits::INPUTS_MAX);
     let feeders = feeders(&executor, &config, &tools, link, &inputs, stop);
     let app = App {

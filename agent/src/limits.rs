@@ -145,3 +145,12 @@ pub const LOG_FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// How long a log process that is told to end waits for the end of its container's output. containerd's shim gives it
 /// 12 s, and closes the output first.
 pub const LOG_END_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a log that are read at once; what is in them fits a frame. The longest line fits too.
+pub const LOG_BLOCK_BYTES: usize = 16 << 10;
+/// How often a log that somebody follows is looked at for new lines.
+pub const LOG_FOLLOW_EVERY: Duration = Duration::from_millis(250);
+/// Readings of logs at once, some 300 bytes and an open file each; a further one is refused with a reason.
+pub const LOG_READINGS_MAX: usize = racimo_common::limits::LOG_READINGS_MAX;
+
+const _: () = assert!(3 * LOG_BLOCK_BYTES < racimo_common::limits::FRAME_FROM_AGENT_MAX);
+const _: () = assert!(LOG_PIECE_BYTES_MAX + 128 < LOG_BLOCK_BYTES);

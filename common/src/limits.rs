@@ -8,6 +8,8 @@ pub const FRAME_TO_AGENT_MAX: usize = 256 * 1024;
 pub const FRAME_JOIN_MAX: usize = 16 * 1024;
 /// Ended tasks whose logs a board keeps for readers. Beyond: those that ended first go.
 pub const ENDED_LOGS_MAX: usize = 64;
+/// Readings of logs on one board at once. Beyond: refused, with the reason as the reading's end.
+pub const LOG_READINGS_MAX: usize = 128;
 /// Levels of nesting in a message. Deeper: refused, because decoding recurses and a board's stack is small.
 pub const MESSAGE_DEPTH_MAX: usize = 32;
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use smol::Timer;
 use super::dial::{DialError, dial};
 use crate::identity::Identity;
 use crate::limits;
+use crate::logs::serve::Desk;
 
 /// What the link tells the main loop.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ pub struct Link {
     pub managers: Vec<String>,
     /// The board; read anew for each session.
     pub description: Rc<RefCell<NodeDescription>>,
+    /// The agent's directory: logs are there.
+    pub data: PathBuf,
     /// Drawn when the agent started.
     pub boot: u64,
     /// Seeds the pauses' jitter.
@@ -183,7 +187,16 @@ impl Link {
             told.send(Told::Managers(welcome.managers.clone())).await.map_err(|_| End::Stopped)?;
         }
         let (from, to) = split(stream);
-        smol::future::or(read_all(from, told, &welcome), write_all(to, queue, &welcome)).await
+        let desk = Desk::new(self.data.clone());
+        // One part of a log at a time; a report goes first.
+        let (out, parts) = async_channel::bounded(1);
+        let logs = async {
+            desk.serve(out).await;
+            Err(End::Stopped)
+        };
+        let read = read_all(from, told, &welcome, &desk);
+        let write = write_all(to, queue, parts, &welcome);
+        smol::future::or(read, smol::future::or(write, logs)).await
     }
 }
 
@@ -196,12 +209,20 @@ async fn receive_within(stream: &mut (impl AsyncRead + Unpin), within: Duration)
     smol::future::or(message, late).await?.ok_or(End::Closed)
 }
 
-async fn read_all(mut from: impl AsyncRead + Unpin, told: &Sender<Told>, welcome: &Welcome) -> Result<Infallible, End> {
+async fn read_all(
+    mut from: impl AsyncRead + Unpin,
+    told: &Sender<Told>,
+    welcome: &Welcome,
+    desk: &Desk,
+) -> Result<Infallible, End> {
     // Every heartbeat is answered, so silence means that the way is cut.
     let silence = limits::MANAGER_SILENCE_MAX.max(heartbeat(welcome) * 4);
     loop {
         match receive_within(&mut from, silence).await? {
-            ToAgent::Pong(_) | ToAgent::LogsOpen(_) | ToAgent::LogsMore { .. } | ToAgent::LogsClose { .. } => {}
+            ToAgent::Pong(_) => {}
+            ToAgent::LogsOpen(open) => desk.open(open),
+            ToAgent::LogsMore { reading, parts } => desk.more(reading, parts),
+            ToAgent::LogsClose { reading } => desk.close(reading),
             ToAgent::Assign(assign) => told.send(Told::Assign(assign)).await.map_err(|_| End::Stopped)?,
             ToAgent::Refused(refused) => return Err(End::Refused(refused)),
             ToAgent::Welcome(_) | ToAgent::Joined(_) => return Err(End::Protocol("Welcome inside a session")),
@@ -216,6 +237,7 @@ fn heartbeat(welcome: &Welcome) -> Duration {
 async fn write_all(
     mut to: impl AsyncWrite + Unpin,
     queue: Receiver<ToManager>,
+    parts: Receiver<ToManager>,
     welcome: &Welcome,
 ) -> Result<Infallible, End> {
     // The main loop closes the queue when the session must begin anew; before it stops it says goodbye.
@@ -227,7 +249,9 @@ async fn write_all(
             beats += 1;
             Ok(ToManager::Heartbeat(beats))
         };
-        let message = smol::future::or(async { queue.recv().await.map_err(|_| End::Reopened) }, beat).await?;
+        let report = async { queue.recv().await.map_err(|_| End::Reopened) };
+        let part = async { parts.recv().await.map_err(|_| End::Stopped) };
+        let message = smol::future::or(report, smol::future::or(beat, part)).await?;
         let bye = matches!(message, ToManager::Bye { .. });
         frame::send(&mut to, &message, FRAME_FROM_AGENT_MAX).await?;
         if bye {
@@ -269,6 +293,7 @@ mod tests {
             identity: None,
             managers: vec![format!("unix://{}", socket.display())],
             description: Rc::default(),
+            data: directory.path().to_owned(),
             boot: 1,
             rng: fastrand::Rng::with_seed(1),
         };

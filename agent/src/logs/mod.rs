@@ -17,7 +17,9 @@ use racimo_common::id::TaskId;
 pub mod keep;
 pub mod lines;
 pub mod process;
+pub mod read;
 pub mod record;
+pub mod serve;
 pub mod writer;
 
 /// Where the logs of all tasks are.
