@@ -124,9 +124,10 @@ fn row(task: &Value, name: &str, older: bool, names: &Names, full: bool, now: Of
 fn name(task: &Value, names: &Names) -> String {
     let id = task.text("/ServiceID");
     let service = names.services.get(id).map_or(id, String::as_str);
-    match task.int("/Slot").unwrap_or(0) {
-        0 => format!("{service}.{}", task.text("/NodeID")),
-        slot => format!("{service}.{slot}"),
+    // Slot 0 is the first one of a job.
+    match task.int("/Slot") {
+        None => format!("{service}.{}", task.text("/NodeID")),
+        Some(slot) => format!("{service}.{slot}"),
     }
 }
 

@@ -65,6 +65,7 @@ pub(super) fn lines(frame: &Frame, bars: bool) -> Vec<String> {
     if !frame.overall.is_empty() {
         lines.push(frame.overall.clone());
     }
+    lines.extend(frame.active.clone());
     lines.extend(frame.slots.iter().map(|slot| slot_line(slot, bars)));
     lines.extend(frame.verify.clone());
     lines
@@ -76,6 +77,8 @@ fn slot_line(slot: &Slot, bars: bool) -> String {
         SlotStatus::Trouble(text) => ellipsis(text, limits::PROGRESS_TEXT_MAX),
         SlotStatus::Step(state) if bars => format!("{:<9} {}", state.name(), bar(*state)),
         SlotStatus::Step(state) => state.name().to_owned(),
+        SlotStatus::Complete if bars => format!("{:<9} [{}]", "complete", "=".repeat(BAR)),
+        SlotStatus::Complete => "complete".to_owned(),
     };
     format!("{}: {text}", slot.label)
 }

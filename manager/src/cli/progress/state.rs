@@ -9,6 +9,7 @@
 //!   └────────────────────────┘
 //! update paused, rollback paused ─▶ Failed
 //! ```
+//! Jobs are judged in [`super::job`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use super::super::format::human;
 use super::super::json::Peek;
 use super::super::limits;
+use super::job::JobProgress;
 
 /// What one poll saw.
 pub(crate) struct Poll<'a> {
@@ -49,6 +51,8 @@ pub(crate) struct Frame {
     pub(crate) rollback: Option<String>,
     /// "overall progress: …".
     pub(crate) overall: String,
+    /// "active tasks: …", of a job.
+    pub(crate) active: Option<String>,
     /// One entry per task, none when there are too many.
     pub(crate) slots: Vec<Slot>,
     /// "verify: …", once all tasks run.
@@ -73,6 +77,8 @@ pub(crate) enum SlotStatus {
     Trouble(String),
     /// Somewhere on the way to running.
     Step(TaskState),
+    /// A job's task that is done.
+    Complete,
 }
 
 /// The states that a task passes on its way up, and what follows.
@@ -134,12 +140,19 @@ pub(crate) struct Progress {
     rollback: Option<String>,
     /// Slot number → place in the display, in order of appearance.
     places: BTreeMap<i64, usize>,
+    job: JobProgress,
 }
 
 impl Progress {
     /// Judges one poll.
     pub(crate) fn step(&mut self, poll: &Poll<'_>) -> (Frame, Verdict) {
         let service = poll.service;
+        if service.has("/Spec/Mode/ReplicatedJob") {
+            return self.job.replicated(poll);
+        }
+        if service.has("/Spec/Mode/GlobalJob") {
+            return self.job.global(poll);
+        }
         let message = service.text("/UpdateStatus/Message");
         let mut rolling_back = false;
         match service.text("/UpdateStatus/State") {
@@ -262,7 +275,7 @@ fn is_running(task: &Value) -> bool {
     TaskState::parse(task.text("/DesiredState")) != TaskState::Over && task.text("/Status/State") == "running"
 }
 
-fn status(task: &Value) -> SlotStatus {
+pub(super) fn status(task: &Value) -> SlotStatus {
     let trouble = task.text("/Status/Err");
     let state = TaskState::parse(task.text("/Status/State"));
     if !trouble.is_empty() {
@@ -463,7 +476,7 @@ mod tests {
             ("rollback: because|overall progress: 0 out of 1 tasks|1/1: ", Verdict::Wait),
         );
         check(p, &state("completed"), &[], 0, ("", Verdict::Converged));
-        let job = service(json!({"ReplicatedJob": {}}), Value::Null);
+        let job = service(json!({"Sideways": {}}), Value::Null);
         let text = "this service mode has no progress display; use --detach".to_owned();
         check(p, &job, &[], 0, ("", Verdict::Failed(text)));
     }
