@@ -1,6 +1,7 @@
 //! What has to hold, after every event.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use racimo_common::id::{NodeId, ServiceId, TaskId};
@@ -8,7 +9,9 @@ use racimo_common::object::{Desired, Reservations, TaskState};
 use racimo_common::time::Mono;
 use racimo_manager::scheduler::constraint;
 use racimo_manager::store::log::Machine;
-use racimo_manager::store::{Change, Command, Event, NodeStatus, Slot, State, Task, View};
+use racimo_manager::store::{
+    Change, Command, Event, Mode, NodeStatus, Order, Service, Slot, State, Task, UpdateState, View,
+};
 
 use crate::agent::Board;
 use crate::runtime::Process;
@@ -31,6 +34,10 @@ pub(crate) struct Model {
     observed: BTreeMap<TaskId, TaskState>,
     pub(crate) starts: u64,
     pub(crate) recoveries: u64,
+    /// Updates that the updater rolled back.
+    pub(crate) rollbacks: u64,
+    /// Jobs' tasks that completed.
+    pub(crate) completions: u64,
     /// The manager's clock jumps: what waits for a time does not wait long enough.
     pub(crate) clock_jumps: bool,
 }
@@ -91,6 +98,9 @@ impl Model {
                             self.stopping.insert(*id, now);
                         }
                     }
+                    if let Some(wrong) = new.as_ref().and_then(|task| job_is_wrong(before, view, task)) {
+                        return Some(wrong);
+                    }
                     match new {
                         Some(task) => self.note(task),
                         None => {
@@ -98,10 +108,19 @@ impl Model {
                             self.observed.remove(id);
                         }
                     }
+                    let completes = |task: &Arc<Task>| task.iteration > 0 && is_complete(task);
+                    let news = new.as_ref().is_some_and(completes) && !old.as_ref().is_some_and(completes);
+                    self.completions += u64::from(news);
                     let node = new.as_ref().and_then(|task| view.state.node(task.node?));
                     if let Some(node) = node.filter(|node| exceeds(view.state.reserved(node.id), node.capacity())) {
                         return Some(format!("node {}: more is reserved than it has", node.id));
                     }
+                }
+                Event::Service { old: Some(old), new: Some(new), .. } => {
+                    if let Some(wrong) = rollback_is_wrong(old, new) {
+                        return Some(wrong);
+                    }
+                    self.rollbacks += u64::from(began_rollback(old, new));
                 }
                 Event::Cluster
                 | Event::Node { .. }
@@ -146,7 +165,8 @@ impl Model {
                     return Some(format!("board {}: task {id} counts as ended and runs", board.index));
                 }
                 let late = self.stopping.get(&id).is_some_and(|since| now.since(*since) >= OLD_TASK_WAIT);
-                let excused = late || self.clock_jumps;
+                let overlaps = self.state.service(task.service).is_some_and(|service| starts_first(service));
+                let excused = late || self.clock_jumps || overlaps;
                 if node.written_off.is_some() || task.desired == Desired::Remove || excused {
                     continue;
                 }
@@ -162,6 +182,56 @@ impl Model {
         }
         None
     }
+}
+
+/// Whether old and new task may run at once while the service is updated or rolled back.
+fn starts_first(service: &Service) -> bool {
+    let configs = [service.spec.update, service.spec.rollback];
+    configs.into_iter().flatten().any(|config| config.order() == Order::StartFirst)
+}
+
+pub(crate) fn is_complete(task: &Task) -> bool {
+    task.ended.as_ref().is_some_and(|ended| ended.state == TaskState::Complete)
+}
+
+/// Whether a slot runs again that had completed in this iteration, or more complete than is wanted.
+fn job_is_wrong(before: &View, view: &View, task: &Task) -> Option<String> {
+    let service = view.state.service(task.service)?;
+    if service.job?.iteration != task.iteration {
+        return None;
+    }
+    let done = |view: &View| -> BTreeSet<Slot> {
+        let tasks = view.state.tasks_of_service(task.service);
+        tasks.filter(|other| other.iteration == task.iteration && is_complete(other)).map(|task| task.slot).collect()
+    };
+    if before.state.task(task.id).is_none() && done(before).contains(&task.slot) {
+        return Some(format!("task {}: {:?} of a job has completed before", task.id, task.slot));
+    }
+    match service.spec.mode {
+        Mode::ReplicatedJob { completions, .. } if done(view).len() as u64 > completions => {
+            Some(format!("{}: more slots completed than {completions}", service.spec.name))
+        }
+        Mode::Replicated { .. } | Mode::Global | Mode::ReplicatedJob { .. } | Mode::GlobalJob => None,
+    }
+}
+
+fn began_rollback(old: &Service, new: &Service) -> bool {
+    let rolls = |service: &Service| {
+        service.update.as_ref().is_some_and(|update| {
+            update.state == UpdateState::RollbackStarted && update.message.starts_with("update rolled back")
+        })
+    };
+    rolls(new) && !rolls(old)
+}
+
+/// Whether a rollback is to another spec than the previous one, or follows upon a rollback.
+fn rollback_is_wrong(old: &Service, new: &Service) -> Option<String> {
+    if !began_rollback(old, new) {
+        return None;
+    }
+    let back = old.previous.as_ref() == Some(&new.spec) && new.previous.is_none();
+    let from = old.update.as_ref().map(|update| update.state);
+    (!back || from != Some(UpdateState::Updating)).then(|| format!("{} is rolled back from {from:?}", new.spec.name))
 }
 
 fn exceeds(used: Reservations, has: Reservations) -> bool {
@@ -187,7 +257,7 @@ pub(crate) fn plan_is_wrong(view: &View, assigns: &[Change]) -> Option<String> {
             return Some(format!("node {} is not ready", node.id));
         }
         let here = counts.entry((task.service, node.id)).or_insert_with(|| {
-            let active = |task: &&std::sync::Arc<Task>| {
+            let active = |task: &&Arc<Task>| {
                 task.node == Some(node.id) && task.ended.is_none() && task.desired <= Desired::Running
             };
             view.state.tasks_of_service(task.service).filter(active).count() as u64

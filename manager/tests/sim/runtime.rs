@@ -194,6 +194,11 @@ impl Runtime {
 
 /// When the process will end by itself.
 fn fate(sim: &mut Sim, board: usize, task: TaskId, pid: u32, image: &str) {
+    // The only one that also ends by itself, and well, once everything is mended.
+    if image.starts_with("batch") {
+        let status = i32::from(!sim.calm && sim.chance(30)).unsigned_abs();
+        return sim.within(20..8000, Happening::Exit { board, task, pid, status, own: false });
+    }
     if sim.calm {
         return;
     }

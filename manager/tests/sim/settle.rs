@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use racimo_common::id::{IdSource, TaskId};
 use racimo_common::object::{Desired, TaskState};
 use racimo_manager::orchestrator::{self, Agenda};
-use racimo_manager::scheduler::{self, Waiting};
-use racimo_manager::store::{Command, Mode, Service, Task, UpdateState, View};
+use racimo_manager::scheduler::{self, Waiting, constraint};
+use racimo_manager::store::{Command, Mode, Service, Slot, Task, UpdateState, View};
 
 use crate::model;
 use crate::runtime::Process;
@@ -43,8 +43,12 @@ fn is_stuck(view: &View, service: &Service) -> bool {
 fn service_misses(view: &View, service: &Service) -> Option<String> {
     let name = &service.spec.name;
     let stuck = is_stuck(view, service);
-    if !stuck && service.update.as_ref().is_some_and(|update| update.state != UpdateState::Completed) {
+    let at_rest = |state| matches!(state, UpdateState::Completed | UpdateState::RollbackCompleted);
+    if !stuck && service.update.as_ref().is_some_and(|update| !at_rest(update.state)) {
         return Some(format!("{name} is still updating"));
+    }
+    if service.spec.mode.is_job() {
+        return if stuck { None } else { job_misses(view, service) };
     }
     let live = view.state.tasks_of_service(service.id).filter(|task| task.desired <= Desired::Running);
     let live: Vec<_> = live.collect();
@@ -55,7 +59,7 @@ fn service_misses(view: &View, service: &Service) -> Option<String> {
         return Some(format!("{name} has {} tasks, {replicas} are wanted", live.len()));
     }
     let slots: BTreeSet<_> = live.iter().map(|task| task.slot).collect();
-    if slots.len() != live.len() {
+    if slots.len() != live.len() && !stuck {
         return Some(format!("{name} has two tasks in one slot"));
     }
     live.iter().find_map(|task| {
@@ -70,6 +74,26 @@ fn service_misses(view: &View, service: &Service) -> Option<String> {
             None
         }
     })
+}
+
+/// Every slot of a job completed once.
+fn job_misses(view: &View, service: &Service) -> Option<String> {
+    let name = &service.spec.name;
+    let tasks: Vec<_> = view.state.tasks_of_service(service.id).collect();
+    if let Some(task) = tasks.iter().find(|task| task.ended.is_none()) {
+        return Some(format!("task {} of {name} has not completed", task.id));
+    }
+    let done = tasks.iter().filter(|task| model::is_complete(task) && task.revision == service.revision);
+    let slots: Vec<_> = done.map(|task| task.slot).collect();
+    let distinct: BTreeSet<_> = slots.iter().copied().collect();
+    let constraints = constraint::parse_all(&service.spec.task.placement.constraints).unwrap_or_default();
+    let fits = view.state.nodes().filter(|node| constraint::matches_all(&constraints, node));
+    let missing = match service.spec.mode {
+        Mode::ReplicatedJob { completions, .. } => distinct.len() as u64 != completions,
+        // A node that no longer fits may have completed it before.
+        _ => fits.into_iter().any(|node| !distinct.contains(&Slot::Node(node.id))),
+    };
+    (missing || distinct.len() != slots.len()).then(|| format!("{name} completed in {slots:?}"))
 }
 
 /// Every board runs what it shall, and holds nothing else.

@@ -9,8 +9,8 @@ use racimo_common::object::{Availability, ContainerSpec, HealthConfig, Reservati
 use racimo_common::object::{NodeDescription, Role};
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_manager::store::{
-    Change, Mode, NewNode, NodeSpec, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, TaskSpec,
-    UpdateState, View,
+    Change, FailureAction, Mode, NewNode, NodeSpec, Order, Placement, Ratio, RestartCondition, RestartPolicy,
+    RollbackBy, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateState, View,
 };
 
 use crate::manager::{Manager, Waiter};
@@ -36,8 +36,9 @@ fn labels(sim: &mut Sim) -> BTreeMap<String, String> {
     [("zone".to_owned(), zone.to_owned())].into()
 }
 
-fn image(sim: &mut Sim) -> String {
+fn image(sim: &mut Sim, job: bool) -> String {
     let kind = match sim.rng.u8(..20) {
+        0..14 if job => "batch",
         0..12 => "good",
         12..16 => "flaky",
         16..18 => "job",
@@ -46,11 +47,11 @@ fn image(sim: &mut Sim) -> String {
     format!("{kind}:{}", sim.rng.u8(..4))
 }
 
-fn task(sim: &mut Sim) -> TaskSpec {
+fn task(sim: &mut Sim, job: bool) -> TaskSpec {
     let some = |sim: &mut Sim, percent| sim.chance(percent);
     let mut spec = TaskSpec {
         container: ContainerSpec {
-            image: image(sim),
+            image: image(sim, job),
             stop_grace: some(sim, 70).then(|| sim.span(0..4000)),
             ..ContainerSpec::default()
         },
@@ -81,6 +82,31 @@ fn task(sim: &mut Sim) -> TaskSpec {
     }
     spec.placement = placement(sim);
     spec
+}
+
+fn mode(sim: &mut Sim) -> Mode {
+    match sim.rng.u8(..100) {
+        0..20 => Mode::Global,
+        20..35 => Mode::ReplicatedJob { concurrent_max: sim.rng.u64(1..4), completions: sim.rng.u64(1..7) },
+        35..45 => Mode::GlobalJob,
+        _ => Mode::Replicated { replicas: sim.rng.u64(1..6) },
+    }
+}
+
+/// How a service is updated, or rolled back. It keeps that for life.
+fn update(sim: &mut Sim) -> Option<UpdateConfig> {
+    sim.chance(60).then(|| UpdateConfig {
+        parallelism: sim.chance(50).then(|| sim.rng.u64(0..4)),
+        delay: sim.chance(30).then(|| sim.span(0..3000)),
+        monitor: sim.chance(50).then(|| sim.span(0..20_000)),
+        failure_action: Some(match sim.rng.u8(..10) {
+            0..6 => FailureAction::Rollback,
+            6..8 => FailureAction::Continue,
+            _ => FailureAction::Pause,
+        }),
+        failure_ratio: sim.chance(30).then(|| Ratio::new(0.3)).flatten(),
+        order: sim.chance(15).then_some(Order::StartFirst),
+    })
 }
 
 fn placement(sim: &mut Sim) -> Placement {
@@ -179,14 +205,18 @@ fn update_node(manager: &mut Manager, sim: &mut Sim, node: NodeId, version: u64,
 /// A service that cannot settle by itself gets a spec with which it can.
 fn heal_service(manager: &mut Manager, sim: &mut Sim, service: &Service) {
     let task = &service.spec.task;
-    let paused = service.update.as_ref().is_some_and(|update| update.state == UpdateState::Paused);
-    let good = task.container.image.starts_with("good");
+    let paused = service
+        .update
+        .as_ref()
+        .is_some_and(|update| matches!(update.state, UpdateState::Paused | UpdateState::RollbackPaused));
+    let kind = if service.spec.mode.is_job() { "batch" } else { "good" };
+    let good = task.container.image.starts_with(kind);
     let limited = task.restart.attempts_max.is_some() || task.restart.condition.is_some();
     if good && !limited && !paused {
         return;
     }
     let mut spec = (**task).clone();
-    spec.container.image = "good:9".to_owned();
+    spec.container.image = format!("{kind}:9");
     spec.restart.attempts_max = None;
     spec.restart.condition = None;
     spec.force_update += 1;
@@ -197,17 +227,18 @@ fn heal_service(manager: &mut Manager, sim: &mut Sim, service: &Service) {
 
 fn service_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change> {
     let count = view.state.services().count();
-    let act = sim.rng.u8(..10);
+    let act = sim.rng.u8(..11);
     if count == 0 || count < SERVICES_MAX && act < 3 {
         let name = (0..).map(|n| format!("s{n}")).find(|name| view.state.service_named(name).is_none())?;
-        let mode = if sim.chance(25) { Mode::Global } else { Mode::Replicated { replicas: sim.rng.u64(1..6) } };
+        let mode = mode(sim);
+        let (update, rollback) = if mode.is_job() { (None, None) } else { (update(sim), update(sim)) };
         let spec = ServiceSpec {
             name,
             labels: BTreeMap::new(),
-            task: task(sim).into(),
+            task: task(sim, mode.is_job()).into(),
             mode,
-            update: None,
-            rollback: None,
+            update,
+            rollback,
             credentials: None,
         };
         return Some(Change::ServiceCreate { service: ids.draw(), spec: spec.into() });
@@ -216,14 +247,19 @@ fn service_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change>
     if act == 9 {
         return Some(Change::ServiceRemove { service: service.id });
     }
+    if act == 10 && service.previous.is_some() {
+        let by = RollbackBy::User { version: service.meta.version };
+        return Some(Change::ServiceRollback { service: service.id, by });
+    }
+    let job = service.spec.mode.is_job();
     let mut spec = (*service.spec).clone();
     let mut inner = (*spec.task).clone();
     match (sim.rng.u8(..8), &mut spec.mode) {
         (0..3, Mode::Replicated { replicas }) => *replicas = sim.rng.u64(0..7),
-        (0..4, _) => inner.container.image = image(sim),
+        (0..4, _) => inner.container.image = image(sim, job),
         (4, _) => inner.container.env = vec![format!("N={}", sim.rng.u8(..))],
         (5, _) => inner.placement = placement(sim),
-        (6, _) => inner = task(sim),
+        (6, _) => inner = task(sim, job),
         _ => inner.force_update += 1,
     }
     spec.task = inner.into();
