@@ -13,3 +13,4 @@ mod pi_mgr;
 mod refusals;
 mod support;
 mod trust;
+mod updates;
