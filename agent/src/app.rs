@@ -519,6 +519,7 @@ fn known(found: runtime::Found) -> (TaskId, Found, Option<Duration>) {
     let grace = found.kept.map(|kept| kept.stop_grace);
     let state = match found.phase {
         Phase::Made => Found::Made,
+        Phase::Lost => Found::Lost,
         Phase::Running { pid } => Found::Running { pid, health: found.health },
         Phase::Ended { status, at: _, oom } => Found::Ended { status, oom },
         // It will answer again or be found dead; its end is an event.

@@ -228,7 +228,7 @@ impl Board {
             match listing.iter().find(|(id, ..)| *id == task.id) {
                 Some((_, Found::Ended { status, oom }, _)) => task.exited(*status, *oom, now.wall),
                 Some((_, Found::Running { .. }, _)) => {}
-                Some((_, Found::Made, _)) | None => task.vanished(now.wall),
+                Some((_, Found::Made | Found::Lost, _)) | None => task.vanished(now.wall),
             }
         }
         self.sweep();

@@ -266,7 +266,7 @@ fn a_later_listing_finds_what_events_did_not_tell() {
     let listing = [
         (id(1), Found::Running { pid: 5, health: None }, None),
         (id(2), Found::Ended { status: 3, oom: false }, None),
-        (id(3), Found::Made, None),
+        (id(3), Found::Lost, None),
         (id(5), Found::Running { pid: 5, health: None }, None),
     ];
     board.listed(&before, &listing, now(2));
@@ -300,9 +300,10 @@ fn run(seed: u64) {
         let number = u128::from(chance.u64(0..10));
         let found = [
             Found::Made,
+            Found::Lost,
             Found::Running { pid: 3, health: None },
             Found::Ended { status: chance.u32(0..2), oom: chance.bool() },
-        ][chance.usize(0..3)];
+        ][chance.usize(0..4)];
         let desired = [Desired::Ready, Desired::Running, Desired::Shutdown, Desired::Remove][chance.usize(0..4)];
         match chance.u8(0..16) {
             0 => {

@@ -9,6 +9,8 @@
 //!  │              └─ not wanted ─▶ Ended(Shutdown)
 //!  └─ not wanted ─▶ Ended(Shutdown)          an error: before Start Ended(Rejected), from it on Ended(Failed)
 //! With a health check, Running is reported as `Starting` until the first check passes.
+//! Found on the board after a restart: one that runs or ended is taken up, one that was never started is New, one that
+//! was lost is Ended(Failed).
 //! Ended stays, container and all, until the manager knows of it and forgets the task: then Delete.
 //! ```
 
@@ -97,8 +99,10 @@ pub struct Task {
 /// A container found on the board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing runs in it: the board was rebooted, or it was never started.
+    /// It was never started.
     Made,
+    /// It was started once, or made before the board was, and nothing runs in it.
+    Lost,
     /// It runs.
     Running {
         /// Its first process.
@@ -130,8 +134,8 @@ impl Task {
         let mut task = Self::blank(id, TaskState::Accepted, "found on the board", now.wall);
         task.container = true;
         task.grace = grace.unwrap_or(STOP_GRACE_DEFAULT);
-        // Its assignment has not been heard yet: run on.
-        task.wanted = Some(Desired::Running);
+        // Its assignment has not been heard yet: run on, but start nothing.
+        task.wanted = Some(if found == Found::Made { Desired::Ready } else { Desired::Running });
         task.adopt(found, now);
         task
     }
@@ -148,7 +152,10 @@ impl Task {
                 self.runs(pid, health.is_some_and(|watch| watch.was_healthy), now);
             }
             Found::Ended { status, oom } => self.exited(status, oom, now.wall),
-            Found::Made => {
+            // An agent died before it started it. Made sure of again when the task's work is known, it starts if it is
+            // still wanted.
+            Found::Made => {}
+            Found::Lost => {
                 let err = "the container was lost: the board was restarted or lost power".to_owned();
                 self.ends(TaskState::Failed, "failed", Some(err), now.wall);
             }

@@ -307,14 +307,37 @@ fn after_the_agent_was_restarted() {
 }
 
 #[test]
+fn an_agent_that_died_before_the_start_is_made_up_for() {
+    let starts = [(1, Wait, "preparing prepare"), (2, Ok, "starting start"), (3, Ok, "running -")];
+    let mut task = assigned(Running);
+    task.adopt(Found::Made, now(0));
+    check(task, &starts);
+    // Without its assignment nothing is known of it but that it is there.
+    let waits = || check(found(Found::Made), &[(0, Wait, "accepted -"), (1, Want(Running), "accepted -")]);
+    assert_eq!(waits().wake_at(), None);
+    let mut task = waits();
+    task.want(Running, Some(Rc::new(work(Duration::from_secs(2)))));
+    check(task, &starts);
+    let mut task = found(Found::Made);
+    task.want(Ready, Some(Rc::new(work(Duration::from_secs(2)))));
+    check(task, &[(1, Wait, "preparing prepare"), (2, Ok, "ready -"), (3, Want(Running), "starting start")]);
+    // It is not to start yet, or not any more, or nobody knows it.
+    let mut task = assigned(Ready);
+    task.adopt(Found::Made, now(0));
+    check(task, &[(1, Wait, "preparing prepare"), (2, Ok, "ready -")]);
+    check(waits(), &[(2, Want(Shutdown), "shutdown -"), (3, Unwant, "shutdown delete"), (4, Ok, "shutdown - gone")]);
+    check(waits(), &[(2, Unwant, "shutdown delete"), (3, Ok, "shutdown - gone")]);
+}
+
+#[test]
 fn after_the_board_was_restarted() {
     let task = check(
-        found(Found::Made),
+        found(Found::Lost),
         &[(0, Wait, "failed -"), (1, Want(Running), "failed -"), (2, Unwant, "failed delete")],
     );
     assert!(task.report().err.as_deref().is_some_and(|e| e.contains("restarted")));
     let mut task = assigned(Running);
-    task.adopt(Found::Made, now(0));
+    task.adopt(Found::Lost, now(0));
     check(task, &[(0, Wait, "failed -")]);
 }
 

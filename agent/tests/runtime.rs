@@ -255,11 +255,44 @@ fn a_restarted_agent_finds_its_containers() {
                 Phase::Running { pid: seen } => container.task == runs && seen == pid,
                 Phase::Ended { status, .. } => container.task == ended && status == 7,
                 Phase::Made => container.task == made,
+                Phase::Lost => false,
                 Phase::Unknown => false,
             };
             assert!(right, "{container:?}");
         }
         for task in [runs, ended, made] {
+            after.delete(task).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_container_that_was_never_started_starts_after_all() {
+    on_a_board(async |board, executor| {
+        let (one, two, three) = (task(1), task(2), task(3));
+        for number in [one, two, three] {
+            create(&board.runtime(executor), board, number, &work("")).await.unwrap();
+        }
+        // One runs, one was about to be started when the agent died.
+        let mark = |task: TaskId| board.path(&format!("data/tasks/{task}/started"));
+        board.ctr(&format!("tasks start -d {two}"));
+        fs::write(mark(three), "").unwrap();
+        let after = board.runtime(executor);
+        let phases: Vec<Phase> = after.list().await.unwrap().into_iter().map(|found| found.phase).collect();
+        assert_eq!(phases.iter().filter(|phase| **phase == Phase::Made).count(), 1, "{phases:?}");
+        assert_eq!(after.inspect(one).await.unwrap(), Some(Phase::Made));
+        assert_eq!(after.inspect(three).await.unwrap(), Some(Phase::Lost));
+        // The task is prepared again, and nothing is made twice.
+        create(&after, board, one, &work("")).await.unwrap();
+        let pid = after.start(one).await.unwrap();
+        assert_eq!(after.inspect(one).await.unwrap(), Some(Phase::Running { pid }));
+        assert!(Path::new(&mark(one)).exists());
+        assert!(matches!(after.start(three).await, Err(RuntimeError::Ended { .. })));
+        // Made before the board was started again.
+        board.ctr(&format!("containers label {three} io.racimo.boot=another"));
+        fs::remove_file(mark(three)).unwrap();
+        assert_eq!(after.inspect(three).await.unwrap(), Some(Phase::Lost));
+        for task in [one, two, three] {
             after.delete(task).await.unwrap();
         }
     });
@@ -313,12 +346,13 @@ fn containers_outlive_containerd_and_return_without_their_shim() {
         }
         assert_eq!(exited(&events).await.task, one);
         until("the task to vanish", async || match runtime.inspect(one).await.unwrap() {
-            Some(Phase::Made) => Ok(()),
+            Some(Phase::Lost) => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;
-        let again = runtime.start(one).await.unwrap_or_else(|error| panic!("{}", error.reason()));
-        assert_ne!(again, pid);
+        // A task runs once.
+        assert!(matches!(runtime.start(one).await, Err(RuntimeError::Ended { .. })));
+        assert_eq!(runtime.list().await.unwrap()[0].phase, Phase::Lost);
         runtime.delete(one).await.unwrap();
     });
 }

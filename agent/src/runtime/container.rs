@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! create ─▶ Made ─ start ─▶ Running ─ kill, or by itself ─▶ Ended ─ delete ─▶ (gone)
-//!             ▲                │
-//!             └─ board rebooted┘   start works again: container and root file system are kept
+//!             │                └─ board rebooted, or shim killed ─▶ Lost ─ delete ─▶ (gone)
+//!             └─ board rebooted ─▶ Lost
 //! ```
 
 use std::{
@@ -160,7 +160,7 @@ impl Runtime {
         let request_body = CreateContainerRequest {
             container: Some(Container {
                 id: id.clone(),
-                labels: label::write(job.work, job.task, job.node, kept),
+                labels: label::write(job.work, job.task, job.node, self.boot(), kept),
                 image: job.image.name.clone(),
                 runtime: Some(RuntimeHandler {
                     name: HANDLER.into(),
@@ -272,7 +272,7 @@ impl Runtime {
     /// the agent, containerd or the board was restarted.
     pub async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         let ctrd = self.connect().await?;
-        // Containers first: one made in between is then missing rather than falsely `Made`.
+        // Containers first: one made in between is then missing rather than falsely idle.
         let mut found = Vec::new();
         let mut containers = ContainersClient::new(ctrd.clone());
         let failed = || CtrdError::call("list containers");
@@ -284,7 +284,7 @@ impl Runtime {
             match container.id.parse() {
                 Ok(task) => found.push(Found {
                     task,
-                    phase: Phase::Made,
+                    phase: self.idle_phase(task, &container.labels),
                     kept: label::read(&container.labels),
                     health: probe::kept(&container.extensions).map(|probe| self.watch(task, probe.check)),
                 }),
@@ -344,7 +344,8 @@ impl Runtime {
         let mut containers = ContainersClient::new(ctrd);
         let got = within(limits::CTRD_CALL_MAX, containers.get(request(message, None))).await;
         let got = unless(Code::NotFound, got).map_err(CtrdError::call("find the container"))?;
-        Ok(got.map(|_| Phase::Made))
+        let container = got.and_then(|got| got.into_inner().container);
+        Ok(container.map(|container| self.idle_phase(task, &container.labels)))
     }
 }
 

@@ -18,10 +18,17 @@ pub const PREFIX: &str = "io.racimo.";
 const GROUP: &str = "io.racimo.group";
 const STOP_SIGNAL: &str = "io.racimo.stop-signal";
 const STOP_GRACE_MS: &str = "io.racimo.stop-grace-ms";
+/// The boot of the board in which the container was made.
+const BOOT: &str = "io.racimo.boot";
 /// `none`, or bytes of a file and number of files: `5242880,2`.
 const LOG: &str = "io.racimo.log";
 /// See [`Streams::name`].
 const STREAMS: &str = "io.racimo.streams";
+
+/// Whether the container was made in this boot of the board (empty: nobody knows).
+pub fn is_of_boot(labels: &HashMap<String, String>, boot: &str) -> bool {
+    !boot.is_empty() && labels.get(BOOT).is_some_and(|made| made == boot)
+}
 
 /// What the agent keeps on a container, to stop it properly even without its assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +42,7 @@ pub struct Kept {
 }
 
 /// The labels of a task's container.
-pub fn write(work: &Work, task: TaskId, node: NodeId, kept: &Kept) -> HashMap<String, String> {
+pub fn write(work: &Work, task: TaskId, node: NodeId, boot: &str, kept: &Kept) -> HashMap<String, String> {
     let mut labels: HashMap<String, String> = work
         .container
         .labels
@@ -50,6 +57,7 @@ pub fn write(work: &Work, task: TaskId, node: NodeId, kept: &Kept) -> HashMap<St
         ("com.docker.swarm.task", String::new()),
         ("com.docker.swarm.task.id", task.to_string()),
         ("com.docker.swarm.task.name", format!("{}.{task}", work.slot_name)),
+        (BOOT, boot.to_owned()),
         (GROUP, kept.group.to_string()),
         (STOP_SIGNAL, kept.stop_signal.to_string()),
         (STOP_GRACE_MS, kept.stop_grace.as_millis().to_string()),
@@ -121,9 +129,11 @@ mod tests {
             credentials: Some(Credentials::IdentityToken("hunter2".into())),
         };
         let kept = Kept { group: 3, stop_signal: 15, stop_grace: Duration::from_millis(1500) };
-        let labels = write(&work, task, node, &kept);
+        let labels = write(&work, task, node, "boot-1", &kept);
         assert_eq!(read(&labels), Some(kept));
         assert_eq!(labels["app"], "web");
+        assert!(is_of_boot(&labels, "boot-1") && !is_of_boot(&labels, "boot-2") && !is_of_boot(&labels, ""));
+        assert!(!is_of_boot(&write(&work, task, node, "", &read(&labels).unwrap()), ""));
         assert_eq!(labels["com.docker.swarm.task.name"], format!("web.1.{task}"));
         assert_eq!(read_streams(&labels), Streams::Terminal);
         assert!(!format!("{labels:?}{work:?}").contains("hunter2"));

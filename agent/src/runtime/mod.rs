@@ -62,6 +62,8 @@ pub const SNAPSHOTTER: &str = "overlayfs";
 /// Where Debian's containerd listens.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
+/// The kernel draws it when it starts.
+const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 /// Where Debian puts the two runtimes.
 const CRUN: &str = "usr/bin/crun";
 const RUNC: &str = "usr/sbin/runc";
@@ -177,6 +179,8 @@ struct Inner {
     binary: PathBuf,
     cgroups: Cgroups,
     confine: Confinement,
+    /// Names the board's boot; empty if the kernel does not.
+    boot: String,
     ctrd: RefCell<Option<Ctrd>>,
     /// One connection is made at a time: when containerd comes back, every task wants one at once.
     connect_turn: Mutex<()>,
@@ -201,6 +205,7 @@ impl Runtime {
         let crun = config.root.join(CRUN);
         let crun = crun.exists().then_some(crun);
         let binary = choose_binary(config.binary.clone(), crun, config.root.join(RUNC), cgroups.version);
+        let boot = std::fs::read_to_string(config.root.join(BOOT_ID)).unwrap_or_default().trim().to_owned();
         let confine = Confinement::read(&config.root, &binary);
         let turns = (0..config.groups.max(1)).map(|_| Mutex::new(())).collect();
         Ok(Self(Rc::new(Inner {
@@ -209,6 +214,7 @@ impl Runtime {
             binary,
             cgroups,
             confine,
+            boot,
             ctrd: RefCell::new(None),
             connect_turn: Mutex::new(()),
             make_turns: Semaphore::new(limits::MAKES_MAX),
@@ -254,6 +260,10 @@ impl Runtime {
     /// The OCI runtime in use.
     pub fn binary(&self) -> &Path {
         &self.0.binary
+    }
+
+    fn boot(&self) -> &str {
+        &self.0.boot
     }
 
     fn data(&self) -> &Path {

@@ -1,7 +1,7 @@
 //! The running side of a container: its first process, from the moment it is wanted until its
 //! exit code has been read.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use containerd_client::{
     services::v1::{
@@ -31,9 +31,10 @@ const SHIM_RETRY: Duration = Duration::from_millis(200);
 /// How far a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// There is a container but nothing runs: it was never started, or the board was rebooted, or
-    /// its shim was killed and the container with it.
+    /// There is a container that was never started, made since the board was.
     Made,
+    /// There is a container but nothing runs: the board was rebooted, or its shim was killed and the container with it.
+    Lost,
     /// Its first process runs.
     Running {
         /// On the board.
@@ -76,6 +77,9 @@ impl Runtime {
                 }
             },
         };
+        // From here on it may have run. The disk need not have it at once: after a loss of power the boot is another.
+        let mark = self.started_mark(task);
+        std::fs::write(&mark, "").map_err(RuntimeError::io("write the mark", mark))?;
         let message = StartRequest { container_id: id, exec_id: String::new() };
         let mut tasks = TasksClient::new(ctrd);
         within(limits::CTRD_CALL_MAX, tasks.start(request(message, None)))
@@ -95,6 +99,9 @@ impl Runtime {
             .into_inner()
             .mounts;
         let labels = labels(ctrd, &id).await?;
+        if self.idle_phase(task, &labels) == Phase::Lost {
+            return Err(RuntimeError::Ended { task });
+        }
         let streams = label::read_streams(&labels);
         let stdout = self.output(task, label::read_log(&labels), streams);
         // Empty: the kernel's null device. A terminal has one output.
@@ -149,6 +156,17 @@ impl Runtime {
         let got = within(limits::CTRD_CALL_MAX, tasks.get(request(message, None))).await;
         let got = unless(Code::NotFound, got).map_err(CtrdError::call("find the container's process"))?;
         Ok(got.and_then(|response| response.into_inner().process))
+    }
+
+    /// How far a container is that has no process.
+    pub(super) fn idle_phase(&self, task: TaskId, labels: &HashMap<String, String>) -> Phase {
+        let is_fresh = label::is_of_boot(labels, self.boot()) && !self.started_mark(task).exists();
+        if is_fresh { Phase::Made } else { Phase::Lost }
+    }
+
+    /// A file that is there once a task's container may have been started.
+    fn started_mark(&self, task: TaskId) -> PathBuf {
+        mount::task_dir(self.data(), task).join("started")
     }
 
     pub(super) fn phase(&self, process: &Process) -> Phase {

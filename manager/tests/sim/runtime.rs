@@ -18,8 +18,10 @@ use crate::sim::{Happening, Sim};
 /// What runs in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Process {
-    /// Nothing: never started, or the board lost power.
+    /// Nothing: never started.
     None,
+    /// Nothing: the board lost power.
+    Lost,
     Running {
         pid: u32,
     },
@@ -62,13 +64,14 @@ impl Runtime {
     /// The power goes: processes are gone, containers stay.
     pub(crate) fn power_cut(&mut self) {
         for container in self.containers.values_mut() {
-            container.process = Process::None;
+            container.process = Process::Lost;
         }
     }
 
     pub(crate) fn listing(&self) -> Vec<(TaskId, Found, Option<Duration>)> {
         let found = |process, health| match process {
             Process::None => Found::Made,
+            Process::Lost => Found::Lost,
             Process::Running { pid } => Found::Running { pid, health },
             Process::Ended { status, oom } => Found::Ended { status, oom },
         };
@@ -141,7 +144,7 @@ impl Runtime {
                 };
                 match container.process {
                     Process::Running { pid } => Done::Ok(Some(pid)),
-                    Process::Ended { .. } => Done::Failed("it has run already".to_owned()),
+                    Process::Ended { .. } | Process::Lost => Done::Failed("it has run already".to_owned()),
                     Process::None => {
                         self.next_pid += 1;
                         let pid = self.next_pid;
