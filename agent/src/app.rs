@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use racimo_common::error::chain;
 use racimo_common::id::{NodeId, TaskId};
-use racimo_common::object::{Generics, NodeDescription};
+use racimo_common::object::NodeDescription;
 use racimo_common::registry::{Reference, Registry};
 use racimo_common::time::{Clock, Mono};
 use racimo_common::wire::{Status, ToManager, Work};
@@ -178,7 +178,7 @@ async fn describe(config: &Config, runtime: &Runtime) -> NodeDescription {
         labels: config.labels.clone(),
         containerd_version: version.unwrap_or_default(),
         tasks_max: u32::try_from(config.tasks_max).unwrap_or(u32::MAX),
-        generic: Generics::new(),
+        generic: config.generic.clone(),
     };
     let mut description = describe::describe(Path::new("/"), own, runtime.degraded());
     if let Some(hostname) = &config.hostname {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use racimo_common::object::{Generics, parse_generics};
 use racimo_common::{config_file, registry};
 use serde::Deserialize;
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub init: Option<PathBuf>,
     /// Engine labels.
     pub labels: BTreeMap<String, String>,
+    /// Generic resources it offers.
+    pub generic: Generics,
     /// The board's name in the cluster; none: its host name.
     pub hostname: Option<String>,
     /// Most tasks at once.
@@ -55,6 +58,7 @@ struct File {
     shim_groups: Option<u8>,
     init_path: Option<PathBuf>,
     labels: BTreeMap<String, String>,
+    node_generic_resources: Vec<String>,
     hostname: Option<String>,
     max_tasks: Option<usize>,
     insecure_registries: Vec<String>,
@@ -74,7 +78,7 @@ pub struct Given {
 }
 
 /// Flags that take a value, and what each means.
-pub const FLAGS: [(&str, &str); 15] = [
+pub const FLAGS: [(&str, &str); 16] = [
     ("config", "configuration file [default: /etc/racimo/agent.toml]"),
     ("data-dir", "identity and volumes [default: /var/lib/racimo/agent]"),
     ("run-dir", "files that need not survive a reboot [default: /run/racimo]"),
@@ -83,6 +87,7 @@ pub const FLAGS: [(&str, &str); 15] = [
     ("shim-groups", "containers share this many shims [default: 4]"),
     ("init-path", "init program for services with --init [default: /usr/bin/tini-static, docker-init]"),
     ("label", "engine label KEY=VALUE; may be repeated"),
+    ("node-generic-resource", "KIND=COUNT or KIND=NAME that services can reserve; may be repeated"),
     ("hostname", "name in the cluster [default: the host name]"),
     ("max-tasks", "most tasks at once [default: 128]"),
     ("insecure-registry", "HOST:PORT without (checked) TLS; may be repeated"),
@@ -118,7 +123,7 @@ impl Given {
             if flag == "config" {
                 self.file.get_or_insert_with(|| text.into());
             } else if !self.values.iter().any(|(given, _)| given == flag) {
-                let list = matches!(flag, "label" | "insecure-registry" | "registry-mirror");
+                let list = matches!(flag, "label" | "node-generic-resource" | "insecure-registry" | "registry-mirror");
                 let parts: Vec<&str> = if list { text.split(',').collect() } else { vec![&text] };
                 self.values.extend(parts.into_iter().map(|part| (flag.to_owned(), part.to_owned())));
             }
@@ -149,6 +154,13 @@ impl Given {
                 Some(_) | None => faults.push(format!("label {text:?}: expected KEY=VALUE")),
             }
         }
+        // As with other lists, flags are added to the file's.
+        let generic: Vec<String> =
+            file.node_generic_resources.into_iter().chain(all("node-generic-resource")).collect();
+        let generic = parse_generics(generic.iter().map(String::as_str)).unwrap_or_else(|error| {
+            faults.push(format!("node-generic-resource: {error}"));
+            Generics::new()
+        });
         let mut insecure = Vec::new();
         for text in file.insecure_registries.into_iter().chain(all("insecure-registry")) {
             match text.parse() {
@@ -178,6 +190,7 @@ impl Given {
             groups,
             init: last("init-path").map(PathBuf::from).or(file.init_path),
             labels,
+            generic,
             hostname: last("hostname").or(file.hostname).filter(|name| !name.is_empty()),
             tasks_max,
             registry: registry::Config {
@@ -276,6 +289,9 @@ mod tests {
             &[],
             Ok(|c| c.registry.mirrors.len() == 2),
         );
+        let generic = [("node-generic-resource", "gpio=2"), ("node-generic-resource", "modem=/dev/a")];
+        check(&generic, &[], Ok(|c| c.generic.len() == 2));
+        check(&[], &[("RACIMO_NODE_GENERIC_RESOURCE", "gpio=2,pin=17,pin=27")], Ok(|c| c.generic.len() == 2));
         check(&[("log-level", "debug")], &[], Ok(|c| c.log_level == log::LevelFilter::Debug));
         // A label given replaces the file's of the same name; an empty variable is none.
         check(&[("label", "zone=b=c")], &[], Ok(|c| c.labels["zone"] == "b=c" && c.labels.len() == 1));
@@ -305,6 +321,8 @@ mod tests {
             (Some("shim-groups = 0\ndata-dir = \"d\""), "absolute"),
             (Some("[labels"), "agent.toml"),
             (Some("insecure-registries = [\"a b\"]"), "insecure-registry"),
+            (Some("node-generic-resources = [\"gpio=2\", \"gpio\"]"), "incorrect term gpio, missing '='"),
+            (Some("node-generic-resources = [\"gpio=a\", \"gpio=a\"]"), "gpio=a is there twice"),
         ] {
             let fault = resolve(text);
             assert!(fault.contains(words), "{fault}");

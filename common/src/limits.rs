@@ -12,5 +12,14 @@ pub const ENDED_LOGS_MAX: usize = 64;
 pub const LOG_READINGS_MAX: usize = 128;
 /// Levels of nesting in a message. Deeper: refused, because decoding recurses and a board's stack is small.
 pub const MESSAGE_DEPTH_MAX: usize = 32;
+/// Kinds of generic resources that a board offers or a service asks for. More: refused. Nobody has more kinds of
+/// devices on a board.
+pub const GENERIC_KINDS_MAX: usize = 16;
+/// Generic resources with a name that a board offers, over all kinds: they are part of its description. More: refused.
+pub const GENERIC_NAMES_MAX: usize = 64;
+/// Bytes of the name of a generic resource or of a kind. Longer: refused.
+pub const GENERIC_NAME_BYTES_MAX: usize = 128;
 
+const _: () =
+    assert!(2 * GENERIC_NAMES_MAX * GENERIC_NAME_BYTES_MAX < FRAME_FROM_AGENT_MAX, "descriptions fit a frame");
 const _: () = assert!(FRAME_JOIN_MAX <= FRAME_FROM_AGENT_MAX && FRAME_FROM_AGENT_MAX <= FRAME_TO_AGENT_MAX);

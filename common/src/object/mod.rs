@@ -4,6 +4,7 @@
 //! `None` always means "not given": the defaults are in methods, so that a spec can be shown as it was written.
 
 mod container;
+mod generic;
 mod log;
 mod node;
 mod resources;
@@ -13,7 +14,8 @@ pub use container::{
     BindOptions, ContainerSpec, DnsConfig, FileRef, HealthConfig, Mount, MountKind, NetworkMode, Privileges,
     Propagation, STOP_GRACE_DEFAULT, TmpfsOptions, Ulimit, VolumeOptions,
 };
+pub use generic::{BadGeneric, Generic, Generics, check_kind, generic_variables, parse_generics};
 pub use log::{LogAsk, LogConfig, LogEntry, LogStream};
 pub use node::{Availability, NodeDescription, Role};
-pub use resources::{Generic, Generics, Limits, Reservations, Resources};
+pub use resources::{Limits, Reservations, Resources};
 pub use task::{ContainerStatus, Desired, TaskReport, TaskState};

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::resources::Generics;
+use super::generic::Generics;
 use crate::registry::Platform;
 use crate::units::{Bytes, NanoCpus};
 

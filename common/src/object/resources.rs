@@ -1,6 +1,6 @@
 //! What a task may use and what is kept free for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,15 +39,3 @@ pub struct Reservations {
     /// Memory.
     pub memory: Bytes,
 }
-
-/// Generic resources of one kind: what a board has, or what a task was granted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Generic {
-    /// So many, all alike.
-    Count(u64),
-    /// Each with a name: `/dev/ttyUSB0`.
-    Named(BTreeSet<String>),
-}
-
-/// Generic resources by kind (`gpio`, `modem`).
-pub type Generics = BTreeMap<String, Generic>;

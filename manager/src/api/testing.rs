@@ -205,7 +205,10 @@ impl Lab {
                     restart_of: None,
                     node: None,
                 };
-                let changes = vec![Change::TaskCreate(Box::new(new)), Change::TaskAssign { task: id, node }];
+                let changes = vec![
+                    Change::TaskCreate(Box::new(new)),
+                    Change::TaskAssign { task: id, node, generic: Default::default() },
+                ];
                 smol::block_on(self.store.commit(self.now(), changes)).expect("a task");
                 let container = Some(ContainerStatus { id: format!("c-{id}"), pid: 7, exit_code: None });
                 let report = TaskReport {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::limits::{ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX};
-use racimo_common::object::Desired;
+use racimo_common::object::{Desired, generic_variables};
 use racimo_common::wire::{Assign, Assignment, Work, frame};
 
 use crate::log_driver;
@@ -84,11 +84,14 @@ pub fn assignment(task: &Task, with_work: bool) -> Assignment {
 }
 
 fn work(task: &Task) -> Work {
+    let mut container = task.spec.container.clone();
+    // Last, so that nothing the service says takes their place.
+    container.env.extend(generic_variables(&task.generic));
     Work {
         service: task.service,
         service_name: task.service_name.to_string(),
         slot_name: slot_name(task),
-        container: task.spec.container.clone(),
+        container,
         resources: task.spec.resources.clone(),
         // Checked when the service was stored.
         log: log_driver::config(task.spec.log.as_ref()).unwrap_or_default(),

@@ -13,6 +13,7 @@ use racimo_common::object::{Availability, Desired, TaskReport, TaskState};
 use super::draft::{Draft, ended};
 use super::restart;
 use crate::scheduler::constraint;
+use crate::store::generic;
 use crate::store::{Change, Mode, Node, Observation, Task, WrittenOff};
 
 /// Tasks on a node that is down this long are given up.
@@ -36,6 +37,7 @@ fn enforce(draft: &mut Draft<'_>, node: &Node) {
     tasks.sort_by_key(|task| (task.meta.created, task.id));
     let mut parsed = BTreeMap::new();
     let mut free = node.capacity();
+    let mut generic = node.description.generic.clone();
     for task in tasks {
         let Some(service) = draft.view.state.service(task.service).cloned() else { continue };
         // The service's current constraints, not those the task was made with.
@@ -47,7 +49,9 @@ fn enforce(draft: &mut Draft<'_>, node: &Node) {
             // The global orchestrator shuts it down without a replacement.
             continue;
         }
-        if fits && want.cpu <= free.cpu && want.memory <= free.memory {
+        let has_room = want.cpu <= free.cpu && want.memory <= free.memory;
+        // What it holds may be gone: a device was unplugged and the board's configuration changed.
+        if fits && has_room && generic::take(&mut generic, &task.generic) {
             free.cpu = free.cpu - want.cpu;
             free.memory = free.memory - want.memory;
         } else if restart::evict(draft, &service, &task) {

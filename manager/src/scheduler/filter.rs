@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use racimo_common::object::{Availability, Limits, Reservations};
+use racimo_common::object::{Availability, Generics, Limits, Reservations};
 use racimo_common::registry::Platform;
 use racimo_common::units::{Bytes, NanoCpus};
 
 use super::counts_as_active;
+use crate::store::generic;
 use crate::store::{Node, NodeStatus, TaskSpec, View};
 
 /// A node and what is free on it.
@@ -17,6 +18,7 @@ pub(super) struct Room {
     pub(super) node: Arc<Node>,
     status: NodeStatus,
     free: Reservations,
+    generic: Generics,
     /// Tasks that have not ended: what its task table holds.
     held: u32,
     /// Of these, the wanted ones.
@@ -27,6 +29,7 @@ pub(super) struct Room {
 pub(super) struct Ask<'a> {
     limits: Limits,
     reservations: Reservations,
+    generic: &'a generic::Ask,
     platforms: &'a [Platform],
     pub(super) replicas_max: u64,
 }
@@ -40,6 +43,8 @@ pub(super) enum Refusal {
     Cpu(NanoCpus),
     /// Memory is short by this much.
     Memory(Bytes),
+    /// Generic resources are short: the place of their kind in what is asked for, and by how many.
+    Generic(usize, u64),
     /// The CPU limit is more than the node has.
     CpuLimit(NanoCpus),
     /// The memory limit is more than the node has.
@@ -65,16 +70,18 @@ impl Room {
         }
         let has = node.capacity();
         let free = Reservations { cpu: has.cpu - used.cpu, memory: has.memory - used.memory };
-        Self { node: node.clone(), status: view.node_status(node), free, held, active }
+        let generic = view.state.free_generic(node);
+        Self { node: node.clone(), status: view.node_status(node), free, generic, held, active }
     }
 
-    /// Takes one task in.
-    pub(super) fn take(&mut self, ask: &Ask<'_>) {
+    /// Takes one task in that was judged to fit; what it is granted.
+    pub(super) fn take(&mut self, ask: &Ask<'_>) -> Generics {
         let free = self.free;
         self.free =
             Reservations { cpu: free.cpu - ask.reservations.cpu, memory: free.memory - ask.reservations.memory };
         self.held += 1;
         self.active += 1;
+        generic::grant(&mut self.generic, ask.generic).unwrap_or_default()
     }
 }
 
@@ -83,6 +90,7 @@ impl<'a> Ask<'a> {
         Self {
             limits: spec.resources.limits.clone(),
             reservations: spec.resources.reservations,
+            generic: &spec.resources.generic,
             platforms: &spec.placement.platforms,
             replicas_max: spec.placement.replicas_max,
         }
@@ -128,6 +136,12 @@ impl<'a> Ask<'a> {
         }
         if want.memory > free.memory {
             return Err(Refusal::Memory(want.memory - free.memory));
+        }
+        for (place, (kind, &want)) in self.generic.iter().enumerate() {
+            let free = generic::count(&room.generic, kind);
+            if want > free {
+                return Err(Refusal::Generic(place, want - free));
+            }
         }
         if self.limits.cpu.is_some_and(|limit| limit > about.cpus) {
             return Err(Refusal::CpuLimit(about.cpus));
@@ -194,6 +208,7 @@ impl Refusals {
             Refusal::Unavailable(_) => Phrase::Unavailable,
             Refusal::Cpu(_)
             | Refusal::Memory(_)
+            | Refusal::Generic(..)
             | Refusal::CpuLimit(_)
             | Refusal::MemoryLimit(_)
             | Refusal::Full(_) => Phrase::Resources,
@@ -207,16 +222,21 @@ impl Refusals {
     }
 
     /// Docker's phrases, most nodes first, each with what we know beyond it.
-    pub(super) fn text(&self, constraints: &[String]) -> String {
+    pub(super) fn text(&self, spec: &TaskSpec) -> String {
         let mut parts: Vec<_> = self.parts.iter().collect();
         parts.sort_by_key(|(phrase, (count, _))| (std::cmp::Reverse(*count), **phrase));
         let texts = parts.into_iter().map(|(phrase, (count, all))| {
             let nodes = if *count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
             match phrase {
                 Phrase::Unavailable => format!("{nodes} not available for new tasks: {}", unavailable(all)),
-                Phrase::Resources => format!("insufficient resources on {nodes}: {}", shortage(all)),
+                Phrase::Resources => {
+                    format!("insufficient resources on {nodes}: {}", shortage(all, &spec.resources.generic))
+                }
                 Phrase::Constraint => {
-                    format!("scheduling constraints not satisfied on {nodes}: {}", constraints.join(", "))
+                    format!(
+                        "scheduling constraints not satisfied on {nodes}: {}",
+                        spec.placement.constraints.join(", ")
+                    )
                 }
                 Phrase::Platform => format!("unsupported platform on {nodes}"),
                 Phrase::Replicas => "max replicas per node limit exceed".to_owned(),
@@ -240,7 +260,7 @@ fn unavailable(all: &[Refusal]) -> String {
 }
 
 /// The smallest shortage of each kind: what would have to be freed.
-fn shortage(all: &[Refusal]) -> String {
+fn shortage(all: &[Refusal], asked: &generic::Ask) -> String {
     let least = |pick: fn(&Refusal) -> Option<String>| {
         let mut sorted = all.to_vec();
         sorted.sort_unstable();
@@ -260,7 +280,14 @@ fn shortage(all: &[Refusal]) -> String {
         }),
         most(|r| if let Refusal::Full(max) = r { Some(format!("its {max} places are taken")) } else { None }),
     ];
-    texts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let generic = asked.keys().enumerate().filter_map(|(place, kind)| {
+        let by = |refusal: &Refusal| match refusal {
+            Refusal::Generic(other, by) if *other == place => Some(*by),
+            _ => None,
+        };
+        all.iter().filter_map(by).min().map(|by| format!("{kind} short by {by}"))
+    });
+    texts.into_iter().flatten().chain(generic).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -302,7 +329,10 @@ mod tests {
     fn check_text(refusals: &[Refusal], want: &str) {
         let mut all = Refusals::default();
         refusals.iter().for_each(|refusal| all.add(*refusal));
-        assert_eq!(all.text(&["node.labels.zone == a".to_owned()]), want);
+        let mut spec = TaskSpec::default();
+        spec.placement.constraints = vec!["node.labels.zone == a".to_owned()];
+        spec.resources.generic = [("gpio".to_owned(), 3), ("modem".to_owned(), 1)].into();
+        assert_eq!(all.text(&spec), want);
     }
 
     #[test]
@@ -326,6 +356,10 @@ mod tests {
             &[MemoryLimit(Bytes::mib(512)), Refusal::Platform, Refusal::Platform],
             "unsupported platform on 2 nodes; \
              insufficient resources on 1 node: memory limit above the 512MiB it has",
+        );
+        check_text(
+            &[Refusal::Generic(0, 2), Refusal::Generic(1, 1), Refusal::Generic(0, 3)],
+            "insufficient resources on 3 nodes: gpio short by 2, modem short by 1",
         );
         check_text(&[Replicas, Replicas], "max replicas per node limit exceed");
     }

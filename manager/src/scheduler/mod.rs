@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use racimo_common::id::{NodeId, ServiceId, TaskId};
-use racimo_common::object::{Availability, Desired};
+use racimo_common::object::{Availability, Desired, Generics};
 use racimo_common::time::Now;
 
 use crate::limits::SCHEDULER_PLAN_MAX;
@@ -183,9 +183,9 @@ impl Hall {
         let mut counts = self.take_counts(view, task.service);
         let open = ask.judge(&self.rooms[index], fits[index], counts[index]).is_ok();
         if open {
-            self.rooms[index].take(&ask);
+            let generic = self.rooms[index].take(&ask);
             counts[index] += 1;
-            plan.assigns.push(Change::TaskAssign { task: task.id, node });
+            plan.assigns.push(Change::TaskAssign { task: task.id, node, generic });
         }
         self.counts.insert(task.service, counts);
         open
@@ -209,16 +209,17 @@ impl Hall {
                 break;
             }
             let rooms = &mut self.rooms;
+            let mut generic = Generics::new();
             let chosen = tree.place(|index| {
                 let open = ask.judge(&rooms[index], fits[index], counts[index]).is_ok();
                 if open {
-                    rooms[index].take(&ask);
+                    generic = rooms[index].take(&ask);
                     counts[index] += 1;
                 }
                 open
             });
             let Some(index) = chosen else { break };
-            plan.assigns.push(Change::TaskAssign { task: task.id, node: self.rooms[index].node.id });
+            plan.assigns.push(Change::TaskAssign { task: task.id, node: self.rooms[index].node.id, generic });
             placed += 1;
         }
         self.counts.insert(first.service, counts);
@@ -244,7 +245,7 @@ impl Hall {
                 refusals.add(refusal);
             }
         }
-        let text = refusals.text(&first.spec.placement.constraints);
+        let text = refusals.text(&first.spec);
         let reason = match first.slot {
             Slot::Node(_) => text,
             Slot::Replica(_) if text.is_empty() => "no suitable node".to_owned(),

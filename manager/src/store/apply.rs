@@ -11,6 +11,7 @@ use racimo_common::time::Wall;
 
 use super::change::{Change, Command, NewTask, Refusal, RollbackBy};
 use super::event::Event;
+use super::generic;
 use super::object::{
     Cluster, Ended, Gate, JobStatus, Meta, Node, NodeFailures, RestartPolicy, Service, ServiceSpec, Slot, SlotHistory,
     Task, UpdateState, UpdateStatus, WrittenOff,
@@ -203,7 +204,7 @@ impl Step {
                 self.put_task(Task { gate: Some(Gate { ..*gate }), ..task });
                 Ok(())
             }
-            Change::TaskAssign { task, node } => self.task_assign(*task, *node),
+            Change::TaskAssign { task, node, generic } => self.task_assign(*task, *node, generic),
             Change::TaskEnd { task, ended } => self.task_end(*task, ended),
             Change::TaskRemove { task } => self.task_remove(*task),
         }
@@ -452,7 +453,7 @@ impl Step {
         Ended { state, at: self.at, message, err: None, container: None, exit_code: None }
     }
 
-    fn task_assign(&mut self, id: TaskId, node_id: NodeId) -> Result<(), Refusal> {
+    fn task_assign(&mut self, id: TaskId, node_id: NodeId, granted: &Generics) -> Result<(), Refusal> {
         let task = Arc::unwrap_or_clone(self.task(id)?);
         if task.ended.is_some() || task.desired > Desired::Running {
             return Err(Refusal::TaskMoved(id, "it is not wanted any more"));
@@ -474,8 +475,14 @@ impl Step {
             {
                 return Err(Refusal::NodeUnfit(node_id, "its resources are taken"));
             }
+            if !generic::answers(granted, &task.spec.resources.generic) {
+                return Err(Refusal::TaskMoved(id, "its generic resources are not those it asks for"));
+            }
+            if !generic::take(&mut self.state.free_generic(&node), granted) {
+                return Err(Refusal::NodeUnfit(node_id, "its generic resources are taken"));
+            }
+            self.put_task(Task { node: Some(node_id), generic: granted.clone(), ..task });
         }
-        self.put_task(Task { node: Some(node_id), ..task });
         Ok(())
     }
 

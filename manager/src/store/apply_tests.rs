@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use racimo_common::object::{Availability, Desired, NodeDescription, TaskState};
+use racimo_common::object::{Availability, Desired, NodeDescription, TaskState, parse_generics};
 
 use super::testing::*;
 use super::*;
@@ -376,6 +376,59 @@ fn gates() {
     check(vec![held(), desire(4, Desired::Running), gate(4)], Err("not waiting"));
     // Also one that ended while it waited is not replaced before its delay has passed.
     check(vec![held(), end(4, TaskState::Rejected), gate(4)], Ok(|s, _| task_of(s, 4).gate.is_some()));
+}
+
+#[test]
+fn generic_resources_are_granted_once() {
+    let terms = |text: &str| parse_generics(text.split_whitespace()).expect("terms");
+    let describe = |text: &str| {
+        let description = NodeDescription { generic: terms(text), ..(*node_of(&base(), 1).description).clone() };
+        Change::NodeDescribe { node: node(1), description: description.into(), addr: String::new() }
+    };
+    let mut heavy = (*spec("radio", "nginx", 0)).clone();
+    let mut inner = (*heavy.task).clone();
+    inner.resources.generic = [("gpio".to_owned(), 2), ("modem".to_owned(), 1)].into();
+    heavy.task = inner.into();
+    let begin = vec![describe("gpio=4 modem=a modem=b"), new_service(2, heavy.into())];
+    let state = applied(&base(), begin);
+    let revision = state.service(service(2)).unwrap().revision;
+    let tasks = [5, 6, 7].map(|number| create(new_task(number, 2, revision)));
+    let state = applied(&state, tasks.to_vec());
+    let grant =
+        |number: u128, text: &str| Change::TaskAssign { task: task(number), node: node(1), generic: terms(text) };
+    #[track_caller]
+    fn check(state: &State, changes: Vec<Change>, want: Option<&str>) {
+        let got = apply(state, changes).err().map(|refusal| refusal.to_string());
+        match (&got, want) {
+            (None, None) => {}
+            (Some(got), Some(want)) => assert!(got.contains(want), "{got}"),
+            _ => panic!("{got:?}, expected {want:?}"),
+        }
+    }
+    let other = Some("not those it asks for");
+    for wrong in ["", "gpio=2", "gpio=3 modem=a", "gpio=2 modem=a modem=b", "gpio=2 modem=a pin=p"] {
+        check(&state, vec![grant(5, wrong)], other);
+    }
+    check(&state, vec![assign(5, 1)], other);
+    let taken = Some("its generic resources are taken");
+    check(&state, vec![grant(5, "gpio=2 modem=z")], taken);
+    check(&state, vec![grant(5, "gpio=2 modem=a"), grant(6, "gpio=2 modem=b")], None);
+    check(&state, vec![grant(5, "gpio=2 modem=a"), grant(6, "gpio=2 modem=a")], taken);
+    check(
+        &state,
+        vec![grant(5, "gpio=2 modem=a"), describe("gpio=3 modem=a modem=b"), grant(6, "gpio=2 modem=b")],
+        taken,
+    );
+    // It is held until the task has ended, not only until it shall.
+    let held = [grant(5, "gpio=2 modem=a"), desire(5, Desired::Shutdown), grant(6, "gpio=2 modem=a")];
+    check(&state, held.to_vec(), taken);
+    let freed = [grant(5, "gpio=2 modem=a"), end(5, TaskState::Failed), grant(6, "gpio=2 modem=a")];
+    check(&state, freed.to_vec(), None);
+    // It is in the task, and another word about the same node does not change it.
+    let on = applied(&state, vec![grant(5, "gpio=2 modem=a"), grant(5, "gpio=2 modem=b")]);
+    assert_eq!(task_of(&on, 5).generic, terms("gpio=2 modem=a"));
+    let again = State::from_stored(on.to_stored()).expect("whole");
+    assert_eq!(task_of(&again, 5).generic, terms("gpio=2 modem=a"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, ServiceId, TaskId};
-use racimo_common::object::{Desired, NodeDescription, Role};
+use racimo_common::object::{Desired, Generics, NodeDescription, Role};
 use racimo_common::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -258,12 +258,16 @@ pub enum Change {
         /// The new gate.
         gate: Gate,
     },
-    /// A node was chosen. Refused if the node is gone, not active, written off or full, or the task moved on.
+    /// A node was chosen. Refused if the node is gone, not active, written off or full, the grant is not free there, or
+    /// the task moved on.
     TaskAssign {
         /// The task.
         task: TaskId,
         /// The node.
         node: NodeId,
+        /// The generic resources it is granted there: exactly those it asks for, and nobody else's.
+        #[serde(default)]
+        generic: Generics,
     },
     /// The task ended. A task with desired `Remove` is forgotten with it.
     TaskEnd {

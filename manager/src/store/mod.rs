@@ -13,6 +13,7 @@ mod apply_tests;
 pub mod change;
 mod dependency;
 pub mod event;
+pub mod generic;
 pub mod log;
 pub mod object;
 mod owner;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use racimo_common::id::{DependencyId, NetworkId, NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::object::Reservations;
+use racimo_common::object::{Generics, Reservations};
 use serde::{Deserialize, Serialize};
 
+use super::generic;
 use super::object::{
     Cluster, Dependency, DependencyKind, Network, Node, NodeFailures, Service, Slot, SlotHistory, Task, TaskSpec,
 };
@@ -118,6 +119,11 @@ impl State {
             let more = task.spec.resources.reservations;
             Reservations { cpu: sum.cpu + more.cpu, memory: sum.memory + more.memory }
         })
+    }
+    /// The generic resources of a node that none of its tasks holds; a task holds its own until it ended.
+    pub fn free_generic(&self, node: &Node) -> Generics {
+        let held = self.tasks_on_node(node.id).filter(|task| task.ended.is_none()).map(|task| &task.generic);
+        generic::free(&node.description.generic, held)
     }
     /// Restarts of a slot.
     pub fn slot_history(&self, service: ServiceId, slot: Slot) -> Option<&Arc<SlotHistory>> {

@@ -149,7 +149,7 @@ pub(crate) fn create(new: NewTask) -> Change {
 }
 
 pub(crate) fn assign(number: u128, to: u128) -> Change {
-    Change::TaskAssign { task: task(number), node: node(to) }
+    Change::TaskAssign { task: task(number), node: node(to), generic: std::collections::BTreeMap::new() }
 }
 
 pub(crate) fn desire(number: u128, desired: Desired) -> Change {

@@ -5,15 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use racimo_common::id::{NodeId, ServiceId, TaskId};
-use racimo_common::object::{Availability, Desired, TaskState};
+use racimo_common::object::{Availability, Desired, Generic, TaskState};
 use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
+use racimo_manager::store::generic;
 use racimo_manager::store::{FailureAction, Mode, Order, Service, Slot, Task, UpdateState};
 
 use super::script;
 use super::world::World;
 
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
+/// What a board offers: all of it, and after something was changed.
+const GENERIC: [&str; 3] = [
+    "generic=gpio=4,modem=a,modem=b,pin=p1,pin=p2",
+    "generic=gpio=2,modem=b,pin=p2",
+    "generic=gpio=4,modem=2,pin=p1,pin=p3",
+];
 const SERVICES: [&str; 5] = ["web", "api", "log", "sum", "scan"];
 /// How many times `sum` has to complete.
 const COMPLETIONS: usize = 4;
@@ -32,10 +39,12 @@ fn disturb(world: &mut World, dice: &mut fastrand::Rng) -> bool {
         (3, Some(_)) => format!("freeze {node}"),
         (4 | 5, Some(_)) => format!("thaw {node}"),
         (6, Some(_)) => format!("set {node} avail={}", ["active", "pause", "drain"][dice.usize(..3)]),
-        (7, Some(_)) => format!("set {node} label.zone={}", dice.u8(..2)),
-        (8, _) if !known && service == "log" => "service log global reserve-memory=50M".to_owned(),
+        (7, Some(_)) if dice.bool() => format!("set {node} label.zone={}", dice.u8(..2)),
+        (7, Some(_)) => format!("set {node} {}", GENERIC[dice.usize(..GENERIC.len())]),
+        (8, _) if !known && service == "log" => "service log global reserve-memory=50M generic=pin=1".to_owned(),
         (8, _) if !known && service == "api" => {
-            "service api replicas=2 attempts=3 window=30s spread=node.labels.zone".to_owned()
+            "service api replicas=2 generic=gpio=2 generic=modem=1 attempts=3 window=30s spread=node.labels.zone"
+                .to_owned()
         }
         (8, _) if !known && service == "sum" => {
             format!("service sum job={COMPLETIONS}/2 delay=2s reserve-memory=100M")
@@ -69,6 +78,24 @@ fn check_invariants(world: &World) {
     for node in state.nodes() {
         let (used, has) = (state.reserved(node.id), node.capacity());
         assert!(used.memory <= has.memory && used.cpu <= has.cpu, "{} is promised twice", node.id);
+    }
+    for node in state.nodes() {
+        let (mut count, mut names) = (0, BTreeSet::new());
+        for task in state.tasks_on_node(node.id).filter(|task| task.ended.is_none()) {
+            assert!(generic::answers(&task.generic, &task.spec.resources.generic), "{:?}", task.generic);
+            for (kind, generic) in &task.generic {
+                match generic {
+                    Generic::Count(more) if kind == "gpio" => count += more,
+                    Generic::Count(_) => {}
+                    Generic::Named(all) => {
+                        let twice = all.iter().find(|name| !names.insert((kind, *name)));
+                        assert_eq!(twice, None, "two tasks on {} hold it", node.id);
+                    }
+                }
+            }
+        }
+        // What it once had: tasks keep what they hold until they have stopped.
+        assert!(count <= 4, "{} gave {count} gpio away", node.id);
     }
     for service in state.services() {
         let mut slots = std::collections::BTreeMap::new();
@@ -150,7 +177,7 @@ fn run(seed: u64) -> World {
     }
     world.config.parallelism = Some(dice.u64(..3));
     for node in NODES {
-        script::run(&mut world, &format!("node {node} label.zone={}", dice.u8(..2)));
+        script::run(&mut world, &format!("node {node} label.zone={} {}", dice.u8(..2), GENERIC[0]));
     }
     world.config.failure_action = [None, Some(FailureAction::Continue), Some(FailureAction::Rollback)][dice.usize(..3)];
     let mut record = Record::default();
@@ -178,6 +205,8 @@ fn heal(world: &mut World) {
             world.up(node);
         }
         world.ready(node, true);
+        let name = world.nodes.iter().find(|(_, id)| **id == node).map(|(name, _)| name.clone()).expect("a name");
+        script::run(world, &format!("set {name} {}", GENERIC[0]));
         world.edit_node(node, |spec| {
             spec.availability = Availability::Active;
             spec.labels.insert("zone".to_owned(), "0".to_owned());

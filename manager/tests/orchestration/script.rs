@@ -1,11 +1,11 @@
 //! The scenarios' little language.
 //!
 //! ```text
-//! node NAME [mem= cpus= arch= os= avail= role= addr= places= label.K=V engine.K=V]
+//! node NAME [generic= mem= cpus= arch= os= avail= role= addr= places= label.K=V engine.K=V]
 //! set NAME KEY=VALUE…               the same keys, later
 //! down|up|forget|remove|freeze|thaw NODE
 //! service NAME replicas=N|global|job=TOTAL[/AT-ONCE]|global-job [image= reserve-memory= reserve-cpu= limit-memory= limit-cpu= constraint=
-//!         spread= per-node= platform= restart= delay= attempts= window= label= container-label= force=]
+//!         generic= spread= per-node= platform= restart= delay= attempts= window= label= container-label= force=]
 //! update NAME KEY=VALUE…            constraint=- drops all constraints
 //! rollback NAME | service-line NAME | delete NAME | history N
 //! config|rollback-config [parallelism= delay= monitor= action= ratio= order=]
@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use racimo_common::object::{Availability, NodeDescription, Role, TaskState};
+use racimo_common::object::{Availability, NodeDescription, Role, TaskState, parse_generics};
 use racimo_common::registry::Platform;
 use racimo_common::time::Now;
 use racimo_common::units::Bytes;
@@ -99,6 +99,10 @@ fn board_word(board: &mut Board, word: &str) {
         "mem" => board.about.memory = value.parse().unwrap(),
         "cpus" => board.about.cpus = value.parse().unwrap(),
         "arch" => board.about.platforms = value.split(',').map(platform).collect(),
+        // `generic=gpio=2,modem=a,modem=b`; none: `generic=`.
+        "generic" => {
+            board.about.generic = parse_generics(value.split(',').filter(|term| !term.is_empty())).unwrap();
+        }
         "places" => board.about.tasks_max = value.parse().unwrap(),
         "avail" => board.spec.availability = availability(value),
         "role" => board.role = if value == "manager" { Role::Manager } else { Role::Worker },
@@ -188,6 +192,10 @@ pub(crate) fn service_word(spec: &mut ServiceSpec, word: &str) {
         "force" => task.force_update = value.parse().unwrap(),
         "reserve-memory" => resources.reservations.memory = value.parse().unwrap(),
         "reserve-cpu" => resources.reservations.cpu = value.parse().unwrap(),
+        "generic" => {
+            let (kind, count) = value.split_once('=').expect("KIND=COUNT");
+            resources.generic.insert(kind.to_owned(), count.parse().unwrap());
+        }
         "limit-memory" => resources.limits.memory = Some(value.parse().unwrap()),
         "limit-cpu" => resources.limits.cpu = Some(value.parse().unwrap()),
         "constraint" if value == "-" => place.constraints.clear(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use racimo_common::id::{IdSource, NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::object::{Desired, NodeDescription, Role, TaskReport, TaskState};
+use racimo_common::object::{Desired, NodeDescription, Role, TaskReport, TaskState, generic_variables};
 use racimo_common::time::{Mono, Now, Wall};
 use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
@@ -310,7 +310,10 @@ impl World {
                     format!("+ {} {} in {delay:?}{after}", self.name(new.id), new.desired)
                 }
             },
-            Change::TaskAssign { task, node } => format!("{} -> {}", self.name(*task), self.node_name(*node)),
+            Change::TaskAssign { task, node, generic } => {
+                let granted = generic_variables(generic).join(" ").replace("DOCKER_RESOURCE_", "");
+                format!("{} -> {} {granted}", self.name(*task), self.node_name(*node)).trim_end().to_owned()
+            }
             Change::TaskDesire { task, desired } => format!("{} {desired}", self.name(*task)),
             Change::TaskGate { task, gate } => {
                 format!("{} opens in {:?}", self.name(*task), gate.not_before.since(self.now.wall))

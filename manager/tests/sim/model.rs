@@ -242,7 +242,7 @@ fn exceeds(used: Reservations, has: Reservations) -> bool {
 pub(crate) fn plan_is_wrong(view: &View, assigns: &[Change]) -> Option<String> {
     let mut counts: BTreeMap<(ServiceId, NodeId), u64> = BTreeMap::new();
     for change in assigns {
-        let Change::TaskAssign { task: id, node } = change else {
+        let Change::TaskAssign { task: id, node, .. } = change else {
             return Some(format!("{change:?} is no assignment"));
         };
         let (Some(task), Some(node)) = (view.state.task(*id), view.state.node(*node)) else {
@@ -300,7 +300,7 @@ pub(crate) fn brief(command: &Command) -> String {
         }
         Change::TaskDesire { task, desired } => format!("{task} {desired}"),
         Change::TaskGate { task, .. } => format!("gate {task}"),
-        Change::TaskAssign { task, node } => format!("{task} -> {node}"),
+        Change::TaskAssign { task, node, .. } => format!("{task} -> {node}"),
         Change::TaskEnd { task, ended } => format!("{task} ended {}", ended.state),
         Change::TaskRemove { task } => format!("forget {task}"),
     };

@@ -1,8 +1,8 @@
 use racimo_common::limits::FRAME_TO_AGENT_MAX;
-use racimo_common::object::{Desired, TaskState};
+use racimo_common::object::{Desired, TaskState, parse_generics};
 use racimo_common::wire::{Assign, ToAgent, frame};
 
-use crate::dispatcher::assign::{Sent, complete, delta};
+use crate::dispatcher::assign::{Sent, assignment, complete, delta};
 use crate::store::testing::*;
 use crate::store::{Change, Seen, State, View};
 
@@ -53,6 +53,11 @@ fn the_whole_set() {
     assert_eq!(parts[0].logs, Some(vec![task(3)]));
     let work = parts[0].tasks[0].work.as_ref().expect("work");
     assert_eq!((work.slot_name.as_str(), work.container.image.as_str()), ("web.2", "nginx"));
+    // What it was granted is in its environment.
+    let mut granted = (**view.state.task(task(2)).expect("a task")).clone();
+    granted.generic = parse_generics(["gpio=2", "modem=/dev/b", "modem=/dev/a"]).expect("terms");
+    let env = assignment(&granted, true).work.expect("work").container.env;
+    assert_eq!(env, ["DOCKER_RESOURCE_GPIO=2", "DOCKER_RESOURCE_MODEM=/dev/a,/dev/b"]);
     // A board without tasks is told so.
     let (parts, sent) = complete(&view, node(2));
     assert_eq!((told(&parts), sent), ((Vec::new(), Vec::new()), Sent::default()));
