@@ -55,6 +55,7 @@ pub(crate) fn work(grace: Duration) -> Work {
         log: racimo_common::object::LogConfig::default(),
         files: Vec::new(),
         credentials: None,
+        fault: None,
     }
 }
 

@@ -42,6 +42,7 @@ fn work(test: &[&str], timeout: Duration) -> Work {
         log: LogConfig::default(),
         files: Vec::new(),
         credentials: None,
+        fault: None,
     }
 }
 

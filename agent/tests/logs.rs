@@ -31,6 +31,7 @@ async fn run(runtime: &Runtime, board: &Board, task: TaskId, script: &str, log: 
         log,
         files: Vec::new(),
         credentials: None,
+        fault: None,
     };
     let node = IdSource::seeded(77).draw();
     let job = Job { task, work: &work, image: &board.image, node, hostname: "berry" };

@@ -43,6 +43,7 @@ fn a_board_full_of_tasks_is_made_at_once() {
             log: LogConfig::default(),
             files: Vec::new(),
             credentials: None,
+            fault: None,
         };
         let (runtime, ctrd, platforms) = (&runtime, &ctrd, &platforms);
         // Beyond it the test aborts, as an agent would.

@@ -42,6 +42,7 @@ fn work(board: &Board, script: &str) -> Work {
         log: LogConfig::default(),
         files: Vec::new(),
         credentials: None,
+        fault: None,
     }
 }
 

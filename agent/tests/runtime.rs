@@ -41,6 +41,7 @@ fn work(script: &str) -> Work {
         log: LogConfig::default(),
         files: Vec::new(),
         credentials: None,
+        fault: None,
     }
 }
 

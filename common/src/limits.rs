@@ -10,6 +10,12 @@ pub const FRAME_JOIN_MAX: usize = 16 * 1024;
 pub const ENDED_LOGS_MAX: usize = 64;
 /// Readings of logs on one board at once. Beyond: refused, with the reason as the reading's end.
 pub const LOG_READINGS_MAX: usize = 128;
+/// Bytes of a secret's or config's content, at most: Docker's largest config, templates filled in. A larger one: the
+/// session ends.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of content in one message: a board's heap is small, and several messages may wait. The manager splits larger
+/// ones; from a message with more a board takes them all the same.
+pub const BODY_PART_BYTES_MAX: usize = 32 * 1024;
 /// Levels of nesting in a message. Deeper: refused, because decoding recurses and a board's stack is small.
 pub const MESSAGE_DEPTH_MAX: usize = 32;
 /// Kinds of generic resources that a board offers or a service asks for. More: refused. Nobody has more kinds of

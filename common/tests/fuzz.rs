@@ -58,6 +58,7 @@ fn to_agent() -> Vec<ToAgent> {
         log: LogConfig::None,
         files: Vec::new(),
         credentials: None,
+        fault: None,
     };
     let assignment = Assignment { task: TaskId::from_bits(5), desired: Desired::Running, work: Some(Box::new(work)) };
     let managers = vec!["m:2377".to_owned()];

@@ -126,6 +126,7 @@ fn assign() -> Assign {
         log: LogConfig::Files { size_max: Bytes::mib(1), files_max: 3 },
         files: vec![File { body: key, target: "/run/secrets/s".into(), uid: 1, gid: 2, mode: 0o400 }],
         credentials: Some(Credentials::Password { username: "u".into(), password: "p".into() }),
+        fault: Some("secret 's' was removed".into()),
     };
     Assign {
         complete: true,

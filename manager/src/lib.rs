@@ -11,4 +11,5 @@ pub mod log_driver;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod store;
+pub mod template;
 pub mod vault;

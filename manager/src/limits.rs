@@ -127,9 +127,20 @@ pub const LOG_FILES_MAX: u32 = 100;
 pub const SECRET_BYTES_MAX: usize = 500 * 1024 - 1;
 /// Bytes of a config, at most (SwarmKit's limit). More: refused.
 pub const CONFIG_BYTES_MAX: usize = 1000 * 1024 - 1;
+/// Levels of blocks and parentheses in a template. More: refused.
+pub const TEMPLATE_DEPTH_MAX: usize = 100;
+/// Steps in which a template must be filled in: 1 MiB of small actions, or a few loops over labels. More: its task is
+/// rejected.
+pub const TEMPLATE_STEPS_MAX: usize = 500_000;
+/// Bytes of a field of a service (a variable, a path) whose template is filled in. More: its task is rejected.
+pub const TEMPLATE_FIELD_BYTES_MAX: usize = 32 << 10;
 /// Bytes of registry credentials: long tokens take a few KiB, and every task of a service carries them. More: refused.
 pub const CREDENTIALS_BYTES_MAX: usize = 16 << 10;
 
+const _: () = assert!(
+    SECRET_BYTES_MAX <= CONFIG_BYTES_MAX && CONFIG_BYTES_MAX <= racimo_common::limits::BODY_BYTES_MAX,
+    "a board must take every body"
+);
 const _: () = assert!(
     CONFIG_BYTES_MAX + crate::vault::OVERHEAD_BYTES + (64 << 10) <= COMMAND_BYTES_MAX
         && CONFIG_BYTES_MAX.div_ceil(3) * 4 + (64 << 10) <= API_BODY_BYTES_MAX,

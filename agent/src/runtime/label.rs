@@ -127,6 +127,7 @@ mod tests {
             log: racimo_common::object::LogConfig::default(),
             files: Vec::new(),
             credentials: Some(Credentials::IdentityToken("hunter2".into())),
+            fault: None,
         };
         let kept = Kept { group: 3, stop_signal: 15, stop_grace: Duration::from_millis(1500) };
         let labels = write(&work, task, node, "boot-1", &kept);

@@ -312,6 +312,10 @@ pub struct Work {
     /// How to log in at the image's registry.
     #[serde(default)]
     pub credentials: Option<Credentials>,
+    /// Why the manager could not make this ready (a template that cannot be filled in, a secret that is gone): a board
+    /// that has not begun with the task rejects it with this reason.
+    #[serde(default)]
+    pub fault: Option<String>,
 }
 
 /// States of tasks.

@@ -52,6 +52,9 @@ fn as_recorded() {
     assert_eq!(secret["Spec"].to_string(), r#"{"Name":"cfg1","Labels":{}}"#);
     let (_, list) = lab.get("/secrets");
     assert_eq!(list, json!([secret]));
+    let body = r#"{"Name":"cfg2","Labels":{},"Data":"e3suTm9kZS5Ib3N0bmFtZX19Cg==","Templating":{"Name":"golang"}}"#;
+    assert_eq!(lab.post("/configs/create", body).0, 201);
+    assert_eq!(lab.get("/configs/cfg2").1["Spec"].to_string(), body);
     check(lab.get("/configs/nosuch"), 404, "config nosuch not found");
     check(lab.ask("DELETE", "/secrets/nosuch", ""), 404, "secret nosuch not found");
     check(
@@ -131,6 +134,15 @@ fn sizes_and_bad_bodies() {
         (
             r#"{"Name":"y","Data":"eA==","Templating":{"Name":"jinja"}}"#,
             "invalid argument: Templating.Name \"jinja\" is not supported: expected golang",
+        ),
+        // {{
+        (
+            r#"{"Name":"y","Data":"YXt7","Templating":{"Name":"golang"}}"#,
+            "rpc error: code = InvalidArgument desc = secret data: template: 1:4: unclosed action",
+        ),
+        (
+            r#"{"Name":"y","Data":"/w==","Templating":{"Name":"golang"}}"#,
+            "rpc error: code = InvalidArgument desc = secret data: a template must be UTF-8 text",
         ),
         (r#"{"Name":"y","Data":"eA==","Wat":1}"#, "invalid argument: Wat is not supported yet"),
     ] {

@@ -18,10 +18,12 @@ use racimo_common::wire::frame;
 use racimo_common::wire::{Assign, Assignment, ToAgent, Work};
 
 pub use self::options::{InvalidOption, health_retries, health_span, oom_score};
+use crate::dispatcher::work;
 use crate::limits;
 use crate::log_driver::{self, BadLogDriver};
 use crate::scheduler::constraint;
 use crate::store::{Attachment, DependencyKind, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
+use crate::template::{self, Facts};
 
 /// Least CPU time a limit or reservation may name: a thousandth of a CPU.
 pub const CPU_MIN: NanoCpus = NanoCpus::new(1_000_000);
@@ -101,8 +103,8 @@ pub enum Invalid {
         max = limits::RESTART_TIMES_MAX
     )]
     RestartAttempts(u64),
-    #[error("{field} holds a template ({{{{ … }}}}), which is not supported yet")]
-    Template { field: &'static str },
+    #[error("{0}")]
+    Template(String),
     #[error("Placement.Preferences: {0:?} is not node.labels.KEY or engine.labels.KEY")]
     Preference(String),
     #[error("Placement.Constraints: {0}")]
@@ -124,7 +126,7 @@ pub enum Invalid {
 pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     name(&spec.name)?;
     mode(spec)?;
-    container(&spec.task.container)?;
+    container(&filled(spec)?)?;
     resources(&spec.task.resources)?;
     networks(&spec.task.networks)?;
     restart(&spec.task.restart)?;
@@ -250,7 +252,6 @@ fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
     if let Some(entry) = spec.env.iter().find(|entry| entry.is_empty() || entry.starts_with('=')) {
         return Err(Invalid::Env(entry.clone()));
     }
-    templates(spec)?;
     if let Some(hostname) = spec.hostname.as_ref().filter(|hostname| !is_hostname(hostname)) {
         return Err(Invalid::Hostname(hostname.clone()));
     }
@@ -284,27 +285,28 @@ fn files(spec: &ContainerSpec) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Docker expands templates in these fields; a container that got the bare text would run wrong.
-fn templates(spec: &ContainerSpec) -> Result<(), Invalid> {
-    let has = |text: &String| text.contains("{{");
-    let mount_has = |source: Option<&String>, target| source.is_some_and(has) || has(target);
-    let in_mounts = spec.mounts.iter().any(|mount| match &mount.kind {
-        MountKind::Bind { source, .. } => mount_has(Some(source), &mount.target),
-        MountKind::Volume { source, .. } => mount_has(source.as_ref(), &mount.target),
-        MountKind::Tmpfs { .. } => mount_has(None, &mount.target),
-    });
-    let fields = [
-        ("TaskTemplate.ContainerSpec.Hostname", spec.hostname.as_ref().is_some_and(has)),
-        ("TaskTemplate.ContainerSpec.Env", spec.env.iter().any(has)),
-        ("TaskTemplate.ContainerSpec.Mounts", in_mounts),
-    ];
-    match fields.into_iter().find(|(_, found)| *found) {
-        Some((field, _)) => Err(Invalid::Template { field }),
-        None => Ok(()),
-    }
+/// With its templates filled in for a task that could be, as SwarmKit checks it.
+fn filled(spec: &ServiceSpec) -> Result<ContainerSpec, Invalid> {
+    let id = NodeId::from_bits(u128::MAX).to_string();
+    let facts = Facts {
+        service_id: id.clone(),
+        service_name: spec.name.clone(),
+        service_labels: spec.labels.clone(),
+        node_hostname: "board".to_owned(),
+        architecture: "aarch64".to_owned(),
+        os: "linux".to_owned(),
+        task_name: format!("{}.1.{id}", spec.name),
+        task_slot: "1".to_owned(),
+        task_id: id.clone(),
+        node_id: id,
+    };
+    let mut container = spec.task.container.clone();
+    template::container(&mut container, &facts).map_err(Invalid::Template)?;
+    Ok(container)
 }
 
-fn is_hostname(name: &str) -> bool {
+/// Whether a text is a host name.
+pub fn is_hostname(name: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
@@ -353,12 +355,12 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         service: ServiceId::from_bits(largest),
         service_name: name.to_owned(),
         slot_name: format!("{name}.{}", NodeId::from_bits(largest)),
-        container: task.container.clone(),
+        container: ContainerSpec { secrets: Vec::new(), configs: Vec::new(), ..task.container.clone() },
         resources: task.resources.clone(),
         log: log_driver::config(task.log.as_ref()).unwrap_or_default(),
-        // The references in `container` take more room than these would.
-        files: Vec::new(),
+        files: work::files(&task.container, TaskId::from_bits(largest), |_| true),
         credentials: None,
+        fault: None,
     };
     let assignment =
         Assignment { task: TaskId::from_bits(largest), desired: Desired::Shutdown, work: Some(Box::new(work)) };
@@ -372,8 +374,8 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         removed: Vec::new(),
         logs: Some(vec![TaskId::from_bits(largest); ENDED_LOGS_MAX]),
     });
-    // Credentials may come with any update.
-    let most = FRAME_TO_AGENT_MAX - limits::CREDENTIALS_BYTES_MAX;
+    // Credentials may come with any update; what the dispatcher keeps free is free here too.
+    let most = FRAME_TO_AGENT_MAX - limits::CREDENTIALS_BYTES_MAX - 2 * work::MARGIN;
     frame::encode(&message, most).map(drop).map_err(|_| Invalid::TaskSize)
 }
 
@@ -483,10 +485,14 @@ mod tests {
             r#"ContainerSpec: "UPPER CASE" is not a valid repository/tag"#,
         );
         check(|_, t| t.container.env = vec!["=x".into()], "is not KEY or KEY=value");
-        check(|_, t| t.container.env = vec!["A={{.Node.ID}}".into()], "ContainerSpec.Env holds a template");
+        check(|_, t| t.container.env = vec!["A={{.Node.ID}}".into()], "");
         check(|_, t| t.container.args = vec!["a\0b".into()], "ContainerSpec.Args must not contain a NUL");
         check(|_, t| t.container.args = vec!["{{.Task}}".into()], "");
-        check(|_, t| t.container.hostname = Some("h-{{.Task.Slot}}".into()), "Hostname holds a template");
+        check(|_, t| t.container.hostname = Some("h-{{.Task.Slot}}".into()), "");
+        check(|_, t| t.container.hostname = Some("h-{{.Task}}".into()), "is not a host name");
+        check(|_, t| t.container.hostname = Some("{{.Nope}}".into()), "expanding hostname failed: template: 1:1");
+        check(|_, t| t.container.env = vec!["A={{secret \"x\"}}".into()], "function \"secret\" not defined");
+        check(|_, t| t.container.env = vec!["A={{.Service.Labels.l}}".into()], "map has no entry for key \"l\"");
         check(|_, t| t.container.hostname = Some("a..b".into()), "is not a host name");
         check(|_, t| t.container.dir = Some("tmp".into()), "must be an absolute path");
         for good in ["SIGINT", "TERM", "9", "SIGRTMIN+3"] {

@@ -165,7 +165,14 @@ impl Manager {
             Some(path) => Some(local_socket(path).map_err(|error| failed("listen for this board's agent", &error))?),
             None => None,
         };
-        let parts = Parts { store: self.0.store.clone(), clock: self.0.clock, ca: Arc::new(ca), tls, own: own.node };
+        let parts = Parts {
+            store: self.0.store.clone(),
+            clock: self.0.clock,
+            ca: Arc::new(ca),
+            vault: self.0.vault.clone(),
+            tls,
+            own: own.node,
+        };
         let dispatcher = Dispatcher::start(parts, listener, local);
         let addr = advertised.parse::<SocketAddr>().map_or(advertised, |address| address.ip().to_string());
         log::info!("agents are served on {}", own.listen);

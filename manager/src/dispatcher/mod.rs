@@ -7,7 +7,7 @@
 //!                                      ▼ opened, heard, closed
 //!                                     hub ─ liveness ─▶ store (written off)
 //! ```
-//! Cores: [`liveness`], [`assign`], [`report`]. Shells: [`serve`], `session`, `join`, `hub`.
+//! Cores: [`liveness`], [`assign`], [`work`], [`report`]. Shells: [`serve`], `session`, `join`, `hub`.
 
 pub mod assign;
 mod hub;
@@ -18,6 +18,7 @@ pub mod serve;
 mod session;
 #[cfg(test)]
 mod tests;
+pub mod work;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use racimo_common::time::Clock;
 
 use crate::ca::Ca;
 use crate::store::Store;
+use crate::vault::Vault;
 
 pub use hub::Hub;
 
@@ -37,6 +39,8 @@ pub struct Context {
     pub clock: Clock,
     /// Signs the certificates of boards that join.
     pub ca: Arc<Ca>,
+    /// Opens what boards need of secrets, configs and credentials.
+    pub vault: Vault,
     /// Where sessions say that a node is there.
     pub hub: Hub,
 }

@@ -33,6 +33,8 @@ pub struct Parts {
     pub clock: racimo_common::time::Clock,
     /// Signs certificates.
     pub ca: Arc<crate::ca::Ca>,
+    /// Opens secrets.
+    pub vault: crate::vault::Vault,
     /// The manager's side of TLS.
     pub tls: Arc<ServerConfig>,
     /// The manager's own node.
@@ -44,7 +46,7 @@ impl Dispatcher {
     pub fn start(parts: Parts, tcp: Async<TcpListener>, local: Option<Async<UnixListener>>) -> Self {
         let (hub, signs) = hub::Hub::new();
         let own = parts.own;
-        let context = Context { store: parts.store, clock: parts.clock, ca: parts.ca, hub };
+        let context = Context { store: parts.store, clock: parts.clock, ca: parts.ca, vault: parts.vault, hub };
         let mut tasks = vec![smol::spawn(hub::run(context.store.clone(), context.clock, signs, own))];
         tasks.push(smol::spawn(accept_tcp(context.clone(), tcp, TlsAcceptor::from(parts.tls))));
         if let Some(local) = local {

@@ -16,6 +16,7 @@ use super::hub::{SessionId, Sign};
 use super::{Context, assign, report};
 use crate::limits;
 use crate::store::{Change, CommitError, Feed};
+use crate::vault::Vault;
 
 /// Messages that wait to be written; the parts of a set wait for each other.
 const OUT_QUEUE: usize = 8;
@@ -163,12 +164,12 @@ where
     let (from, to) = split(stream);
     let (out, queue) = async_channel::bounded(OUT_QUEUE);
     let (view, feed) = context.store.watch();
-    let (first, sent) = assign::complete(&view, node);
+    let (first, sent) = assign::complete(&view, &context.vault, node);
     let (news, unrecorded) = async_channel::bounded(NEWS_QUEUE);
     let reader = Reader { context, node, session, news, out: out.clone() };
     let standing = Standing::Unheard { at: view.version() };
     let recorder = Recorder { context, node, session, addr, standing };
-    let assigner = Assigner { node, feed, out: out.clone(), sent, at: view.version() };
+    let assigner = Assigner { vault: context.vault.clone(), node, feed, out: out.clone(), sent, at: view.version() };
     let ended = async {
         match stopped.recv().await {
             Ok(refused) => End::Refused(refused),
@@ -208,6 +209,7 @@ async fn write_all(mut to: impl AsyncWrite + Unpin, queue: Receiver<ToAgent>) ->
 }
 
 struct Assigner {
+    vault: Vault,
     node: NodeId,
     feed: Feed,
     out: Sender<ToAgent>,
@@ -230,7 +232,7 @@ impl Assigner {
             while let Some(Some(batch)) = poll_once(self.feed.next()).await {
                 view = batch.view;
             }
-            parts = assign::delta(&view, self.node, &mut self.sent, self.at);
+            parts = assign::delta(&view, &self.vault, self.node, &mut self.sent, self.at);
             if !parts.is_empty() {
                 self.at = view.version();
             }

@@ -7,6 +7,7 @@ use racimo_common::object::{Desired, TaskReport, TaskState};
 use racimo_common::wire::{Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, Welcome};
 use racimo_manager::dispatcher::{assign, report};
 use racimo_manager::store::{Change, CommitError, Ended, View};
+use racimo_manager::vault::Vault;
 
 use crate::hub::Sign;
 use crate::manager::{Manager, Waiter, Watcher};
@@ -141,7 +142,7 @@ impl Manager {
         let view = self.view.clone();
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let (node, conn) = (session.node, session.conn);
-        let (first, sent) = assign::complete(&view, node);
+        let (first, sent) = assign::complete(&view, &Vault::default(), node);
         session.recorder = Recorder::Free;
         session.ready_at = Some(view.version());
         (session.sent, session.at) = (sent, view.version());
@@ -177,8 +178,8 @@ impl Manager {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(view) = session.lingers.take().map(|view| newer.unwrap_or(view)) else { return };
         let (node, conn) = (session.node, session.conn);
-        let stopped: BTreeSet<TaskId> = session.sent.tasks.keys().copied().collect();
-        let parts = assign::delta(&view, node, &mut session.sent, session.at);
+        let stopped: BTreeSet<TaskId> = session.sent.tasks().map(|(task, _)| task).collect();
+        let parts = assign::delta(&view, &Vault::default(), node, &mut session.sent, session.at);
         if parts.is_empty() {
             return;
         }

@@ -15,6 +15,7 @@ use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::limits::{CONFIG_BYTES_MAX, SECRET_BYTES_MAX};
 use crate::store::{Dependency, DependencyKind};
+use crate::template::{Kind, Template};
 use crate::vault::Plain;
 
 const NAME_CHARS_MAX: usize = 64;
@@ -50,7 +51,7 @@ pub fn read(kind: DependencyKind, body: &Value) -> Result<Spec, ApiError> {
     let mut templating = fields.object("Templating")?;
     let template = match templating.text("Name")?.as_deref() {
         None => false,
-        Some("golang") => return Err(fields.refuse("Templating")),
+        Some("golang") => true,
         Some(other) => {
             let text = format!("invalid argument: Templating.Name {other:?} is not supported: expected golang");
             return Err(ApiError::bad_request(text));
@@ -84,6 +85,13 @@ pub fn check(kind: DependencyKind, spec: &Spec) -> Result<(), ApiError> {
     if !(1..=most).contains(&spec.data.as_ref().map_or(0, |data| data.len())) {
         let (kind, end) = (kind.name(), most + 1);
         return Err(ApiError::invalid(format_args!("{kind} data must be larger than 0 and less than {end} bytes")));
+    }
+    let text = spec.data.as_deref().filter(|_| spec.template).map(|data| {
+        let text = std::str::from_utf8(data).map_err(|_| "a template must be UTF-8 text".to_owned())?;
+        Template::parse(text, Kind::Body).map_err(|error| error.to_string())
+    });
+    if let Some(Err(why)) = text {
+        return Err(ApiError::invalid(format_args!("{} data: {why}", kind.name())));
     }
     Ok(())
 }

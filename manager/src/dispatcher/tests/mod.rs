@@ -40,7 +40,11 @@ impl Manager {
         let ca = Ca::create(ClusterId::from_bits(9), clock.now().wall, &SystemRandom::new()).expect("a root");
         let (hub, signs) = hub::Hub::new();
         let running = smol::spawn(hub::run(store.clone(), clock, signs, node(OWN)));
-        let manager = Self { context: Context { store, clock, ca: Arc::new(ca), hub }, disk, _hub: running };
+        let manager = Self {
+            context: Context { store, clock, ca: Arc::new(ca), vault: crate::vault::testing(), hub },
+            disk,
+            _hub: running,
+        };
         manager.commit(new_cluster());
         for change in changes {
             manager.commit(change);
