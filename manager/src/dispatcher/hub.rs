@@ -26,8 +26,8 @@ pub struct Hub(Sender<Sign>);
 
 /// A sign of a node's life.
 pub(super) enum Sign {
-    /// A session opened; `end` ends it, with a word to the agent.
-    Opened { node: NodeId, session: SessionId, end: Sender<Refused> },
+    /// A session opened; its agent was told to send a heartbeat so often; `end` ends it, with a word to the agent.
+    Opened { node: NodeId, session: SessionId, heartbeat: Duration, end: Sender<Refused> },
     /// Something came from it.
     Heard { node: NodeId, session: SessionId },
     /// It made its full report.
@@ -54,6 +54,8 @@ impl Hub {
 struct Entry {
     link: Link,
     session: Option<(SessionId, Sender<Refused>)>,
+    /// The heartbeat its agent was told.
+    heartbeat: Duration,
     /// The write-off was committed; nothing to judge while there is no session.
     written_off: bool,
 }
@@ -138,6 +140,7 @@ impl Running {
             let entry = self.nodes.entry(node.id).or_insert_with(|| Entry {
                 link: Link::expected(now),
                 session: None,
+                heartbeat: heartbeat(view),
                 written_off,
             });
             entry.written_off = written_off;
@@ -157,7 +160,7 @@ impl Running {
     async fn sign(&mut self, sign: Sign) {
         let now = self.clock.now();
         match sign {
-            Sign::Opened { node, session, end: stop } => {
+            Sign::Opened { node, session, heartbeat, end: stop } => {
                 // It may have joined a moment ago, and its event still be on its way.
                 if !self.nodes.contains_key(&node) {
                     self.follow_all(&self.store.view());
@@ -170,6 +173,7 @@ impl Running {
                 end(entry, RefusedCode::Replaced, "a newer session of this node took over");
                 entry.link.opened(now.mono);
                 entry.session = Some((session, stop));
+                entry.heartbeat = heartbeat;
                 // What it holds is not known before its full report: no new tasks until then.
                 let was_ready = self.store.view().seen.node(node).is_some_and(|seen| seen.ready);
                 if was_ready {
@@ -211,14 +215,18 @@ impl Running {
     async fn judge_all(&mut self) -> Option<Mono> {
         let now = self.clock.now();
         let view = self.store.view();
-        let period = view.state.cluster().map_or_else(|| ClusterSpec::default().heartbeat(), |c| c.spec.heartbeat());
+        let period = heartbeat(&view);
         let mut next: Option<Mono> = None;
         for (&node, entry) in &mut self.nodes {
             let without_agent = node == self.own && !entry.link.was_open();
             if without_agent || entry.written_off && entry.session.is_none() {
                 continue;
             }
-            match entry.link.judge(period, now.mono) {
+            // A session that began under another period keeps to it: a new one tells the agent.
+            if entry.session.is_some() && entry.heartbeat != period {
+                end(entry, RefusedCode::Busy, "the cluster's heartbeat period changed: open a new session");
+            }
+            match entry.link.judge(entry.heartbeat, now.mono) {
                 Verdict::Alive(until) | Verdict::Suspect(until) => {
                     next = Some(next.map_or(until, |at| at.min(until)));
                 }
@@ -249,6 +257,11 @@ impl Running {
 
 async fn see(store: &Store, node: NodeId, seen: SeenNode) {
     store.observe(vec![Observation::Node { node, seen }]).await;
+}
+
+/// How often agents are to send a heartbeat.
+pub(super) fn heartbeat(view: &View) -> Duration {
+    view.state.cluster().map_or_else(|| ClusterSpec::default().heartbeat(), |cluster| cluster.spec.heartbeat())
 }
 
 fn end(entry: &mut Entry, code: RefusedCode, reason: &str) {

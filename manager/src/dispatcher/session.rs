@@ -91,7 +91,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let end = match open(context, &mut stream, node, &addr).await {
-        Ok(()) => drive(context, &mut stream, node, &addr).await,
+        Ok(heartbeat) => drive(context, &mut stream, node, &addr, heartbeat).await,
         Err(end) => end,
     };
     if let End::Refused(refused) = &end {
@@ -107,8 +107,8 @@ where
     end
 }
 
-/// `Hello` and `Welcome`.
-async fn open<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str) -> Result<(), End>
+/// `Hello` and `Welcome`; the heartbeat that the agent is told.
+async fn open<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str) -> Result<Duration, End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -124,14 +124,15 @@ where
         return Err(End::Refused(Refused { code: RefusedCode::NotMember, reason }));
     };
     describe(context, node, description, addr).await?;
+    let heartbeat = cluster.spec.heartbeat();
     let welcome = Welcome {
         version,
-        heartbeat_ms: u32::try_from(cluster.spec.heartbeat().as_millis()).unwrap_or(u32::MAX),
+        heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
         managers: cluster.managers.clone(),
         node,
     };
     frame::send(stream, &ToAgent::Welcome(welcome), FRAME_TO_AGENT_MAX).await?;
-    Ok(())
+    Ok(heartbeat)
 }
 
 /// Stores the board's description if it differs.
@@ -152,13 +153,13 @@ async fn describe(context: &Context, node: NodeId, description: NodeDescription,
     }
 }
 
-async fn drive<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str) -> End
+async fn drive<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str, heartbeat: Duration) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let session = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
     let (stop, stopped) = async_channel::bounded(1);
-    if !context.hub.tell(Sign::Opened { node, session, end: stop }).await {
+    if !context.hub.tell(Sign::Opened { node, session, heartbeat, end: stop }).await {
         return End::Stopped;
     }
     let (from, to) = split(stream);

@@ -8,7 +8,7 @@ use super::board::{Board, hello, report};
 use super::{Manager, within};
 use crate::dispatcher::session::End;
 use crate::store::testing::*;
-use crate::store::{Change, NodeStatus};
+use crate::store::{Change, ClusterSpec, NodeStatus};
 
 /// Node 1 with task 1, which shall run.
 fn manager() -> Manager {
@@ -144,6 +144,32 @@ fn a_newer_session_takes_over() {
     std::thread::sleep(Duration::from_millis(2500));
     new.settle(1);
     assert!(!manager.is_down(node(1)));
+}
+
+#[test]
+fn a_new_heartbeat_period_begins_with_a_new_session() {
+    let manager = manager();
+    let heartbeat = |seconds| {
+        let cluster = manager.view().state.cluster().expect("a cluster").clone();
+        let spec = ClusterSpec { heartbeat: Some(Duration::from_secs(seconds)), ..cluster.spec.clone() };
+        let version = cluster.meta.version;
+        manager.commit(Change::ClusterUpdate { version, spec, worker_secret: None, manager_secret: None });
+    };
+    heartbeat(30);
+    let (mut slow, welcome, set) = Board::open(&manager, 1);
+    assert_eq!(welcome.heartbeat_ms, 30_000);
+    slow.say_status(true, true, set.to, Vec::new());
+    manager.until(|view| view.is_ready(node(1)));
+    heartbeat(1);
+    let (code, words) = slow.hear_refusal();
+    assert_eq!(code, RefusedCode::Busy);
+    assert!(words.contains("heartbeat period changed"), "{words}");
+    // It had promised a sign of life every 30 s only: it is not judged by the new period before it knows of it.
+    std::thread::sleep(Duration::from_millis(4500));
+    assert!(!manager.is_down(node(1)));
+    let (mut quick, welcome, _) = Board::open(&manager, 1);
+    assert_eq!(welcome.heartbeat_ms, 1000);
+    quick.settle(1);
 }
 
 #[test]
