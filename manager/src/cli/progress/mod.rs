@@ -6,3 +6,5 @@ mod job;
 pub(crate) mod paint;
 pub(crate) mod run;
 pub(crate) mod state;
+#[cfg(test)]
+mod tests;

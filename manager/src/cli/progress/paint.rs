@@ -62,29 +62,27 @@ impl Painter {
 /// The lines of a frame.
 pub(super) fn lines(frame: &Frame, bars: bool) -> Vec<String> {
     let mut lines: Vec<String> = frame.rollback.iter().map(|text| format!("rollback: {text}")).collect();
-    if !frame.overall.is_empty() {
-        lines.push(frame.overall.clone());
-    }
-    lines.extend(frame.active.clone());
-    lines.extend(frame.slots.iter().map(|slot| slot_line(slot, bars)));
+    lines.extend(frame.overall.iter().cloned());
+    lines.extend(frame.slots.iter().map(|slot| slot_line(slot, bars.then_some(frame.goal))));
     lines.extend(frame.verify.clone());
     lines
 }
 
-fn slot_line(slot: &Slot, bars: bool) -> String {
+/// `goal` is the state that fills a bar; without one there are no bars.
+fn slot_line(slot: &Slot, goal: Option<TaskState>) -> String {
     let text = match &slot.status {
         SlotStatus::Unknown => String::new(),
         SlotStatus::Trouble(text) => ellipsis(text, limits::PROGRESS_TEXT_MAX),
-        SlotStatus::Step(state) if bars => format!("{:<9} {}", state.name(), bar(*state)),
-        SlotStatus::Step(state) => state.name().to_owned(),
-        SlotStatus::Complete if bars => format!("{:<9} [{}]", "complete", "=".repeat(BAR)),
-        SlotStatus::Complete => "complete".to_owned(),
+        SlotStatus::Step(state) => match goal {
+            Some(goal) => format!("{:<9} {}", state.name(), bar(*state, goal)),
+            None => state.name().to_owned(),
+        },
     };
     format!("{}: {text}", slot.label)
 }
 
-fn bar(state: TaskState) -> String {
-    let filled = BAR * (state as usize + 1) / TaskState::STEPS;
+fn bar(state: TaskState, goal: TaskState) -> String {
+    let filled = BAR * (state as usize + 1) / (goal as usize + 1);
     let head = if filled < BAR { ">" } else { "" };
     format!("[{}{head:<rest$}]", "=".repeat(filled), rest = BAR - filled)
 }
@@ -95,7 +93,7 @@ mod tests {
 
     fn frame(state: TaskState) -> Frame {
         Frame {
-            overall: "overall progress: 0 out of 1 tasks".to_owned(),
+            overall: vec!["overall progress: 0 out of 1 tasks".to_owned()],
             slots: vec![Slot { label: "1/1".to_owned(), status: SlotStatus::Step(state) }],
             ..Frame::default()
         }
@@ -114,14 +112,15 @@ mod tests {
         let mut painter = Painter::new(Some(20));
         let first = painter.paint(&frame(TaskState::New));
         assert_eq!(first, "\r\x1b[2Koverall progress: 0…\n\r\x1b[2K1/1: new       [===…\n");
-        let second = painter.paint(&Frame { overall: "done".to_owned(), ..Frame::default() });
+        let second = painter.paint(&Frame { overall: vec!["done".to_owned()], ..Frame::default() });
         assert_eq!(second, "\x1b[2A\r\x1b[2Kdone\n\r\x1b[2K\n");
     }
 
     #[test]
     fn bars_grow_to_the_end() {
-        assert_eq!(bar(TaskState::Running), format!("[{}]", "=".repeat(50)));
-        assert_eq!(bar(TaskState::New), format!("[=====>{}]", " ".repeat(44)));
-        assert_eq!(bar(TaskState::Starting).len(), 52);
+        assert_eq!(bar(TaskState::Running, TaskState::Running), format!("[{}]", "=".repeat(50)));
+        assert_eq!(bar(TaskState::New, TaskState::Running), format!("[=====>{}]", " ".repeat(44)));
+        assert_eq!(bar(TaskState::Starting, TaskState::Running).len(), 52);
+        assert_eq!(bar(TaskState::Running, TaskState::Complete), format!("[{}>{}]", "=".repeat(45), " ".repeat(4)));
     }
 }

@@ -43,7 +43,7 @@ pub(crate) async fn converge(
             Verdict::Wait => {}
         }
         if stop.pause().await {
-            if !quiet {
+            if !quiet && !progress.is_verifying() {
                 console.say("Operation continuing in background.")?;
                 console.say(format!("Use `pi-mgr service ps {id}` to check progress."))?;
             }

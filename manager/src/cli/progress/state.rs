@@ -7,9 +7,9 @@
 //! Wait (tasks come up) ─▶ Wait (verify for the monitor time) ─▶ Converged
 //!   ▲                        │ a task fails
 //!   └────────────────────────┘
+//! Wait (tasks of a job complete) ─▶ Converged
 //! update paused, rollback paused ─▶ Failed
 //! ```
-//! Jobs are judged in [`super::job`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::super::format::human;
 use super::super::json::Peek;
 use super::super::limits;
-use super::job::JobProgress;
+use super::job;
 
 /// What one poll saw.
 pub(crate) struct Poll<'a> {
@@ -38,7 +38,7 @@ pub(crate) struct Poll<'a> {
 pub(crate) enum Verdict {
     /// Poll again.
     Wait,
-    /// All tasks run and stayed up.
+    /// All tasks run and stayed up, or a job is complete.
     Converged,
     /// The manager stopped trying; the text is for the user.
     Failed(String),
@@ -49,13 +49,13 @@ pub(crate) enum Verdict {
 pub(crate) struct Frame {
     /// The rollback's reason, when one runs or ran.
     pub(crate) rollback: Option<String>,
-    /// "overall progress: …".
-    pub(crate) overall: String,
-    /// "active tasks: …", of a job.
-    pub(crate) active: Option<String>,
+    /// "overall progress: …"; of a job, its progress and its active tasks.
+    pub(crate) overall: Vec<String>,
     /// One entry per task, none when there are too many.
     pub(crate) slots: Vec<Slot>,
-    /// "verify: …", once all tasks run.
+    /// The state that fills a bar.
+    pub(crate) goal: TaskState,
+    /// "verify: …", once all tasks run; "job complete".
     pub(crate) verify: Option<String>,
 }
 
@@ -77,12 +77,10 @@ pub(crate) enum SlotStatus {
     Trouble(String),
     /// Somewhere on the way to running.
     Step(TaskState),
-    /// A job's task that is done.
-    Complete,
 }
 
 /// The states that a task passes on its way up, and what follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TaskState {
     New,
     Allocated,
@@ -92,16 +90,16 @@ pub(crate) enum TaskState {
     Preparing,
     Ready,
     Starting,
+    #[default]
     Running,
-    /// Any state behind running.
+    /// What the tasks of a job reach.
+    Complete,
+    /// Any other state behind running.
     Over,
 }
 
 impl TaskState {
-    /// Steps from new to running.
-    pub(crate) const STEPS: usize = TaskState::Running as usize + 1;
-
-    fn parse(text: &str) -> TaskState {
+    pub(super) fn parse(text: &str) -> TaskState {
         match text {
             "new" => TaskState::New,
             "allocated" => TaskState::Allocated,
@@ -112,6 +110,7 @@ impl TaskState {
             "ready" => TaskState::Ready,
             "starting" => TaskState::Starting,
             "running" => TaskState::Running,
+            "complete" => TaskState::Complete,
             _ => TaskState::Over,
         }
     }
@@ -128,6 +127,7 @@ impl TaskState {
             TaskState::Ready => "ready",
             TaskState::Starting => "starting",
             TaskState::Running => "running",
+            TaskState::Complete => "complete",
             TaskState::Over => "stopped",
         }
     }
@@ -140,19 +140,19 @@ pub(crate) struct Progress {
     rollback: Option<String>,
     /// Slot number → place in the display, in order of appearance.
     places: BTreeMap<i64, usize>,
-    job: JobProgress,
+    /// The boards that a global job began on; those that join later are not waited for.
+    job_nodes: BTreeSet<String>,
 }
 
 impl Progress {
+    /// All tasks ran at the last poll; nothing is left but the proof that they stay up.
+    pub(crate) fn is_verifying(&self) -> bool {
+        self.converged_at.is_some()
+    }
+
     /// Judges one poll.
     pub(crate) fn step(&mut self, poll: &Poll<'_>) -> (Frame, Verdict) {
         let service = poll.service;
-        if service.has("/Spec/Mode/ReplicatedJob") {
-            return self.job.replicated(poll);
-        }
-        if service.has("/Spec/Mode/GlobalJob") {
-            return self.job.global(poll);
-        }
         let message = service.text("/UpdateStatus/Message");
         let mut rolling_back = false;
         match service.text("/UpdateStatus/State") {
@@ -170,6 +170,10 @@ impl Progress {
             self.replicated(poll, rolling_back)
         } else if service.has("/Spec/Mode/Global") {
             global(poll, rolling_back)
+        } else if service.has("/Spec/Mode/ReplicatedJob") {
+            return finish(job::replicated(poll));
+        } else if service.has("/Spec/Mode/GlobalJob") {
+            return finish(job::global(poll, &mut self.job_nodes));
         } else {
             let text = "this service mode has no progress display; use --detach".to_owned();
             return (Frame::default(), Verdict::Failed(text));
@@ -202,7 +206,7 @@ impl Progress {
         let replicas = poll.service.int("/Spec/Mode/Replicated/Replicas").unwrap_or(1).max(0).unsigned_abs();
         let tasks = newest(poll, |task| task.int("/Slot"));
         let running = tasks.values().filter(|task| is_running(task)).count() as u64;
-        let mut frame = Frame { overall: overall(running, replicas, rolling_back), ..Frame::default() };
+        let mut frame = Frame { overall: vec![overall(running, replicas, rolling_back)], ..Frame::default() };
         if replicas <= limits::PROGRESS_BARS_MAX {
             let digits = replicas.to_string().len();
             frame.slots = (1..=replicas)
@@ -220,7 +224,7 @@ impl Progress {
                     }
                 };
                 if let Some(line) = frame.slots.get_mut(place) {
-                    line.status = status(task);
+                    line.status = status(task, TaskState::Running);
                 }
             }
         }
@@ -232,27 +236,29 @@ fn global(poll: &Poll<'_>, rolling_back: bool) -> (Frame, bool) {
     let tasks = newest(poll, |task| Some(task.text("/NodeID").to_owned()).filter(|id| !id.is_empty()));
     if tasks.is_empty() {
         let overall = "overall progress: waiting for new tasks".to_owned();
-        return (Frame { overall, ..Frame::default() }, false);
+        return (Frame { overall: vec![overall], ..Frame::default() }, false);
     }
     let total = tasks.len() as u64;
     let running = tasks.values().filter(|task| is_running(task)).count() as u64;
-    let mut frame = Frame { overall: overall(running, total, rolling_back), ..Frame::default() };
+    let mut frame = Frame { overall: vec![overall(running, total, rolling_back)], ..Frame::default() };
     if total <= limits::PROGRESS_BARS_MAX {
-        frame.slots =
-            tasks.iter().map(|(node, task)| Slot { label: human::short_id(node), status: status(task) }).collect();
+        frame.slots = tasks
+            .iter()
+            .map(|(node, task)| Slot { label: human::short_id(node), status: status(task, TaskState::Running) })
+            .collect();
     }
     (frame, running == total)
 }
 
 /// The task that counts for each key: not on a dead node, the one that is meant to live longest;
-/// among equals the one that is furthest.
+/// among equals the one that has gone least far, since it is the newer one.
 fn newest<'a, K: Ord>(poll: &Poll<'a>, key: impl Fn(&Value) -> Option<K>) -> BTreeMap<K, &'a Value> {
     let dead: BTreeSet<&str> =
         poll.nodes.iter().filter(|node| node.text("/Status/State") == "down").map(|node| node.text("/ID")).collect();
     let rank = |task: &Value| {
         let wanted = TaskState::parse(task.text("/DesiredState"));
         let is = TaskState::parse(task.text("/Status/State"));
-        (std::cmp::Reverse(wanted), is)
+        (wanted, is)
     };
     let mut best: BTreeMap<K, &Value> = BTreeMap::new();
     for task in poll.tasks {
@@ -262,7 +268,7 @@ fn newest<'a, K: Ord>(poll: &Poll<'a>, key: impl Fn(&Value) -> Option<K>) -> BTr
         let Some(key) = key(task) else { continue };
         best.entry(key)
             .and_modify(|old| {
-                if rank(task) > rank(old) {
+                if rank(task) < rank(old) {
                     *old = task
                 }
             })
@@ -271,16 +277,25 @@ fn newest<'a, K: Ord>(poll: &Poll<'a>, key: impl Fn(&Value) -> Option<K>) -> BTr
     best
 }
 
-fn is_running(task: &Value) -> bool {
-    TaskState::parse(task.text("/DesiredState")) != TaskState::Over && task.text("/Status/State") == "running"
+/// A job needs no proof: what is complete stays so.
+fn finish((mut frame, complete): (Frame, bool)) -> (Frame, Verdict) {
+    if !complete {
+        return (frame, Verdict::Wait);
+    }
+    frame.verify = Some("job complete".to_owned());
+    (frame, Verdict::Converged)
 }
 
-pub(super) fn status(task: &Value) -> SlotStatus {
+fn is_running(task: &Value) -> bool {
+    TaskState::parse(task.text("/DesiredState")) <= TaskState::Running && task.text("/Status/State") == "running"
+}
+
+pub(super) fn status(task: &Value, goal: TaskState) -> SlotStatus {
     let trouble = task.text("/Status/Err");
     let state = TaskState::parse(task.text("/Status/State"));
     if !trouble.is_empty() {
         SlotStatus::Trouble(trouble.replace(['\n', '\r', '\t'], " "))
-    } else if state == TaskState::Over {
+    } else if state > goal {
         SlotStatus::Unknown
     } else {
         SlotStatus::Step(state)
@@ -305,179 +320,5 @@ fn name(service: &Value) -> &str {
     match service.text("/Spec/Name") {
         "" => service.text("/ID"),
         name => name,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn service(mode: Value, update: Value) -> Value {
-        json!({"ID": "sid", "Spec": {"Name": "web", "Mode": mode, "UpdateConfig": {"Monitor": 1_000_000_000}},
-               "UpdateStatus": update})
-    }
-
-    fn task(slot: i64, state: &str) -> Value {
-        json!({"Slot": slot, "NodeID": format!("node{slot}"), "DesiredState": "running", "Status": {"State": state}})
-    }
-
-    fn with(mut task: Value, pointer: &str, value: &str) -> Value {
-        *task.pointer_mut(pointer).expect("a field of the task") = value.into();
-        task
-    }
-
-    fn text(frame: &Frame) -> String {
-        super::super::paint::lines(frame, false).join("|")
-    }
-
-    #[track_caller]
-    fn check(state: &mut Progress, service: &Value, tasks: &[Value], ms: u64, want: (&str, Verdict)) {
-        let nodes = [json!({"ID": "node9", "Status": {"State": "down"}})];
-        let (frame, verdict) = state.step(&Poll { service, tasks, nodes: &nodes, now: Duration::from_millis(ms) });
-        assert_eq!((text(&frame).as_str(), verdict), (want.0, want.1));
-    }
-
-    #[test]
-    fn replicas_come_up_and_are_verified() {
-        let web = service(json!({"Replicated": {"Replicas": 2}}), Value::Null);
-        let p = &mut Progress::default();
-        let waiting = Verdict::Wait;
-        check(p, &web, &[], 0, ("overall progress: 0 out of 2 tasks|1/2: |2/2: ", waiting.clone()));
-        let tasks = [task(2, "preparing"), task(1, "running")];
-        check(
-            p,
-            &web,
-            &tasks,
-            200,
-            ("overall progress: 1 out of 2 tasks|1/2: running|2/2: preparing", waiting.clone()),
-        );
-        let tasks = [task(2, "running"), task(1, "running")];
-        let verify = "overall progress: 2 out of 2 tasks|1/2: running|2/2: running|verify: ";
-        check(
-            p,
-            &web,
-            &tasks,
-            400,
-            (&format!("{verify}Waiting 1 seconds to verify that tasks are stable..."), waiting.clone()),
-        );
-        let one = [task(1, "running"), with(task(2, "failed"), "/DesiredState", "shutdown")];
-        check(
-            p,
-            &web,
-            &one,
-            800,
-            ("overall progress: 1 out of 2 tasks|1/2: running|2/2: |verify: Detected task failure", waiting),
-        );
-        check(
-            p,
-            &web,
-            &tasks,
-            1000,
-            (&format!("{verify}Waiting 1 seconds to verify that tasks are stable..."), Verdict::Wait),
-        );
-        check(p, &web, &tasks, 2000, (&format!("{verify}Service web converged"), Verdict::Converged));
-    }
-
-    #[test]
-    fn the_wanted_task_of_a_slot_counts() {
-        let web = service(json!({"Replicated": {"Replicas": 1}}), Value::Null);
-        let old = with(task(1, "running"), "/DesiredState", "shutdown");
-        let lost = with(task(1, "running"), "/NodeID", "node9");
-        for tasks in [[old.clone(), lost.clone(), task(1, "starting")], [task(1, "starting"), lost, old]] {
-            check(
-                &mut Progress::default(),
-                &web,
-                &tasks,
-                0,
-                ("overall progress: 0 out of 1 tasks|1/1: starting", Verdict::Wait),
-            );
-        }
-    }
-
-    #[test]
-    fn an_unplaceable_task_says_why() {
-        let web = service(json!({"Replicated": {"Replicas": 1}}), Value::Null);
-        let mut stuck = task(1, "pending");
-        stuck["Status"]["Err"] = "no suitable node\n(not ready on 1 node)".into();
-        let want = "overall progress: 0 out of 1 tasks|1/1: no suitable node (not ready on 1 node)";
-        check(&mut Progress::default(), &web, &[stuck], 0, (want, Verdict::Wait));
-    }
-
-    #[test]
-    fn many_replicas_show_only_the_sum() {
-        let web = service(json!({"Replicated": {"Replicas": 21}}), Value::Null);
-        check(
-            &mut Progress::default(),
-            &web,
-            &[task(1, "running")],
-            0,
-            ("overall progress: 1 out of 21 tasks", Verdict::Wait),
-        );
-        let none = service(json!({"Replicated": {"Replicas": 0}}), Value::Null);
-        let want = "overall progress: 0 out of 0 tasks|verify: Waiting 1 seconds to verify that tasks are stable...";
-        check(&mut Progress::default(), &none, &[], 0, (want, Verdict::Wait));
-    }
-
-    #[test]
-    fn a_slot_beyond_the_replicas_finds_a_free_line() {
-        let web = service(json!({"Replicated": {"Replicas": 2}}), Value::Null);
-        let p = &mut Progress::default();
-        check(
-            p,
-            &web,
-            &[task(7, "running"), task(3, "new")],
-            0,
-            ("overall progress: 1 out of 2 tasks|1/2: new|2/2: running", Verdict::Wait),
-        );
-        check(
-            p,
-            &web,
-            &[task(7, "running"), task(1, "new")],
-            0,
-            ("overall progress: 1 out of 2 tasks|1/2: new|2/2: running", Verdict::Wait),
-        );
-    }
-
-    #[test]
-    fn global_services_have_a_line_per_node() {
-        let all = service(json!({"Global": {}}), Value::Null);
-        let p = &mut Progress::default();
-        check(p, &all, &[], 0, ("overall progress: waiting for new tasks", Verdict::Wait));
-        check(
-            p,
-            &all,
-            &[task(1, "running"), task(2, "ready")],
-            0,
-            ("overall progress: 1 out of 2 tasks|node1: running|node2: ready", Verdict::Wait),
-        );
-    }
-
-    #[test]
-    fn the_updater_has_the_last_word() {
-        let mode = json!({"Replicated": {"Replicas": 1}});
-        let state = |state: &str| service(mode.clone(), json!({"State": state, "Message": "because"}));
-        let p = &mut Progress::default();
-        check(p, &state("paused"), &[], 0, ("", Verdict::Failed("service update paused: because".to_owned())));
-        check(
-            p,
-            &state("rollback_paused"),
-            &[],
-            0,
-            ("", Verdict::Failed("service rollback paused: because".to_owned())),
-        );
-        let back = "rollback: because|overall progress: rolling back update: 0 out of 1 tasks|1/1: ";
-        check(p, &state("rollback_started"), &[], 0, (back, Verdict::Wait));
-        check(
-            p,
-            &state("rollback_completed"),
-            &[],
-            0,
-            ("rollback: because|overall progress: 0 out of 1 tasks|1/1: ", Verdict::Wait),
-        );
-        check(p, &state("completed"), &[], 0, ("", Verdict::Converged));
-        let job = service(json!({"Sideways": {}}), Value::Null);
-        let text = "this service mode has no progress display; use --detach".to_owned();
-        check(p, &job, &[], 0, ("", Verdict::Failed(text)));
     }
 }
