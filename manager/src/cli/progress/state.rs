@@ -137,6 +137,8 @@ impl TaskState {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     converged_at: Option<Duration>,
+    /// The last monitor time that a specification named; a rollback may name none.
+    monitor: Option<Duration>,
     rollback: Option<String>,
     /// Slot number → place in the display, in order of appearance.
     places: BTreeMap<i64, usize>,
@@ -153,6 +155,7 @@ impl Progress {
     /// Judges one poll.
     pub(crate) fn step(&mut self, poll: &Poll<'_>) -> (Frame, Verdict) {
         let service = poll.service;
+        self.monitor = monitor(service).or(self.monitor);
         let message = service.text("/UpdateStatus/Message");
         let mut rolling_back = false;
         match service.text("/UpdateStatus/State") {
@@ -192,7 +195,7 @@ impl Progress {
             return Verdict::Wait;
         }
         let since = *self.converged_at.get_or_insert(poll.now);
-        let left = (since + monitor(poll.service)).saturating_sub(poll.now);
+        let left = (since + self.monitor.unwrap_or(limits::MONITOR_DEFAULT)).saturating_sub(poll.now);
         if left.is_zero() {
             frame.verify = Some(format!("verify: Service {} converged", name(poll.service)));
             return Verdict::Converged;
@@ -311,9 +314,9 @@ fn failed(what: &str, message: &str) -> (Frame, Verdict) {
     (Frame::default(), Verdict::Failed(format!("{what}: {message}")))
 }
 
-fn monitor(service: &Value) -> Duration {
+fn monitor(service: &Value) -> Option<Duration> {
     let nanos = service.int("/Spec/UpdateConfig/Monitor").and_then(|n| u64::try_from(n).ok());
-    nanos.filter(|n| *n > 0).map_or(limits::MONITOR_DEFAULT, Duration::from_nanos)
+    nanos.filter(|n| *n > 0).map(Duration::from_nanos)
 }
 
 fn name(service: &Value) -> &str {

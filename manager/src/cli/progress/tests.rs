@@ -27,10 +27,8 @@ fn text(frame: &Frame) -> String {
 
 #[track_caller]
 fn check(state: &mut Progress, service: &Value, tasks: &[Value], ms: u64, want: (&str, Verdict)) {
-    let nodes = [
-        json!({"ID": "node9", "Status": {"State": "down"}}),
-        json!({"ID": "node1", "Status": {"State": "ready"}}),
-    ];
+    let nodes =
+        [json!({"ID": "node9", "Status": {"State": "down"}}), json!({"ID": "node1", "Status": {"State": "ready"}})];
     let (frame, verdict) = state.step(&Poll { service, tasks, nodes: &nodes, now: Duration::from_millis(ms) });
     assert_eq!((text(&frame).as_str(), verdict), (want.0, want.1));
 }

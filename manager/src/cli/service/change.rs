@@ -14,6 +14,9 @@ use super::super::spec::update::UpdateFlags;
 use super::super::url::Url;
 use super::{CreateArgs, RegistryFlags, RmArgs, RollbackArgs, ScaleArgs, UpdateArgs, references, resolve};
 
+/// The credentials that the service has stay.
+const AUTH_FROM_SPEC: (&str, &str) = ("registryAuthFrom", "spec");
+
 /// `service create`.
 pub(super) async fn create(args: CreateArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
     let mut files = Vec::new();
@@ -48,7 +51,7 @@ pub(super) async fn update(args: UpdateArgs, client: &mut Client, console: &mut 
         if args.flags != UpdateFlags::default() || args.registry != RegistryFlags::default() {
             return Err(CliError::Usage("other flags may not be combined with --rollback".to_owned()));
         }
-        return go_back(&args.service, &args.wait, client, console).await;
+        return go_back(&args.service, &[AUTH_FROM_SPEC], &args.wait, client, console).await;
     }
     let service = fetch(client, &args.service).await?;
     let mut spec = service["Spec"].clone();
@@ -68,7 +71,7 @@ pub(super) async fn update(args: UpdateArgs, client: &mut Client, console: &mut 
         let found = references::find(client, kind, add).await?;
         reference::change(&mut spec, kind, remove, found);
     }
-    let source = if auth.is_some() { None } else { Some(("registryAuthFrom", "spec")) };
+    let source: &[_] = if auth.is_some() { &[] } else { &[AUTH_FROM_SPEC] };
     let answer = store(client, &service, &spec, source, auth.as_deref()).await?;
     warn(console, warning, &answer)?;
     console.say(&args.service)?;
@@ -109,18 +112,25 @@ async fn scale_one(client: &mut Client, name: &str, replicas: u64) -> Result<Val
         let text = format!("{name}: scale can only be used with replicated or replicated-job mode");
         return Err(CliError::Usage(text));
     }
-    store(client, &service, &spec, None, None).await?;
+    store(client, &service, &spec, &[], None).await?;
     Ok(service)
 }
 
 /// `service rollback`.
 pub(super) async fn rollback(args: &RollbackArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
-    go_back(&args.service, &args.wait, client, console).await
+    go_back(&args.service, &[], &args.wait, client, console).await
 }
 
-async fn go_back(name: &str, flags: &WaitFlags, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+async fn go_back(
+    name: &str,
+    query: &[(&str, &str)],
+    flags: &WaitFlags,
+    client: &mut Client,
+    console: &mut Console,
+) -> Result<(), CliError> {
     let service = fetch(client, name).await?;
-    let answer = store(client, &service, &service["Spec"], Some(("rollback", "previous")), None).await?;
+    let query = [query, &[("rollback", "previous")]].concat();
+    let answer = store(client, &service, &service["Spec"], &query, None).await?;
     warn(console, None, &answer)?;
     console.say(name)?;
     wait(client, console, flags, service.text("/ID")).await
@@ -159,12 +169,12 @@ async fn store(
     client: &mut Client,
     service: &Value,
     spec: &Value,
-    query: Option<(&str, &str)>,
+    query: &[(&str, &str)],
     auth: Option<&str>,
 ) -> Result<Value, CliError> {
     let version = service.int("/Version/Index").unwrap_or(0).to_string();
     let mut url = Url::new(&["services", service.text("/ID"), "update"]).query("version", &version);
-    if let Some((key, value)) = query {
+    for (key, value) in query {
         url = url.query(key, value);
     }
     client.post(&url, spec, &headers(auth)).await

@@ -6,7 +6,10 @@ mod pretty;
 mod references;
 mod resolve;
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use super::args::{InspectFlags, ListFlags, WaitFlags};
 use super::client::Client;
@@ -190,13 +193,38 @@ pub(crate) async fn run(command: ServiceCommand, client: &mut Client, console: &
                 let url = Url::new(&["services", service]).query("insertDefaults", "true");
                 found.push(client.get(&url).await);
             }
-            inspect::print(found, &args.flags, |service, console| pretty::text(service, console.now()), console)
+            let networks = if args.flags.pretty { network_names(client, &found).await? } else { BTreeMap::new() };
+            let name = |id: &str| networks.get(id).map_or(id, String::as_str).to_owned();
+            inspect::print(found, &args.flags, |service, console| pretty::text(service, &name, console.now()), console)
         }
         ServiceCommand::Scale(args) => change::scale(&args, client, console).await,
         ServiceCommand::Update(args) => change::update(*args, client, console).await,
         ServiceCommand::Rm(args) => change::remove(&args, client, console).await,
         ServiceCommand::Rollback(args) => change::rollback(&args, client, console).await,
     }
+}
+
+/// The names of the networks that services use; what is gone keeps its id as its name.
+async fn network_names(
+    client: &mut Client,
+    services: &[Result<Value, CliError>],
+) -> Result<BTreeMap<String, String>, CliError> {
+    let mut names = BTreeMap::new();
+    for network in services.iter().flatten().flat_map(|service| service.list("/Spec/TaskTemplate/Networks")) {
+        let id = network.text("/Target");
+        if id.is_empty() || names.contains_key(id) {
+            continue;
+        }
+        match client.get(&Url::new(&["networks", id]).query("scope", "swarm")).await {
+            Ok(found) if !found.text("/Name").is_empty() => {
+                names.insert(id.to_owned(), found.text("/Name").to_owned());
+            }
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(names)
 }
 
 async fn ps(args: &PsArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use super::super::format::human;
 use super::super::json::Peek;
 
-/// The whole text, an empty line at its end.
-pub(super) fn text(service: &Value, now: OffsetDateTime) -> String {
+/// The whole text, an empty line at its end. `network` names a network by its id.
+pub(super) fn text(service: &Value, network: &dyn Fn(&str) -> String, now: OffsetDateTime) -> String {
     let mut page = Page(String::new());
     let spec = &service["Spec"];
     page.line(format_args!("\nID:\t\t{}", service.text("/ID")));
@@ -21,8 +21,10 @@ pub(super) fn text(service: &Value, now: OffsetDateTime) -> String {
     update_config(&mut page, spec, "UpdateConfig", "Update order:      ");
     update_config(&mut page, spec, "RollbackConfig", "Rollback order:    ");
     container(&mut page, &spec["TaskTemplate"]["ContainerSpec"]);
+    log_driver(&mut page, &spec["TaskTemplate"]["LogDriver"]);
     resources(&mut page, &spec["TaskTemplate"]["Resources"]);
-    let networks: Vec<&str> = spec.list("/TaskTemplate/Networks").iter().map(|n| n.text("/Target")).collect();
+    let targets = spec.list("/TaskTemplate/Networks").iter().map(|n| network(n.text("/Target")));
+    let networks: Vec<String> = targets.collect();
     if !networks.is_empty() {
         page.line(format_args!("Networks: {} ", networks.join(" ")));
     }
@@ -36,6 +38,7 @@ pub(super) fn text(service: &Value, now: OffsetDateTime) -> String {
             page.line(format_args!("  PublishMode = {}", port.text("/PublishMode")));
         }
     }
+    health(&mut page, &spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"]);
     page.line(format_args!(""));
     page.0
 }
@@ -73,6 +76,13 @@ fn mode(page: &mut Page, spec: &Value) {
     } else if spec.has("/Mode/Replicated") {
         page.line(format_args!("Service Mode:\tReplicated"));
         page.line(format_args!(" Replicas:\t{}", spec.int("/Mode/Replicated/Replicas").unwrap_or(1)));
+    } else if spec.has("/Mode/ReplicatedJob") {
+        let count = |key: &str| spec.int(&format!("/Mode/ReplicatedJob/{key}")).unwrap_or(1);
+        page.line(format_args!("Service Mode:\tReplicated Job"));
+        page.line(format_args!(" Completions:\t{}", count("TotalCompletions")));
+        page.line(format_args!(" Concurrent:\t{}", count("MaxConcurrent")));
+    } else if spec.has("/Mode/GlobalJob") {
+        page.line(format_args!("Service Mode:\tGlobal Job"));
     }
 }
 
@@ -82,8 +92,11 @@ fn update_status(page: &mut Page, service: &Value, now: OffsetDateTime) {
     }
     page.line(format_args!("UpdateStatus:"));
     page.line(format_args!(" State:\t\t{}", service.text("/UpdateStatus/State")));
-    for (label, pointer) in [("Started:\t", "/UpdateStatus/StartedAt"), ("Completed:\t", "/UpdateStatus/CompletedAt")] {
-        if let Some(then) = service.time(pointer) {
+    let completed = service.text("/UpdateStatus/State") == "completed";
+    for (label, pointer, is_shown) in
+        [("Started:\t", "/UpdateStatus/StartedAt", true), ("Completed:\t", "/UpdateStatus/CompletedAt", completed)]
+    {
+        if let Some(then) = service.time(pointer).filter(|_| is_shown) {
             page.line(format_args!(" {label}{}", human::ago(now - then)));
         }
     }
@@ -139,9 +152,25 @@ fn container(page: &mut Page, container: &Value) {
         page.line(format_args!(" Init:\t\t{init}"));
     }
     page.field(" User: ", container.text("/User"));
+    page.field(" Groups:\t", &joined("/Groups"));
     page.field(" Hostname:\t", container.text("/Hostname"));
     page.field(" StopSignal:\t", container.text("/StopSignal"));
+    for (label, pointer) in [(" TTY:\t\t", "/TTY"), (" ReadOnly:\t", "/ReadOnly")] {
+        page.field(label, if container.pointer(pointer) == Some(&Value::Bool(true)) { "true" } else { "" });
+    }
+    if let Some(score) = container.int("/OomScoreAdj").filter(|score| *score != 0) {
+        page.line(format_args!(" OomScoreAdj:\t{score}"));
+    }
+    page.field(
+        " Hosts:\t\t",
+        &container.list("/Hosts").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+    );
+    page.field(" DNS:\t\t", &joined("/DNSConfig/Nameservers"));
+    page.field(" DNSSearch:\t", &joined("/DNSConfig/Search"));
+    page.field(" DNSOptions:\t", &joined("/DNSConfig/Options"));
     page.map(" Labels:", container, "/Labels");
+    capabilities(page, container);
+    kernel(page, container);
     if !container.list("/Mounts").is_empty() {
         page.line(format_args!("Mounts:"));
     }
@@ -150,6 +179,86 @@ fn container(page: &mut Page, container: &Value) {
         page.line(format_args!("  Source:\t{}", mount.text("/Source")));
         page.line(format_args!("  ReadOnly:\t{}", mount["ReadOnly"] == true));
         page.line(format_args!("  Type:\t\t{}", mount.text("/Type")));
+    }
+    for (heading, pointer, name) in [("Configs:", "/Configs", "/ConfigName"), ("Secrets:", "/Secrets", "/SecretName")] {
+        if !container.list(pointer).is_empty() {
+            page.line(format_args!("{heading}"));
+        }
+        for used in container.list(pointer) {
+            page.line(format_args!(" Target:\t{}", used.text("/File/Name")));
+            page.line(format_args!("  Source:\t{}", used.text(name)));
+        }
+    }
+}
+
+fn capabilities(page: &mut Page, container: &Value) {
+    let names = |pointer| -> Vec<&str> { container.list(pointer).iter().filter_map(Value::as_str).collect() };
+    let (add, drop) = (names("/CapabilityAdd"), names("/CapabilityDrop"));
+    if !add.is_empty() || !drop.is_empty() {
+        page.line(format_args!("Capabilities:"));
+        page.field(" Add: ", &add.join(", "));
+        page.field(" Drop: ", &drop.join(", "));
+    }
+}
+
+/// Kernel settings and limits of processes.
+fn kernel(page: &mut Page, container: &Value) {
+    let mut settings: Vec<_> = container.entries("/Sysctls").collect();
+    settings.sort_by_key(|(key, _)| *key);
+    if !settings.is_empty() {
+        page.line(format_args!("SysCtls:"));
+    }
+    for (key, value) in settings {
+        page.line(format_args!(" {key}: {}", value.as_str().unwrap_or("")));
+    }
+    let mut limits: Vec<&Value> = container.list("/Ulimits").iter().collect();
+    limits.sort_by_key(|limit| limit.text("/Name"));
+    if !limits.is_empty() {
+        page.line(format_args!("Ulimits:"));
+    }
+    for limit in limits {
+        let number = |pointer| limit.int(pointer).unwrap_or(0);
+        page.line(format_args!(" {}: {}:{}", limit.text("/Name"), number("/Soft"), number("/Hard")));
+    }
+}
+
+fn log_driver(page: &mut Page, driver: &Value) {
+    if driver.is_null() {
+        return;
+    }
+    page.line(format_args!("Log Driver:"));
+    page.field(" Name:\t\t", driver.text("/Name"));
+    let mut options: Vec<_> = driver.entries("/Options").collect();
+    options.sort_by_key(|(key, _)| *key);
+    if !options.is_empty() {
+        page.line(format_args!(" LogOpts:"));
+    }
+    for (key, value) in options {
+        page.line(format_args!("  {key}:       {}", value.as_str().unwrap_or("")));
+    }
+    page.line(format_args!(""));
+}
+
+fn health(page: &mut Page, check: &Value) {
+    if check.is_null() {
+        return;
+    }
+    let span = |pointer| human::nanos(check.int(pointer).unwrap_or(0));
+    page.line(format_args!(" Healthcheck:"));
+    page.line(format_args!("  Interval = {}", span("/Interval")));
+    page.line(format_args!("  Retries = {}", check.int("/Retries").unwrap_or(0)));
+    page.line(format_args!("  StartPeriod =\t{}", span("/StartPeriod")));
+    if check.int("/StartInterval").is_some_and(|nanos| nanos > 0) {
+        page.line(format_args!("  StartInterval =\t{}", span("/StartInterval")));
+    }
+    page.line(format_args!("  Timeout =\t{}", span("/Timeout")));
+    let test: Vec<&str> = check.list("/Test").iter().filter_map(Value::as_str).collect();
+    if !test.is_empty() {
+        page.line(format_args!("  Tests:"));
+    }
+    for (i, word) in test.iter().enumerate() {
+        let end = if i + 1 == test.len() { " " } else { "" };
+        page.line(format_args!("\t Test = {word}{end}"));
     }
 }
 
