@@ -15,6 +15,7 @@ use racimo_common::wire::{Assign, Assignment};
 
 use crate::limits::{self, TASKS_MAX};
 use crate::task::{Done, Found, Op, Task};
+use crate::weight;
 
 /// What the shell shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,8 @@ impl Board {
     ///
     /// # Errors
     /// The session must be opened anew; nothing changed.
-    pub fn assign(&mut self, part: Assign, now: Now) -> Result<bool, Gap> {
+    pub fn assign(&mut self, mut part: Assign, now: Now) -> Result<bool, Gap> {
+        self.admit(&mut part, now);
         let mut set = match self.parts.take() {
             None => part,
             Some(mut set) => {
@@ -159,6 +161,39 @@ impl Board {
         Ok(complete)
     }
 
+    /// Lets go of descriptions that the board has already, and of those it has no memory for: not when the set takes
+    /// effect but now, because a set may be larger than the heap.
+    fn admit(&mut self, part: &mut Assign, now: Now) {
+        let collected = self.parts.iter().flat_map(|set| &set.tasks).filter_map(|a| a.work.as_deref());
+        let mut held: usize = collected.map(weight::of).chain(self.tasks.iter().map(Task::weight)).sum();
+        for assignment in &mut part.tasks {
+            let Some(work) = &assignment.work else { continue };
+            let (has_it, has_begun) =
+                self.task(assignment.task).map_or((false, false), |task| (task.work().is_some(), task.has_begun()));
+            if has_it {
+                assignment.work = None;
+                continue;
+            }
+            let weight = weight::of(work);
+            if held + weight <= limits::HELD_BYTES_MAX {
+                held += weight;
+                continue;
+            }
+            assignment.work = None;
+            if !has_begun {
+                let (most, needs, used) = (limits::HELD_BYTES_MAX >> 10, weight.div_ceil(1 << 10), held >> 10);
+                self.turn_away(
+                    assignment.task,
+                    format!(
+                        "this board holds at most {most} KiB of task descriptions (environment, labels, arguments) \
+                         at once: it holds {used} KiB, and this one has {needs} KiB"
+                    ),
+                    now,
+                );
+            }
+        }
+    }
+
     fn take(&mut self, assignment: Assignment, now: Now) {
         let Assignment { task: id, desired, work } = assignment;
         let work = work.map(Rc::from);
@@ -174,19 +209,24 @@ impl Board {
             self.tasks.push(task).err().map(|_| "this board's task table is full".to_owned())
         };
         if let Some(reason) = reason {
-            let known = self.turned_away.iter().any(|report| report.task == id);
-            if !known && self.turned_away.len() < limits::SET_TASKS_MAX {
-                self.turned_dirty = true;
-                self.turned_away.push(TaskReport {
-                    task: id,
-                    state: TaskState::Rejected,
-                    at: now.wall,
-                    message: "rejected".to_owned(),
-                    err: Some(reason),
-                    container: None,
-                });
-            }
+            self.turn_away(id, reason, now);
         }
+    }
+
+    fn turn_away(&mut self, id: TaskId, reason: String, now: Now) {
+        let known = self.turned_away.iter().any(|report| report.task == id);
+        if known || self.turned_away.len() >= limits::SET_TASKS_MAX {
+            return;
+        }
+        self.turned_dirty = true;
+        self.turned_away.push(TaskReport {
+            task: id,
+            state: TaskState::Rejected,
+            at: now.wall,
+            message: "rejected".to_owned(),
+            err: Some(reason),
+            container: None,
+        });
     }
 
     /// The containers found when the agent started. Returns those that found no room: remove them.

@@ -10,7 +10,7 @@ use racimo_common::time::{Mono, Now, Wall};
 use racimo_common::wire::{Assign, Assignment};
 
 use crate::board::{Board, Gap, Order};
-use crate::limits::{SET_TASKS_MAX, TASKS_MAX};
+use crate::limits::{self, SET_TASKS_MAX, TASKS_MAX};
 use crate::task::{Done, Found, Op};
 use crate::task_tests::work;
 
@@ -188,6 +188,51 @@ fn a_full_board_turns_tasks_away() {
     work_off(&mut board, 1);
     board.assign(change(10, 11, vec![to_run(6)], vec![]), now(1)).expect("a change");
     assert_eq!((held(&board), rejected(board.full_report())), (vec![2, 6], vec![]));
+}
+
+/// An assignment whose description takes about so many KiB.
+fn heavy(number: u128, kib: usize) -> Assignment {
+    let mut work = work(Duration::from_secs(2));
+    work.container.env = (0..kib).map(|at| format!("VARIABLE_{at}={}", "x".repeat(900))).collect();
+    Assignment { work: Some(Box::new(work)), ..to_run(number) }
+}
+
+#[test]
+fn a_board_without_memory_turns_tasks_away() {
+    let mut board = listed(TASKS_MAX);
+    let kib = limits::HELD_BYTES_MAX >> 10;
+    // Parts count as they come, before any takes effect.
+    for number in 1..=4 {
+        let part = Assign { last: number == 4, ..whole(7, vec![heavy(number, kib * 2 / 7)]) };
+        board.assign(part, now(0)).expect("a part");
+    }
+    assert_eq!(held(&board), [1, 2, 3]);
+    let report = board.full_report();
+    let rejected: Vec<_> = report.iter().filter(|r| r.state == TaskState::Rejected).collect();
+    assert_eq!(rejected.iter().map(|r| r.task.bits()).collect::<Vec<_>>(), [4]);
+    let reason = rejected[0].err.as_deref().expect("a reason");
+    assert!(reason.starts_with("this board holds at most 1024 KiB of task descriptions"), "{reason}");
+    // What it has already does not count twice, and small ones still fit.
+    board.session();
+    let again = [1, 2, 3].map(|number| heavy(number, kib * 2 / 7)).into_iter().chain([to_run(5)]).collect();
+    board.assign(whole(8, again), now(1)).expect("a set");
+    assert_eq!(held(&board), [1, 2, 3, 5]);
+    assert!(board.full_report().iter().all(|r| r.state != TaskState::Rejected));
+    // Room again.
+    board.assign(change(8, 9, vec![], vec![id(1)]), now(2)).expect("a change");
+    work_off(&mut board, 2);
+    board.assign(change(9, 10, vec![heavy(6, kib * 2 / 7)], vec![]), now(3)).expect("a change");
+    assert_eq!(held(&board), [2, 3, 5, 6]);
+    assert!(board.full_report().iter().all(|r| r.state != TaskState::Rejected));
+}
+
+#[test]
+fn a_container_that_runs_needs_no_memory() {
+    let mut board = Board::new(TASKS_MAX);
+    board.adopt(&[(id(1), Found::Running { pid: 5, health: None }, None)], now(0));
+    board.assign(whole(7, vec![heavy(1, limits::HELD_BYTES_MAX >> 10)]), now(0)).expect("a set");
+    assert_eq!(states(&board), [(1, TaskState::Running)].into());
+    assert!(board.full_report().iter().all(|r| r.state == TaskState::Running));
 }
 
 #[test]

@@ -18,3 +18,4 @@ pub use sys::limit_threads;
 pub mod task;
 #[cfg(test)]
 mod task_tests;
+pub mod weight;

@@ -75,6 +75,12 @@ pub const JOIN_PAUSE: Duration = Duration::from_secs(2);
 
 /// Tasks a board holds at once; a further one is rejected with a reason. Each costs some 4 KiB.
 pub const TASKS_MAX: usize = 128;
+/// Bytes of heap that the descriptions of all tasks may take: environments, labels, arguments. A task beyond it is
+/// rejected with a reason. One usually takes some 4 KiB.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a task's description from which on its container is not made beside another such: while it is made, its
+/// description is in memory several times.
+pub const HEAVY_BYTES_MIN: usize = 16 << 10;
 /// Assignments in one set, over all its parts; more end the session.
 pub const SET_TASKS_MAX: usize = 4 * TASKS_MAX;
 /// Bytes of a reason in a report; the rest is cut.
@@ -132,6 +138,7 @@ const _: () = assert!(
     (TASKS_MAX + SET_TASKS_MAX).div_ceil(REPORTS_PER_FRAME) <= OUT_QUEUE_MAX,
     "a full report must fit into an empty queue"
 );
+const _: () = assert!(HELD_BYTES_MAX <= HEAP_MAX / 4 && MAKES_MAX * HEAVY_BYTES_MIN <= HEAP_MAX / 16);
 const _: () = assert!(REPORTS_PER_FRAME * (REASON_BYTES_MAX + 256) < racimo_common::limits::FRAME_FROM_AGENT_MAX);
 
 /// Bytes of one line in a log file; a longer one is cut into pieces, and the manager joins them again. Each output of

@@ -24,7 +24,7 @@ use racimo_common::time::{Mono, Now, Wall};
 use racimo_common::wire::Work;
 
 use crate::health::{Check, Health, State, Watch};
-use crate::limits;
+use crate::{limits, weight};
 
 /// Something to be done with a task's container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +193,16 @@ impl Task {
     /// What it runs; none while it was only found on the board.
     pub fn work(&self) -> Option<&Rc<Work>> {
         self.work.as_ref()
+    }
+
+    /// Whether it can do without its description: its container was started already.
+    pub fn has_begun(&self) -> bool {
+        self.phase != Phase::New
+    }
+
+    /// Bytes of heap that its description takes.
+    pub fn weight(&self) -> usize {
+        self.work.as_deref().map_or(0, weight::of)
     }
 
     /// The last report.

@@ -45,13 +45,19 @@ fn a_board_full_of_tasks_is_made_at_once() {
             credentials: None,
             fault: None,
         };
+        // The first ones have as much as a frame can bring.
+        let mut heavy = work.clone();
+        heavy.container.env = (0..200).map(|number| format!("VARIABLE_{number}={}", "x".repeat(1000))).collect();
+        let heavy = &heavy;
         let (runtime, ctrd, platforms) = (&runtime, &ctrd, &platforms);
         // Beyond it the test aborts, as an agent would.
         alloc::set_limit(alloc::used() + BUDGET);
         let many = smol::LocalExecutor::new();
         let made: Vec<_> = tasks
             .iter()
-            .map(|&task| {
+            .enumerate()
+            .map(|(number, &task)| {
+                let work = if number < 16 { heavy } else { work };
                 many.spawn(async move {
                     let name = support::IMAGE.parse().unwrap();
                     let image = pull::lookup(ctrd, &name, platforms).await.unwrap().unwrap().image;

@@ -46,7 +46,7 @@ use super::{
     user,
 };
 use crate::health::{self, Check, Watch};
-use crate::limits;
+use crate::{limits, weight};
 
 const HANDLER: &str = "io.containerd.runc.v2";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
@@ -104,6 +104,7 @@ impl Runtime {
         resolver::check(&container.hosts, &container.dns)?;
         let init = container.init.unwrap_or_default();
         let init = init.then(|| self.init()).transpose().map_err(spec::BadSpec::from)?;
+        let _heavy = self.heavy_turn(weight::of(job.work)).await;
         let turn = self.make_turn().await;
         // In a box: whoever waits for the turn should not hold the memory for it.
         let made = Box::pin(self.make(job, &mounts, &kept, init.as_deref(), turn)).await;

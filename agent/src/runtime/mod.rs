@@ -190,6 +190,8 @@ struct Inner {
     probe_turns: Semaphore,
     /// Health checks that are being started.
     probe_starts: Semaphore,
+    /// One container with a large description is made at a time.
+    heavy_turn: Mutex<()>,
     /// One turn per shim group: a shim must not be left and entered at the same time.
     turns: Vec<Mutex<()>>,
     /// One volume is made at a time: two tasks may want the same.
@@ -218,6 +220,7 @@ impl Runtime {
             ctrd: RefCell::new(None),
             connect_turn: Mutex::new(()),
             make_turns: Semaphore::new(limits::MAKES_MAX),
+            heavy_turn: Mutex::new(()),
             probe_turns: Semaphore::new(limits::PROBES_MAX),
             probe_starts: Semaphore::new(limits::PROBE_STARTS_MAX),
             turns,
@@ -304,6 +307,14 @@ impl Runtime {
 
     async fn make_turn(&self) -> SemaphoreGuard<'_> {
         self.0.make_turns.acquire().await
+    }
+
+    /// The turn to make a container from a description of so many bytes; light ones need none.
+    async fn heavy_turn(&self, weight: usize) -> Option<MutexGuard<'_, ()>> {
+        if weight < limits::HEAVY_BYTES_MIN {
+            return None;
+        }
+        Some(self.0.heavy_turn.lock().await)
     }
 
     async fn volume_turn(&self) -> MutexGuard<'_, ()> {
