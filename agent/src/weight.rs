@@ -18,7 +18,8 @@ pub fn of(work: &Work) -> usize {
         + text(&work.slot_name)
         + container(&work.container)
         + files.sum::<usize>()
-        + work.resources.generic.keys().map(text).sum::<usize>()
+        + work.resources.generic.keys().map(|kind| text(kind)).sum::<usize>()
+        + work.fault.as_deref().map_or(0, text)
 }
 
 fn container(spec: &ContainerSpec) -> usize {
@@ -60,7 +61,7 @@ fn container(spec: &ContainerSpec) -> usize {
     let health = health.iter().map(|HealthConfig { test, .. }| texts(test));
     text(image)
         + lists.into_iter().map(|list| texts(list)).sum::<usize>()
-        + optional.into_iter().flatten().map(text).sum::<usize>()
+        + optional.into_iter().flatten().map(|part| text(part)).sum::<usize>()
         + pairs(labels)
         + pairs(sysctls)
         + mounts.iter().map(mount).sum::<usize>()
@@ -72,7 +73,7 @@ fn container(spec: &ContainerSpec) -> usize {
 fn mount(mount: &Mount) -> usize {
     let source = match &mount.kind {
         MountKind::Bind { source, options: _ } => text(source),
-        MountKind::Volume { source, options } => source.as_ref().map_or(0, text) + pairs(&options.labels),
+        MountKind::Volume { source, options } => source.as_deref().map_or(0, text) + pairs(&options.labels),
         MountKind::Tmpfs { options: _ } => 0,
     };
     2 * size_of::<Mount>() + text(&mount.target) + source
@@ -84,9 +85,9 @@ fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a String, &'a String)>) -> usize
 }
 
 fn texts(list: &[String]) -> usize {
-    list.iter().map(text).sum()
+    list.iter().map(|part| text(part)).sum()
 }
 
-fn text(text: &String) -> usize {
+fn text(text: &str) -> usize {
     EACH + text.len()
 }

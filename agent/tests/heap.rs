@@ -28,6 +28,7 @@ fn work(env: Vec<String>) -> Work {
         log: LogConfig::default(),
         files: Vec::new(),
         credentials: None,
+        fault: None,
     }
 }
 
@@ -80,8 +81,6 @@ fn encode(set: &Assign) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Assign {
-    match frame::decode(bytes).unwrap() {
-        ToAgent::Assign(set) => set,
-        other => panic!("{other:?}"),
-    }
+    let ToAgent::Assign(set) = frame::decode(bytes).unwrap() else { panic!("not what was encoded") };
+    set
 }
