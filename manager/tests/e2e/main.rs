@@ -11,6 +11,7 @@ mod health;
 mod options;
 mod pi_mgr;
 mod refusals;
+mod settings;
 mod support;
 mod trust;
 mod updates;

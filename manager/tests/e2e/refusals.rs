@@ -73,12 +73,11 @@ fn not_implemented(lab: &Lab) -> Result<()> {
             ("--secret s", "secret not found: s"),
             ("--config c", "config not found: c"),
             ("--network ovl", "network ovl not found"),
-            ("--network name=host,alias=x", "Networks[0].Aliases is not supported yet"),
+            ("--network name=host,alias=x", "Networks[0]: the host network has no aliases"),
             ("--endpoint-mode dnsrr", "EndpointSpec.Mode is not supported yet"),
-            ("--generic-resource gpu=1", "Reservations.GenericResources is not supported yet"),
             ("--mount type=volume,source=data,target=/x,volume-driver=nfs", "VolumeOptions.DriverConfig.Name"),
             ("--mount type=npipe,source=a,target=/x", "Mounts[0].Type \"npipe\" is not supported"),
-            ("--env A={{.Node.Hostname}}", "ContainerSpec.Env holds a template"),
+            ("--isolation hyperv", "ContainerSpec.Isolation is not supported yet"),
         ],
     )
 }
@@ -117,14 +116,14 @@ fn wrong_values(lab: &Lab) -> Result<()> {
             ("--sysctl vm.swappiness=3", "sysctl 'vm.swappiness' is not allowed"),
             ("--group a:b", "ContainerSpec.Groups: \"a:b\""),
             ("--oom-score-adj 2000", "range for oom score adj is [-1000, 1000]"),
-            ("--isolation hyperv", "ContainerSpec.Isolation is not supported yet"),
+            ("--env A={{.Nope}}", "there is no field .Nope here"),
             ("--hostname a..b", "ContainerSpec.Hostname: \"a..b\" is not a host name"),
         ],
     )?;
     for (options, wanted) in [
         (["--limit-memory=16M", "--reserve-memory=32M"], "the memory limit (16MiB) is below the reservation (32MiB)"),
         (["--limit-cpu=0.5", "--reserve-cpu=1"], "the CPU limit (0.5) is below the reservation (1)"),
-        (["--network=host", "--network=none"], "Networks[1]: more than one network is not supported yet"),
+        (["--network=host", "--network=none"], "network goes with no other network"),
         (["--restart-window=1s", "--restart-max-attempts=9999"], "with a window, at most 1000"),
         (["--mount=type=tmpfs,target=/x", "--mount=type=tmpfs,target=/x"], "duplicate mount point: /x"),
     ] {
@@ -148,7 +147,8 @@ fn commands(lab: &Lab) -> Result<()> {
         ("service ps nosuch", "no such service: nosuch"),
         ("service ls --filter bogus=1", "Invalid filter 'bogus'"),
         ("service rollback taken", "does not have a previous spec"),
-        ("service logs taken", "not supported yet"),
+        ("service update -d taken --rollback --image busybox", "other flags may not be combined with --rollback"),
+        ("service update -d each --replicas 3", "replicas can only be used with replicated mode"),
         ("node inspect nosuch", "node nosuch not found"),
         ("node rm nosuch", "node nosuch not found"),
         ("node rm board1", "is not down and can't be removed"),
@@ -158,11 +158,17 @@ fn commands(lab: &Lab) -> Result<()> {
         ("swarm init", "already part of a swarm"),
         ("swarm leave", "Removing the last manager erases all current state"),
         ("swarm update --autolock", "EncryptionConfig.AutoLockManagers is not supported yet"),
+        ("swarm update --external-ca protocol=cfssl,url=https://x", "CAConfig.ExternalCAs is not supported yet"),
+        ("swarm update --snapshot-interval 5", "Raft.SnapshotInterval is not supported yet"),
+        ("swarm update --dispatcher-heartbeat 1ms", "the heartbeat period must be from 100ms to 60s"),
+        ("swarm update --dispatcher-heartbeat 2m", "the heartbeat period must be from 100ms to 60s"),
         ("swarm update --cert-expiry 30m", "minimum certificate expiry time is"),
         ("swarm ca --rotate", "CAConfig.ForceRotate is not supported yet"),
-        ("secret create a /etc/hostname", "secrets are not supported yet"),
-        ("config create a /etc/hostname", "configs are not supported yet"),
-        ("network create -d overlay a", "making and changing networks is not supported yet"),
+        ("secret create bad!name /etc/hostname", "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed"),
+        ("config create bad!name /etc/hostname", "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed"),
+        ("secret inspect nosuch", "secret nosuch not found"),
+        ("config rm nosuch", "config nosuch not found"),
+        ("network rm nosuch", "network nosuch not found"),
         ("run busybox", "create a service"),
         ("exec a b", "No such container"),
     ] {
@@ -201,6 +207,27 @@ fn bodies(lab: &Lab) -> Result<()> {
         (service(r#""RestartPolicy":{"Condition":"sometimes"}"#), "RestartCondition: \"sometimes\""),
         (service(r#""RestartPolicy":{"Delay":-1}"#), "restart-delay cannot be negative"),
         (service(r#""Resources":{"Limits":{"MemoryBytes":1e30}}"#), "Limits.MemoryBytes must be a whole number"),
+        (container(r#""Healthcheck":{"Test":["true"]}"#), "unknown health check type \"true\""),
+        (container(r#""Privileges":{"Seccomp":{"Mode":"custom"}}"#), "a seccomp profile of one's own is not supported"),
+        (
+            container(r#""Privileges":{"SELinuxContext":{"Disable":true}}"#),
+            "SELinuxContext.Disable is not supported yet",
+        ),
+        (container(r#""Ulimits":[{"Name":"nofile","Soft":2,"Hard":1}]"#), "less than or equal to hard limit: 2 > 1"),
+        (container(r#""Hosts":["db"]"#), "ContainerSpec.Hosts: \"db\""),
+        (container(r#""DNSConfig":{"Nameservers":["x"]}"#), "ContainerSpec.DNSConfig: x is not an ip address"),
+        (service(r#""LogDriver":{"Name":"syslog"}"#), "log driver \"syslog\" is not supported"),
+        (service(r#""LogDriver":{"Name":"local","Options":{"tag":"x"}}"#), "log option \"tag\" is not supported"),
+        (
+            r#"{"Name":"x","TaskTemplate":{"ContainerSpec":{"Image":"b"}},"Mode":{"GlobalJob":{}},"UpdateConfig":{}}"#
+                .into(),
+            "Jobs may not have an update config",
+        ),
+        (
+            r#"{"Name":"x","TaskTemplate":{"ContainerSpec":{"Image":"b"}},"RollbackConfig":{"MaxFailureRatio":2}}"#
+                .into(),
+            "rollback-maxfailureratio cannot be less than 0 or bigger than 1",
+        ),
         (
             r#"{"Name":"x","TaskTemplate":{"ContainerSpec":{"Image":"b"}},"Mode":{"Replicated":{},"Global":{}}}"#
                 .into(),
@@ -237,6 +264,8 @@ fn updates(lab: &Lab) -> Result<()> {
         ("/services/taken/update?version=1", &spec, 500, "update out of sequence"),
         ("/services/taken/update?version=99999999", &spec, 500, "update out of sequence"),
         ("/services/nosuch/update?version=1", &spec, 404, "service nosuch not found"),
+        (&format!("{current}&rollback=previous"), &spec, 400, "does not have a previous spec"),
+        (&format!("{current}&rollback=next"), &spec, 400, "unrecognized rollback option next"),
         (&current, &renamed, 501, "renaming services is not supported"),
         (&current, &mode, 501, "service mode change is not allowed"),
     ] {

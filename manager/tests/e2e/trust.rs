@@ -29,7 +29,7 @@ fn door(lab: &Lab) -> Result<SocketAddr> {
 }
 
 /// Tries to join from this machine; what the agent said.
-fn join(lab: &Lab, token: &str, data: &Path) -> Result<(bool, String)> {
+pub(crate) fn join(lab: &Lab, token: &str, data: &Path) -> Result<(bool, String)> {
     let agent = PathBuf::from(env(lab, "LAB_BIN_DIR")).join("pi-agent");
     let output = Command::new(agent)
         .args(["join", "--token", token, "--data-dir"])
