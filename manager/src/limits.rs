@@ -146,3 +146,29 @@ const _: () = assert!(
         && CONFIG_BYTES_MAX.div_ceil(3) * 4 + (64 << 10) <= API_BODY_BYTES_MAX,
     "the largest config must fit, with labels"
 );
+/// Readers of logs at once, a connection of the API each. A further one: 503.
+pub const LOG_READERS_MAX: usize = 64;
+/// Tasks whose logs are read at once, over all readers. Beyond: they wait their turn.
+pub const LOG_READINGS_ALL_MAX: usize = 512;
+/// Tasks whose logs one reader has open at once, if it does not follow. Beyond: one after another.
+pub const LOG_READINGS_OPEN: usize = 32;
+/// Parts of a task's log (16 KiB each) that wait for their reader. The board sends no more until it has taken one.
+pub const LOG_WINDOW: u32 = 2;
+/// Messages about logs that wait to be sent to a board. Beyond: no further log of it is opened.
+pub const LOG_ASKS_MAX: usize = 1024;
+/// Bytes of a line of a log that is put together from the pieces in which the board keeps it. Beyond: as two lines.
+pub const LOG_LINE_BYTES_MAX: usize = 64 << 10;
+/// How often a board that is away is looked for by who follows its logs.
+pub const LOG_AGAIN_EVERY: Duration = Duration::from_secs(1);
+/// How long a task that ended may take to say its last words; then what there is counts as all.
+pub const LOG_LAST_WORDS_WITHIN: Duration = Duration::from_secs(5);
+/// Readers of `/events` at once, a connection of the API each. A further one: 503.
+pub const EVENTS_READERS_MAX: usize = 64;
+/// How long a client may take no byte of an answer. Longer: cut off, so that readers that stand still use up no
+/// connections.
+pub const API_WRITE_WITHIN: Duration = Duration::from_secs(120);
+
+const _: () = assert!(
+    LOG_READERS_MAX + EVENTS_READERS_MAX <= API_CONNECTIONS_MAX / 2,
+    "readers of streams must leave connections for everybody else"
+);

@@ -8,9 +8,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 
 use async_channel::{Receiver, Sender};
+use racimo_common::object::LogEntry;
 use racimo_common::wire::{LogsEnd, LogsOpen, LogsPart, ToManager};
 use smol::Timer;
 
@@ -165,19 +167,29 @@ impl Desk {
 
     /// One step of a reading; false: nobody takes parts any more.
     async fn step(&self, id: u64, mut cursor: Cursor, out: &Sender<ToManager>) -> bool {
-        let was_last = self.readings.borrow().get(&id).is_some_and(|reading| matches!(reading.state, State::Last));
-        let (cursor, step, is_abandoned) = smol::unblock(move || {
+        let stepped = smol::unblock(move || {
             let step = cursor.step();
             let is_idle = matches!(step, Ok(Step { rest: Rest::Nothing, .. }));
             let is_abandoned = is_idle && cursor.follows() && cursor.is_abandoned();
             (cursor, step, is_abandoned)
-        })
-        .await;
-        let follows = cursor.follows();
+        });
+        let (cursor, step, is_abandoned) = stepped.await;
+        let entries = self.stepped(id, cursor, step, is_abandoned);
+        if entries.is_empty() {
+            return true;
+        }
+        out.send(ToManager::Logs(LogsPart { reading: id, entries, end: None })).await.is_ok()
+    }
+
+    /// A step was made: what it brought, which takes the room of a part.
+    fn stepped(&self, id: u64, cursor: Cursor, step: io::Result<Step>, is_abandoned: bool) -> Vec<LogEntry> {
         let mut readings = self.readings.borrow_mut();
-        let Some(reading) = readings.get_mut(&id) else { return true };
+        // It may have been closed meanwhile.
+        let Some(reading) = readings.get_mut(&id) else { return Vec::new() };
+        let was_last = matches!(reading.state, State::Last);
+        let follows = cursor.follows();
         reading.cursor = Some(cursor);
-        let entries = match step {
+        match step {
             Ok(Step { entries, rest }) => {
                 reading.state = match rest {
                     Rest::More if was_last => State::Last,
@@ -188,6 +200,7 @@ impl Desk {
                     Rest::Nothing if is_abandoned => State::Last,
                     Rest::Nothing => State::Idle,
                 };
+                reading.room -= u32::from(!entries.is_empty());
                 entries
             }
             Err(error) => {
@@ -195,13 +208,7 @@ impl Desk {
                 reading.state = State::Ends(LogsEnd::Failed(format!("the board cannot read it: {error}")));
                 Vec::new()
             }
-        };
-        if entries.is_empty() {
-            return true;
         }
-        reading.room -= 1;
-        drop(readings);
-        out.send(ToManager::Logs(LogsPart { reading: id, entries, end: None })).await.is_ok()
     }
 }
 

@@ -98,8 +98,12 @@ impl Answer {
 
     /// 200 with a stream of JSON.
     pub fn stream(chunks: Chunks) -> Self {
-        let content = Content::Chunks(chunks);
-        Self { status: StatusCode::OK, content_type: Some(JSON), headers: Vec::new(), content }
+        Self::chunks(Some(JSON), chunks)
+    }
+
+    /// 200 with a stream.
+    pub fn chunks(content_type: Option<&'static str>, chunks: Chunks) -> Self {
+        Self { status: StatusCode::OK, content_type, headers: Vec::new(), content: Content::Chunks(chunks) }
     }
 
     /// With another header.

@@ -159,7 +159,8 @@ fn the_docker_cli_works() {
     }
     served.good("service update -d --update-parallelism 3 web");
     served.good("service rollback -d web");
-    served.bad("service logs web", "logs of services and tasks are not supported yet");
+    served.bad("service logs web", "incomplete log stream. some logs could not be retrieved");
+    served.bad("service logs nosuch", "no such task or service: nosuch");
     served.good("inspect web");
     served.good("network ls");
     served.good("network create -d overlay --label a=b front");

@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::filter::Filters;
 use super::request::Request;
 use super::{Context, convert};
-use crate::limits::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX};
+use crate::limits::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX, EVENTS_READERS_MAX};
 use crate::store::{Batch, DependencyKind, Event, Feed, Mode, Network, Node, NodeStatus, Service, UpdateState, View};
 
 /// One thing that happened.
@@ -233,21 +233,37 @@ pub struct Hub {
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
     kept: VecDeque<Arc<Message>>,
+    /// Dropped when the manager stops.
+    running: Option<Sender<()>>,
+    stopped: Receiver<()>,
     readers: Vec<Sender<Arc<Message>>>,
     closed: bool,
 }
 
+impl Default for Inner {
+    fn default() -> Self {
+        let (running, stopped) = async_channel::bounded(1);
+        Self { kept: VecDeque::new(), running: Some(running), stopped, readers: Vec::new(), closed: false }
+    }
+}
+
 impl Hub {
+    /// Ends when the manager stops; nothing ever comes.
+    pub(super) fn stopped(&self) -> Receiver<()> {
+        self.lock().stopped.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many read.
     pub fn readers(&self) -> usize {
-        self.lock().readers.len()
+        let mut inner = self.lock();
+        inner.readers.retain(|reader| !reader.is_closed());
+        inner.readers.len()
     }
 
     /// Keeps messages and hands them to every reader.
@@ -285,6 +301,7 @@ impl Hub {
     pub fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
+        inner.running = None;
         inner.readers.clear();
     }
 
@@ -341,7 +358,7 @@ pub(super) fn matches(filters: &Filters, message: &Message) -> bool {
 }
 
 /// `1795173221` or `1795173221.25`: seconds since 1970.
-fn moment(request: &Request, key: &str) -> Result<Option<Wall>, ApiError> {
+pub(super) fn moment(request: &Request, key: &str) -> Result<Option<Wall>, ApiError> {
     let Some(text) = request.param(key).filter(|text| !text.is_empty()) else { return Ok(None) };
     let bad =
         || ApiError::bad_request(format!("invalid {key} {text:?}: expected seconds since 1970, such as 1795173221.25"));
@@ -358,6 +375,9 @@ fn moment(request: &Request, key: &str) -> Result<Option<Wall>, ApiError> {
 pub(super) async fn stream(context: &Context, request: &Request) -> Result<Answer, ApiError> {
     let filters = request.filters(FILTERS)?;
     let (since, until) = (moment(request, "since")?, moment(request, "until")?);
+    if context.hub.readers() >= EVENTS_READERS_MAX {
+        return Err(ApiError::unavailable("too many clients read events at once: close some and try again"));
+    }
     let (kept, live) = context.hub.subscribe();
     let past: Vec<Bytes> = kept
         .iter()

@@ -23,10 +23,12 @@ pub mod filter;
 pub mod find;
 pub mod host;
 pub mod listen;
+pub mod logs;
 pub mod name;
 pub mod network;
 pub mod networks;
 pub mod node;
+mod patient;
 pub mod request;
 pub mod route;
 pub mod serve;
@@ -59,6 +61,7 @@ use self::control::{Control, ControlStatus};
 use self::error::ApiError;
 use self::event::Hub;
 use self::host::Host;
+use crate::dispatcher::broker::Broker;
 use crate::store::{Change, Store, View};
 use crate::vault::Vault;
 
@@ -77,6 +80,7 @@ pub struct Context {
     host: Host,
     clock: Clock,
     ids: Mutex<IdSource>,
+    logs: Broker,
     vault: Vault,
 }
 
@@ -91,7 +95,24 @@ impl Context {
         ids: IdSource,
         vault: Vault,
     ) -> Self {
-        Self { store, control, registry, hub: Arc::new(Hub::default()), host, clock, ids: Mutex::new(ids), vault }
+        Self {
+            store,
+            control,
+            registry,
+            hub: Arc::new(Hub::default()),
+            host,
+            clock,
+            ids: Mutex::new(ids),
+            logs: Broker::default(),
+            vault,
+        }
+    }
+
+    /// With the boards' sessions, so that there are logs to read.
+    #[must_use]
+    pub fn with_logs(mut self, logs: Broker) -> Self {
+        self.logs = logs;
+        self
     }
 
     /// The state, if there is a cluster.

@@ -13,6 +13,8 @@ use super::filter::Filters;
 pub struct Request {
     /// The method; `HEAD` was turned into `GET`.
     pub method: Method,
+    /// The version of Docker's API that is spoken.
+    pub api_version: (u32, u32),
     /// What the pattern's `{…}` stood for.
     pub name: String,
     /// Query parameters; of several with one name the first.
@@ -102,12 +104,13 @@ pub fn decode(text: &str, plus_is_space: bool) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     pub(crate) fn get(query_text: &str) -> Request {
         Request {
             method: Method::GET,
+            api_version: (1, 47),
             name: String::new(),
             query: query(query_text),
             headers: HeaderMap::new(),

@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::request::{Request, decode};
 use super::{API_VERSION, API_VERSION_MIN, Context};
-use super::{dependency, distribution, event, networks, node, service, swarm, system, task};
+use super::{dependency, distribution, event, logs, networks, node, service, swarm, system, task};
 
 /// What a handler will have answered.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
@@ -59,11 +59,11 @@ const ROUTES: &[Route] = routes! {
     GET "/services/{}" => service::inspect;
     POST "/services/{}/update" => service::update;
     DELETE "/services/{}" => service::remove;
-    GET "/services/{}/logs" => service::logs;
+    GET "/services/{}/logs" => logs::service;
 
     GET "/tasks" => task::list;
     GET "/tasks/{}" => task::inspect;
-    GET "/tasks/{}/logs" => service::logs;
+    GET "/tasks/{}/logs" => logs::task;
 
     GET "/secrets" => dependency::secret::list;
     POST "/secrets/create" => dependency::secret::create;
@@ -140,6 +140,13 @@ fn matches(pattern: &str, segments: &[&str]) -> Option<String> {
     (fits && !name.is_empty()).then_some(name)
 }
 
+/// The version of Docker's API that a path asks for; the newest if it names none.
+pub fn version(path: &str) -> (u32, u32) {
+    let text = split_version(path).map_or(API_VERSION, |(version, _)| version);
+    let number = |text: &str| text.parse().unwrap_or_default();
+    text.split_once('.').map_or((0, 0), |(major, minor)| (number(major), number(minor)))
+}
+
 /// Cuts `/v1.47` off, if it is there.
 fn without_version(path: &str) -> Result<&str, ApiError> {
     let Some((version, rest)) = split_version(path) else { return Ok(path) };
@@ -208,6 +215,13 @@ mod tests {
     #[track_caller]
     fn check_version(path: &str, want: &str) {
         assert_eq!(find(&Method::GET, path).map(|(_, name)| name).expect_err(path).message, want);
+    }
+
+    #[test]
+    fn versions_of_paths() {
+        for (path, want) in [("/info", (1, 47)), ("/v1.41/info", (1, 41)), ("/v1.9/x", (1, 9)), ("", (1, 47))] {
+            assert_eq!(version(path), want, "{path}");
+        }
     }
 
     #[test]

@@ -20,11 +20,12 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use super::answer::{Answer, Content};
 use super::error::ApiError;
 use super::listen::Listener;
+use super::patient::Patient;
 use super::request::{Request, query};
 use super::{Context, route};
 use crate::limits::{
     API_BODY_BYTES_MAX, API_BODY_WITHIN, API_CONNECTIONS_MAX, API_HEADERS_BYTES_MAX, API_HEADERS_MAX,
-    API_HEADERS_WITHIN, API_STOP_WITHIN,
+    API_HEADERS_WITHIN, API_STOP_WITHIN, API_WRITE_WITHIN,
 };
 
 /// Serves until `stop` is done, then lets what is under way finish for a moment.
@@ -133,7 +134,7 @@ where
         .header_read_timeout(API_HEADERS_WITHIN)
         .max_headers(API_HEADERS_MAX)
         .max_buf_size(API_HEADERS_BYTES_MAX)
-        .serve_connection(FuturesIo::new(stream), service);
+        .serve_connection(FuturesIo::new(Patient::new(stream, API_WRITE_WITHIN)), service);
     let mut connection = pin!(connection);
     let ended = async { Some(connection.as_mut().await) }
         .or(async {
@@ -177,7 +178,8 @@ async fn handle(context: &Context, door: Door, request: hyper::Request<Incoming>
     let body = read_body(body).await?;
     let (handler, name) = route::find(&method, head.uri.path())?;
     let query = query(head.uri.query().unwrap_or_default());
-    let request = Request { method, name, query, headers: head.headers, body };
+    let api_version = route::version(head.uri.path());
+    let request = Request { method, api_version, name, query, headers: head.headers, body };
     handler(context, &request).await
 }
 

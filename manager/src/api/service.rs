@@ -91,8 +91,3 @@ pub(super) async fn remove(context: &Context, request: &Request) -> Result<Answe
     context.commit(Change::ServiceRemove { service }).await?;
     Ok(Answer::empty())
 }
-
-/// `GET /services/{name}/logs` and `GET /tasks/{name}/logs`.
-pub(super) async fn logs(_: &Context, _: &Request) -> Result<Answer, ApiError> {
-    Err(ApiError::not_supported("logs of services and tasks are not supported yet"))
-}

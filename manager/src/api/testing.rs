@@ -126,8 +126,14 @@ impl Lab {
             Ok((handler, name)) => {
                 let mut headers = hyper::HeaderMap::new();
                 auth.map(|auth| headers.insert("x-registry-auth", auth.parse().expect("a header")));
-                let request =
-                    request::Request { method, name, query: request::query(query), headers, body: body.into() };
+                let request = request::Request {
+                    method,
+                    api_version: route::version(path),
+                    name,
+                    query: request::query(query),
+                    headers,
+                    body: body.into(),
+                };
                 smol::block_on(handler(&self.context, &request))
             }
             Err(error) => Err(error),

@@ -22,6 +22,7 @@ use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, Rep
 use crate::api::host::Host;
 use crate::ca::{Ca, JoinTokens};
 use crate::config::Config;
+use crate::dispatcher::broker::Broker;
 use crate::dispatcher::serve::{Dispatcher, Parts};
 use crate::store::{Change, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store};
 use crate::vault::{self, Key, Vault};
@@ -39,6 +40,7 @@ struct Inner {
     data: PathBuf,
     agent_socket: Option<PathBuf>,
     vault: Vault,
+    logs: Broker,
     running: Mutex<Option<Running>>,
     /// One `init` or `leave` at a time.
     turn: smol::lock::Mutex<()>,
@@ -62,10 +64,16 @@ impl Manager {
             clock,
             data: config.data.clone(),
             agent_socket: config.agent_socket.clone(),
+            logs: Broker::default(),
             vault,
             running: Mutex::new(None),
             turn: smol::lock::Mutex::new(()),
         }))
+    }
+
+    /// Where the boards' sessions meet readers of logs.
+    pub(super) fn logs(&self) -> Broker {
+        self.0.logs.clone()
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -172,6 +180,7 @@ impl Manager {
             vault: self.0.vault.clone(),
             tls,
             own: own.node,
+            logs: self.0.logs.clone(),
         };
         let dispatcher = Dispatcher::start(parts, listener, local);
         let addr = advertised.parse::<SocketAddr>().map_or(advertised, |address| address.ip().to_string());

@@ -102,7 +102,8 @@ async fn run(config: Config) -> Result<(), ServeError> {
         clock,
         IdSource::seeded(seed()?),
         vault,
-    );
+    )
+    .with_logs(manager.logs());
     let mut signals = async_signal::Signals::new([async_signal::Signal::Term, async_signal::Signal::Int])
         .map_err(ServeError::Signals)?;
     let mut listeners = Vec::new();

@@ -89,6 +89,12 @@ impl Client {
         Ok(Lines { body: response.into_body(), buffer: Vec::new(), target: self.target.to_string() })
     }
 
+    /// `GET` of logs, frame by frame, or (`raw`) in the pieces in which they come. Only the headers must come in time.
+    pub(crate) async fn frames(&mut self, url: &Url, raw: bool) -> Result<Frames, CliError> {
+        let lines = self.lines(url).await?;
+        Ok(Frames { body: lines.body, buffer: lines.buffer, at: 0, target: lines.target, raw })
+    }
+
     async fn call(
         &mut self,
         method: Method,
@@ -206,6 +212,56 @@ impl Lines {
                 }
                 None if self.buffer.is_empty() => return Ok(None),
                 None => self.buffer.push(b'\n'),
+            }
+        }
+    }
+}
+
+/// Frames of a log: a stream's number (1 output, 2 errors, 3 faults) and bytes.
+pub(crate) struct Frames {
+    body: Incoming,
+    buffer: Vec<u8>,
+    /// Where in the buffer the next frame begins.
+    at: usize,
+    target: String,
+    raw: bool,
+}
+
+impl Frames {
+    /// Whether the next frame must be waited for.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// The next frame, `None` at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Result<Option<(u8, Vec<u8>)>, CliError> {
+        let broken = |target: &str, reason: String| CliError::Transport { target: target.to_owned(), reason };
+        loop {
+            if self.raw && !self.buffer.is_empty() {
+                return Ok(Some((1, std::mem::take(&mut self.buffer))));
+            }
+            if let Some((head, rest)) = self.buffer[self.at..].split_first_chunk::<8>() {
+                let [stream, _, _, _, length @ ..] = *head;
+                let length = u32::from_be_bytes(length) as usize;
+                if length > limits::LINE_BYTES_MAX {
+                    return Err(broken(&self.target, format!("a frame of {length} bytes is too long")));
+                }
+                if rest.len() >= length {
+                    let bytes = rest[..length].to_vec();
+                    self.at += 8 + length;
+                    if self.at == self.buffer.len() {
+                        (self.at, self.buffer) = (0, Vec::new());
+                    }
+                    return Ok(Some((stream, bytes)));
+                }
+            }
+            // What is left is less than a frame.
+            self.buffer.drain(..std::mem::take(&mut self.at));
+            match chunk(&mut self.body).await {
+                Some(Ok(data)) => self.buffer.extend_from_slice(&data),
+                Some(Err(e)) => return Err(broken(&self.target, e.to_string())),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(broken(&self.target, "the stream ended inside a frame".to_owned())),
             }
         }
     }

@@ -10,12 +10,15 @@
 //! Cores: [`liveness`], [`assign`], [`work`], [`report`]. Shells: [`serve`], `session`, `join`, `hub`.
 
 pub mod assign;
+pub mod broker;
 mod hub;
 mod join;
 pub mod liveness;
+pub mod merge;
 pub mod report;
 pub mod serve;
 mod session;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 pub mod work;
@@ -43,4 +46,6 @@ pub struct Context {
     pub vault: Vault,
     /// Where sessions say that a node is there.
     pub hub: Hub,
+    /// Where sessions meet readers of logs.
+    pub logs: broker::Broker,
 }

@@ -39,6 +39,8 @@ pub struct Parts {
     pub tls: Arc<ServerConfig>,
     /// The manager's own node.
     pub own: NodeId,
+    /// Where readers of logs are.
+    pub logs: super::broker::Broker,
 }
 
 impl Dispatcher {
@@ -46,9 +48,10 @@ impl Dispatcher {
     pub fn start(parts: Parts, tcp: Async<TcpListener>, local: Option<Async<UnixListener>>) -> Self {
         let (hub, signs) = hub::Hub::new();
         let own = parts.own;
-        let context = Context { store: parts.store, clock: parts.clock, ca: parts.ca, vault: parts.vault, hub };
+        let Parts { store, clock, ca, vault, tls, own: _, logs } = parts;
+        let context = Context { store, clock, ca, vault, hub, logs };
         let mut tasks = vec![smol::spawn(hub::run(context.store.clone(), context.clock, signs, own))];
-        tasks.push(smol::spawn(accept_tcp(context.clone(), tcp, TlsAcceptor::from(parts.tls))));
+        tasks.push(smol::spawn(accept_tcp(context.clone(), tcp, TlsAcceptor::from(tls))));
         if let Some(local) = local {
             tasks.push(smol::spawn(accept_local(context, local, own)));
         }

@@ -12,6 +12,7 @@ use racimo_common::object::NodeDescription;
 use racimo_common::wire::frame::{self, FrameError};
 use racimo_common::wire::{Hello, Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome};
 
+use super::broker::Attached;
 use super::hub::{SessionId, Sign};
 use super::{Context, assign, report};
 use crate::limits;
@@ -162,12 +163,14 @@ where
     if !context.hub.tell(Sign::Opened { node, session, heartbeat, end: stop }).await {
         return End::Stopped;
     }
+    let (logs, asks) = context.logs.attach(node, session);
     let (from, to) = split(stream);
     let (out, queue) = async_channel::bounded(OUT_QUEUE);
     let (view, feed) = context.store.watch();
     let (first, sent) = assign::complete(&view, &context.vault, node);
     let (news, unrecorded) = async_channel::bounded(NEWS_QUEUE);
-    let reader = Reader { context, node, session, news, out: out.clone() };
+    let reader = Reader { context, node, session, news, logs, out: out.clone() };
+    let forward = forward(asks, out.clone());
     let standing = Standing::Unheard { at: view.version() };
     let recorder = Recorder { context, node, session, addr, standing };
     let assigner = Assigner { vault: context.vault.clone(), node, feed, out: out.clone(), sent, at: view.version() };
@@ -185,7 +188,7 @@ where
         }
     };
     // Once the hub has ended the session, nothing that still comes in may count.
-    let work = or(ended, or(listen, or(assigner.run(first), write_all(to, queue))));
+    let work = or(ended, or(listen, or(assigner.run(first), or(forward, write_all(to, queue)))));
     let end = work.await;
     let sign = match &end {
         End::Bye { leaving: true } => Sign::Left { node, session },
@@ -207,6 +210,17 @@ async fn write_all(mut to: impl AsyncWrite + Unpin, queue: Receiver<ToAgent>) ->
         }
     }
     End::Stopped
+}
+
+/// What readers of logs ask of the board.
+async fn forward(asks: Receiver<ToAgent>, out: Sender<ToAgent>) -> End {
+    while let Ok(ask) = asks.recv().await {
+        if out.send(ask).await.is_err() {
+            return End::Stopped;
+        }
+    }
+    // A newer session of the board took over; the hub ends this one.
+    std::future::pending().await
 }
 
 struct Assigner {
@@ -253,6 +267,7 @@ struct Reader<'a> {
     node: NodeId,
     session: SessionId,
     news: Sender<News>,
+    logs: Attached,
     out: Sender<ToAgent>,
 }
 
@@ -278,7 +293,10 @@ impl Reader<'_> {
             }
             ToManager::Status(status) => News::Status(status),
             ToManager::Describe(description) => News::Description(Box::new(description)),
-            ToManager::Logs(_) => return Err(protocol("nobody asked for a log")),
+            ToManager::Logs(part) => {
+                self.heard().await?;
+                return self.logs.part(part).map_err(protocol);
+            }
             ToManager::Bye { leaving } => return Err(End::Bye { leaving }),
             ToManager::Join(_) | ToManager::Hello(_) => {
                 return Err(protocol("Join and Hello have no place inside a session"));

@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod failures;
 mod health;
+mod logs;
 mod options;
 mod pi_mgr;
 mod refusals;

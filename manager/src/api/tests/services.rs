@@ -75,7 +75,9 @@ fn services() {
     );
     let global = WEB.replace(r#""Replicated":{"Replicas":3}"#, r#""Global":{}"#);
     check(update(&format!("version={version}"), &global), 501, "service mode change is not allowed");
-    check(lab.get("/services/web/logs"), 501, "logs");
+    check(lab.get("/services/web/logs"), 400, "you must choose at least one stream");
+    check(lab.get("/services/nosuch/logs?stdout=1"), 404, "service nosuch not found");
+    check(lab.get("/tasks/nosuch/logs?stdout=1"), 404, "task nosuch not found");
     assert_eq!(lab.ask("DELETE", "/services/web", ""), (200, Value::Null));
     check(lab.ask("DELETE", "/services/web", ""), 404, "service web not found");
 }

@@ -2,6 +2,7 @@
 
 mod change;
 mod list;
+mod logs;
 mod pretty;
 mod references;
 mod resolve;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use self::logs::LogsArgs;
 use super::args::{InspectFlags, ListFlags, WaitFlags};
 use super::client::Client;
 use super::console::Console;
@@ -43,6 +45,12 @@ pub(crate) enum ServiceCommand {
   pi-mgr service ls --filter name=web --format '{{.Name}}: {{.Replicas}}'"
     )]
     Ls(ListFlags),
+    /// Show what the tasks of a service say, or one task
+    #[command(after_help = "Examples:
+  pi-mgr service logs --tail 20 web
+  pi-mgr service logs -f --since 10m --timestamps web
+  pi-mgr service logs --raw 0yu5ebhgggy7")]
+    Logs(LogsArgs),
     /// List the tasks of services
     #[command(after_help = "Examples:
   pi-mgr service ps web
@@ -186,6 +194,7 @@ pub(crate) async fn run(command: ServiceCommand, client: &mut Client, console: &
     match command {
         ServiceCommand::Create(args) => change::create(*args, client, console).await,
         ServiceCommand::Ls(flags) => list::run(&flags, client, console).await,
+        ServiceCommand::Logs(args) => logs::run(&args, client, console).await,
         ServiceCommand::Ps(args) => ps(&args, client, console).await,
         ServiceCommand::Inspect(args) => {
             let mut found = Vec::new();

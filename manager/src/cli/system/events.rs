@@ -79,7 +79,7 @@ fn plain(event: &Value) -> String {
 }
 
 /// A point in time as the API takes it: seconds since 1970, with nanoseconds where there are some.
-fn moment(text: &str, now: OffsetDateTime) -> Result<String, String> {
+pub(crate) fn moment(text: &str, now: OffsetDateTime) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Ok(text.to_owned());
     }

@@ -1,6 +1,6 @@
 //! `info`, `version` and `events`.
 
-mod events;
+pub(crate) mod events;
 mod info;
 mod version;
 

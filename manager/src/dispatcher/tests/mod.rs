@@ -15,6 +15,7 @@ use racimo_common::id::{ClusterId, NodeId, RandomId};
 use racimo_common::time::Clock;
 use ring::rand::SystemRandom;
 
+use super::broker::Broker;
 use super::{Context, hub};
 use crate::ca::Ca;
 use crate::store::log::fake::Disk;
@@ -40,11 +41,9 @@ impl Manager {
         let ca = Ca::create(ClusterId::from_bits(9), clock.now().wall, &SystemRandom::new()).expect("a root");
         let (hub, signs) = hub::Hub::new();
         let running = smol::spawn(hub::run(store.clone(), clock, signs, node(OWN)));
-        let manager = Self {
-            context: Context { store, clock, ca: Arc::new(ca), vault: crate::vault::testing(), hub },
-            disk,
-            _hub: running,
-        };
+        let vault = crate::vault::testing();
+        let context = Context { store, clock, ca: Arc::new(ca), vault, hub, logs: Broker::default() };
+        let manager = Self { context, disk, _hub: running };
         manager.commit(new_cluster());
         for change in changes {
             manager.commit(change);

@@ -45,8 +45,9 @@ fn serve() -> Served {
     let tls = tls::manager_server(ca.root(), &credentials, TrustClock::new(Wall::default())).expect("usable");
     let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).expect("a port");
     let address = listener.get_ref().local_addr().expect("an address");
-    let parts =
-        Parts { store: store.clone(), clock, ca: ca.clone(), tls, vault: crate::vault::testing(), own: node(OWN) };
+    let vault = crate::vault::testing();
+    let logs = Default::default();
+    let parts = Parts { store: store.clone(), clock, ca: ca.clone(), tls, vault, own: node(OWN), logs };
     Served { ca, store, address, dispatcher: Dispatcher::start(parts, listener, None) }
 }
 
