@@ -8,7 +8,7 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::NodeDescription;
 use racimo_common::registry::{Reference, Registry};
 use racimo_common::time::{Clock, Mono};
-use racimo_common::wire::{Status, ToManager, Work};
+use racimo_common::wire::{Assign, Status, ToManager, Work};
 use smol::{LocalExecutor, Timer};
 
 use crate::board::{Board, Order};
@@ -361,13 +361,13 @@ impl App {
                 (self.is_reported, self.has_set, self.is_removed) = (false, false, false);
                 self.out = Some(out);
             }
-            Told::Assign(part) => match self.board.assign(part, self.clock.now()) {
+            Told::Assign(part) => match self.assign(part) {
                 Ok(whole) => {
                     self.has_set |= whole;
                     self.looks_at_logs = true;
                 }
-                Err(gap) => {
-                    log::warn!("the session is opened anew: {gap}");
+                Err(reason) => {
+                    log::warn!("the session is opened anew: {reason}");
                     self.close();
                 }
             },
@@ -379,8 +379,22 @@ impl App {
                 }
                 self.is_removed = true;
                 self.board.forget_all();
+                self.tools.runtime.bodies().keep(&BTreeSet::new());
             }
         }
+    }
+
+    /// Contents first, which the tasks of the set need; then the set; then what nobody needs any more.
+    fn assign(&mut self, mut part: Assign) -> Result<bool, String> {
+        let bodies = self.tools.runtime.bodies();
+        for body in std::mem::take(&mut part.bodies) {
+            bodies.take(&body).map_err(|error| error.to_string())?;
+        }
+        let whole = self.board.assign(part, self.clock.now()).map_err(|gap| gap.to_string())?;
+        if let Some(named) = self.board.named_bodies() {
+            bodies.keep(&named);
+        }
+        Ok(whole)
     }
 
     /// Closing the queue ends the session's writer, and with it the session.
@@ -541,7 +555,12 @@ impl Tools {
         let mut pause = limits::LIST_PAUSE.0;
         loop {
             match self.runtime.list().await {
-                Ok(found) => return found.into_iter().map(known).collect(),
+                Ok(found) => {
+                    if first {
+                        self.runtime.bodies().clean(&found.iter().map(|found| found.task).collect());
+                    }
+                    return found.into_iter().map(known).collect();
+                }
                 Err(error) => log::warn!("list containers, again in {pause:?}: {}", error.reason()),
             }
             Timer::after(pause).await;
@@ -577,6 +596,9 @@ impl Tools {
 
     async fn prepare(&self, task: TaskId, work: Option<Rc<Work>>) -> Done {
         let Some(work) = work else { return Done::Failed("nothing to run".to_owned()) };
+        if let Some(fault) = &work.fault {
+            return Done::Failed(fault.clone());
+        }
         let Some(node) = *self.node.borrow() else { return Done::Again("no session yet".to_owned()) };
         let reference: Reference = match work.container.image.parse() {
             Ok(reference) => reference,

@@ -4,6 +4,7 @@
 //! reports to send. Assignments are merged by generation: a complete set always wins, a change must apply to
 //! the index the board is at, and the index never goes back.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use heapless::Vec as Table;
 use racimo_common::id::TaskId;
 use racimo_common::object::{TaskReport, TaskState};
 use racimo_common::time::{Mono, Now};
-use racimo_common::wire::{Assign, Assignment};
+use racimo_common::wire::{Assign, Assignment, BodyKey};
 
 use crate::limits::{self, TASKS_MAX};
 use crate::task::{Done, Found, Op, Task};
@@ -55,6 +56,8 @@ pub struct Board {
     parts: Option<Assign>,
     /// Tasks that found no room, to be reported.
     turned_away: Vec<TaskReport>,
+    /// Their secrets and configs: the manager counts on them until it knows.
+    turned_bodies: Vec<(TaskId, BodyKey)>,
     /// Whether one of those has not been sent yet.
     turned_dirty: bool,
     /// Most tasks that are held at once.
@@ -97,6 +100,7 @@ impl Board {
         self.parts = None;
         self.index = 0;
         self.turned_away.clear();
+        self.turned_bodies.clear();
     }
 
     /// Takes one part of a set; true once a whole set took effect.
@@ -149,6 +153,7 @@ impl Board {
         }
         for removed in std::mem::take(&mut set.removed) {
             self.turned_away.retain(|report| report.task != removed);
+            self.turned_bodies.retain(|(task, _)| *task != removed);
             if let Some(task) = self.get(removed) {
                 task.unwant();
             }
@@ -179,11 +184,13 @@ impl Board {
                 held += weight;
                 continue;
             }
+            let bodies = work.files.iter().map(|file| file.body).collect();
             assignment.work = None;
             if !has_begun {
                 let (most, needs, used) = (limits::HELD_BYTES_MAX >> 10, weight.div_ceil(1 << 10), held >> 10);
                 self.turn_away(
                     assignment.task,
+                    bodies,
                     format!(
                         "this board holds at most {most} KiB of task descriptions (environment, labels, arguments) \
                          at once: it holds {used} KiB, and this one has {needs} KiB"
@@ -202,6 +209,7 @@ impl Board {
             return;
         }
         let Some(work) = work else { return };
+        let bodies: Vec<BodyKey> = work.files.iter().map(|file| file.body).collect();
         let reason = if self.tasks.len() >= self.most {
             Some(format!("this board holds at most {} tasks at once", self.most))
         } else {
@@ -209,16 +217,17 @@ impl Board {
             self.tasks.push(task).err().map(|_| "this board's task table is full".to_owned())
         };
         if let Some(reason) = reason {
-            self.turn_away(id, reason, now);
+            self.turn_away(id, bodies, reason, now);
         }
     }
 
-    fn turn_away(&mut self, id: TaskId, reason: String, now: Now) {
+    fn turn_away(&mut self, id: TaskId, bodies: Vec<BodyKey>, reason: String, now: Now) {
         let known = self.turned_away.iter().any(|report| report.task == id);
         if known || self.turned_away.len() >= limits::SET_TASKS_MAX {
             return;
         }
         self.turned_dirty = true;
+        self.turned_bodies.extend(bodies.into_iter().map(|body| (id, body)));
         self.turned_away.push(TaskReport {
             task: id,
             state: TaskState::Rejected,
@@ -227,6 +236,16 @@ impl Board {
             err: Some(reason),
             container: None,
         });
+    }
+
+    /// The contents that tasks of the set name, once a whole set took effect; all others can be forgotten.
+    pub fn named_bodies(&self) -> Option<BTreeSet<BodyKey>> {
+        if self.parts.is_some() {
+            return None;
+        }
+        let held = self.tasks.iter().filter(|task| !task.is_unwanted()).filter_map(Task::work);
+        let held = held.flat_map(|work| work.files.iter().map(|file| file.body));
+        Some(held.chain(self.turned_bodies.iter().map(|(_, body)| *body)).collect())
     }
 
     /// The containers found when the agent started. Returns those that found no room: remove them.
@@ -286,6 +305,7 @@ impl Board {
         self.logs = Some(Vec::new());
         self.tasks.iter_mut().for_each(Task::unwant);
         self.turned_away.clear();
+        self.turned_bodies.clear();
     }
 
     /// An operation is over.

@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+/// Bytes that contents of secrets and configs and the tasks' copies of them may take in memory. When full: further tasks
+/// with secrets are rejected.
+pub const BODIES_BYTES_MAX: usize = 32 << 20;
+/// Contents of secrets and configs at once; more end the session.
+pub const BODIES_MAX: usize = 512;
+/// Files and directories they may take. When full: as above.
+pub const BODIES_FILES_MAX: usize = 8 << 10;
+
 /// Flow-control window of one containerd stream, in bytes. hyper's default of 2 MiB is our whole
 /// heap; containerd waits when the window is full.
 pub const CTRD_STREAM_WINDOW: u32 = 64 << 10;

@@ -106,6 +106,9 @@ impl Runtime {
         let init = init.then(|| self.init()).transpose().map_err(spec::BadSpec::from)?;
         let _heavy = self.heavy_turn(weight::of(job.work)).await;
         let turn = self.make_turn().await;
+        let files = self.bodies().place(job.task, &job.work.files);
+        let mounts = files.map_err(RuntimeError::from).and_then(|files| Ok(mount::with_files(mounts, files)?));
+        let mounts = mounts.inspect_err(|_| self.bodies().remove(job.task))?;
         // In a box: whoever waits for the turn should not hold the memory for it.
         let made = Box::pin(self.make(job, &mounts, &kept, init.as_deref(), turn)).await;
         match &made {
@@ -258,6 +261,7 @@ impl Runtime {
         unless(Code::NotFound, call.await).map_err(CtrdError::call("remove the root file system"))?;
         remove_lease(&ctrd, &lease_id(task)).await?;
         self.forget_health(task);
+        self.bodies().remove(task);
         let dir = mount::task_dir(self.data(), task);
         let place = dir.clone();
         // On another thread: anonymous volumes may be large.

@@ -6,6 +6,7 @@
 //! containerd ─▶ events ─▶ Exited ─▶ task
 //! ```
 
+pub mod bodies;
 pub mod capability;
 pub mod cgroup;
 pub mod confine;
@@ -42,6 +43,7 @@ use racimo_common::id::TaskId;
 use racimo_common::object::LogConfig;
 use smol::lock::{Mutex, MutexGuard, MutexGuardArc, Semaphore, SemaphoreGuard};
 
+use bodies::Bodies;
 use cgroup::{Cgroups, Version};
 use confine::Confinement;
 use ctrd::{Ctrd, CtrdError, Executor};
@@ -114,6 +116,9 @@ pub enum RuntimeError {
     /// A mount makes no sense here.
     #[error(transparent)]
     Mount(#[from] mount::BadMount),
+    /// A secret or config is not here.
+    #[error(transparent)]
+    File(#[from] bodies::NoFile),
     /// The user does not exist in the image.
     #[error(transparent)]
     User(#[from] user::BadUser),
@@ -154,6 +159,7 @@ impl RuntimeError {
         match self {
             Self::Ctrd(error) => error.is_lost(),
             Self::Mount(_)
+            | Self::File(_)
             | Self::User(_)
             | Self::Signal(_)
             | Self::Spec(_)
@@ -198,6 +204,7 @@ struct Inner {
     volume_turn: Mutex<()>,
     /// One look at what is bound at a time; the thread that looks holds it.
     source_turn: Arc<Mutex<()>>,
+    bodies: Bodies,
 }
 
 impl Runtime {
@@ -210,6 +217,7 @@ impl Runtime {
         let boot = std::fs::read_to_string(config.root.join(BOOT_ID)).unwrap_or_default().trim().to_owned();
         let confine = Confinement::read(&config.root, &binary);
         let turns = (0..config.groups.max(1)).map(|_| Mutex::new(())).collect();
+        let bodies = Bodies::new(&config.run);
         Ok(Self(Rc::new(Inner {
             executor,
             config,
@@ -226,6 +234,7 @@ impl Runtime {
             turns,
             volume_turn: Mutex::new(()),
             source_turn: Arc::default(),
+            bodies,
         })))
     }
 
@@ -242,6 +251,11 @@ impl Runtime {
         let ctrd = Ctrd::connect(&self.0.executor, &self.0.config.socket).await?;
         *self.0.ctrd.borrow_mut() = Some(ctrd.clone());
         Ok(ctrd)
+    }
+
+    /// Contents of secrets and configs.
+    pub fn bodies(&self) -> &Bodies {
+        &self.0.bodies
     }
 
     /// What this board can enforce.

@@ -103,8 +103,25 @@ pub fn plan(mounts: &[Mount], data: &Path, task: TaskId) -> Result<Vec<Bound>, B
         let source = source(&mount.kind, data, task, index)?;
         bound.push(Bound { target, source, read_only: mount.read_only });
     }
-    bound.sort_by_cached_key(|mount| (mount.target.matches('/').count(), mount.target.clone()));
+    sort(&mut bound);
     Ok(bound)
+}
+
+/// Adds the task's secrets and configs, which have targets of their own.
+pub fn with_files(mut bound: Vec<Bound>, files: Vec<Bound>) -> Result<Vec<Bound>, BadMount> {
+    for file in files {
+        if bound.iter().any(|mount| mount.target == file.target) {
+            return Err(BadMount::Duplicate(file.target));
+        }
+        bound.push(file);
+    }
+    sort(&mut bound);
+    Ok(bound)
+}
+
+/// Outer directories come before what is inside them.
+fn sort(bound: &mut [Bound]) {
+    bound.sort_by_cached_key(|mount| (mount.target.matches('/').count(), mount.target.clone()));
 }
 
 fn source(kind: &MountKind, data: &Path, task: TaskId, index: usize) -> Result<Source, BadMount> {
@@ -138,7 +155,7 @@ fn source(kind: &MountKind, data: &Path, task: TaskId, index: usize) -> Result<S
 }
 
 /// The path without empty parts and `.`; none if it is relative, `/`, or has a `..`.
-fn clean(path: &str) -> Option<String> {
+pub(super) fn clean(path: &str) -> Option<String> {
     let rest = path.strip_prefix('/')?;
     let mut cleaned = String::with_capacity(path.len());
     for part in rest.split('/').filter(|part| !part.is_empty() && *part != ".") {

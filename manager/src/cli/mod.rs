@@ -7,6 +7,7 @@
 mod args;
 mod client;
 mod console;
+mod dependency;
 mod error;
 mod format;
 mod inspect;
@@ -38,6 +39,8 @@ use client::Client;
 use console::Console;
 use error::CliError;
 use target::Target;
+
+use crate::store::DependencyKind;
 
 /// Racimo's manager and its command line
 #[derive(Parser, Debug)]
@@ -112,6 +115,20 @@ enum ClientCommand {
   pi-mgr service ls"
     )]
     Service(Box<service::ServiceCommand>),
+    /// Manage secrets
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  pi-mgr secret ls"
+    )]
+    Secret(dependency::DependencyCommand),
+    /// Manage configs
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  pi-mgr config ls"
+    )]
+    Config(dependency::DependencyCommand),
     /// Show what the manager knows about itself and its cluster
     #[command(after_help = "Examples:
   pi-mgr info
@@ -180,6 +197,8 @@ async fn run(command: ClientCommand, client: &mut Client, console: &mut Console)
         ClientCommand::Update(args) => swarm::update(&args, client, console).await,
         ClientCommand::Node(command) => node::run(command, client, console).await,
         ClientCommand::Service(command) => service::run(*command, client, console).await,
+        ClientCommand::Secret(command) => dependency::run(DependencyKind::Secret, command, client, console).await,
+        ClientCommand::Config(command) => dependency::run(DependencyKind::Config, command, client, console).await,
         ClientCommand::Info(args) => system::info(&args, client, console).await,
         ClientCommand::Version(args) => system::version(&args, client, console).await,
         ClientCommand::Events(args) => system::events(&args, client, console).await,

@@ -1,6 +1,6 @@
 //! `pi-mgr node …`.
 
-mod pretty;
+pub(super) mod pretty;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};

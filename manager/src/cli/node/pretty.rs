@@ -59,7 +59,7 @@ fn fill(page: &mut String, node: &Value) -> std::fmt::Result {
 }
 
 /// `2026-11-20 11:13:57.005210136 +0000 utc`.
-fn moment(time: OffsetDateTime) -> String {
+pub(in super::super) fn moment(time: OffsetDateTime) -> String {
     let time = time.to_offset(UtcOffset::UTC);
     let (date, month) = (time.date(), u8::from(time.month()));
     let (hour, minute, second) = time.to_hms();
@@ -69,7 +69,7 @@ fn moment(time: OffsetDateTime) -> String {
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction} +0000 utc")
 }
 
-fn entries(page: &mut String, heading: &str, root: &Value) -> std::fmt::Result {
+pub(in super::super) fn entries(page: &mut String, heading: &str, root: &Value) -> std::fmt::Result {
     let mut labels: Vec<_> = root.entries("/Labels").collect();
     labels.sort_by_key(|(key, _)| *key);
     if !labels.is_empty() {

@@ -174,3 +174,76 @@ fn a_closed_pipe_is_no_failure() {
     let failure = Err(CliError::Usage("x".to_owned()));
     assert_eq!(code(failure, &mut console), format!("{:?}", std::process::ExitCode::FAILURE));
 }
+
+#[test]
+fn secrets_and_configs_read_as_docker_s() {
+    // Recordings 045, 048, 053 and 056.
+    let secret = json!({"ID": "kwpny6pu8a4ykl1bous8bzspe", "Version": {"Index": 29},
+        "CreatedAt": "2026-11-20T11:13:58.772413128Z", "UpdatedAt": "2026-11-20T11:13:58.772413128Z",
+        "Spec": {"Name": "sec1", "Labels": {"a": "b"}}});
+    let config = json!({"ID": "7bxxpbqfs46m2as0jkbqg9dt1", "Version": {"Index": 27},
+        "CreatedAt": "2026-11-20T11:13:58.580160084Z", "UpdatedAt": "2026-11-20T11:13:58.580160084Z",
+        "Spec": {"Name": "cfg1", "Labels": {"a": "b"}, "Data": "aGVsbG8K"}});
+    let ask = move |request: Request| match request.line.as_str() {
+        "GET /secrets" => ok(json!([secret])),
+        "GET /configs" => ok(json!([config])),
+        "GET /secrets/sec1" => ok(secret.clone()),
+        "GET /configs/cfg1" => ok(config.clone()),
+        "DELETE /secrets/sec1" => Some((204, String::new())),
+        "DELETE /secrets/nosuch" => refuse(404, "secret nosuch not found"),
+        _ => unforeseen(&request),
+    };
+    let now = 1_795_173_239_000;
+    let check = |args: &[&str], want: &str| {
+        let outcome = pi_mgr(args, now, ask.clone());
+        assert_eq!((outcome.stdout.as_str(), outcome.result.is_ok()), (want, true), "{args:?}");
+    };
+    check(
+        &["secret", "ls"],
+        "ID                          NAME      DRIVER    CREATED                  UPDATED\n\
+         kwpny6pu8a4ykl1bous8bzspe   sec1                Less than a second ago   Less than a second ago\n",
+    );
+    check(
+        &["config", "ls"],
+        "ID                          NAME      CREATED                  UPDATED\n\
+         7bxxpbqfs46m2as0jkbqg9dt1   cfg1      Less than a second ago   Less than a second ago\n",
+    );
+    check(&["secret", "ls", "-q"], "kwpny6pu8a4ykl1bous8bzspe\n");
+    check(&["config", "ls", "--format", "{{.Name}} {{.Labels}}"], "cfg1 a=b\n");
+    check(
+        &["secret", "inspect", "--pretty", "sec1"],
+        "ID:              kwpny6pu8a4ykl1bous8bzspe\nName:              sec1\nLabels:\n - a=b\n\
+         Driver:            \nCreated at:        2026-11-20 11:13:58.772413128 +0000 utc\n\
+         Updated at:        2026-11-20 11:13:58.772413128 +0000 utc\n",
+    );
+    check(
+        &["config", "inspect", "--pretty", "cfg1"],
+        "ID:\t\t\t7bxxpbqfs46m2as0jkbqg9dt1\nName:\t\t\tcfg1\nLabels:\n - a=b\n\
+         Created at:            \t2026-11-20 11:13:58.580160084 +0000 utc\n\
+         Updated at:            \t2026-11-20 11:13:58.580160084 +0000 utc\nData:\nhello\n\n",
+    );
+    let outcome = pi_mgr(&["secret", "rm", "nosuch", "sec1"], 0, ask.clone());
+    assert_eq!(outcome.stdout, "sec1\n");
+    assert_eq!(outcome.result.expect_err("one is missing").to_string(), "secret nosuch not found");
+}
+
+#[test]
+fn a_secret_is_made_of_a_file() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "s3cret\n").expect("written");
+    let file = file.to_str().expect("a path");
+    let args = ["secret", "create", "-l", "a=b", "--template-driver", "golang", "sec1", file];
+    let outcome = pi_mgr(&args, 0, |request| {
+        assert_eq!(request.line, "POST /secrets/create");
+        let want =
+            json!({"Name": "sec1", "Labels": {"a": "b"}, "Data": "czNjcmV0Cg==", "Templating": {"Name": "golang"}});
+        assert_eq!(request.body, want);
+        Some((201, json!({"ID": "id1"}).to_string()))
+    });
+    assert_eq!((outcome.stdout.as_str(), outcome.result.is_ok()), ("id1\n", true));
+    std::fs::write(file, "").expect("written");
+    let outcome = pi_mgr(&["config", "create", "c", file], 0, |request| unforeseen(&request));
+    let error = outcome.result.expect_err("it is empty").to_string();
+    assert!(error.contains("config data must be larger than 0 and less than 1024000 bytes"), "{error}");
+}
