@@ -84,6 +84,14 @@ pub(crate) fn wait_running(lab: &Lab, name: &str, count: usize, counts: impl Fn(
     })
 }
 
+/// Waits until the service's update is completed.
+pub(crate) fn wait_updated(lab: &Lab, name: &str) -> Result<()> {
+    wait_for(&format!("the update of {name} to be completed"), WAIT_MAX, || {
+        let service = lab.manager().api("GET", &format!("/services/{name}"), None)?.json()?;
+        Ok((service.pointer("/UpdateStatus/State").and_then(Value::as_str) == Some("completed")).then_some(()))
+    })
+}
+
 /// How long `act` takes until `count` tasks of the service run.
 pub(crate) fn time_until(lab: &Lab, name: &str, count: usize, act: impl FnOnce() -> Result<()>) -> Result<Duration> {
     let begin = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use super::lab::board::Verb;
@@ -14,6 +14,9 @@ use super::{client, disk, floor, idle, memory};
 
 /// Long enough for the last start's work to end.
 const SETTLE: Duration = Duration::from_secs(10);
+
+/// How long an updated task is watched: short, since it is waited for.
+const MONITOR: &str = "100ms";
 
 /// The lab's name: one bench at a time, since two would disturb each other.
 const NAME: &str = "bench";
@@ -51,6 +54,9 @@ fn figures(lab: &Lab, device: &str, table: &mut Table) -> Result<()> {
     starts(lab, 10, 3, table)?;
     starts(lab, 50, 2, table)?;
     scale(lab, table)?;
+    rolling(lab, 1, 2, table)?;
+    rolling(lab, 10, 2, table)?;
+    removed(lab, table)?;
     replaced(lab, table)?;
     writes(lab, device, table)?;
     resting(lab, device, table)?;
@@ -97,6 +103,50 @@ fn scale(lab: &Lab, table: &mut Table) -> Result<()> {
         vec![took],
         vec![floor],
         "`pi-mgr service scale --detach web=50`; floor: 40 `ctr run -d`; once",
+    );
+    Ok(())
+}
+
+/// A forced update of ten containers, so many at a time, until the manager says that it is completed.
+fn rolling(lab: &Lab, parallelism: usize, rounds: usize, table: &mut Table) -> Result<()> {
+    let at_once = parallelism.to_string();
+    let flags = ["--replicas", "10", "--update-parallelism", &at_once, "--update-delay", "0s"];
+    client::create(lab, "web", &[&flags[..], &["--update-monitor", MONITOR]].concat())?;
+    client::wait_running(lab, "web", 10, |_| true)?;
+    let (mut took, mut floors) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        floors.push(floor::time(lab, 10)?);
+        let before = client::running(lab, "web")?;
+        let begin = Instant::now();
+        lab.manager().pi_mgr(&["service", "update", "--detach", "--force", "web"])?;
+        client::wait_updated(lab, "web")?;
+        took.push(begin.elapsed());
+        let kept = client::running(lab, "web")?.into_iter().filter(|task| before.iter().any(|old| old.id == task.id));
+        ensure!(kept.count() == 0, "an update that is completed left old tasks");
+    }
+    client::remove(lab, &["web"])?;
+    let way = format!(
+        "`pi-mgr service update --detach --force`, stop-first, delay 0, monitor {MONITOR} (included once), until the \
+         API says completed; floor: 10 `ctr run -d`, boards in parallel; median of {rounds}"
+    );
+    beside(table, &format!("rolling update of 10, parallelism {parallelism}"), took, floors, &way);
+    Ok(())
+}
+
+/// A service's containers until the last one is gone from its board.
+fn removed(lab: &Lab, table: &mut Table) -> Result<()> {
+    client::create(lab, "web", &["--replicas", "50"])?;
+    client::wait_running(lab, "web", 50, |_| true)?;
+    let floor = floor::time(lab, 50)?;
+    let begin = Instant::now();
+    client::remove(lab, &["web"])?;
+    beside(
+        table,
+        "service rm of 50 until gone",
+        vec![begin.elapsed()],
+        vec![floor],
+        "`pi-mgr service rm` until `ctr containers ls` is empty on every board, stop signal SIGKILL; floor: 50 \
+         `ctr run -d`; once",
     );
     Ok(())
 }
