@@ -30,5 +30,20 @@ pub(crate) const COLUMN_CHARS_MIN: usize = 10;
 /// How long we watch a changed service when its spec names no monitor time (Docker's default).
 pub(crate) const MONITOR_DEFAULT: Duration = Duration::from_secs(5);
 
+/// Largest compose or env file, in bytes; a larger one is refused.
+pub(crate) const COMPOSE_BYTES_MAX: usize = 1 << 20;
+
+/// Deepest nesting in a compose file; a real one has ten levels. Beyond: refused.
+pub(crate) const COMPOSE_DEPTH_MAX: usize = 64;
+
+/// Values in a compose file, each use of an alias counted anew; beyond, it is refused.
+pub(crate) const COMPOSE_VALUES_MAX: usize = 100_000;
+
+/// Longest text after its variables were filled in, in bytes; beyond, it is refused.
+pub(crate) const COMPOSE_TEXT_MAX: usize = 1 << 20;
+
+/// Largest content of a secret or config that a compose file names, in bytes: the manager takes no larger one.
+pub(crate) const COMPOSE_BODY_MAX: usize = 1000 << 10;
+
 const _: () = assert!(LINE_BYTES_MAX <= ANSWER_BYTES_MAX);
 const _: () = assert!(POLL_INTERVAL.as_millis() < MONITOR_DEFAULT.as_millis());

@@ -13,6 +13,7 @@ mod format;
 mod inspect;
 mod json;
 mod limits;
+mod network;
 mod node;
 mod parse;
 mod progress;
@@ -20,6 +21,7 @@ mod registry_auth;
 mod serve;
 mod service;
 mod spec;
+mod stack;
 mod swarm;
 mod system;
 mod target;
@@ -129,6 +131,20 @@ enum ClientCommand {
   pi-mgr config ls"
     )]
     Config(dependency::DependencyCommand),
+    /// Manage networks
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  pi-mgr network ls"
+    )]
+    Network(network::NetworkCommand),
+    /// Manage stacks: services, networks, secrets and configs that a compose file describes
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  pi-mgr stack ls"
+    )]
+    Stack(stack::StackCommand),
     /// Show what the manager knows about itself and its cluster
     #[command(after_help = "Examples:
   pi-mgr info
@@ -199,6 +215,8 @@ async fn run(command: ClientCommand, client: &mut Client, console: &mut Console)
         ClientCommand::Service(command) => service::run(*command, client, console).await,
         ClientCommand::Secret(command) => dependency::run(DependencyKind::Secret, command, client, console).await,
         ClientCommand::Config(command) => dependency::run(DependencyKind::Config, command, client, console).await,
+        ClientCommand::Network(command) => network::run(command, client, console).await,
+        ClientCommand::Stack(command) => stack::run(command, client, console).await,
         ClientCommand::Info(args) => system::info(&args, client, console).await,
         ClientCommand::Version(args) => system::version(&args, client, console).await,
         ClientCommand::Events(args) => system::events(&args, client, console).await,

@@ -36,21 +36,22 @@ struct Names {
     nodes: BTreeMap<String, String>,
 }
 
-/// Fetches the tasks that `filters` describe and prints them.
+/// Fetches the tasks that `filters` describe and prints them; how many.
 pub(crate) async fn list(
     client: &mut Client,
     console: &mut Console,
     filters: &Filters,
     flags: &ListFlags,
     resolve: bool,
-) -> Result<(), CliError> {
+) -> Result<usize, CliError> {
     let tasks = client.get(&Url::new(&["tasks"]).filters(filters)).await?;
     let tasks = tasks.list("");
     let names = if resolve { look_up(client, tasks).await? } else { Names::default() };
     // Ids alone are for other commands, which want them whole.
     let full = flags.no_trunc || flags.quiet;
-    let rows = rows(tasks, &names, full, console.now());
-    Table { columns: COLUMNS, rows, cell }.print(&flags.format(), !flags.no_trunc, console)
+    let (rows, count) = (rows(tasks, &names, full, console.now()), tasks.len());
+    Table { columns: COLUMNS, rows, cell }.print(&flags.format(), !flags.no_trunc, console)?;
+    Ok(count)
 }
 
 /// The newest of several tasks in one slot is named, the older ones hang below it.

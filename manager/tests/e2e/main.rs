@@ -13,6 +13,7 @@ mod options;
 mod pi_mgr;
 mod refusals;
 mod settings;
+mod stacks;
 mod support;
 mod trust;
 mod updates;

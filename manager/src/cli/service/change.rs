@@ -6,12 +6,13 @@ use super::super::args::WaitFlags;
 use super::super::client::Client;
 use super::super::console::Console;
 use super::super::error::CliError;
-use super::super::json::{Peek, set};
+use super::super::json::{Peek, place, set};
 use super::super::progress::run::{converge, vanish};
 use super::super::registry_auth;
 use super::super::spec::reference::{self, Kind};
 use super::super::spec::update::UpdateFlags;
 use super::super::url::Url;
+use super::super::{network, spec};
 use super::{CreateArgs, RegistryFlags, RmArgs, RollbackArgs, ScaleArgs, UpdateArgs, references, resolve};
 
 /// The credentials that the service has stay.
@@ -64,6 +65,7 @@ pub(super) async fn update(args: UpdateArgs, client: &mut Client, console: &mut 
         warning = resolve::image(client, &mut spec, wanted, ask, auth.as_deref()).await?;
     }
     args.flags.apply(&mut spec, console.env)?;
+    attach(&args.flags, &mut spec, client).await?;
     for (kind, remove, add) in [
         (Kind::Secret, &args.flags.secret_rm, &args.flags.secret_add),
         (Kind::Config, &args.flags.config_rm, &args.flags.config_add),
@@ -76,6 +78,23 @@ pub(super) async fn update(args: UpdateArgs, client: &mut Client, console: &mut 
     warn(console, warning, &answer)?;
     console.say(&args.service)?;
     wait(client, console, &args.wait, service.text("/ID")).await
+}
+
+/// `--network-add` and `--network-rm`: specifications hold ids.
+async fn attach(flags: &UpdateFlags, spec: &mut Value, client: &mut Client) -> Result<(), CliError> {
+    if flags.network_add.is_empty() && flags.network_rm.is_empty() {
+        return Ok(());
+    }
+    let mut remove = Vec::new();
+    for name in &flags.network_rm {
+        remove.push(network::id(client, name).await?);
+    }
+    let mut add = flags.network_add.clone();
+    for attachment in &mut add {
+        let id = network::id(client, attachment.text("/Target")).await?;
+        set(attachment, &["Target"], id);
+    }
+    spec::network::change(place(spec, &["TaskTemplate"]), &remove, &add)
 }
 
 /// `service scale`.

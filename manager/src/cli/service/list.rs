@@ -11,7 +11,7 @@ use super::super::format::table::{Column, Table, column};
 use super::super::format::{human, image};
 use super::super::json::Peek;
 use super::super::tasks;
-use super::super::url::Url;
+use super::super::url::{Filters, Url};
 
 const COLUMNS: &[Column] = &[
     column("ID", "ID"),
@@ -24,15 +24,27 @@ const COLUMNS: &[Column] = &[
 
 /// Lists services by name.
 pub(super) async fn run(flags: &ListFlags, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
-    let mut url = Url::new(&["services"]).filters(&flags.filters());
+    print(flags.filters(), flags, client, console).await.map(drop)
+}
+
+/// Lists the services that pass the filters; how many.
+pub(crate) async fn print(
+    filters: Filters,
+    flags: &ListFlags,
+    client: &mut Client,
+    console: &mut Console,
+) -> Result<usize, CliError> {
+    let mut url = Url::new(&["services"]).filters(&filters);
     if !flags.quiet {
         url = url.query("status", "true");
     }
     let services = client.get(&url).await?;
     let mut services: Vec<&Value> = services.list("").iter().collect();
     services.sort_by(|a, b| natural(a.text("/Spec/Name"), b.text("/Spec/Name")));
+    let count = services.len();
     let rows = services.into_iter().map(|service| row(service, flags.no_trunc)).collect();
-    Table { columns: COLUMNS, rows, cell: |_, _| None }.print(&flags.format(), !flags.no_trunc, console)
+    Table { columns: COLUMNS, rows, cell: |_, _| None }.print(&flags.format(), !flags.no_trunc, console)?;
+    Ok(count)
 }
 
 fn row(service: &Value, full: bool) -> Value {

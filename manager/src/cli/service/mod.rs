@@ -1,11 +1,11 @@
 //! `pi-mgr service …`.
 
 mod change;
-mod list;
+pub(crate) mod list;
 mod logs;
 mod pretty;
 mod references;
-mod resolve;
+pub(crate) mod resolve;
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use super::super::url::Url;
 
 /// Puts `wanted` into the specification, pinned to its digest where the registry can say it.
 /// Returns the warning to show after the service is stored.
-pub(super) async fn image(
+pub(crate) async fn image(
     client: &mut Client,
     spec: &mut Value,
     wanted: &str,

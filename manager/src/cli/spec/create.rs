@@ -1,6 +1,6 @@
 //! `service create`: flags → a new service specification.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::error::CliError;
@@ -10,18 +10,10 @@ use super::env::{self, Lookup};
 use super::lists::NewLists;
 use super::mode::Mode;
 use super::mount;
+use super::network;
 use super::reference::{self, Reference};
 use super::refused::RefusedCreate;
 use super::shared::{SharedFlags, preference, put_list};
-
-/// The network that tasks use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Network {
-    /// The board's own network
-    Host,
-    /// Loopback only
-    None,
-}
 
 /// What the new service is.
 #[derive(Args, Debug)]
@@ -53,9 +45,9 @@ pub(crate) struct CreateFlags {
     /// Placement preference (for example spread=node.labels.zone)
     #[arg(long, value_name = "PREF", value_parser = preference)]
     pub(crate) placement_pref: Vec<Value>,
-    /// Network of the tasks
-    #[arg(long)]
-    pub(crate) network: Option<Network>,
+    /// Network of the tasks: host, none, or overlay networks (NAME, or name=NAME,alias=OTHER; repeatable)
+    #[arg(long, value_name = "NETWORK", value_parser = network::parse)]
+    pub(crate) network: Vec<Value>,
     /// Secret that tasks get as a file: NAME, or source=NAME,target=FILE,uid=0,gid=0,mode=0444
     #[arg(long, value_name = "SECRET", value_parser = reference::parse)]
     pub(crate) secret: Vec<Reference>,
@@ -110,12 +102,8 @@ impl CreateFlags {
         if !self.placement_pref.is_empty() {
             array(placement, &["Preferences"]).extend(self.placement_pref.iter().cloned());
         }
-        if let Some(network) = self.network {
-            let target = match network {
-                Network::Host => "host",
-                Network::None => "none",
-            };
-            task.insert("Networks".to_owned(), json!([{"Target": target}]));
+        if !self.network.is_empty() {
+            task.insert("Networks".to_owned(), self.network.clone().into());
         }
         self.shared.create(self.mode, &mut spec)?;
         Ok(spec)

@@ -12,6 +12,7 @@ pub(crate) mod health;
 pub(crate) mod lists;
 pub(crate) mod mode;
 pub(crate) mod mount;
+pub(crate) mod network;
 pub(crate) mod reference;
 pub(crate) mod refused;
 pub(crate) mod rollout;

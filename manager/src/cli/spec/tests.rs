@@ -104,5 +104,5 @@ fn bad_flags_are_refused_in_words() {
     refused(&["--publish", "80:80", "i"], "published ports are not supported yet");
     refused(&["--credential-spec", "file://x", "i"], "credential specs are for Windows");
     refused(&["--isolation", "hyperv", "i"], "boards run Linux");
-    refused(&["--network", "overlay1", "i"], "invalid value 'overlay1'");
+    refused(&["--network", "alias=x", "i"], "name is missing");
 }

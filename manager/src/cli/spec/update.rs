@@ -9,6 +9,7 @@ use super::super::parse;
 use super::env::{self, Lookup};
 use super::lists::{ListChanges, texts};
 use super::mount;
+use super::network;
 use super::reference::{self, Reference};
 use super::refused::RefusedUpdate;
 use super::shared::{SharedFlags, preference, put_list};
@@ -73,6 +74,12 @@ pub(crate) struct UpdateFlags {
     /// Remove a config
     #[arg(long, value_name = "NAME")]
     pub(crate) config_rm: Vec<String>,
+    /// Attach the tasks to another network: NAME, or name=NAME,alias=OTHER
+    #[arg(long, value_name = "NETWORK", value_parser = network::parse)]
+    pub(crate) network_add: Vec<Value>,
+    /// Detach the tasks from a network
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network_rm: Vec<String>,
     #[command(flatten)]
     pub(crate) lists: ListChanges,
     #[command(flatten)]

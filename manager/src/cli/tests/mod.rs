@@ -5,3 +5,4 @@ mod fake;
 mod flags;
 mod help;
 mod replay;
+mod stack;
