@@ -32,6 +32,14 @@ fn service() -> Value {
                 "Image": "nginx:1", "Command": ["/bin/sh"], "Args": ["-c", "true"], "Env": ["A=b"], "Dir": "/tmp",
                 "Labels": {"c": "d"}, "User": "1:1", "Hostname": "h", "StopSignal": "SIGINT",
                 "StopGracePeriod": 5_000_000_000_i64,
+                "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 2_000_000_000, "Timeout": 1_000_000_000,
+                    "Retries": 2, "StartPeriod": 3_000_000_000_i64, "StartInterval": 1_000_000},
+                "Init": true, "TTY": true, "OpenStdin": true, "ReadOnly": true, "Groups": ["video"],
+                "CapabilityAdd": ["CAP_NET_ADMIN"], "CapabilityDrop": ["ALL"],
+                "Ulimits": [{"Name": "nofile", "Soft": 1024, "Hard": 2048}], "Sysctls": {"kernel.shmmax": "65536"},
+                "DNSConfig": {"Nameservers": ["1.1.1.1"], "Search": ["lan"], "Options": ["ndots:2"]},
+                "Hosts": ["1.2.3.4 a"], "OomScoreAdj": -500,
+                "Privileges": {"Seccomp": {"Mode": "unconfined"}, "NoNewPrivileges": true},
                 "Mounts": [
                     {"Type": "volume", "Source": "vol", "Target": "/v", "VolumeOptions": {"NoCopy": true, "Labels": {"x": "y"}}},
                     {"Type": "bind", "Source": "/etc", "Target": "/e", "ReadOnly": true, "BindOptions": {"Propagation": "rslave"}},
@@ -48,22 +56,28 @@ fn service() -> Value {
                 "MaxReplicas": 2, "Platforms": [{"Architecture": "arm64", "OS": "linux"}],
             },
             "Networks": [{"Target": "host"}],
+            "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m", "max-file": "3"}},
             "ForceUpdate": 1,
         },
         "Mode": {"Replicated": {"Replicas": 3}},
+        "UpdateConfig": {"Parallelism": 2, "Delay": 1_000_000_000, "FailureAction": "rollback", "Monitor": 2_000_000_000,
+            "MaxFailureRatio": 0.2, "Order": "start-first"},
+        "RollbackConfig": {"Parallelism": 0, "FailureAction": "continue", "MaxFailureRatio": 1, "Order": "stop-first"},
         "EndpointSpec": {"Mode": "vip"},
     })
 }
 
 fn corpus() -> Vec<Value> {
     let small = json!({"Name": "a", "TaskTemplate": {"ContainerSpec": {"Image": "b"}}, "Mode": {"Global": {}}});
+    let job = json!({"Name": "a", "TaskTemplate": {"ContainerSpec": {"Image": "b"}},
+        "Mode": {"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 5}}});
     let swarm = json!({
         "ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "192.0.2.1:2377", "Availability": "active",
         "Spec": {"Name": "default", "Labels": {}, "Orchestration": {"TaskHistoryRetentionLimit": 5},
             "Dispatcher": {"HeartbeatPeriod": 5_000_000_000_i64}, "CAConfig": {"NodeCertExpiry": 7_776_000_000_000_000_i64}},
     });
     let node = json!({"Role": "worker", "Availability": "drain", "Name": "n", "Labels": {"a": "b"}});
-    vec![service(), small, swarm["Spec"].clone(), swarm, node]
+    vec![service(), small, job, swarm["Spec"].clone(), swarm, node]
 }
 
 #[test]
@@ -89,6 +103,7 @@ fn odd(rng: &mut Rng) -> Value {
         null, true, false, 0, 1, -1, 9_223_372_036_854_775_807_i64, 18_446_744_073_709_551_615_u64, -9_223_372_036_854_775_808_i64, 1e300,
         0.5, "", "x", " ", "\u{0}", "é\u{202e}", "a=b", "/", "..", "host", "none", "0", "-1", "any", "sha256:", "web.1",
         [], {}, [null], [{}], [[]], {"": ""}, {"a": null}, {"Target": "/"}, [""], ["a", "a"], "node.id==x", "!=",
+        0.3333333333, ["NONE"], ["CMD"], ["CMD-SHELL", ""], "net.core.somaxconn", "1.2.3.4 a", "CAP_CHOWN", "all", "pause", "rollback",
     ]);
     let values = values.as_array().expect("a list");
     values[rng.usize(0..values.len())].clone()

@@ -197,6 +197,85 @@ fn the_docker_cli_works() {
     served.good("swarm leave --force");
 }
 
+/// Flags of docker for the whole life of a service, and what docker shows of them.
+#[test]
+fn docker_s_flags_are_taken_and_shown() {
+    if !there_is_docker() {
+        return;
+    }
+    let served = Served::new(Lab::active());
+    std::fs::write(served.dir.path().join("body"), "hello").expect("written");
+    let file = served.dir.path().join("body").display().to_string();
+    served.good(&format!("secret create sec1 {file}"));
+    served.good(&format!("config create cfg1 {file}"));
+    let create = "service create -d --no-resolve-image --name full --replicas 2 --update-parallelism 2 --update-delay 1s \
+        --update-monitor 2s --update-failure-action rollback --update-max-failure-ratio 0.2 --update-order start-first \
+        --rollback-parallelism 0 --rollback-delay 3s --rollback-monitor 4s --rollback-failure-action continue \
+        --rollback-max-failure-ratio 0.5 --rollback-order start-first --health-cmd true --health-interval 2s \
+        --health-timeout 1s --health-retries 2 --health-start-period 3s --health-start-interval 500ms --init --tty --read-only \
+        --cap-add NET_ADMIN --cap-drop MKNOD --ulimit nofile=1024:2048 --sysctl net.core.somaxconn=1024 --group video \
+        --dns 1.1.1.1 --dns-search lan --dns-option ndots:2 --host a:1.2.3.4 --isolation default --log-driver local \
+        --log-opt max-size=1m --oom-score-adj 100 --stop-signal SIGINT --stop-grace-period 3s \
+        --secret source=sec1,target=s,uid=1,gid=2,mode=0400 --config source=cfg1,target=/etc/c busybox";
+    served.good(&create.split_whitespace().collect::<Vec<_>>().join(" "));
+    let pretty = served.good("service inspect --pretty full");
+    for part in [
+        "Parallelism:\t2\n Delay:\t\t1s\n On failure:\trollback\n Monitoring Period: 2s\n Max failure ratio: 0.2\n Update order:      start-first",
+        "Parallelism:\t0\n Delay:\t\t3s\n On failure:\tcontinue\n Monitoring Period: 4s\n Max failure ratio: 0.5\n Rollback order:    start-first",
+        "Init:\t\ttrue",
+        "Add: CAP_NET_ADMIN\n Drop: CAP_MKNOD",
+        "net.core.somaxconn: 1024",
+        "nofile: 1024:2048",
+        "Target:\t/etc/c\n  Source:\tcfg1",
+        "Target:\ts\n  Source:\tsec1",
+        "Name:\t\tlocal\n LogOpts:\n  max-size:       1m",
+        "Interval = 2s\n  Retries = 2\n  StartPeriod =\t3s\n  Timeout =\t1s",
+    ] {
+        assert!(pretty.contains(part), "{part:?} in {pretty}");
+    }
+    for change in [
+        "--no-healthcheck --init=false --tty=false --read-only=false",
+        "--cap-add MKNOD --cap-drop NET_ADMIN --ulimit-rm nofile --ulimit-add core=0 --sysctl-rm net.core.somaxconn",
+        "--group-rm video --group-add 44 --dns-rm 1.1.1.1 --dns-add 8.8.8.8 --dns-search-rm lan --dns-option-rm ndots:2",
+        "--host-rm a --host-add b:::1 --log-driver none --oom-score-adj 0 --secret-rm sec1 --config-rm cfg1",
+        "--update-parallelism 1 --rollback-order stop-first",
+    ] {
+        served.good(&format!("service update -d {change} full"));
+    }
+    let (_, spec) = served.lab.get("/services/full");
+    assert_eq!(
+        spec["Spec"]["TaskTemplate"]["ContainerSpec"],
+        serde_json::json!({
+            "Image": "busybox:latest", "Groups": ["44"], "Init": false, "StopSignal": "SIGINT",
+            "StopGracePeriod": 3_000_000_000_i64, "Healthcheck": {"Test": ["NONE"]}, "Hosts": ["::1 b"],
+            "DNSConfig": {"Nameservers": ["8.8.8.8"]}, "Isolation": "default",
+            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        })
+    );
+    // Rolled back, and the rollback too.
+    served.good("service rollback -d full");
+    assert_eq!(served.lab.get("/services/full").1["Spec"], spec["PreviousSpec"]);
+    assert!(served.good("service inspect --pretty full").contains("manually requested rollback"));
+    served.good("service update -d --rollback full");
+    assert_eq!(served.lab.get("/services/full").1["Spec"], spec["Spec"]);
+
+    served.good(
+        "service create -d --no-resolve-image --name job --mode replicated-job --replicas 3 --max-concurrent 2 busybox",
+    );
+    served.good("service create -d --no-resolve-image --name each --mode global-job busybox");
+    let list = served.good("service ls --format {{.Name}}:{{.Mode}}:{{.Replicas}}");
+    assert_eq!(
+        list.lines().collect::<Vec<_>>(),
+        ["each:global job:0/0 (0/0 completed)", "full:replicated:0/2", "job:replicated job:0/2 (0/3 completed)"]
+    );
+    served.bad(
+        "service create -d --no-resolve-image --mode global-job --update-delay 1s busybox",
+        "not supported for jobs",
+    );
+    served.good("service scale -d job=5");
+    assert!(served.good("service ls --filter mode=replicated-job").contains("(0/5 completed)"));
+}
+
 /// Docker's progress bar ends when all tasks run.
 #[test]
 fn progress_converges() {

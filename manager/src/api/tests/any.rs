@@ -35,6 +35,29 @@ fn any_json() -> impl Strategy<Value = Value> {
             "UpdateConfig",
             "Parallelism",
             "MaxFailureRatio",
+            "RollbackConfig",
+            "FailureAction",
+            "Order",
+            "ReplicatedJob",
+            "MaxConcurrent",
+            "TotalCompletions",
+            "GlobalJob",
+            "Healthcheck",
+            "Test",
+            "Interval",
+            "Retries",
+            "Ulimits",
+            "Soft",
+            "Hard",
+            "Sysctls",
+            "DNSConfig",
+            "Nameservers",
+            "Hosts",
+            "CapabilityAdd",
+            "Privileges",
+            "Seccomp",
+            "LogDriver",
+            "Options",
             "Spec",
             "EndpointSpec",
             "Networks",
@@ -79,12 +102,16 @@ proptest! {
 
     /// A body that is nearly right, with one place replaced by anything.
     #[test]
-    fn wrong_places_never_panic(place in 0usize..14, value in any_json()) {
+    fn wrong_places_never_panic(place in 0usize..24, value in any_json()) {
         let places = [
             "Name", "Labels", "TaskTemplate", "TaskTemplate.ContainerSpec", "TaskTemplate.ContainerSpec.Image",
             "TaskTemplate.ContainerSpec.Mounts", "TaskTemplate.ContainerSpec.Env", "TaskTemplate.Resources",
             "TaskTemplate.RestartPolicy", "TaskTemplate.Placement", "TaskTemplate.Networks", "Mode", "UpdateConfig",
-            "EndpointSpec",
+            "EndpointSpec", "RollbackConfig", "TaskTemplate.LogDriver", "TaskTemplate.ContainerSpec.Healthcheck",
+            "TaskTemplate.ContainerSpec.Ulimits", "TaskTemplate.ContainerSpec.Sysctls",
+            "TaskTemplate.ContainerSpec.DNSConfig", "TaskTemplate.ContainerSpec.Hosts",
+            "TaskTemplate.ContainerSpec.CapabilityAdd", "TaskTemplate.ContainerSpec.Privileges",
+            "TaskTemplate.ContainerSpec.Secrets",
         ];
         let body: Value = serde_json::from_str(&with(places[place], value)).expect("JSON");
         if let Ok(spec) = crate::api::convert::service_in::service(&crate::store::State::default(), &body, String::new) {
