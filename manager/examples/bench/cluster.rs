@@ -202,6 +202,7 @@ fn resting(lab: &Lab, device: &str, table: &mut Table) -> Result<()> {
     client::wait_running(lab, "few", 5, |_| true)?;
     std::thread::sleep(SETTLE);
     memory::loaded(lab, table)?;
+    memory::loggers(lab, table)?;
     idle::measure(lab, device, table)?;
     client::remove(lab, &["many", "few"])
 }

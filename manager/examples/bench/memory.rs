@@ -1,9 +1,9 @@
 //! Memory of agent and manager beside their budgets.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::lab::Lab;
-use super::process::{Memory, Parts, memory, threads};
+use super::process::{Memory, Parts, Shares, memory, shared, threads};
 use super::table::{Amount, Table};
 
 /// Of an agent with 25 tasks.
@@ -55,5 +55,38 @@ pub(crate) fn loaded(lab: &Lab, table: &mut Table) -> Result<()> {
         table.add_at_most(format!("{what}: VmRSS"), Amount::kib(memory.rss), Amount::kib(most), "`/proc/PID/status`");
         detail(what, pid, memory, table)?;
     }
+    Ok(())
+}
+
+/// The log processes of board 1's 25 tasks: they have one page cache, so what counts is what each has for itself.
+pub(crate) fn loggers(lab: &Lab, table: &mut Table) -> Result<()> {
+    const EACH_KIB_MAX: u64 = 128;
+    let directory = lab.board(1)?.data().join("logs").display().to_string();
+    let (mut count, mut rss, mut shares) = (0, 0, Shares::default());
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may have ended since it was listed.
+        let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if line.split('\0').nth(1) != Some("log") || !line.contains(&directory) {
+            continue;
+        }
+        let own = shared(pid)?;
+        count += 1;
+        rss += own.rss;
+        shares.pss += own.pss;
+        shares.private += own.private;
+    }
+    ensure!(count == 25, "25 log processes, not {count}");
+    table.add_at_most(
+        "log process, of 25: private memory".to_owned(),
+        Amount::kib(shares.private / count),
+        Amount::kib(EACH_KIB_MAX),
+        "`Private_*` of `smaps_rollup`, mean",
+    );
+    table.add(
+        "log processes of 25 tasks: PSS, private, RSS",
+        format!("{} KiB, {} KiB, {} KiB each", shares.pss, shares.private, rss / count),
+        "`smaps_rollup`; sums, but the last: mean",
+    );
     Ok(())
 }

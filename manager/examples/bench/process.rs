@@ -125,6 +125,24 @@ pub(crate) fn counters(pid: u32) -> Result<Counters> {
     Ok(counters)
 }
 
+/// What a process has for itself and its part of what it shares, in KiB.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Shares {
+    /// `Rss`.
+    pub(crate) rss: u64,
+    /// `Pss`.
+    pub(crate) pss: u64,
+    /// `Private_Clean` and `Private_Dirty`.
+    pub(crate) private: u64,
+}
+
+/// A process's shares now.
+pub(crate) fn shared(pid: u32) -> Result<Shares> {
+    let text = read(pid, "smaps_rollup")?;
+    let private = field(&text, "Private_Clean") + field(&text, "Private_Dirty");
+    Ok(Shares { rss: field(&text, "Rss"), pss: field(&text, "Pss"), private })
+}
+
 /// How many threads a process has.
 pub(crate) fn threads(pid: u32) -> Result<u64> {
     Ok(field(&read(pid, "status")?, "Threads"))

@@ -3,6 +3,7 @@
 mod assign;
 mod board;
 mod join;
+mod logs;
 mod report;
 mod serve;
 mod session;
