@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use racimo_agent::runtime::{Job, Phase, Runtime};
+use racimo_agent::runtime::{Config, Job, Phase, Runtime};
 use racimo_common::id::{IdSource, TaskId};
 use racimo_common::object::{
     BindOptions, ContainerSpec, DnsConfig, LogConfig, Mount, MountKind, NetworkMode, Resources, Ulimit,
@@ -235,6 +235,22 @@ fn refusals_say_why() {
         refused(&|bad| bad.hosts = vec!["db".into()], "invalid host entry").await;
         refused(&|bad| bad.dns.servers = texts("dns.lan"), "invalid DNS server").await;
         refused(&|bad| bad.oom_score_adj = Some(2000), "-1000 to 1000").await;
+        // A board without an init program.
+        let config = Config {
+            socket: board.socket().into(),
+            data: board.path("data").into(),
+            logger: env!("CARGO_BIN_EXE_pi-agent").into(),
+            init: Some("/no/such/tini".into()),
+            ..Config::default()
+        };
+        let runtime = Runtime::new(executor.clone(), config).unwrap();
+        let mut wants = work(board, "true");
+        wants.container.init = Some(true);
+        let reason = start(&runtime, board, task(), &wants).await.unwrap_err();
+        assert_eq!(
+            reason,
+            "the service asks for an init process, but there is no /no/such/tini (init-path in the agent's configuration)"
+        );
         board.check_clean();
     });
 }

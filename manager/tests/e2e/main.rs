@@ -6,6 +6,7 @@ mod lab;
 
 mod cli;
 mod cluster;
+mod container_options;
 mod failures;
 mod health;
 mod logs;
