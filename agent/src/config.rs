@@ -291,7 +291,7 @@ mod tests {
         );
         let generic = [("node-generic-resource", "gpio=2"), ("node-generic-resource", "modem=/dev/a")];
         check(&generic, &[], Ok(|c| c.generic.len() == 2));
-        check(&[], &[("RACIMO_NODE_GENERIC_RESOURCE", "gpio=2,pin=17,pin=27")], Ok(|c| c.generic.len() == 2));
+        check(&[], &[("RACIMO_NODE_GENERIC_RESOURCE", "gpio=2,pin=a,pin=b")], Ok(|c| c.generic.len() == 2));
         check(&[("log-level", "debug")], &[], Ok(|c| c.log_level == log::LevelFilter::Debug));
         // A label given replaces the file's of the same name; an empty variable is none.
         check(&[("label", "zone=b=c")], &[], Ok(|c| c.labels["zone"] == "b=c" && c.labels.len() == 1));

@@ -24,6 +24,14 @@ pub enum BadGeneric {
     /// No `KIND=VALUE`.
     #[error("could not parse GenericResource: incorrect term {0}, missing '=' or malformed expression")]
     Term(String),
+    /// Several values of one kind, and one is a number.
+    #[error("could not parse GenericResource: mixed discrete and named resources in expression '{kind}=[{values}]'")]
+    Mixed {
+        /// The kind.
+        kind: String,
+        /// Its values.
+        values: String,
+    },
     /// Fewer than none.
     #[error("could not parse GenericResource: cannot ask for negative resource {0}")]
     Negative(String),
@@ -57,7 +65,7 @@ pub enum BadGeneric {
     Many,
 }
 
-/// Reads `KIND=VALUE` terms as Docker does: one number is a count, anything else are names.
+/// Reads `KIND=VALUE` terms as Docker does: one number is a count, anything else are names, which are no numbers.
 ///
 /// # Errors
 /// The first term that makes no sense.
@@ -75,6 +83,9 @@ pub fn parse_generics<'a>(terms: impl IntoIterator<Item = &'a str>) -> Result<Ge
         let generic = match values[..] {
             [one] if one.parse::<u64>().is_ok() => Generic::Count(one.parse().unwrap_or_default()),
             [one] if one.parse::<i64>().is_ok() => return Err(BadGeneric::Negative(kind.to_owned())),
+            _ if values.iter().any(|value| value.parse::<i64>().is_ok()) => {
+                return Err(BadGeneric::Mixed { kind: kind.to_owned(), values: values.join(" ") });
+            }
             _ => Generic::Named(names(kind, &values)?),
         };
         if let Generic::Named(names) = &generic {
@@ -142,8 +153,9 @@ mod tests {
     fn counts_and_names() {
         check(&[], Ok(&[]));
         check(&["gpio=2", "modem=/dev/ttyUSB0"], Ok(&["DOCKER_RESOURCE_GPIO=2", "DOCKER_RESOURCE_MODEM=/dev/ttyUSB0"]));
-        // Several numbers are names, as in Docker: pins.
-        check(&[" pin = 27", "pin=17 "], Ok(&["DOCKER_RESOURCE_PIN=17,27"]));
+        check(&[" pin = b", "pin=a "], Ok(&["DOCKER_RESOURCE_PIN=a,b"]));
+        check(&["pin=17", "pin=27"], Err("mixed discrete and named resources in expression 'pin=[17 27]'"));
+        check(&["pin=a", "pin=2"], Err("mixed discrete and named"));
         check(&["NVIDIA-GPU=0"], Ok(&["DOCKER_RESOURCE_NVIDIA-GPU=0"]));
         check(&["gpio"], Err("incorrect term gpio, missing '=' or malformed expression"));
         check(&["gpio=a=b"], Err("incorrect term gpio=a=b"));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::limits::{ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::limits::{ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX, GENERIC_NAME_BYTES_MAX, GENERIC_NAMES_MAX};
 use racimo_common::object::{ContainerSpec, Desired, MountKind, Resources};
 use racimo_common::registry::Reference;
 use racimo_common::signal;
@@ -351,11 +351,17 @@ fn is_volume_name(name: &str) -> bool {
 /// Whether the largest message one of its tasks can make fits into a frame.
 fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
     let largest = u128::MAX;
+    let mut container = task.container.clone();
+    // What the task will be granted, at its longest.
+    container.env.extend(task.resources.generic.iter().map(|(kind, count)| {
+        let names = usize::try_from(*count).unwrap_or(GENERIC_NAMES_MAX).min(GENERIC_NAMES_MAX);
+        format!("DOCKER_RESOURCE_{kind}={}", "x".repeat(names * (GENERIC_NAME_BYTES_MAX + 1)))
+    }));
     let work = Work {
         service: ServiceId::from_bits(largest),
         service_name: name.to_owned(),
         slot_name: format!("{name}.{}", NodeId::from_bits(largest)),
-        container: ContainerSpec { secrets: Vec::new(), configs: Vec::new(), ..task.container.clone() },
+        container: ContainerSpec { secrets: Vec::new(), configs: Vec::new(), ..container },
         resources: task.resources.clone(),
         log: log_driver::config(task.log.as_ref()).unwrap_or_default(),
         files: work::files(&task.container, TaskId::from_bits(largest), |_| true),

@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod container_options;
 mod failures;
+mod generic;
 mod health;
 mod logs;
 mod options;

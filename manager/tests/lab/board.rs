@@ -100,6 +100,11 @@ impl Board<'_> {
         self.directory().join("disk/agent")
     }
 
+    /// Its agent's configuration file; read at the agent's start if it is there.
+    pub(crate) fn agent_config(&self) -> PathBuf {
+        self.directory().join("agent.toml")
+    }
+
     /// Its agent's log.
     pub(crate) fn agent_log(&self) -> PathBuf {
         self.log("agent")
@@ -312,6 +317,10 @@ impl Board<'_> {
             "--insecure-registry".to_owned(),
             self.lab.registry().host(),
         ];
+        let config = self.agent_config();
+        if config.exists() {
+            argv.extend(["--config".to_owned(), config.display().to_string()]);
+        }
         if self.number == 0 {
             let socket = self.lab.manager().socket().with_file_name("agent.sock");
             argv.extend(["--manager-socket".to_owned(), socket.display().to_string()]);

@@ -12,7 +12,7 @@ use racimo_common::object::{Availability, NodeDescription, Role};
 use racimo_common::registry::platform;
 use serde_json::Value;
 
-use super::{json, map, some_map, time, tls, version};
+use super::{generic, json, map, some_map, time, tls, version};
 use crate::api::error::{ApiError, Code};
 use crate::api::fields::Fields;
 use crate::store::{Node, NodeSpec, NodeStatus, View};
@@ -70,7 +70,9 @@ impl Shared {
                 Role::Manager => Some(self.manager(node)),
             },
         };
-        json(&model)
+        let mut value = json(&model);
+        generic::put(&mut value, "/Description/Resources", generic::list(&node.description.generic));
+        value
     }
 
     fn manager(&self, node: &Node) -> ManagerStatus {

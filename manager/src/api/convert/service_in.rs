@@ -2,7 +2,6 @@
 //!
 //! What we don't implement is refused by name; what only repeats our defaults is taken.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use racimo_common::registry::Platform;
 use serde_json::{Value, json};
 
 use super::update_config::{self, Which};
-use super::{container, dependency, mount};
+use super::{container, dependency, generic, mount};
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::find;
@@ -141,7 +140,7 @@ fn resources(mut fields: Fields<'_>) -> Result<Resources, ApiError> {
                 .map_err(ApiError::invalid)?
                 .unwrap_or_default(),
         },
-        generic: BTreeMap::new(),
+        generic: generic::read(&mut reserved)?,
     };
     limits.done()?;
     reserved.done()?;

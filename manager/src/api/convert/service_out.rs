@@ -15,7 +15,7 @@ use racimo_common::object::{ContainerSpec, Desired, Reservations, Resources, Tas
 use racimo_common::units::{Bytes, NanoCpus};
 use serde_json::Value;
 
-use super::{container, dependency, json, map, mount, nanos, some, some_map, time, update_config, version};
+use super::{container, dependency, generic, json, map, mount, nanos, some, some_map, time, update_config, version};
 use crate::api::network::Predefined;
 use crate::store::{
     Mode, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, Task, TaskSpec, UpdateConfig, UpdateState,
@@ -48,11 +48,18 @@ pub fn service(view: &View, service: &Service, show: Show) -> Value {
         }),
     };
     let mut value = json(&model);
+    put_generic(&mut value, "/Spec/TaskTemplate", &service.spec.task);
     // The models have no such field.
     if let (Some(previous), Value::Object(fields)) = (&service.previous, &mut value) {
         fields.insert("PreviousSpec".to_owned(), json(&spec(previous, show.defaults)));
+        put_generic(&mut value, "/PreviousSpec/TaskTemplate", &previous.task);
     }
     value
+}
+
+/// Puts the generic resources that a task asks for into its JSON at `pointer`.
+pub fn put_generic(root: &mut Value, pointer: &str, task: &TaskSpec) {
+    generic::put(root, &format!("{pointer}/Resources/Reservations"), generic::asked(&task.resources.generic));
 }
 
 /// Counts as SwarmKit does: running is what was observed, whatever is wanted; of a job, only this iteration counts.

@@ -9,13 +9,13 @@ use racimo_common::object::{Desired, TaskState};
 use serde_json::Value;
 
 use super::service_out;
-use super::{json, time, version};
+use super::{generic, json, time, version};
 use crate::store::{Slot, Task, TaskStatus, View};
 
 /// A task as `GET /tasks/{id}` shows it.
 pub fn task(view: &View, task: &Task) -> Value {
     let status = view.task_status(task);
-    json(&TaskModel {
+    let mut value = json(&TaskModel {
         id: Some(task.id.to_string()),
         version: version(task.meta.version),
         created_at: Some(time(task.meta.created)),
@@ -32,7 +32,10 @@ pub fn task(view: &View, task: &Task) -> Value {
         desired_state: Some(desired(task)),
         job_iteration: is_of_job(task).then(|| version(task.iteration)).flatten(),
         ..TaskModel::default()
-    })
+    });
+    service_out::put_generic(&mut value, "/Spec", &task.spec);
+    generic::put(&mut value, "", generic::list(&task.generic));
+    value
 }
 
 /// `web.1.<task id>`, or `web.<node id>.<task id>` for a global service.

@@ -60,8 +60,8 @@ fn what_is_not_implemented_is_refused() {
         ("TaskTemplate.Runtime", json!("plugin"), "TaskTemplate.Runtime is not supported"),
         (
             "TaskTemplate.Resources",
-            json!({"Reservations":{"GenericResources":[{}]}}),
-            "TaskTemplate.Resources.Reservations.GenericResources is",
+            json!({"Reservations":{"GenericResources":[{"NamedResourceSpec":{"Kind":"a","Value":"b"}}]}}),
+            "TaskTemplate.Resources.Reservations.GenericResources[0].NamedResourceSpec: named generic",
         ),
         ("EndpointSpec", json!({"Mode":"dnsrr"}), "EndpointSpec.Mode is not supported"),
         ("EndpointSpec", json!({"Ports":[{"TargetPort":80}]}), "published ports are not supported yet"),

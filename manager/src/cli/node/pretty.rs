@@ -7,6 +7,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 use super::super::format::human;
 use super::super::json::Peek;
+use super::super::spec::generic;
 
 /// The whole text, an empty line at its end.
 pub(super) fn text(node: &Value) -> String {
@@ -46,6 +47,11 @@ fn fill(page: &mut String, node: &Value) -> std::fmt::Result {
     let cpus = node.int("/Description/Resources/NanoCPUs").unwrap_or(0);
     writeln!(page, " CPUs:\t\t\t{}", human::billionths(cpus))?;
     writeln!(page, " Memory:\t\t{}", human::bytes(node.int("/Description/Resources/MemoryBytes").unwrap_or(0)))?;
+    // Docker leaves them out.
+    let generic = generic::text(&node["Description"]["Resources"]);
+    if !generic.is_empty() {
+        writeln!(page, " Generic:\t\t{generic}")?;
+    }
     plugins(page, node.list("/Description/Engine/Plugins"))?;
     writeln!(page, "Engine Version:\t\t{}", node.text("/Description/Engine/EngineVersion"))?;
     entries(page, "Engine Labels:", &node["Description"]["Engine"])?;

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::super::format::human;
 use super::super::json::Peek;
+use super::super::spec::generic;
 
 /// The whole text, an empty line at its end. `network` names a network by its id.
 pub(super) fn text(service: &Value, network: &dyn Fn(&str) -> String, now: OffsetDateTime) -> String {
@@ -268,7 +269,8 @@ fn resources(page: &mut Page, resources: &Value) {
         let group = &resources[key];
         let amount = |pointer| group.int(pointer).filter(|amount| *amount > 0);
         let (cpu, memory, pids) = (amount("/NanoCPUs"), amount("/MemoryBytes"), amount("/Pids"));
-        if cpu.is_none() && memory.is_none() && pids.is_none() {
+        let generic = generic::text(group);
+        if cpu.is_none() && memory.is_none() && pids.is_none() && generic.is_empty() {
             continue;
         }
         page.line(format_args!("{heading}"));
@@ -280,6 +282,9 @@ fn resources(page: &mut Page, resources: &Value) {
         }
         if let Some(pids) = pids {
             page.line(format_args!("  PIDs:\t\t{pids}"));
+        }
+        if !generic.is_empty() {
+            page.line(format_args!("  Generic:\t{generic}"));
         }
     }
 }

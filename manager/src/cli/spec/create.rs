@@ -7,6 +7,7 @@ use super::super::error::CliError;
 use super::super::json::{array, object, set};
 use super::super::parse;
 use super::env::{self, Lookup};
+use super::generic::NewGeneric;
 use super::lists::NewLists;
 use super::mode::Mode;
 use super::mount;
@@ -57,6 +58,8 @@ pub(crate) struct CreateFlags {
     #[command(flatten)]
     pub(crate) lists: NewLists,
     #[command(flatten)]
+    pub(crate) generic: NewGeneric,
+    #[command(flatten)]
     pub(crate) shared: SharedFlags,
     #[command(flatten)]
     pub(crate) refused: RefusedCreate,
@@ -105,6 +108,7 @@ impl CreateFlags {
         if !self.network.is_empty() {
             task.insert("Networks".to_owned(), self.network.clone().into());
         }
+        self.generic.apply(&mut spec)?;
         self.shared.create(self.mode, &mut spec)?;
         Ok(spec)
     }

@@ -8,6 +8,7 @@
 mod capability;
 pub(crate) mod create;
 pub(crate) mod env;
+pub(crate) mod generic;
 pub(crate) mod health;
 pub(crate) mod lists;
 pub(crate) mod mode;

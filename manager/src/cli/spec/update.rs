@@ -7,6 +7,7 @@ use super::super::error::CliError;
 use super::super::json::{Peek, array, object, place, set, unset};
 use super::super::parse;
 use super::env::{self, Lookup};
+use super::generic::GenericChanges;
 use super::lists::{ListChanges, texts};
 use super::mount;
 use super::network;
@@ -83,6 +84,8 @@ pub(crate) struct UpdateFlags {
     #[command(flatten)]
     pub(crate) lists: ListChanges,
     #[command(flatten)]
+    pub(crate) generic: GenericChanges,
+    #[command(flatten)]
     pub(crate) shared: SharedFlags,
     #[command(flatten)]
     pub(crate) refused: RefusedUpdate,
@@ -125,6 +128,7 @@ impl UpdateFlags {
             let count = spec.int("/TaskTemplate/ForceUpdate").unwrap_or(0);
             set(spec, &["TaskTemplate", "ForceUpdate"], count.wrapping_add(1));
         }
+        self.generic.apply(spec)?;
         self.shared.update(spec)
     }
 
