@@ -281,9 +281,8 @@ fn shortage(all: &[Refusal], asked: &generic::Ask) -> String {
         most(|r| if let Refusal::Full(max) = r { Some(format!("its {max} places are taken")) } else { None }),
     ];
     let generic = asked.keys().enumerate().filter_map(|(place, kind)| {
-        let by = |refusal: &Refusal| match refusal {
-            Refusal::Generic(other, by) if *other == place => Some(*by),
-            _ => None,
+        let by = |refusal: &Refusal| {
+            if let Refusal::Generic(other, by) = refusal { Some(*by).filter(|_| *other == place) } else { None }
         };
         all.iter().filter_map(by).min().map(|by| format!("{kind} short by {by}"))
     });
