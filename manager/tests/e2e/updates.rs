@@ -95,7 +95,7 @@ fn no_such_image(lab: &Lab) -> Result<()> {
         "service create --name gone --replicas 2 --update-failure-action rollback --update-monitor 1s \
          --rollback-monitor 1s --rollback-parallelism 2 --restart-delay 1s {image} sleep 1000000"
     );
-    docker(lab, &words(&line))?.good()?;
+    pi_mgr(lab, &words(&line))?.good()?;
     let said = pi_mgr(lab, &["service", "update", "--image", &nowhere, "gone"])?.good()?;
     has(&said, &format!("update rolled back {FAILED}"));
     wait_status(lab, "gone", "rollback_completed");
@@ -250,7 +250,7 @@ fn global_job(lab: &Lab) -> Result<()> {
     availability(lab, 2, "drain")?;
     let image = busybox(lab);
     let line = format!("service create --name scan --mode global-job --restart-delay 1s {image} true");
-    docker(lab, &words(&line))?.good()?;
+    pi_mgr(lab, &words(&line))?.good()?;
     wait_completed(lab, "scan", 1);
     assert_eq!(tasks(lab, "scan")?[0].board, 1);
     // A board that comes later gets its task.
