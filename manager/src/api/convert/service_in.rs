@@ -106,7 +106,6 @@ fn container_spec(mut fields: Fields<'_>, network: NetworkMode) -> Result<Contai
         privileges: container::privileges(fields.object("Privileges")?)?,
         secrets: references(DependencyKind::Secret, &mut fields, "Secrets")?,
         configs: references(DependencyKind::Config, &mut fields, "Configs")?,
-        ..ContainerSpec::default()
     };
     fields.done()?;
     Ok(spec)

@@ -193,7 +193,6 @@ fn container_spec(spec: &ContainerSpec, defaults: bool) -> TaskSpecContainerSpec
         privileges: container::privileges_model(spec.privileges),
         // Nothing else can be asked for.
         isolation: Some(TaskSpecContainerSpecIsolationEnum::DEFAULT),
-        ..TaskSpecContainerSpec::default()
     }
 }
 
