@@ -14,6 +14,9 @@ pub struct Confinement {
     pub no_seccomp: Option<NoSeccomp>,
     /// The capabilities there are, a bit for each.
     pub capabilities: u64,
+    /// Whether the OCI runtime takes an out-of-memory bias of 0 for none. The container would inherit that of
+    /// containerd's shim, which the kernel spares. crun 1.8 does.
+    pub ignores_zero: bool,
 }
 
 /// Why system calls are not filtered.
@@ -40,10 +43,11 @@ impl Confinement {
         let filters = root.join("proc/sys/kernel/seccomp/actions_avail").exists();
         // One that is not there is missed when a container starts.
         let version = Command::new(binary).arg("--version").output();
-        let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         Self {
-            no_seccomp: no_seccomp(filters, version.as_deref().unwrap_or_default(), binary),
+            no_seccomp: no_seccomp(filters, &version, binary),
             capabilities: capability::bounding(&status),
+            ignores_zero: version.starts_with("crun "),
         }
     }
 }
@@ -86,13 +90,13 @@ mod tests {
     #[test]
     fn a_fixture_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        let bare = Confinement { no_seccomp: Some(NoSeccomp::Kernel), capabilities: u64::MAX };
+        let bare = Confinement { no_seccomp: Some(NoSeccomp::Kernel), capabilities: u64::MAX, ignores_zero: false };
         assert_eq!(Confinement::read(dir.path(), Path::new("/no/such/runc")), bare);
         std::fs::create_dir_all(dir.path().join("proc/sys/kernel/seccomp")).unwrap();
         std::fs::write(dir.path().join("proc/sys/kernel/seccomp/actions_avail"), "errno allow\n").unwrap();
         std::fs::create_dir_all(dir.path().join("proc/self")).unwrap();
         std::fs::write(dir.path().join("proc/self/status"), "CapBnd:\t0000000000000003\n").unwrap();
         let found = Confinement::read(dir.path(), Path::new("/no/such/runc"));
-        assert_eq!(found, Confinement { no_seccomp: None, capabilities: 3 });
+        assert_eq!(found, Confinement { no_seccomp: None, capabilities: 3, ignores_zero: false });
     }
 }

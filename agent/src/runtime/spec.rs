@@ -197,6 +197,11 @@ pub fn build(
         // As execve(2) does it for who is not root.
         json!({"bounding": capabilities})
     };
+    let bias = match kernel::oom_score_adj(spec.oom_score_adj)? {
+        // The next to it: a thousandth of the board's memory.
+        0 if facts.confine.ignores_zero => 1,
+        bias => bias,
+    };
     let mut process = json!({
         "user": {"uid": facts.user.uid, "gid": facts.user.gid, "additionalGids": groups(facts.user)},
         "args": args,
@@ -205,7 +210,7 @@ pub fn build(
         "capabilities": granted,
         "noNewPrivileges": spec.privileges.no_new_privileges,
         // Otherwise the shim's is inherited, and the kernel would spare the container.
-        "oomScoreAdj": kernel::oom_score_adj(spec.oom_score_adj)?,
+        "oomScoreAdj": bias,
     });
     if spec.tty {
         process["terminal"] = true.into();
