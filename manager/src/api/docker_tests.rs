@@ -276,6 +276,41 @@ fn docker_s_flags_are_taken_and_shown() {
     assert!(served.good("service ls --filter mode=replicated-job").contains("(0/5 completed)"));
 }
 
+/// What a deployment, a second one, lists and a removal ask for, without boards.
+#[test]
+fn docker_deploys_stacks() {
+    if !there_is_docker() {
+        return;
+    }
+    let served = Served::new(Lab::active());
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("stack.yml");
+    let text = "services:\n  web:\n    image: busybox\n    secrets: [key]\n    networks: {front: {aliases: [www]}}\n  \
+                other: {image: busybox, deploy: {mode: global}}\nnetworks: {front: }\nsecrets: {key: {file: key}}\n";
+    std::fs::write(&path, text).expect("writes");
+    std::fs::write(folder.path().join("key"), "the key").expect("writes");
+    let deploy = format!("stack deploy --detach=true --resolve-image never --prune -c {} st", path.display());
+    let said = served.good(&deploy);
+    for made in ["network st_default", "network st_front", "secret st_key", "service st_web", "service st_other"] {
+        assert!(said.contains(&format!("Creating {made}")), "{said}");
+    }
+    let view = served.lab.store.view();
+    let revision = |view: &crate::store::View| view.state.service_named("st_web").expect("a service").revision;
+    std::fs::write(&path, text.replace("  other: {image: busybox, deploy: {mode: global}}\n", "")).expect("writes");
+    let said = served.good(&deploy);
+    assert!(said.contains("Removing service st_other") && said.contains("Updating service st_web"), "{said}");
+    assert_eq!(revision(&served.lab.store.view()), revision(&view), "no task is replaced");
+    assert_eq!(words(&served.good("stack ls"), 1), ["st", "1"]);
+    assert!(served.good("stack services st").contains("st_web"));
+    served.lab.run_tasks(&mut IdSource::seeded(3));
+    assert!(served.good("stack ps st").contains("st_web.1"));
+    let said = served.good("stack rm --detach=true st");
+    for gone in ["service st_web", "secret st_key", "network st_front", "network st_default"] {
+        assert!(said.contains(&format!("Removing {gone}")), "{said}");
+    }
+    assert_eq!(served.lab.store.view().state.networks().count(), 0);
+}
+
 /// Docker's progress bar ends when all tasks run.
 #[test]
 fn progress_converges() {
