@@ -81,8 +81,8 @@ fn found_by_id_name_prefix_and_filters() {
         list.as_array().expect("a list").iter().map(|s| s["ID"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(found(r#"{"name":["app"]}"#).len(), 2);
-    assert_eq!(found(r#"{"names":["app.key"]}"#), [a.clone()]);
-    assert_eq!(found(&format!(r#"{{"id":["{}"]}}"#, &b[..20])), [b.clone()]);
+    assert_eq!(found(r#"{"names":["app.key"]}"#), std::slice::from_ref(&a));
+    assert_eq!(found(&format!(r#"{{"id":["{}"]}}"#, &b[..20])), std::slice::from_ref(&b));
     assert_eq!(found(r#"{"label":["x"]}"#), Vec::<String>::new());
     check(lab.get(r#"/secrets?filters={"driver":["x"]}"#), 400, "Invalid filter 'driver'");
 }

@@ -369,13 +369,16 @@ impl Parser {
                 let declares = tokens.pop() == Some(Token::Declare);
                 let mut sets = Vec::new();
                 for (number, token) in tokens.into_iter().enumerate() {
-                    match token {
-                        Token::Variable(name, fields) if number % 2 == 0 && fields.is_empty() && !name.is_empty() => {
-                            sets.push(name);
+                    let Token::Variable(name, fields) = token else {
+                        if token == Token::Comma && number % 2 == 1 {
+                            continue;
                         }
-                        Token::Comma if number % 2 == 1 => {}
-                        _ => return Err(error(at, "only variables can be set")),
+                        return Err(error(at, "only variables can be set"));
+                    };
+                    if number % 2 == 1 || !fields.is_empty() || name.is_empty() {
+                        return Err(error(at, "only variables can be set"));
                     }
+                    sets.push(name);
                 }
                 if sets.is_empty() || sets.len() > variables_max {
                     return Err(error(at, "too many or no variables to set"));

@@ -14,6 +14,7 @@ mod logs;
 mod options;
 mod pi_mgr;
 mod refusals;
+mod secrets;
 mod service_flags;
 mod settings;
 mod stacks;

@@ -47,7 +47,7 @@ impl Registry {
         wait_for("the registry to answer", READY_MAX, || {
             ensure!(process.alive(), "docker-registry ended\n{}", log_tail(&log));
             let answer = request(&self.target(), "GET", "/v2/", "", &[]);
-            Ok(answer.is_ok_and(|answer| answer.status == 200).then_some(()))
+            Ok(answer.is_ok_and(|answer| matches!(answer.status, 200 | 401)).then_some(()))
         })
     }
 
@@ -57,8 +57,23 @@ impl Registry {
         process.kill()
     }
 
+    /// From its next start on it wants to know who asks: `USER:BCRYPT`, as htpasswd(1) writes it.
+    pub(crate) fn lock(&self, line: &str) -> Result<()> {
+        fs::write(self.htpasswd(), format!("{line}\n")).context("write the registry's users")
+    }
+
+    fn htpasswd(&self) -> PathBuf {
+        self.directory.join("htpasswd")
+    }
+
     fn config(&self) -> String {
-        format!(
+        let users = self.htpasswd();
+        let auth = if users.exists() {
+            format!("auth:\n  htpasswd:\n    realm: lab\n    path: {}\n", users.display())
+        } else {
+            String::new()
+        };
+        auth + &format!(
             "version: 0.1\n\
              log:\n  level: warn\n  accesslog:\n    disabled: true\n\
              storage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
