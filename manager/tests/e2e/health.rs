@@ -184,10 +184,11 @@ fn start_first(lab: &Lab) -> Result<()> {
     let line = ["service", "update", "-d", "-q", "--health-cmd", WELL, "--health-retries", "100000", "first"];
     docker(lab, &line)?.good()?;
     let new = another(lab, "first", &[&old], "starting");
+    let file = well(lab, &new.id)?;
     std::thread::sleep(Duration::from_secs(2));
     let both = cluster::running(lab)?;
     assert!(both.contains_key(&old.id) && both.contains_key(&new.id), "the old one waits for the new one: {both:?}");
-    fs::write(well(lab, &new.id)?, "")?;
+    fs::write(file, "")?;
     wait(lab, "the new one to be alone", SOON, || {
         let found = cluster::running(lab)?;
         Ok((!found.contains_key(&old.id) && found.contains_key(&new.id)).then_some(()))
