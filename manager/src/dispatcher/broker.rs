@@ -283,6 +283,15 @@ mod tests {
         TaskId::from_bits(number)
     }
 
+    /// Task 5's log on node 1, which is there.
+    #[track_caller]
+    fn open(broker: &Broker, to: &Sender<Said>) -> Reading {
+        match broker.open(node(1), task(5), ASK, to) {
+            Ok(reading) => reading,
+            Err(why) => panic!("{why:?}"),
+        }
+    }
+
     fn part(reading: u64, end: Option<LogsEnd>) -> LogsPart {
         let entry = LogEntry { at: Wall::default(), stream: LogStream::Stdout, line: b"x\n".to_vec() };
         LogsPart { reading, entries: vec![entry], end }
@@ -294,7 +303,7 @@ mod tests {
         let (to, heard) = async_channel::unbounded();
         assert!(matches!(broker.open(node(1), task(5), ASK, &to), Err(NotOpen::Away)));
         let (session, asks) = broker.attach(node(1), 1);
-        let reading = broker.open(node(1), task(5), ASK, &to).ok().expect("there");
+        let reading = open(&broker, &to);
         let open = LogsOpen { reading: 1, task: task(5), ask: ASK, parts: LOG_WINDOW };
         assert_eq!(asks.try_recv(), Ok(ToAgent::LogsOpen(open)));
         for _ in 0..LOG_WINDOW {
@@ -304,7 +313,7 @@ mod tests {
         reading.more();
         assert_eq!(asks.try_recv(), Ok(ToAgent::LogsMore { reading: 1, parts: 1 }));
         assert_eq!(session.part(part(1, Some(LogsEnd::Complete))), Ok(()));
-        assert_eq!((heard.len() as u32, broker.readings()), (LOG_WINDOW + 2, 0));
+        assert_eq!((u32::try_from(heard.len()), broker.readings()), (Ok(LOG_WINDOW + 2), 0));
         // It is over: no word is needed.
         drop(reading);
         assert!(asks.is_empty());
@@ -328,7 +337,7 @@ mod tests {
         let broker = Broker::default();
         let (to, heard) = async_channel::unbounded();
         let (old, _asks) = broker.attach(node(1), 1);
-        let reading = broker.open(node(1), task(5), ASK, &to).ok().expect("there");
+        let reading = open(&broker, &to);
         let (_new, asks) = broker.attach(node(1), 2);
         assert_eq!(heard.try_recv(), Ok(Said { task: task(5), reading: 1, what: What::Lost }));
         // The old session's words and end mean nothing any more.
