@@ -98,6 +98,12 @@ fn everything(lab: &Lab, name: &str, client: fn(&Lab, &[&str]) -> Result<Said>) 
     assert_eq!(spec["Sysctls"], json!({"kernel.shm_rmid_forced": "1"}));
     assert_eq!(spec["Hosts"], json!(["10.9.8.7 db"]));
 
+    // What it says on its terminal is in its log.
+    let logs = ["service", "logs", "--raw", name];
+    wait(lab, "the terminal's line in the log", SOON, || {
+        Ok(docker(lab, &logs)?.good()?.contains("said").then_some(()))
+    });
+
     // The stop signal reaches the program through its init process, which then ends as the program did.
     remove(lab, &[name])?;
     let log = lab.board(inside.board)?.agent_log();
