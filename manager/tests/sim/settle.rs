@@ -91,7 +91,9 @@ fn job_misses(view: &View, service: &Service) -> Option<String> {
     let missing = match service.spec.mode {
         Mode::ReplicatedJob { completions, .. } => distinct.len() as u64 != completions,
         // A node that no longer fits may have completed it before.
-        _ => fits.into_iter().any(|node| !distinct.contains(&Slot::Node(node.id))),
+        Mode::Replicated { .. } | Mode::Global | Mode::GlobalJob => {
+            fits.into_iter().any(|node| !distinct.contains(&Slot::Node(node.id)))
+        }
     };
     (missing || distinct.len() != slots.len()).then(|| format!("{name} completed in {slots:?}"))
 }

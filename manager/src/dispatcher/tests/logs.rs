@@ -50,9 +50,9 @@ fn lines(tail: &mut Tail) -> Vec<String> {
 #[track_caller]
 fn asked(board: &mut Board) -> ToAgent {
     loop {
-        match board.hear() {
-            ToAgent::Assign(_) => {}
-            other => return other,
+        let message = board.hear();
+        if !matches!(message, ToAgent::Assign(_)) {
+            return message;
         }
     }
 }
