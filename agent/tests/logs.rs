@@ -148,11 +148,14 @@ fn a_full_disk_holds_up_nobody_and_is_told() {
         fs::create_dir_all(&logs).unwrap();
         support::command("mount", ["-t", "tmpfs", "-o", "size=256k", "tmpfs", &logs]);
         fs::write(format!("{logs}/hog"), vec![0; 128 << 10]).unwrap();
-        let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; \
+        let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; touch /looped; \
                       while [ ! -e /go ]; do sleep 0.1; done; sleep 2; echo again; exit 0";
         let pid = run(&runtime, board, one, script, LogConfig::default()).await;
+        // Until then there must be no room: all of it would take more than there is.
+        let looped = format!("/proc/{pid}/root/looped");
         until("a full disk", async || match said(board, one).len() {
             few @ ..2000 => Err(format!("{few} lines")),
+            _ if !fs::exists(&looped).unwrap() => Err("the container still talks".to_owned()),
             _ => Ok(()),
         })
         .await;
