@@ -589,8 +589,8 @@ impl Tools {
         match Box::pin(self.runtime.probe(task)).await {
             Ok(Probed::Passed) => Done::Ok(None),
             Ok(Probed::Failed(reason)) => Done::Failed(reason),
-            Err(error) if error.is_lost() => Done::Again(error.reason()),
-            Err(error) => Done::Failed(error.reason()),
+            // The board's fault, not the container's.
+            Err(error) => Done::Again(error.reason()),
         }
     }
 

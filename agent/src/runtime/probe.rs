@@ -84,36 +84,24 @@ impl Runtime {
     /// Checks the health of a running container once.
     ///
     /// # Errors
-    /// It could not be checked: if containerd is away ([`RuntimeError::is_lost`]) that says nothing about the
-    /// container; otherwise it counts as a failure.
+    /// It could not be checked: containerd is away or does not know the container, or the board has no room for what
+    /// a check needs. That says nothing about the container.
     pub async fn probe(&self, task: TaskId) -> Result<Probed, RuntimeError> {
         let _turn = self.0.probe_turns.acquire().await;
-        let ctrd = self.connect().await?;
-        let start = self.0.probe_starts.acquire().await;
-        let mut containers = ContainersClient::new(ctrd.clone());
-        let message = GetContainerRequest { id: task.to_string() };
-        let got = within(limits::CTRD_CALL_MAX, containers.get(request(message, None))).await;
-        let container = got.map_err(CtrdError::call("find the container"))?.into_inner().container.unwrap_or_default();
-        let Some(Probe { args, check }) = kept(&container.extensions) else {
-            return Ok(Probed::Failed("the container has no health check".to_owned()));
-        };
-        if args.first().is_none_or(String::is_empty) {
-            return Ok(Probed::Failed("the health check names no program".to_owned()));
-        }
-        let process = match process(&container, args) {
-            Ok(process) => process,
-            Err(error) => return Ok(Probed::Failed(format!("read the container's specification: {error}"))),
-        };
-        drop(container);
+        let exec = Exec { ctrd: self.connect().await?, id: task.to_string() };
         let fifo = self.health_file(task, "out");
-        let output = Output::open(&fifo).map_err(RuntimeError::io("make", &fifo))?;
-        let exec = Exec { ctrd, id: task.to_string() };
-        let probed = match exec.start(process, &fifo).await {
-            Ok(pid) => {
-                drop(start);
-                exec.finish(pid, &check, output).await
-            }
-            Err(status) => Err(status),
+        let mut begun = self.begin_probe(task, &exec, &fifo).await?;
+        if let Begun::Left = begun {
+            begun = match exec.end_left().await {
+                Ok(()) => self.begin_probe(task, &exec, &fifo).await?,
+                Err(error) => Begun::Refused(error),
+            };
+        }
+        let probed = match begun {
+            Begun::Runs { pid, check, output } => exec.finish(pid, &check, output).await,
+            Begun::Refused(error) => Err(error),
+            Begun::Left => Ok(Probed::Failed("the last health check is still there".to_owned())),
+            Begun::Never(why) => return Ok(Probed::Failed(why)),
         };
         let deleted = match &probed {
             // With containerd away the next check finds it.
@@ -124,16 +112,39 @@ impl Runtime {
             log::debug!("task {task}: the health check's process stays for now: {error}");
         }
         let _ = fs::remove_file(&fifo);
-        match probed {
-            Ok(Probed::Passed) => self.note_healthy(task),
-            Ok(Probed::Failed(_)) => {}
-            Err(error) if error.is_lost() => return Err(error.into()),
-            Err(CtrdError::Call { source, .. }) => {
-                return Ok(Probed::Failed(format!("health check could not run: {}", source.message)));
-            }
-            Err(error @ CtrdError::Unreachable { .. }) => return Err(error.into()),
+        let probed = probed.or_else(|error| judge(error, !exec.ctrd.is_closed()))?;
+        if probed == Probed::Passed {
+            self.note_healthy(task);
         }
-        Ok(probed?)
+        Ok(probed)
+    }
+
+    /// Starts the process of a check. What is read for it is gone when this returns: it may be large.
+    async fn begin_probe(&self, task: TaskId, exec: &Exec, fifo: &Path) -> Result<Begun, RuntimeError> {
+        let _start = self.0.probe_starts.acquire().await;
+        let mut containers = ContainersClient::new(exec.ctrd.clone());
+        let message = GetContainerRequest { id: task.to_string() };
+        let got = within(limits::CTRD_CALL_MAX, containers.get(request(message, None))).await;
+        let container = got.map_err(CtrdError::call("find the container"))?.into_inner().container.unwrap_or_default();
+        let size = container.spec.as_ref().map_or(0, |spec| spec.value.len());
+        let _heavy = self.heavy_turn(size).await;
+        let Some(Probe { args, check }) = kept(&container.extensions) else {
+            return Ok(Begun::Never("the container has no health check".to_owned()));
+        };
+        if args.first().is_none_or(String::is_empty) {
+            return Ok(Begun::Never("the health check names no program".to_owned()));
+        }
+        let process = match process(&container, args) {
+            Ok(process) => process,
+            Err(error) => return Ok(Begun::Never(format!("read the container's specification: {error}"))),
+        };
+        drop(container);
+        let output = Output::open(fifo).map_err(RuntimeError::io("make", fifo))?;
+        Ok(match exec.start(process, fifo).await {
+            Ok(Some(pid)) => Begun::Runs { pid, check, output },
+            Ok(None) => Begun::Left,
+            Err(error) => Begun::Refused(error),
+        })
     }
 
     /// What is known of the health of a container found on the board.
@@ -172,6 +183,30 @@ impl Runtime {
     }
 }
 
+/// How the start of a check went.
+enum Begun {
+    /// Its process runs.
+    Runs { pid: u32, check: Check, output: Output },
+    /// An earlier one is left over: it must be ended first.
+    Left,
+    /// containerd did not start it.
+    Refused(CtrdError),
+    /// It makes no sense.
+    Never(String),
+}
+
+/// What it means for a container that its check met an error of containerd: it has failed, unless containerd is away.
+/// With the connection intact (`connected`) nothing came in time because of the container: a process that the kernel
+/// does not let go of, or a shim that hangs.
+fn judge(error: CtrdError, connected: bool) -> Result<Probed, CtrdError> {
+    match error {
+        CtrdError::Call { source, .. } if !source.lost || connected && source.code == Code::DeadlineExceeded => {
+            Ok(Probed::Failed(format!("health check could not run: {}", source.message)))
+        }
+        error @ (CtrdError::Call { .. } | CtrdError::Unreachable { .. }) => Err(error),
+    }
+}
+
 /// The process of a check.
 struct Exec {
     ctrd: Ctrd,
@@ -180,8 +215,8 @@ struct Exec {
 }
 
 impl Exec {
-    /// Starts it; answers its process id. One that an earlier agent left is ended first.
-    async fn start(&self, process: Vec<u8>, fifo: &Path) -> Result<u32, CtrdError> {
+    /// Starts it; answers its process id. None: one that an earlier check left is in the way.
+    async fn start(&self, process: Vec<u8>, fifo: &Path) -> Result<Option<u32>, CtrdError> {
         let spec = prost_types::Any { type_url: PROCESS_TYPE.into(), value: process };
         let fifo = fifo.display().to_string();
         let message = ExecProcessRequest {
@@ -192,23 +227,20 @@ impl Exec {
             spec: Some(spec),
             ..ExecProcessRequest::default()
         };
-        let failed = || CtrdError::call("run the health check");
-        let exec = async || {
-            let mut tasks = TasksClient::new(self.ctrd.clone());
-            within(limits::CTRD_CALL_MAX, tasks.exec(request(message.clone(), None))).await
-        };
-        match exec().await {
-            Err(status) if status.code() == Code::AlreadyExists => {
-                self.end(None).await.map_err(CtrdError::call("end the last health check"))?;
-                self.delete().await?;
-                exec().await.map_err(failed())?;
-            }
-            made => drop(made.map_err(failed())?),
+        let mut tasks = TasksClient::new(self.ctrd.clone());
+        match within(limits::CTRD_CALL_MAX, tasks.exec(request(message, None))).await {
+            Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
+            made => drop(made.map_err(CtrdError::call("run the health check"))?),
         }
         let message = StartRequest { container_id: self.id.clone(), exec_id: EXEC.into() };
-        let mut tasks = TasksClient::new(self.ctrd.clone());
         let started = within(limits::CTRD_CALL_MAX, tasks.start(request(message, None))).await;
-        Ok(started.map_err(failed())?.into_inner().pid)
+        Ok(Some(started.map_err(CtrdError::call("run the health check"))?.into_inner().pid))
+    }
+
+    /// Ends and removes one that an earlier check left.
+    async fn end_left(&self) -> Result<(), CtrdError> {
+        self.end(None).await.map_err(CtrdError::call("end the last health check"))?;
+        self.delete().await
     }
 
     /// Waits for its end, and makes sure of it when its time is over.
@@ -389,6 +421,17 @@ mod tests {
         let want = serde_json::json!({"args":["b","c"],"terminal":false,"user":{"uid":33,"gid":34},"env":["A=b"],"cwd":"/srv"});
         assert_eq!(process, want);
         assert!(super::process(&Container::default(), Vec::new()).is_err());
+    }
+
+    #[test]
+    fn only_with_containerd_away_an_error_says_nothing() {
+        let judged = |status: Status, connected| judge(CtrdError::call("x")(status), connected).ok();
+        let failed = |why: &str| Some(Probed::Failed(format!("health check could not run: {why}")));
+        // An unkillable one is still there: each further check fails too.
+        assert_eq!(judged(Status::deadline_exceeded("no answer"), true), failed("no answer"));
+        assert_eq!(judged(Status::deadline_exceeded("no answer"), false), None);
+        assert_eq!(judged(Status::unavailable("away"), true), None);
+        assert_eq!(judged(Status::not_found("no such file"), true), failed("no such file"));
     }
 
     #[test]
