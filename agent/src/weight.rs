@@ -4,6 +4,7 @@
 //! have a large environment, so that a board counts bytes and not only tasks.
 
 use racimo_common::object::{ContainerSpec, DnsConfig, HealthConfig, Mount, MountKind};
+use racimo_common::registry::Credentials;
 use racimo_common::wire::Work;
 
 /// Of each piece of text or part of a list beside its bytes: its place in a list that has room for more, and what the
@@ -19,7 +20,15 @@ pub fn of(work: &Work) -> usize {
         + container(&work.container)
         + files.sum::<usize>()
         + work.resources.generic.keys().map(|kind| text(kind)).sum::<usize>()
+        + work.credentials.as_ref().map_or(0, credentials)
         + work.fault.as_deref().map_or(0, text)
+}
+
+fn credentials(credentials: &Credentials) -> usize {
+    match credentials {
+        Credentials::Password { username, password } => text(username) + text(password),
+        Credentials::IdentityToken(token) => text(token),
+    }
 }
 
 fn container(spec: &ContainerSpec) -> usize {

@@ -8,6 +8,7 @@ use racimo_agent::board::Board;
 use racimo_agent::{alloc, limits, weight};
 use racimo_common::id::{IdSource, TaskId};
 use racimo_common::object::{ContainerSpec, Desired, LogConfig, Resources, TaskState};
+use racimo_common::registry::Credentials;
 use racimo_common::time::Now;
 use racimo_common::wire::{Assign, Assignment, ToAgent, Work, frame};
 
@@ -42,6 +43,14 @@ fn descriptions_are_weighed_and_held_within_the_heap() {
         let set = decode(&bytes);
         let (takes, says) = (alloc::used() - before, weight::of(set.tasks[0].work.as_deref().unwrap()));
         assert!(takes <= says + 1024 && says < 3 * takes + 4096, "{count} x {length}: takes {takes}, {says}");
+    }
+
+    let secret = || "x".repeat(16_000);
+    let password = Credentials::Password { username: secret(), password: secret() };
+    for login in [password, Credentials::IdentityToken(secret())] {
+        let plain = work(Vec::new());
+        let bytes = weight::of(&Work { credentials: Some(login), ..plain.clone() }) - weight::of(&plain);
+        assert!(bytes >= 16_000, "{bytes}");
     }
 
     // Beyond it the test aborts, as an agent would.
