@@ -104,12 +104,8 @@ pub const PROBE_PAUSE_MIN: Duration = Duration::from_millis(100);
 pub const PROBES_MAX: usize = 32;
 /// Health checks that are being started at once: each takes a CPU some 0.1 s on a Pi. Others wait.
 pub const PROBE_STARTS_MAX: usize = 2;
-/// Bytes kept of what a health check says, the last ones: they become part of the reason. The rest is read and dropped.
-pub const PROBE_OUTPUT_KEPT: usize = 256;
 /// Bytes of a health check's output that are read as fast as they come; beyond that it is slowed down.
 pub const PROBE_OUTPUT_FAST: usize = 1 << 20;
-/// Time for the last words of a health check that failed to arrive.
-pub const PROBE_OUTPUT_WAIT: Duration = Duration::from_millis(100);
 /// Pause before a container's removal is tried again.
 pub const DELETE_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// First pause after which a killed process that does not end is killed again; it doubles five times.

@@ -397,7 +397,7 @@ impl Task {
             }
             Done::Failed(reason) => {
                 health.checked(false, now.mono);
-                // Not the reason: it has what the check said, which may be anything.
+                // The reason is told once it matters.
                 log::info!("task {}: a health check failed", self.id);
                 if health.state() == State::Unhealthy {
                     self.sick = Some(format!("unhealthy container: {reason}"));

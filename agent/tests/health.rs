@@ -8,7 +8,6 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use racimo_agent::health::Watch;
-use racimo_agent::limits;
 use racimo_agent::runtime::{Job, Phase, Probed, Runtime};
 use racimo_common::id::{IdSource, TaskId};
 use racimo_common::object::{ContainerSpec, HealthConfig, LogConfig, Resources};
@@ -89,7 +88,7 @@ fn a_check_runs_as_the_containers_own_process() {
         let health = async || runtime.list().await.unwrap()[0].health;
         let not_yet = health().await.unwrap();
         assert!(!not_yet.was_healthy);
-        let failed = Probed::Failed("health check exited with 4: not well".to_owned());
+        let failed = Probed::Failed("health check exited with 4".to_owned());
         assert_eq!(probe(&runtime, task).await, failed);
         assert_eq!(health().await, Some(not_yet));
         fs::write(format!("/proc/{pid}/root/tmp/well"), "").unwrap();
@@ -120,7 +119,7 @@ fn a_check_that_hangs_is_killed_with_what_it_started() {
                 began.elapsed()
             };
             let (one, two) = futures_lite::future::zip(probe(&runtime, hangs), both).await;
-            assert_eq!(one, Probed::Failed("health check exceeded timeout (700ms): going".to_owned()));
+            assert_eq!(one, Probed::Failed("health check exceeded timeout (700ms)".to_owned()));
             assert!(began.elapsed() >= timeout && two < began.elapsed(), "the other one waited {two:?}");
             // The kernel may need a moment for the killed.
             until("the killed to be gone", async || match processes(pid) {
@@ -136,7 +135,7 @@ fn a_check_that_hangs_is_killed_with_what_it_started() {
 }
 
 #[test]
-fn what_a_check_says_is_read_and_mostly_dropped() {
+fn what_a_check_says_is_read_and_dropped() {
     on_a_board(async |board, executor| {
         let runtime = board.runtime(executor);
         // More than a pipe holds, then an end with 0.
@@ -147,17 +146,13 @@ fn what_a_check_says_is_read_and_mostly_dropped() {
         let endless = "while :; do echo it never ends; done";
         let (task, _) = run(&runtime, board, &["CMD-SHELL", endless], Duration::from_secs(1)).await;
         let Probed::Failed(why) = probe(&runtime, task).await else { panic!("it ended") };
-        assert!(
-            why.starts_with("health check exceeded timeout (1s): ") && why.contains("it never ends it never ends"),
-            "{why}"
-        );
-        assert!(why.len() <= limits::PROBE_OUTPUT_KEPT + 40, "{} bytes", why.len());
+        assert_eq!(why, "health check exceeded timeout (1s)");
         runtime.delete(task).await.unwrap();
         // One that leaves a process behind which holds its output open.
         let leaves = "sleep 1000 & echo left; exit 3";
         let (task, _) = run(&runtime, board, &["CMD-SHELL", leaves], LONG).await;
         for _ in 0..2 {
-            let failed = Probed::Failed("health check exited with 3: left".to_owned());
+            let failed = Probed::Failed("health check exited with 3".to_owned());
             assert_eq!(probe(&runtime, task).await, failed);
         }
         runtime.delete(task).await.unwrap();
