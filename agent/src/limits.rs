@@ -5,8 +5,9 @@ use std::time::Duration;
 /// Bytes that contents of secrets and configs and the tasks' copies of them may take in memory. When full: further tasks
 /// with secrets are rejected.
 pub const BODIES_BYTES_MAX: usize = 32 << 20;
-/// Contents of secrets and configs at once; more end the session.
-pub const BODIES_MAX: usize = 512;
+/// Contents of secrets and configs at once: while a set of tasks comes, those of the last one are there still. Further
+/// ones are not kept, and the tasks that need them are rejected.
+pub const BODIES_MAX: usize = 2 * racimo_common::limits::BODIES_MAX;
 /// Files and directories they may take. When full: as above.
 pub const BODIES_FILES_MAX: usize = 8 << 10;
 

@@ -13,6 +13,9 @@ pub const LOG_READINGS_MAX: usize = 128;
 /// Bytes of a secret's or config's content, at most: Docker's largest config, templates filled in. A larger one: the
 /// session ends.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Contents of secrets and configs that the tasks of one board may need, at most: each takes some 300 bytes of the
+/// agent's small heap. Beyond: the manager gives the board the task with a reason for which it is rejected.
+pub const BODIES_MAX: usize = 512;
 /// Bytes of content in one message: a board's heap is small, and several messages may wait. The manager splits larger
 /// ones; from a message with more a board takes them all the same.
 pub const BODY_PART_BYTES_MAX: usize = 32 * 1024;

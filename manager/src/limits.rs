@@ -95,6 +95,9 @@ pub const NETWORKS_MAX: usize = 1024;
 pub const SERVICE_NETWORKS_MAX: usize = 32;
 /// Further names of a service on one network. Beyond: refused.
 pub const ALIASES_MAX: usize = 64;
+/// Secrets and configs that one service may refer to: a board holds
+/// [`BODIES_MAX`](racimo_common::limits::BODIES_MAX) for all its tasks. Beyond: refused.
+pub const SERVICE_FILES_MAX: usize = 128;
 /// Shortest heartbeat period a cluster may be given: faster than that it only costs boards power.
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// Longest heartbeat period a cluster may be given.
@@ -127,6 +130,8 @@ pub const LOG_FILES_MAX: u32 = 100;
 pub const SECRET_BYTES_MAX: usize = 500 * 1024 - 1;
 /// Bytes of a config, at most (SwarmKit's limit). More: refused.
 pub const CONFIG_BYTES_MAX: usize = 1000 * 1024 - 1;
+const _: () = assert!(SERVICE_FILES_MAX <= racimo_common::limits::BODIES_MAX, "every task fits an empty board");
+
 /// Levels of blocks and parentheses in a template. More: refused.
 pub const TEMPLATE_DEPTH_MAX: usize = 100;
 /// Steps in which a template must be filled in: 1 MiB of small actions, or a few loops over labels. More: its task is

@@ -35,6 +35,8 @@ pub struct Bodies {
     /// Whether the file system was seen to be there.
     ready: Cell<bool>,
     have: RefCell<BTreeMap<BodyKey, Have>>,
+    /// Whether contents were not kept since the last new one that was: there were too many.
+    full: Cell<bool>,
 }
 
 /// How far a content is.
@@ -56,9 +58,6 @@ pub enum BadPart {
     /// It does not follow the part before it.
     #[error("a part of a content is missing")]
     Gap,
-    /// More contents than a board's tasks can name.
-    #[error("more than {BODIES_MAX} contents")]
-    Many,
 }
 
 /// Why a task's files cannot be made.
@@ -91,7 +90,7 @@ pub enum NoFile {
 impl Bodies {
     /// Below the agent's run directory. Nothing is made before the first content comes.
     pub fn new(run: &Path) -> Self {
-        Self { dir: run.join("secrets"), ready: Cell::new(false), have: RefCell::default() }
+        Self { dir: run.join("secrets"), ready: Cell::new(false), have: RefCell::default(), full: Cell::new(false) }
     }
 
     fn body(&self, key: BodyKey) -> PathBuf {
@@ -103,7 +102,7 @@ impl Bodies {
         self.dir.join("task").join(task.to_string())
     }
 
-    /// Takes a part of a content. One that cannot be kept is remembered with the reason.
+    /// Takes a part of a content. One that cannot be kept hurts only the tasks that need it.
     ///
     /// # Errors
     /// The manager does not keep to the protocol.
@@ -115,7 +114,10 @@ impl Bodies {
         }
         let mut have = self.have.borrow_mut();
         if have.len() >= BODIES_MAX && !have.contains_key(&part.key) {
-            return Err(BadPart::Many);
+            if !self.full.replace(true) {
+                log::warn!("there are {BODIES_MAX} secrets and configs: further ones are not kept");
+            }
+            return Ok(());
         }
         let entry = have.entry(part.key).or_default();
         if part.offset == 0 {
@@ -126,9 +128,12 @@ impl Bodies {
             return Err(BadPart::Gap);
         }
         entry.coming = Some((part.total, end));
+        self.full.set(self.full.get() && entry.whole);
         if entry.lost.is_none() {
             if let Err(error) = self.write(part, end == part.total) {
                 log::warn!("a content could not be kept in memory: {error}");
+                // What came of it is room for others.
+                remove(&self.body(part.key).with_extension("new"));
                 entry.lost = Some(error.to_string());
             }
         }
@@ -199,6 +204,10 @@ impl Bodies {
                 Some(have) if have.whole => {}
                 Some(Have { lost: Some(reason), .. }) => {
                     return Err(NoFile::Lost { target, reason: reason.clone() });
+                }
+                None if self.full.get() => {
+                    let reason = format!("there are {BODIES_MAX} secrets and configs already");
+                    return Err(NoFile::Lost { target, reason });
                 }
                 Some(_) | None => return Err(NoFile::Missing(target)),
             }
@@ -276,7 +285,8 @@ mod tests {
 
     /// In a plain directory.
     fn bodies(dir: &Path) -> Bodies {
-        let bodies = Bodies { dir: dir.to_owned(), ready: Cell::new(true), have: RefCell::default() };
+        let bodies =
+            Bodies { dir: dir.to_owned(), ready: Cell::new(true), have: RefCell::default(), full: Cell::new(false) };
         fs::create_dir_all(dir.join("body")).unwrap();
         fs::create_dir_all(dir.join("task")).unwrap();
         bodies
@@ -342,12 +352,35 @@ mod tests {
         bodies.take(&part(1, 5, 0, b"a")).unwrap();
         assert_eq!(bodies.take(&part(1, 6, 1, b"a")), Err(BadPart::Gap));
         assert_eq!(bodies.take(&part(1, 5, 2, b"a")), Err(BadPart::Gap));
-        for number in 2..=BODIES_MAX {
-            bodies.take(&part(u128::try_from(number).unwrap(), 0, 0, b"")).unwrap();
-        }
-        assert_eq!(bodies.take(&part(9999, 0, 0, b"")), Err(BadPart::Many));
+        bodies.take(&part(2, 0, 0, b"")).unwrap();
         let outside = bodies.place(task(1), &[file(2, "/run/../etc")]).unwrap_err();
         assert_eq!(outside.to_string(), "/run/../etc is no place for a file");
+    }
+
+    #[test]
+    fn one_too_many_hurts_only_the_task_that_needs_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let bodies = bodies(dir.path());
+        for number in 1..=BODIES_MAX {
+            bodies.take(&part(u128::try_from(number).unwrap(), 1, 0, b"x")).unwrap();
+        }
+        // In parts: none of them ends the session.
+        bodies.take(&part(9999, 2, 0, b"a")).unwrap();
+        bodies.take(&part(9999, 2, 1, b"b")).unwrap();
+        let lost = bodies.place(task(1), &[file(9999, "/a")]).unwrap_err().to_string();
+        let want = format!(
+            "the content of /a could not be kept in memory: there are {BODIES_MAX} secrets and configs already"
+        );
+        assert_eq!(lost, want);
+        assert_eq!(read(&bodies.place(task(2), &[file(1, "/a")]).unwrap()[0]), "x");
+        // One that is there is brought up to date; and when others went, it is taken.
+        bodies.take(&part(1, 1, 0, b"y")).unwrap();
+        bodies.keep(&[key(1)].into());
+        bodies.take(&part(9999, 1, 0, b"z")).unwrap();
+        let bound = bodies.place(task(1), &[file(9999, "/a"), file(1, "/b")]).unwrap();
+        assert_eq!((read(&bound[0]), read(&bound[1])), ("z".into(), "y".into()));
+        let missing = bodies.place(task(1), &[file(8, "/a")]).unwrap_err().to_string();
+        assert_eq!(missing, "the content of /a did not come with the task");
     }
 
     #[test]
@@ -380,6 +413,19 @@ mod tests {
         let count = |what: &str| fs::read_dir(dir.join(what)).unwrap().count();
         assert_eq!((count("body"), count("task")), (1, 1));
         assert_eq!(read(&second.place(task(3), &[file(2, "/b")]).unwrap()[0]), "b");
+        // When it is full, only the tasks that need more are hurt; what came in part takes no room.
+        let chunk = vec![b'x'; 1 << 19];
+        for number in 10..45 {
+            second.take(&part(number, 1 << 20, 0, &chunk)).unwrap();
+            second.take(&part(number, 1 << 20, 1 << 19, &chunk)).unwrap();
+        }
+        let full = second.place(task(4), &[file(44, "/x")]).unwrap_err().to_string();
+        assert!(full.starts_with("the content of /x could not be kept in memory: No space left"), "{full}");
+        let full = second.place(task(4), &[file(10, "/x")]).unwrap_err().to_string();
+        assert_eq!(full, "make /x in memory");
+        second.remove(task(4));
+        assert!(fs::read_dir(dir.join("body")).unwrap().flatten().all(|entry| entry.path().extension().is_none()));
+        assert_eq!(read(&second.place(task(5), &[file(2, "/b")]).unwrap()[0]), "b");
         rustix::mount::unmount(&dir, rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 }

@@ -208,6 +208,11 @@ fn bad_references() {
     refused(json!([secret(&a, "a", "t"), secret(&b, "b", "t")]), none(), &twice);
     let twice = rpc("config references 'a' and 'c' have a conflicting target: '/run//secrets/t'");
     refused(json!([secret(&a, "a", "t")]), json!([config(&cfg, "c", "/run//secrets/t")]), &twice);
+    let many = |count: usize| (0..count).map(|n| secret(&a, "a", &format!("t{n}"))).collect::<Vec<_>>();
+    let too_many = rpc("129 secrets and configs are more than the 128 a service may refer to");
+    refused(json!(many(128)), json!([config(&cfg, "c", "t")]), &too_many);
+    assert_eq!(lab.post("/services/create", &service(&json!(many(128)), &none())).0, 201);
+    lab.ask("DELETE", "/services/full", "");
     let outside = rpc("malformed file secret reference, invalid target file name provided: \"../x\"");
     refused(json!([secret(&a, "a", "../x")]), none(), &outside);
     let runtime = json!([{ "Runtime": {}, "ConfigID": cfg, "ConfigName": "c" }]);

@@ -111,6 +111,8 @@ pub enum Invalid {
     Constraint(String),
     #[error("{0} networks are more than the {max} a service may be attached to", max = limits::SERVICE_NETWORKS_MAX)]
     NetworksMax(usize),
+    #[error("{0} secrets and configs are more than the {max} a service may refer to", max = limits::SERVICE_FILES_MAX)]
+    FilesMax(usize),
     #[error("{0} aliases on one network are more than the {max} a service may have", max = limits::ALIASES_MAX)]
     AliasesMax(usize),
     #[error("Networks.Aliases: {0:?} is not a name of 1 to {ALIAS_CHARS_MAX} printable characters without blanks")]
@@ -271,6 +273,10 @@ fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
 
 /// Secrets and configs: each in a place of its own. SwarmKit's words.
 fn files(spec: &ContainerSpec) -> Result<(), Invalid> {
+    let count = spec.secrets.len() + spec.configs.len();
+    if count > limits::SERVICE_FILES_MAX {
+        return Err(Invalid::FilesMax(count));
+    }
     let mut places = BTreeMap::new();
     for (kind, file) in DependencyKind::ALL.into_iter().flat_map(|kind| kind.of(spec).iter().map(move |f| (kind, f))) {
         let target = file.target.clone();

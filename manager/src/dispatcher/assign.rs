@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use racimo_common::id::{NodeId, TaskId};
-use racimo_common::limits::{BODY_PART_BYTES_MAX, ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::limits::{BODIES_MAX, BODY_PART_BYTES_MAX, ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::Desired;
 use racimo_common::wire::{Assign, Assignment, BodyKey, BodyPart, frame};
 
@@ -60,9 +60,9 @@ impl Sent {
 /// The whole set, in parts that fit a frame; and the record of it.
 pub fn complete(view: &View, vault: &Vault, node: NodeId) -> (Vec<Assign>, Sent) {
     let mut sent = Sent { logs: logs(view, node), ..Sent::default() };
-    let mut bodies = Vec::new();
+    let (mut bodies, mut there) = (Vec::new(), BTreeSet::new());
     let tasks: Vec<Assignment> =
-        held(view, node).map(|task| first(view, vault, task, &mut sent, &mut bodies)).collect();
+        held(view, node).map(|task| first(view, vault, task, &mut sent, &mut there, &mut bodies)).collect();
     let logs = Some(sent.logs.clone());
     let whole = Assign { complete: true, from: 0, to: view.version(), logs, ..Assign::default() };
     (split(whole, bodies, tasks, Vec::new()), sent)
@@ -72,6 +72,10 @@ pub fn complete(view: &View, vault: &Vault, node: NodeId) -> (Vec<Assign>, Sent)
 pub fn delta(view: &View, vault: &Vault, node: NodeId, sent: &mut Sent, from: u64) -> Vec<Assign> {
     let (mut tasks, mut bodies) = (Vec::new(), Vec::new());
     let mut gone: BTreeSet<TaskId> = sent.tasks.keys().copied().collect();
+    // What the board has once this is done.
+    let stay = held(view, node).filter_map(|task| sent.tasks.get(&task.id));
+    let mut there: BTreeSet<BodyKey> =
+        stay.flat_map(|known| &known.files).filter(|body| sent.bodies.contains(body)).copied().collect();
     for task in held(view, node) {
         gone.remove(&task.id);
         match sent.tasks.get_mut(&task.id) {
@@ -80,7 +84,7 @@ pub fn delta(view: &View, vault: &Vault, node: NodeId, sent: &mut Sent, from: u6
                 known.desired = task.desired;
                 tasks.push(Assignment { task: task.id, desired: task.desired, work: None });
             }
-            None => tasks.push(first(view, vault, task, sent, &mut bodies)),
+            None => tasks.push(first(view, vault, task, sent, &mut there, &mut bodies)),
         }
     }
     let removed: Vec<TaskId> = gone.into_iter().collect();
@@ -114,12 +118,25 @@ fn held(view: &View, node: NodeId) -> impl Iterator<Item = &Task> {
     view.state.tasks_on_node(node).map(|task| &**task).filter(|task| task.ended.is_none())
 }
 
-/// The first mention of a task: with its work, and the contents that the board lacks.
-fn first(view: &View, vault: &Vault, task: &Task, sent: &mut Sent, bodies: &mut Vec<BodyPart>) -> Assignment {
+/// The first mention of a task: with its work, and the contents that the board lacks. `there`: all that it will have.
+fn first(
+    view: &View,
+    vault: &Vault,
+    task: &Task,
+    sent: &mut Sent,
+    there: &mut BTreeSet<BodyKey>,
+    bodies: &mut Vec<BodyPart>,
+) -> Assignment {
     let mut made = work::work(view, vault, task);
     let mut fresh: BTreeMap<BodyKey, Plain> = BTreeMap::new();
     // One that shall stop starts no more: it needs none.
-    if task.desired <= Desired::Running && made.fault.is_none() {
+    let starts = task.desired <= Desired::Running;
+    let more: BTreeSet<BodyKey> =
+        made.files.iter().map(|file| file.body).filter(|body| !there.contains(body)).collect();
+    if starts && there.len() + more.len() > BODIES_MAX {
+        work::refuse(&mut made, format!("its board holds at most {BODIES_MAX} secrets and configs"));
+    }
+    if starts && made.fault.is_none() {
         for (reference, file) in work::references(&task.spec.container).zip(&made.files) {
             if sent.bodies.contains(&file.body) || fresh.contains_key(&file.body) {
                 continue;
@@ -136,6 +153,9 @@ fn first(view: &View, vault: &Vault, task: &Task, sent: &mut Sent, bodies: &mut 
     let mut assignment = Assignment { task: task.id, desired: task.desired, work: Some(Box::new(made)) };
     work::bounded(&mut assignment);
     let files: Vec<BodyKey> = assignment.work.iter().flat_map(|work| &work.files).map(|file| file.body).collect();
+    if starts {
+        there.extend(&files);
+    }
     for (key, plain) in fresh.into_iter().filter(|(key, _)| files.contains(key)) {
         sent.bodies.insert(key);
         bodies.extend(body_parts(key, &plain));

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use racimo_common::limits::{BODY_PART_BYTES_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::limits::{BODIES_MAX, BODY_PART_BYTES_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::{Desired, FileRef, TaskState, parse_generics};
 use racimo_common::registry::Credentials;
 use racimo_common::wire::{Assign, BodyKey, ToAgent, frame};
@@ -271,6 +271,29 @@ fn what_cannot_be_made_ready_is_said() {
     let update = Change::ServiceUpdate { service: service(1), version, spec: spec("web", "nginx", 0) };
     let state = applied(&state, vec![update, Change::DependencyRemove { dependency: dependency(1) }]);
     faulty(state, &testing(), "secret 'key' was removed");
+}
+
+#[test]
+fn a_board_gets_no_more_contents_than_it_holds() {
+    // A template: each task has a content of its own.
+    let many = u128::try_from(BODIES_MAX).expect("small");
+    let more = (2..=many).flat_map(|number| [create(new_task(number, 1, 5)), assign(number, 1)]).collect();
+    let state = applied(&with_files(b"{{.Task.Slot}}"), more);
+    let (parts, mut sent) = complete(&view(state.clone()), &testing(), node(1));
+    assert_eq!(bodies(&parts).len(), BODIES_MAX, "the secret and all but one of the configs");
+    let faults = |parts: &[Assign]| -> Vec<(u128, String)> {
+        let tasks = parts.iter().flat_map(|part| &part.tasks);
+        tasks.filter_map(|t| Some((t.task.bits(), t.work.as_ref()?.fault.clone()?))).collect()
+    };
+    let reason = "its board holds at most 512 secrets and configs".to_owned();
+    assert_eq!(faults(&parts), [(many, reason.clone())]);
+    // A change makes room for as many as it takes away.
+    let more = (many + 1..many + 4).flat_map(|number| [create(new_task(number, 1, 5)), assign(number, 1)]);
+    let state =
+        applied(&state, [end(1, TaskState::Failed), end(2, TaskState::Failed)].into_iter().chain(more).collect());
+    let parts = delta(&view(state), &testing(), node(1), &mut sent, 9);
+    assert_eq!(bodies(&parts).len(), 2, "the secret is there");
+    assert_eq!(faults(&parts), [(many + 3, reason)]);
 }
 
 #[test]
