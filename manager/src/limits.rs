@@ -153,8 +153,12 @@ const _: () = assert!(
 );
 /// Readers of logs at once, a connection of the API each. A further one: 503.
 pub const LOG_READERS_MAX: usize = 64;
-/// Tasks whose logs are read at once, over all readers. Beyond: they wait their turn.
+/// Tasks whose logs are read at once, over all readers; those who follow get half of it, and half of what one board
+/// serves. Beyond: who follows is told once what it does not hear yet, and anybody else waits [`LOG_ROOM_WITHIN`].
 pub const LOG_READINGS_ALL_MAX: usize = 512;
+/// How long a reader that does not follow waits for room while it has nothing open. Longer: it ends, and says which
+/// tasks are missing.
+pub const LOG_ROOM_WITHIN: Duration = Duration::from_secs(10);
 /// Tasks whose logs one reader has open at once, if it does not follow. Beyond: one after another.
 pub const LOG_READINGS_OPEN: usize = 32;
 /// Parts of a task's log (16 KiB each) that wait for their reader. The board sends no more until it has taken one.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender};
 use racimo_common::id::{NodeId, TaskId};
+use racimo_common::limits::LOG_READINGS_MAX;
 use racimo_common::object::{LogAsk, LogEntry};
 use racimo_common::wire::{LogsEnd, LogsOpen, LogsPart, ToAgent};
 
@@ -27,6 +28,8 @@ struct Inner {
     sessions: BTreeMap<NodeId, Session>,
     readers: usize,
     readings: usize,
+    /// How many of the readings belong to readers that follow.
+    following: usize,
     last: u64,
 }
 
@@ -41,6 +44,7 @@ struct Open {
     task: TaskId,
     to: Sender<Said>,
     room: u32,
+    follows: bool,
 }
 
 /// What a reader hears of a task.
@@ -119,22 +123,32 @@ impl Broker {
     }
 
     /// Asks a board for a task's log; what it says goes to `to`, at most [`LOG_WINDOW`] parts and an end that were not
-    /// dealt with.
+    /// dealt with. `follows`: whether its reader may stay for ever; such readers get only half of the room.
     ///
     /// # Errors
     /// The board is away, or there is no room.
-    pub fn open(&self, node: NodeId, task: TaskId, ask: LogAsk, to: &Sender<Said>) -> Result<Reading, NotOpen> {
+    pub fn open(
+        &self,
+        node: NodeId,
+        task: TaskId,
+        ask: LogAsk,
+        follows: bool,
+        to: &Sender<Said>,
+    ) -> Result<Reading, NotOpen> {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some(session) = inner.sessions.get_mut(&node) else { return Err(NotOpen::Away) };
-        if inner.readings >= LOG_READINGS_ALL_MAX || session.readings.len() >= racimo_common::limits::LOG_READINGS_MAX {
+        let is_full = inner.readings >= LOG_READINGS_ALL_MAX || session.readings.len() >= LOG_READINGS_MAX;
+        let is_half = inner.following >= LOG_READINGS_ALL_MAX / 2 || session.following() >= LOG_READINGS_MAX / 2;
+        if is_full || follows && is_half {
             return Err(NotOpen::Busy);
         }
         let reading = inner.last + 1;
         if !session.ask(ToAgent::LogsOpen(LogsOpen { reading, task, ask, parts: LOG_WINDOW })) {
             return Err(NotOpen::Busy);
         }
-        session.readings.insert(reading, Open { id: reading, task, to: to.clone(), room: LOG_WINDOW });
+        session.readings.insert(reading, Open { id: reading, task, to: to.clone(), room: LOG_WINDOW, follows });
+        inner.following += usize::from(follows);
         (inner.last, inner.readings) = (reading, inner.readings + 1);
         Ok(Reading { broker: self.clone(), node, session: session.id, id: reading })
     }
@@ -143,6 +157,7 @@ impl Broker {
 impl Inner {
     fn end(&mut self, session: Session) {
         self.readings -= session.readings.len();
+        self.following -= session.following();
         for open in session.readings.into_values() {
             open.say(What::Lost);
         }
@@ -154,6 +169,10 @@ impl Inner {
 }
 
 impl Session {
+    fn following(&self) -> usize {
+        self.readings.values().filter(|open| open.follows).count()
+    }
+
     /// False: too much waits to be sent to this board already.
     fn ask(&self, message: ToAgent) -> bool {
         self.asks.len() < LOG_ASKS_MAX && self.asks.try_send(message).is_ok()
@@ -201,6 +220,7 @@ impl Attached {
         }
         if let Some(end) = part.end {
             open.say(What::End(end));
+            inner.following -= usize::from(open.follows);
             session.readings.remove(&part.reading);
             inner.readings -= 1;
         }
@@ -258,8 +278,9 @@ impl Drop for Reading {
         let mut guard = self.broker.lock();
         let inner = &mut *guard;
         let Some(session) = inner.sessions.get_mut(&self.node).filter(|open| open.id == self.session) else { return };
-        if session.readings.remove(&self.id).is_some() {
+        if let Some(open) = session.readings.remove(&self.id) {
             inner.readings -= 1;
+            inner.following -= usize::from(open.follows);
             session.ask(ToAgent::LogsClose { reading: self.id });
         }
     }
@@ -286,7 +307,7 @@ mod tests {
     /// Task 5's log on node 1, which is there.
     #[track_caller]
     fn open(broker: &Broker, to: &Sender<Said>) -> Reading {
-        match broker.open(node(1), task(5), ASK, to) {
+        match broker.open(node(1), task(5), ASK, true, to) {
             Ok(reading) => reading,
             Err(why) => panic!("{why:?}"),
         }
@@ -301,7 +322,7 @@ mod tests {
     fn a_reading_from_open_to_end() {
         let broker = Broker::default();
         let (to, heard) = async_channel::unbounded();
-        assert!(matches!(broker.open(node(1), task(5), ASK, &to), Err(NotOpen::Away)));
+        assert!(matches!(broker.open(node(1), task(5), ASK, true, &to), Err(NotOpen::Away)));
         let (session, asks) = broker.attach(node(1), 1);
         let reading = open(&broker, &to);
         let open = LogsOpen { reading: 1, task: task(5), ask: ASK, parts: LOG_WINDOW };
@@ -324,7 +345,7 @@ mod tests {
         let broker = Broker::default();
         let (to, heard) = async_channel::unbounded();
         let (session, asks) = broker.attach(node(1), 1);
-        drop(broker.open(node(1), task(5), ASK, &to));
+        drop(broker.open(node(1), task(5), ASK, true, &to));
         assert!(matches!(asks.try_recv(), Ok(ToAgent::LogsOpen(_))));
         assert_eq!(asks.try_recv(), Ok(ToAgent::LogsClose { reading: 1 }));
         // What was under way is dropped.
@@ -358,11 +379,24 @@ mod tests {
         let (to, _heard) = async_channel::unbounded();
         let sessions: Vec<_> = (0..9).map(|number| broker.attach(node(number), 1)).collect();
         let mut open = Vec::new();
-        for number in 0..9 {
-            open.extend((0..200).map_while(|_| broker.open(node(number), task(1), ASK, &to).ok()));
-        }
+        // Who follows leaves half of the room, of each board and in all, to readers that end.
+        let mut fill = |follows: bool| -> Vec<usize> {
+            let some = (0..9).map(|number| {
+                let some = (0..200).map_while(|_| broker.open(node(number), task(1), ASK, follows, &to).ok());
+                let before = open.len();
+                open.extend(some);
+                open.len() - before
+            });
+            some.collect()
+        };
+        assert_eq!(fill(true), [64, 64, 64, 64, 0, 0, 0, 0, 0]);
+        assert_eq!(fill(false), [64, 64, 64, 64, 0, 0, 0, 0, 0]);
         assert_eq!((open.len(), broker.readings()), (LOG_READINGS_ALL_MAX, LOG_READINGS_ALL_MAX));
+        // One that ends makes room for one of its kind.
+        open.remove(0);
+        open.pop();
+        assert!(broker.open(node(0), task(1), ASK, true, &to).is_ok());
         drop(sessions);
-        assert_eq!(broker.readings(), 0);
+        assert_eq!((broker.readings(), broker.lock().following), (0, 0));
     }
 }

@@ -13,7 +13,7 @@ use racimo_common::object::{Desired, LogAsk, LogConfig, LogEntry, LogStream};
 use racimo_common::time::{Mono, Wall};
 use racimo_common::wire::LogsEnd;
 
-use crate::limits::{LOG_LAST_WORDS_WITHIN, LOG_LINE_BYTES_MAX};
+use crate::limits::{LOG_LAST_WORDS_WITHIN, LOG_LINE_BYTES_MAX, LOG_ROOM_WITHIN};
 use crate::log_driver;
 use crate::store::{State, Task};
 
@@ -34,6 +34,8 @@ pub struct Merge {
     tasks: BTreeMap<TaskId, Entry>,
     /// Whether there is anything left to read from.
     exists: bool,
+    /// Since when there is no room for any of the logs.
+    busy: Option<Mono>,
 }
 
 #[derive(Debug)]
@@ -85,7 +87,7 @@ pub struct Source {
 impl Merge {
     /// Nothing is known yet: [`Merge::look`].
     pub fn new(subject: Subject, ask: LogAsk) -> Self {
-        Self { subject, ask, tasks: BTreeMap::new(), exists: true }
+        Self { subject, ask, tasks: BTreeMap::new(), exists: true, busy: None }
     }
 
     /// What is wanted.
@@ -122,6 +124,10 @@ impl Merge {
                 (entry.phase, entry.ended) = (Phase::Waits, Some(Mono::default()));
                 closed.push(*id);
             }
+        }
+        if self.ask.follow {
+            // Who reads for months must not remember every task there was.
+            self.tasks.retain(|id, entry| entry.phase != Phase::Done || known.contains(id));
         }
         closed
     }
@@ -190,9 +196,32 @@ impl Merge {
 
     /// It was opened.
     pub fn opened(&mut self, task: TaskId) {
+        self.busy = None;
         if let Some(entry) = self.tasks.get_mut(&task) {
             (entry.phase, entry.told) = (Phase::Open, false);
         }
+    }
+
+    /// There is no room to read it. Who follows waits; anybody else does so only for [`LOG_ROOM_WITHIN`], unless the
+    /// room is taken up by itself.
+    pub fn busy(&mut self, task: TaskId, now: Mono) {
+        if self.ask.follow || self.open() > 0 {
+            return;
+        }
+        let since = *self.busy.get_or_insert(now);
+        if let Some(entry) = self.tasks.get_mut(&task).filter(|_| since + LOG_ROOM_WITHIN <= now) {
+            entry.phase = Phase::Done;
+            entry.missing = Some(format!("task {task}: too many logs are read at once"));
+        }
+    }
+
+    /// Its board is no member any more: nothing comes. True: a follower is to be told, once per board.
+    pub fn removed(&mut self, task: TaskId) -> bool {
+        let Some(entry) = self.tasks.get_mut(&task) else { return false };
+        let Some(node) = entry.node else { return false };
+        let missing = Some(format!("node {node} was removed from the cluster"));
+        (entry.phase, entry.missing) = (Phase::Done, missing.clone());
+        self.ask.follow && self.tasks.values().filter(|entry| entry.missing == missing).count() == 1
     }
 
     /// Its board is away. True: a follower is to be told, once per board and absence.
@@ -370,6 +399,48 @@ mod tests {
         merge.look(&state, at(9));
         merge.ended(task(1), LogsEnd::Complete);
         assert!(merge.is_over());
+    }
+
+    #[test]
+    fn who_follows_forgets_tasks_that_are_gone() {
+        let (mut merge, state) = merge(FOLLOW);
+        merge.opened(task(3));
+        merge.ended(task(3), LogsEnd::Complete);
+        assert_eq!((merge.look(&state, at(1)), merge.tasks.len()), (Vec::new(), 3), "it is not read again");
+        merge.opened(task(2));
+        let state = applied(&state, vec![end(2, TaskState::Complete)]);
+        let remove = |number| Change::TaskRemove { task: task(number) };
+        let state = applied(&state, vec![remove(2), remove(3)]);
+        assert_eq!(merge.look(&state, at(2)), [task(2)]);
+        assert_eq!(merge.tasks.keys().copied().collect::<Vec<_>>(), [task(1)]);
+    }
+
+    #[test]
+    fn who_does_not_follow_waits_only_so_long_for_room() {
+        let (mut merge, _) = merge(ALL);
+        merge.opened(task(2));
+        // Its own readings end first.
+        merge.busy(task(3), at(0));
+        merge.busy(task(3), at(100));
+        merge.ended(task(2), LogsEnd::Complete);
+        merge.busy(task(3), at(100));
+        merge.busy(task(3), at(109));
+        assert_eq!((wanted(&merge), merge.is_over()), (vec![(3, None, false)], false));
+        merge.busy(task(3), at(110));
+        assert!(merge.is_over());
+        assert!(merge.missing()[1].ends_with(": too many logs are read at once"), "{:?}", merge.missing());
+        let (mut merge, _) = self::merge(FOLLOW);
+        merge.busy(task(3), at(0));
+        merge.busy(task(3), at(100));
+        assert_eq!(wanted(&merge).len(), 2);
+    }
+
+    #[test]
+    fn a_board_that_was_removed_says_nothing_more() {
+        let (mut merge, _) = merge(FOLLOW);
+        assert!(merge.removed(task(2)), "to be told");
+        assert!(!merge.removed(task(3)), "it was told");
+        assert_eq!((wanted(&merge), merge.waits()), (Vec::new(), false));
     }
 
     #[test]

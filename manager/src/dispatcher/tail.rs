@@ -28,9 +28,14 @@ pub struct Tail {
     /// Whose lines were given out: there is room for more once the next ones are asked for.
     owed: Option<TaskId>,
     looks: bool,
+    /// Whether a follower was told that there is no room for all.
+    told_busy: bool,
     is_over: bool,
     _reader: Reader,
 }
+
+/// How many tasks the word about missing room names.
+const LEFT_OUT_NAMED: usize = 8;
 
 /// What a reader is told.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +71,7 @@ impl Tail {
             ready: VecDeque::new(),
             owed: None,
             looks: true,
+            told_busy: false,
             is_over: false,
             _reader: reader,
         }
@@ -154,33 +160,61 @@ impl Tail {
             self.readings.remove(&task);
         }
         let follow = self.merge.ask().follow;
+        let mut left_out = Vec::new();
         for wanted in self.merge.wanted() {
             if !follow && self.merge.open() >= limits::LOG_READINGS_OPEN {
                 return;
             }
-            match self.broker.open(wanted.node, wanted.task, wanted.ask, &self.to) {
+            match self.broker.open(wanted.node, wanted.task, wanted.ask, follow, &self.to) {
                 Ok(reading) => {
                     self.readings.insert(wanted.task, reading);
                     self.merge.opened(wanted.task);
                 }
                 Err(NotOpen::Away) => self.away(wanted.task, now.wall),
                 // Others must end first: it is tried again.
-                Err(NotOpen::Busy) => {}
+                Err(NotOpen::Busy) => {
+                    left_out.push(wanted.task);
+                    self.merge.busy(wanted.task, now.mono);
+                }
             }
         }
+        if follow {
+            self.left_out(&left_out, now.wall);
+        }
+    }
+
+    /// Tells a follower once that it does not hear everything.
+    fn left_out(&mut self, tasks: &[TaskId], now: Wall) {
+        let Some(source) = tasks.first().and_then(|task| self.merge.source(*task)) else { return };
+        if std::mem::replace(&mut self.told_busy, true) {
+            return;
+        }
+        let mut names: Vec<String> = tasks.iter().take(LEFT_OUT_NAMED).map(ToString::to_string).collect();
+        if tasks.len() > names.len() {
+            names.push(format!("{} more", tasks.len() - names.len()));
+        }
+        let names = names.join(", ");
+        self.warn(source, now, &format!("too many logs are followed at once, these wait until others end: {names}"));
+    }
+
+    fn warn(&mut self, source: Source, at: Wall, what: &str) {
+        let line = format!("warning: incomplete log stream: {what}\n").into_bytes();
+        let line = LogEntry { at, stream: LogStream::Stderr, line };
+        self.ready.push_back(Told::Lines(source, vec![line]));
     }
 
     fn away(&mut self, task: TaskId, now: Wall) {
         let Some(source) = self.merge.source(task) else { return };
         let view = self.store.view();
-        let name = view.state.node(source.node).map_or_else(
-            || source.node.to_string(),
-            |node| node.spec.name.clone().unwrap_or_else(|| node.description.hostname.clone()),
-        );
+        let Some(node) = view.state.node(source.node) else {
+            if self.merge.removed(task) {
+                self.warn(source, now, &format!("node {} was removed from the cluster", source.node));
+            }
+            return;
+        };
+        let name = node.spec.name.clone().unwrap_or_else(|| node.description.hostname.clone());
         if self.merge.away(task, &name) {
-            let text = format!("warning: incomplete log stream: node {name} is not available\n");
-            let line = LogEntry { at: now, stream: LogStream::Stderr, line: text.into_bytes() };
-            self.ready.push_back(Told::Lines(source, vec![line]));
+            self.warn(source, now, &format!("node {name} is not available"));
         }
     }
 

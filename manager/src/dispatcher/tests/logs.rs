@@ -1,6 +1,6 @@
 //! Readers of logs and an agent moved by hand.
 
-use racimo_common::object::{LogAsk, LogEntry, LogStream};
+use racimo_common::object::{LogAsk, LogEntry, LogStream, TaskState};
 use racimo_common::time::Wall;
 use racimo_common::wire::{LogsEnd, LogsOpen, LogsPart, RefusedCode, ToAgent, ToManager};
 
@@ -9,13 +9,14 @@ use super::{Manager, within};
 use crate::dispatcher::merge::{Merge, Subject};
 use crate::dispatcher::tail::{Tail, Told};
 use crate::limits::LOG_WINDOW;
+use crate::store::Change;
 use crate::store::testing::*;
 
 const ASK: LogAsk = LogAsk { follow: true, tail: Some(9), since: None, until: None, stdout: true, stderr: true };
 
 /// Nodes 1 and 2; task 1 runs on node 1.
 fn manager() -> Manager {
-    let manager = Manager::new(vec![new_node(1), new_node(2), new_service(1, spec("web", "nginx", 40))]);
+    let manager = Manager::new(vec![new_node(1), new_node(2), new_service(1, spec("web", "nginx", 0))]);
     let revision = manager.view().state.service(service(1)).expect("a service").revision;
     manager.commit(create(new_task(1, 1, revision)));
     manager.commit(assign(1, 1));
@@ -122,6 +123,44 @@ fn a_board_that_is_away_is_told_at_the_end() {
     // Who follows is told at once, by a line.
     let mut tail = self::tail(&manager, ASK);
     assert_eq!(lines(&mut tail), ["warning: incomplete log stream: node board1 is not available\n"]);
+}
+
+#[test]
+fn a_board_that_was_removed_is_not_waited_for() {
+    let manager = manager();
+    manager.commit(end(1, TaskState::Failed));
+    manager.commit(Change::NodeRemove { node: node(1) });
+    let logs = &manager.context.logs;
+    let merge = Merge::new(Subject::Task(task(1)), ASK);
+    let (store, clock) = (manager.context.store.clone(), manager.context.clock);
+    let mut tail = Tail::new(logs.clone(), store, clock, merge, logs.reader().expect("room"));
+    let warning = format!("warning: incomplete log stream: node {} was removed from the cluster\n", node(1));
+    assert_eq!(lines(&mut tail), [warning]);
+    assert_eq!(within(tail.next()), None);
+}
+
+#[test]
+fn who_follows_leaves_room_and_is_told_what_is_left_out() {
+    let manager = manager();
+    let revision = manager.view().state.service(service(1)).expect("a service").revision;
+    for number in 2..70 {
+        manager.commit(create(new_task(number, 1, revision)));
+        manager.commit(assign(number, 1));
+    }
+    let (_board, ..) = Board::open(&manager, 1);
+    let mut follower = tail(&manager, ASK);
+    let told = lines(&mut follower);
+    assert!(told[0].contains("too many logs are followed at once"), "{told:?}");
+    let most = racimo_common::limits::LOG_READINGS_MAX;
+    assert_eq!(manager.context.logs.readings(), most / 2);
+    // A second one is told as well; who ends has room.
+    assert_eq!(lines(&mut tail(&manager, ASK)).len(), 1);
+    let _read = reading(tail(&manager, LogAsk { follow: false, ..ASK }));
+    within(async {
+        while manager.context.logs.readings() == most / 2 {
+            smol::Timer::after(std::time::Duration::from_millis(5)).await;
+        }
+    });
 }
 
 #[test]
