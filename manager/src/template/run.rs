@@ -67,8 +67,20 @@ impl<'a> Run<'a> {
 
     /// A text that was made on the way.
     fn text(&mut self, text: String) -> Result<Value<'a>, String> {
-        self.made += text.len();
-        if self.made > 4 * self.bytes_max { Err(self.too_long()) } else { Ok(Value::Text(text)) }
+        self.charge(text.len()).map(|()| Value::Text(text))
+    }
+
+    /// Counts the bytes of a text that is made or copied.
+    fn charge(&mut self, bytes: usize) -> Result<(), String> {
+        self.made = self.made.saturating_add(bytes);
+        if self.made > 4 * self.bytes_max { Err(self.too_long()) } else { Ok(()) }
+    }
+
+    /// Adds to a text that is made piece by piece: each is counted before the next one is there.
+    fn add(&mut self, out: &mut String, piece: &str) -> Result<(), String> {
+        self.charge(piece.len())?;
+        out.push_str(piece);
+        Ok(())
     }
 
     fn too_long(&self) -> String {
@@ -184,12 +196,16 @@ impl<'a> Run<'a> {
     fn operand(&mut self, operand: &Operand, dot: &Value<'a>) -> Result<Value<'a>, String> {
         self.step()?;
         match operand {
-            Operand::Dot(names) => self.fields(dot.clone(), names),
+            Operand::Dot(names) => {
+                self.charge(copied(dot))?;
+                self.fields(dot.clone(), names)
+            }
             Operand::Variable(name, names) => {
-                let found = self.variables.iter().rev().find(|(known, _)| known == name);
-                let value =
-                    found.map(|(_, value)| value.clone()).ok_or_else(|| format!("undefined variable ${name}"))?;
-                self.fields(value, names)
+                let Some(found) = self.variables.iter().rposition(|(known, _)| known == name) else {
+                    return Err(format!("undefined variable ${name}"));
+                };
+                self.charge(copied(&self.variables[found].1))?;
+                self.fields(self.variables[found].1.clone(), names)
             }
             Operand::Text(text) => self.text(text.clone()),
             Operand::Number(number) => Ok(Value::Number(*number)),
@@ -323,23 +339,43 @@ impl<'a> Run<'a> {
                 }
             }
             "print" | "println" => {
-                let texts: Vec<String> = args.iter().map(|arg| self.show(arg)).collect();
-                let text = if name == "println" { texts.join(" ") + "\n" } else { print(&args, &texts) };
-                self.text(text)
+                let is_line = name == "println";
+                let is_text = |at: usize| matches!(args.get(at), Some(Value::Text(_)));
+                let mut out = String::new();
+                for (at, arg) in args.iter().enumerate() {
+                    // As Go's `print`: a space between two values neither of which is a text.
+                    if at > 0 && (is_line || (!is_text(at) && !is_text(at - 1))) {
+                        self.add(&mut out, " ")?;
+                    }
+                    let text = self.show(arg);
+                    self.add(&mut out, &text)?;
+                }
+                if is_line {
+                    self.add(&mut out, "\n")?;
+                }
+                Ok(Value::Text(out))
             }
-            "printf" => {
-                let text = self.printf(&args)?;
-                self.text(text)
-            }
+            "printf" => self.printf(&args).map(Value::Text),
             "join" => {
                 wants(1, usize::MAX)?;
-                let texts = args.iter().map(|arg| self.show(arg)).collect::<Vec<_>>();
-                let text = texts[1..].join(&texts[0]);
-                self.text(text)
+                let between = self.show(&args[0]);
+                let mut out = String::new();
+                for (at, arg) in args[1..].iter().enumerate() {
+                    if at > 0 {
+                        self.add(&mut out, &between)?;
+                    }
+                    let text = self.show(arg);
+                    self.add(&mut out, &text)?;
+                }
+                Ok(Value::Text(out))
             }
             "urlquery" => {
-                let text = args.iter().map(|arg| self.show(arg)).collect::<String>();
-                self.text(url_query(&text))
+                let mut out = String::new();
+                for arg in &args {
+                    let text = url_query(&self.show(arg));
+                    self.add(&mut out, &text)?;
+                }
+                Ok(Value::Text(out))
             }
             "secret" | "config" | "env" => {
                 wants(1, 1)?;
@@ -358,7 +394,7 @@ impl<'a> Run<'a> {
     }
 
     /// `%s`, `%v`, `%d`, `%q` and `%%`, with a width.
-    fn printf(&self, args: &[Value<'a>]) -> Result<String, String> {
+    fn printf(&mut self, args: &[Value<'a>]) -> Result<String, String> {
         let Some((Value::Text(format), args)) = args.split_first() else {
             return Err("printf needs a format".to_owned());
         };
@@ -366,7 +402,7 @@ impl<'a> Run<'a> {
         let mut out = String::new();
         let mut rest = format.as_str();
         while let Some(at) = rest.find('%') {
-            out.push_str(&rest[..at]);
+            self.add(&mut out, &rest[..at])?;
             rest = &rest[at + 1..];
             let flags = rest.len() - rest.trim_start_matches(['-', '0']).len();
             let (flags, after) = rest.split_at(flags);
@@ -379,7 +415,7 @@ impl<'a> Run<'a> {
             };
             rest = &after[verb.len_utf8()..];
             if verb == '%' {
-                out.push('%');
+                self.add(&mut out, "%")?;
                 continue;
             }
             let Some(arg) = args.next() else { return Err("printf: an argument is missing".to_owned()) };
@@ -388,13 +424,14 @@ impl<'a> Run<'a> {
                 ('q', Value::Text(text)) => format!("{text:?}"),
                 _ => return Err("printf: expected %s, %v, %q or %d with a fitting argument".to_owned()),
             };
-            out.push_str(&match (flags.contains('-'), flags.contains('0')) {
+            let padded = match (flags.contains('-'), flags.contains('0')) {
                 (true, _) => format!("{text:<width$}"),
                 (false, true) => format!("{}{text}", "0".repeat(width.saturating_sub(text.chars().count()))),
                 (false, false) => format!("{text:>width$}"),
-            });
+            };
+            self.add(&mut out, &padded)?;
         }
-        out.push_str(rest);
+        self.add(&mut out, rest)?;
         if args.next().is_some() { Err("printf: too many arguments".to_owned()) } else { Ok(out) }
     }
 
@@ -429,17 +466,12 @@ impl<'a> Run<'a> {
     }
 }
 
-/// As Go's `print`: a space between two values neither of which is a text.
-fn print(args: &[Value<'_>], texts: &[String]) -> String {
-    let is_text = |at: usize| matches!(args.get(at), Some(Value::Text(_)));
-    let mut out = String::new();
-    for (at, text) in texts.iter().enumerate() {
-        if at > 0 && !is_text(at) && !is_text(at - 1) {
-            out.push(' ');
-        }
-        out.push_str(text);
+/// Bytes that a copy of the value takes.
+fn copied(value: &Value<'_>) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        Value::Nil | Value::Number(_) | Value::Bool(_) | Value::Map(_) | Value::Part(_) => 0,
     }
-    out
 }
 
 fn truth(value: &Value<'_>) -> bool {

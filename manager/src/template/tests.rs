@@ -129,6 +129,11 @@ fn bombs() {
     refused(&ranges, "longer than 1000 bytes");
     refused(&"{{if false}}{{end}}".repeat(200_000), "it takes more than");
     refused(&"x".repeat(1001), "longer than 1000 bytes");
+    // Copies of one text count, and so does each piece of what is made, before there is the next one.
+    let long = "x".repeat(500);
+    refused(&format!("{{{{$x := \"{long}\"}}}}{{{{eq{}}}}}", " $x".repeat(20)), "longer than 1000 bytes");
+    refused(&format!("{{{{with \"{long}\"}}}}{{{{eq{}}}}}{{{{end}}}}", " .".repeat(20)), "longer than 1000 bytes");
+    refused("{{printf \"%1000d%1000d%1000d%1000d%1000d%s\" 1 1 1 1 1}}", "longer than 1000 bytes");
     let long = field(&format!("{{{{.Node.ID}}}}{}", "x".repeat(TEMPLATE_FIELD_BYTES_MAX)), &facts());
     assert!(long.is_err());
     assert!(fill(&"{{1}}".repeat(200_000)).is_err());
