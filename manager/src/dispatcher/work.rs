@@ -134,11 +134,12 @@ struct Files<'a> {
 impl Files<'_> {
     fn find(&self, kind: DependencyKind, target: &str) -> Result<String, String> {
         let file = kind.of(self.container).iter().find(|file| file.target == target);
-        let file = file.ok_or_else(|| format!("{} target {target} not found", kind.name()))?;
+        // The target is not repeated: a template can make it of a secret.
+        let file = file.ok_or_else(|| format!("the service has no {} with the target it asks for", kind.name()))?;
         // As it is: a template in a template is not filled in, so none can go round in circles.
         let (_, plain) = open(self.view, self.vault, kind, file)?;
         let text = std::str::from_utf8(&plain).map(str::to_owned);
-        text.map_err(|_| format!("{} target {target} is not UTF-8 text", kind.name()))
+        text.map_err(|_| format!("{} '{}' is not UTF-8 text", kind.name(), file.name))
     }
 }
 

@@ -212,7 +212,7 @@ fn tokens(text: &str, mut at: usize) -> Result<(Vec<Token>, usize, bool), (usize
             _ => {
                 let name = word(rest);
                 if name.is_empty() {
-                    return Err((at, format!("unexpected {first:?} in an action")));
+                    return Err((at, "unexpected character in an action".to_owned()));
                 }
                 (Token::Word(name.to_owned()), name.len())
             }
@@ -345,7 +345,7 @@ impl Parser {
     fn otherwise(&mut self, mut ending: Ending, keyword: &str) -> Result<Vec<Node>, Error> {
         if let Some(Token::Word(word)) = ending.rest.first().cloned() {
             if word != keyword || word == "range" {
-                return Err(error(ending.at, format!("unexpected {word} after else")));
+                return Err(error(ending.at, "unexpected text after else"));
             }
             let rest = ending.rest.split_off(1);
             return Ok(vec![self.block(&word, rest, ending.at)?]);
@@ -457,8 +457,17 @@ impl Parser {
         if is_body || FUNCTIONS.contains(&name.as_str()) {
             return Ok(Operand::Function(name));
         }
-        let shown: String = name.chars().take(40).collect();
-        Err(error(at, format!("function {shown:?} not defined")))
+        Err(error(
+            at,
+            match self.kind {
+                // It may be a piece of a secret.
+                Kind::Body => "this function is not defined".to_owned(),
+                Kind::Field => {
+                    let shown: String = name.chars().take(40).collect();
+                    format!("function {shown:?} not defined")
+                }
+            },
+        ))
     }
 }
 

@@ -87,6 +87,11 @@ impl<'a> Run<'a> {
         format!("the result is longer than {} bytes", self.bytes_max)
     }
 
+    /// An error about a name; a body's are not repeated, for they may be a piece of a secret.
+    fn about(&self, what: &str, name: &str) -> String {
+        if self.lookup.is_some() { what.to_owned() } else { format!("{what} {name}") }
+    }
+
     fn say(&mut self, text: &str) -> Result<(), String> {
         if self.out.len() + text.len() > self.bytes_max {
             return Err(self.too_long());
@@ -165,7 +170,7 @@ impl<'a> Run<'a> {
         }
         match self.variables.iter_mut().rev().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value,
-            None => return Err(format!("undefined variable ${name}")),
+            None => return Err(self.about("undefined variable", &format!("${name}"))),
         }
         Ok(())
     }
@@ -202,7 +207,7 @@ impl<'a> Run<'a> {
             }
             Operand::Variable(name, names) => {
                 let Some(found) = self.variables.iter().rposition(|(known, _)| known == name) else {
-                    return Err(format!("undefined variable ${name}"));
+                    return Err(self.about("undefined variable", &format!("${name}")));
                 };
                 self.charge(copied(&self.variables[found].1))?;
                 self.fields(self.variables[found].1.clone(), names)
@@ -222,7 +227,11 @@ impl<'a> Run<'a> {
     fn fields(&mut self, mut value: Value<'a>, names: &[String]) -> Result<Value<'a>, String> {
         let facts = self.facts;
         for name in names {
-            let unknown = || format!("there is no field .{name} here");
+            let unknown = || match self.lookup {
+                Some(_) => "there is no such field here".to_owned(),
+                None => format!("there is no field .{name} here"),
+            };
+            let no_entry = || self.about("map has no entry for key", &format!("{name:?}"));
             let text: &str = match (&value, name.as_str()) {
                 (Value::Part(Part::Root), "Service") => {
                     value = Value::Part(Part::Service);
@@ -244,7 +253,7 @@ impl<'a> Run<'a> {
                     value = Value::Map(&facts.service_labels);
                     continue;
                 }
-                (Value::Map(map), _) => map.get(name).ok_or_else(|| format!("map has no entry for key {name:?}"))?,
+                (Value::Map(map), _) => map.get(name).ok_or_else(no_entry)?,
                 (Value::Part(Part::Service), "ID") => &facts.service_id,
                 (Value::Part(Part::Service), "Name") => &facts.service_name,
                 (Value::Part(Part::Node), "ID") => &facts.node_id,

@@ -59,9 +59,9 @@ fn fields() {
     check("{{.Task.ID}} {{ .Task.Name }} {{.Task.Slot}}", "taskID web.10.taskID 10");
     check("{{.Service.Labels.a}} {{index .Service.Labels \"com.x\"}}<{{index .Service.Labels \"no\"}}>", "1 3<>");
     check("{{$.Node.Hostname}} {{.Service.Labels}} {{.Node}}", "pi1 map[a:1 b:2 com.x:3] {nodeID pi1 {arm64 linux}}");
-    refused("{{.Service.Labels.none}}", "template: 1:1: map has no entry for key \"none\"");
-    refused("ab\n {{.Node.Nme}}", "template: 2:2: there is no field .Nme here");
-    refused("{{.Task.Slot.x}}", "there is no field .x here");
+    refused("{{.Service.Labels.none}}", "template: 1:1: map has no entry for key");
+    refused("ab\n {{.Node.Nme}}", "template: 2:2: there is no such field here");
+    refused("{{.Task.Slot.x}}", "there is no such field here");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn control() {
     check("{{range $k, $v := .Service.Labels}}{{$k}}={{$v}};{{end}}", "a=1;b=2;com.x=3;");
     check("{{$x := \"a\"}}{{if true}}{{$x = \"b\"}}{{$y := 1}}{{end}}{{$x}}", "b");
     check("a {{- /* no */ -}} b{{/* c */}} {{- \"x\" -}} \n c", "abxc");
-    refused("{{if true}}{{$y := 1}}{{end}}{{$y}}", "undefined variable $y");
+    refused("{{if true}}{{$y := 1}}{{end}}{{$y}}", "undefined variable");
     for (text, want) in [
         ("{{if true}}", "{{if}} without {{end}}"),
         ("{{end}}", "unexpected {{end}}"),
@@ -85,7 +85,7 @@ fn control() {
         ("{{(.Node}}", "unclosed left parenthesis"),
         ("{{.Node)}}", "unexpected right parenthesis"),
         ("{{.Node.ID .Node.ID}}", "only a function"),
-        ("{{nope .Node}}", "function \"nope\" not defined"),
+        ("{{nope .Node}}", "this function is not defined"),
         ("{{template \"x\"}}", "{{template}} is not supported"),
         ("{{define \"x\"}}{{end}}", "{{define}} is not supported"),
         ("{{range .Node}}{{end}}", "range can only go over labels"),
@@ -97,6 +97,34 @@ fn control() {
     ] {
         refused(text, want);
     }
+}
+
+#[test]
+fn errors_about_bodies_repeat_nothing_of_them() {
+    for text in [
+        "{{hunter2}}",
+        "{{if true}}{{else hunter2}}{{end}}",
+        "{{end hunter2}}",
+        "{{.hunter2}}",
+        "{{.Service.Labels.hunter2}}",
+        "{{$hunter2}}",
+        "{{$hunter2 = 1}}",
+        "{{\"hunter2\"x}}",
+        "{{hunter2\"}}",
+        "{{eq 1 \"hunter2\"}}",
+        "{{range \"hunter2\"}}{{end}}",
+        "{{printf \"hunter2%d\"}}",
+        "{{9hunter2}}",
+    ] {
+        let error = fill(text).expect_err(text);
+        assert!(!error.contains("hunter2"), "{text}: {error}");
+    }
+    assert!(fill("{{\u{1F511}}}").is_err_and(|error| !error.contains('\u{1F511}')));
+    // A field of a service is no secret.
+    let error = field("{{$x}}", &facts()).expect_err("refused").to_string();
+    assert_eq!(error, "template: 1:1: undefined variable $x");
+    let error = field("{{x}}", &facts()).expect_err("refused").to_string();
+    assert_eq!(error, "template: 1:1: function \"x\" not defined");
 }
 
 #[test]

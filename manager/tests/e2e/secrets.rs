@@ -174,7 +174,10 @@ fn templates(lab: &Lab) -> Result<()> {
     make(lab, "config", "broken", &["--template-driver", "golang"], b"{{secret \"nope\"}}")?;
     create(lab, "broken", &["--config=broken"], &SLEEP)?;
     let row = reached(lab, "broken", &["rejected"]);
-    has(&row.err, "expanding config 'broken' failed: template: 1:1: secret target nope not found");
+    has(
+        &row.err,
+        "expanding config 'broken' failed: template: 1:1: the service has no secret with the target it asks for",
+    );
     remove(lab, &["filled", "broken"])
 }
 

@@ -257,11 +257,12 @@ fn faulty(state: State, vault: &Vault, want: &str) {
 
 #[test]
 fn what_cannot_be_made_ready_is_said() {
-    let no_label = "expanding config 'conf' failed: template: 1:1: map has no entry for key \"none\"";
+    let no_label = "expanding config 'conf' failed: template: 1:1: map has no entry for key";
     faulty(with_files(b"{{.Service.Labels.none}}"), &testing(), no_label);
     let no_text = "expanding config 'conf' failed: it is not UTF-8 text";
     faulty(with_files(b"\xff{{"), &testing(), no_text);
-    let no_target = "expanding config 'conf' failed: template: 1:1: secret target nope not found";
+    let no_target =
+        "expanding config 'conf' failed: template: 1:1: the service has no secret with the target it asks for";
     faulty(with_files(b"{{secret \"nope\"}}"), &testing(), no_target);
     let locked = "the registry credentials of the service: the vault is locked: its key is not loaded";
     faulty(with_files(b"x"), &Vault::default(), locked);
