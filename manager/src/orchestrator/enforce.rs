@@ -51,7 +51,10 @@ fn enforce(draft: &mut Draft<'_>, node: &Node) {
         }
         let has_room = want.cpu <= free.cpu && want.memory <= free.memory;
         // What it holds may be gone: a device was unplugged and the board's configuration changed.
-        if fits && has_room && generic::take(&mut generic, &task.generic) {
+        // Taken from a copy: an evicted task leaves its share to those after it.
+        let mut rest = generic.clone();
+        if fits && has_room && generic::take(&mut rest, &task.generic) {
+            generic = rest;
             free.cpu = free.cpu - want.cpu;
             free.memory = free.memory - want.memory;
         } else if restart::evict(draft, &service, &task) {
