@@ -186,9 +186,12 @@ impl Vault {
 /// Something of the store that is sealed, if anything is.
 pub fn first_sealed(state: &State) -> Option<(Owner, &Sealed)> {
     let bodies = state.dependencies().map(|d| (Owner::Dependency(d.kind, d.id), &d.body));
-    let logins = state
-        .services()
-        .filter_map(|service| service.spec.credentials.as_ref().map(|sealed| (Owner::Credentials(service.id), sealed)));
+    let logins = state.services().flat_map(|service| {
+        // A rollback needs those of the spec before.
+        let specs = [Some(&service.spec), service.previous.as_ref()].into_iter().flatten();
+        let sealed = specs.filter_map(|spec| spec.credentials.as_ref());
+        sealed.map(|sealed| (Owner::Credentials(service.id), sealed))
+    });
     bodies.chain(logins).next()
 }
 
@@ -230,8 +233,8 @@ mod tests {
     use racimo_common::id::RandomId;
 
     use super::*;
-    use crate::store::testing::{applied, base, dependency, service};
-    use crate::store::{Change, NewDependency};
+    use crate::store::testing::{applied, base, dependency, new_service, service, spec};
+    use crate::store::{Change, NewDependency, ServiceSpec};
 
     fn secret(number: u128) -> Owner {
         Owner::Dependency(DependencyKind::Secret, dependency(number))
@@ -287,6 +290,22 @@ mod tests {
         vault.clone().lock();
         assert_eq!(vault.check(&state), Err(VaultError::Locked));
         assert_eq!(vault.seal(secret(1), b"a"), Err(VaultError::Locked));
+    }
+
+    #[test]
+    fn a_wrong_key_is_noticed_by_the_credentials_of_the_spec_before() {
+        let vault = testing();
+        let spec = |image| ServiceSpec::clone(&spec("db", image, 40));
+        let sealed = vault.seal(Owner::Credentials(service(2)), b"a").unwrap();
+        let with = ServiceSpec { credentials: Some(sealed), ..spec("pg") };
+        let state = applied(&base(), vec![new_service(2, Arc::new(with))]);
+        let version = state.service(service(2)).unwrap().meta.version;
+        let update = Change::ServiceUpdate { service: service(2), version, spec: Arc::new(spec("pg:2")) };
+        let state = applied(&state, vec![update]);
+        assert!(state.service(service(2)).unwrap().spec.credentials.is_none());
+        assert_eq!(vault.check(&state), Ok(()));
+        vault.unlock(&Key([8; KEY_BYTES])).unwrap();
+        assert_eq!(vault.check(&state), Err(VaultError::Unopened));
     }
 
     #[test]
