@@ -132,6 +132,12 @@ pub const SECRET_BYTES_MAX: usize = 500 * 1024 - 1;
 pub const CONFIG_BYTES_MAX: usize = 1000 * 1024 - 1;
 const _: () = assert!(SERVICE_FILES_MAX <= racimo_common::limits::BODIES_MAX, "every task fits an empty board");
 
+/// Secrets and configs of a cluster: all are in memory on the manager, and creating one goes through them. Beyond:
+/// refused.
+pub const DEPENDENCIES_MAX: usize = 1024;
+/// Sealed bytes of all secrets and configs of a cluster: they are in the manager's memory and in every snapshot.
+/// Beyond: refused.
+pub const DEPENDENCIES_BYTES_MAX: usize = 32 << 20;
 /// Levels of blocks and parentheses in a template. More: refused.
 pub const TEMPLATE_DEPTH_MAX: usize = 100;
 /// Steps in which a template must be filled in: 1 MiB of small actions, or a few loops over labels. More: its task is
@@ -150,6 +156,10 @@ const _: () = assert!(
     CONFIG_BYTES_MAX + crate::vault::OVERHEAD_BYTES + (64 << 10) <= COMMAND_BYTES_MAX
         && CONFIG_BYTES_MAX.div_ceil(3) * 4 + (64 << 10) <= API_BODY_BYTES_MAX,
     "the largest config must fit, with labels"
+);
+const _: () = assert!(
+    (DEPENDENCIES_BYTES_MAX as u64) < LOG_SNAPSHOT_BYTES_MAX / 4,
+    "secrets and configs must leave room in a snapshot for all else"
 );
 /// Readers of logs at once, a connection of the API each. A further one: 503.
 pub const LOG_READERS_MAX: usize = 64;

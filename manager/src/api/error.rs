@@ -94,7 +94,10 @@ impl From<Refusal> for ApiError {
             Refusal::OutOfSequence => Self::rpc(Code::Unknown, refusal),
             Refusal::NameTaken { .. } | Refusal::Exists { .. } => Self::rpc(Code::AlreadyExists, refusal),
             Refusal::NetworkTaken(_) => Self::new(StatusCode::CONFLICT, refusal.to_string()),
-            Refusal::NetworksMax | Refusal::NetworkInUse { .. } => Self::rpc(Code::FailedPrecondition, refusal),
+            Refusal::NetworksMax
+            | Refusal::NetworkInUse { .. }
+            | Refusal::DependenciesMax
+            | Refusal::DependenciesBytesMax => Self::rpc(Code::FailedPrecondition, refusal),
             Refusal::InUse { .. } | Refusal::Unknown { .. } => Self::invalid(refusal),
             Refusal::Immutable(_) => Self::rpc(Code::Unimplemented, refusal),
             Refusal::ClusterExists => Self::unavailable(super::swarm::ALREADY_IN),

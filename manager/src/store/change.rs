@@ -12,7 +12,7 @@ use super::object::{
     ClusterSpec, DependencyKind, Ended, Gate, NetworkSpec, NodeSpec, Sealed, ServiceSpec, Slot, UpdateStatus,
     WrittenOff,
 };
-use crate::limits::NETWORKS_MAX;
+use crate::limits::{DEPENDENCIES_BYTES_MAX, DEPENDENCIES_MAX, NETWORKS_MAX};
 
 /// One transaction, as it is logged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -329,6 +329,15 @@ pub enum Refusal {
         /// The name.
         name: String,
     },
+    /// There are as many secrets and configs as there may be.
+    #[error("there are {DEPENDENCIES_MAX} secrets and configs already: remove one that no service uses")]
+    DependenciesMax,
+    /// The secrets and configs together would take more than they may.
+    #[error(
+        "all secrets and configs together may take {} MiB: remove one that no service uses",
+        DEPENDENCIES_BYTES_MAX >> 20
+    )]
+    DependenciesBytesMax,
     /// Services name the secret or config.
     #[error("{} '{name}' is in use by the following service{}: {}", kind.name(), plural(services), services.join(", "))]
     InUse {

@@ -12,6 +12,7 @@ use super::apply::{Step, not_found};
 use super::change::{NewDependency, Refusal};
 use super::event::Event;
 use super::object::{Dependency, DependencyKind};
+use crate::limits::{DEPENDENCIES_BYTES_MAX, DEPENDENCIES_MAX};
 
 impl DependencyKind {
     /// The container's references to this kind.
@@ -52,6 +53,13 @@ impl Step {
         let key = (new.kind, new.name.to_lowercase());
         if self.state.dependency_names.contains_key(&key) || self.state.dependencies.contains_key(&new.id) {
             return Err(Refusal::Exists { kind: new.kind, name: new.name.clone() });
+        }
+        if self.state.dependencies.len() >= DEPENDENCIES_MAX {
+            return Err(Refusal::DependenciesMax);
+        }
+        let held: usize = self.state.dependencies.values().map(|d| d.body.0.len()).sum();
+        if held + new.body.0.len() > DEPENDENCIES_BYTES_MAX {
+            return Err(Refusal::DependenciesBytesMax);
         }
         self.state.dependency_names.insert(key, new.id);
         self.put_dependency(Dependency {
@@ -117,7 +125,7 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
-    use super::super::{Change, State};
+    use super::super::{Change, Sealed, State};
     use super::*;
     use DependencyKind::{Config, Secret};
 
@@ -210,6 +218,34 @@ mod tests {
         let state =
             applied(&state, vec![update(&[(2, "b")]), Change::ServiceRemove { service: service(5) }, remove(1)]);
         refused(&state, remove(2), "secret 'b' is in use by the following service: w");
+    }
+
+    #[test]
+    fn secrets_and_configs_end() {
+        let count = u128::try_from(DEPENDENCIES_MAX).expect("a small number");
+        let kind = |number| if number % 2 == 0 { Secret } else { Config };
+        let many = (1..=count).map(|number| create(number, kind(number), &format!("n{number}"))).collect();
+        let full = applied(&base(), many);
+        refused(
+            &full,
+            create(9999, Secret, "more"),
+            "there are 1024 secrets and configs already: remove one that no service uses",
+        );
+        applied(&full, vec![remove(1), create(9999, Secret, "more")]);
+
+        let large = |number: u128, kind, bytes: usize| {
+            let body = Sealed(Arc::new(serde_bytes::ByteBuf::from(vec![0; bytes])));
+            let name = format!("n{number}");
+            let id = dependency(number);
+            let new = NewDependency { id, kind, name, labels: BTreeMap::new(), template: false, body };
+            Change::DependencyCreate(Box::new(new))
+        };
+        let full = applied(&base(), (1..=32).map(|number| large(number, kind(number), 1 << 20)).collect());
+        let why = "all secrets and configs together may take 32 MiB: remove one that no service uses";
+        refused(&full, large(33, Config, 1), why);
+        let full = applied(&full, vec![remove(2), large(33, Config, (1 << 20) - 1)]);
+        refused(&full, large(34, Secret, 2), why);
+        applied(&full, vec![large(34, Secret, 1)]);
     }
 
     #[test]
