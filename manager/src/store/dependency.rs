@@ -11,7 +11,7 @@ use racimo_common::object::{ContainerSpec, FileRef};
 use super::apply::{Step, not_found};
 use super::change::{NewDependency, Refusal};
 use super::event::Event;
-use super::object::{Dependency, DependencyKind};
+use super::object::{Dependency, DependencyKind, Service, ServiceSpec, UpdateState};
 use crate::limits::{DEPENDENCIES_BYTES_MAX, DEPENDENCIES_MAX};
 
 impl DependencyKind {
@@ -91,9 +91,14 @@ impl Step {
     pub(super) fn dependency_remove(&mut self, id: DependencyId) -> Result<(), Refusal> {
         let dependency = self.dependency(id)?;
         let kind = dependency.kind;
-        // As in Swarm, only what services want now counts: not the specs before, nor tasks that are on their way out.
-        let named = |container: &ContainerSpec| kind.of(container).iter().any(|file| file.id == id);
-        let users = self.state.services.values().filter(|service| named(&service.spec.task.container));
+        // As in Swarm, only what services want counts, not tasks that are on their way out. A spec before counts while
+        // an update that runs may have to go back to it.
+        let named = |spec: &ServiceSpec| kind.of(&spec.task.container).iter().any(|file| file.id == id);
+        let back = |service: &Service| {
+            let runs = service.update.as_ref().is_some_and(|update| update.state == UpdateState::Updating);
+            service.previous.as_ref().is_some_and(|spec| runs && named(spec))
+        };
+        let users = self.state.services.values().filter(|service| named(&service.spec) || back(service));
         let mut services: Vec<String> = users.map(|service| service.spec.name.clone()).collect();
         if !services.is_empty() {
             services.sort();
@@ -125,7 +130,7 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
-    use super::super::{Change, Sealed, State};
+    use super::super::{Change, Sealed, State, UpdateStatus};
     use super::*;
     use DependencyKind::{Config, Secret};
 
@@ -214,9 +219,17 @@ mod tests {
             spec: with_secrets(&spec("w", "nginx", 1), secrets),
         };
         refused(&state, update(&[(8, "z")]), "secret not found: z");
-        // The spec before the update does not count.
-        let state =
-            applied(&state, vec![update(&[(2, "b")]), Change::ServiceRemove { service: service(5) }, remove(1)]);
+        // The spec before the update counts only while the update runs: it may have to go back.
+        let state = applied(&state, vec![update(&[(2, "b")]), Change::ServiceRemove { service: service(5) }]);
+        let revision = state.service(service(6)).expect("it is there").revision;
+        let progress = |state| {
+            let update = UpdateStatus { state, started: at(5), completed: None, message: String::new(), failures: 0 };
+            Change::ServiceProgress { service: service(6), revision, update }
+        };
+        let updating = applied(&state, vec![progress(UpdateState::Updating)]);
+        refused(&updating, remove(1), "secret 'a' is in use by the following service: w");
+        applied(&updating, vec![progress(UpdateState::Completed), remove(1)]);
+        let state = applied(&state, vec![remove(1)]);
         refused(&state, remove(2), "secret 'b' is in use by the following service: w");
     }
 
