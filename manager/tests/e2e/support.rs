@@ -153,7 +153,12 @@ impl Inside {
         let row = rows.into_iter().next().context("one task")?;
         let task = get(lab, &format!("/tasks/{}", row.id))?;
         let pid = task["Status"]["ContainerStatus"]["PID"].as_u64().context("no PID in the task")?;
-        Ok(Self { board: row.board, task: row.id, pid })
+        let inside = Self { board: row.board, task: row.id, pid };
+        // For a moment after the start it is still the runtime's own program.
+        wait(lab, "the container's program", SOON, || {
+            Ok((!inside.process("cmdline")?.ends_with("runc\ninit\n")).then_some(()))
+        });
+        Ok(inside)
     }
 
     fn proc(&self, what: &str) -> PathBuf {
