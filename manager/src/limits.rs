@@ -77,6 +77,9 @@ pub const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes of a text in an agent's report of a task (agents send 512 at most), since the last ones are stored. The rest
 /// is cut.
 pub const REPORT_TEXT_BYTES_MAX: usize = 1024;
+/// Sessions that may hold opened contents of secrets and configs for their board at a time, up to some 32 MiB each.
+/// Further ones with contents to send wait, and answer heartbeats meanwhile.
+pub const SETS_OPEN_MAX: usize = 4;
 /// Characters of a host name in the log; the rest is cut.
 pub const HOSTNAME_CHARS_MAX: usize = 64;
 

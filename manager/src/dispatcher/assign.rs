@@ -57,6 +57,13 @@ impl Sent {
     }
 }
 
+/// Whether a task that the board was not sent yet brings contents.
+pub fn opens(view: &View, node: NodeId, sent: &Sent) -> bool {
+    held(view, node)
+        .filter(|task| task.desired <= Desired::Running && !sent.tasks.contains_key(&task.id))
+        .any(|task| work::references(&task.spec.container).next().is_some())
+}
+
 /// The whole set, in parts that fit a frame; and the record of it.
 pub fn complete(view: &View, vault: &Vault, node: NodeId) -> (Vec<Assign>, Sent) {
     let mut sent = Sent { logs: logs(view, node), ..Sent::default() };

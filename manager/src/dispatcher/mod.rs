@@ -48,4 +48,6 @@ pub struct Context {
     pub hub: Hub,
     /// Where sessions meet readers of logs.
     pub logs: broker::Broker,
+    /// Sessions that may hold opened contents of secrets and configs: [`SETS_OPEN_MAX`](crate::limits::SETS_OPEN_MAX).
+    pub sets: Arc<smol::lock::Semaphore>,
 }

@@ -49,7 +49,8 @@ impl Dispatcher {
         let (hub, signs) = hub::Hub::new();
         let own = parts.own;
         let Parts { store, clock, ca, vault, tls, own: _, logs } = parts;
-        let context = Context { store, clock, ca, vault, hub, logs };
+        let sets = Arc::new(smol::lock::Semaphore::new(limits::SETS_OPEN_MAX));
+        let context = Context { store, clock, ca, vault, hub, logs, sets };
         let mut tasks = vec![smol::spawn(hub::run(context.store.clone(), context.clock, signs, own))];
         tasks.push(smol::spawn(accept_tcp(context.clone(), tcp, TlsAcceptor::from(tls))));
         if let Some(local) = local {

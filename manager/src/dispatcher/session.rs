@@ -11,13 +11,13 @@ use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::NodeDescription;
 use racimo_common::wire::frame::{self, FrameError};
 use racimo_common::wire::{Hello, Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome};
+use smol::lock::SemaphoreGuardArc;
 
 use super::broker::Attached;
 use super::hub::{SessionId, Sign};
 use super::{Context, assign, report};
 use crate::limits;
-use crate::store::{Change, CommitError, Feed};
-use crate::vault::Vault;
+use crate::store::{Change, CommitError, Feed, View};
 
 /// Messages that wait to be written; the parts of a set wait for each other.
 const OUT_QUEUE: usize = 8;
@@ -167,13 +167,12 @@ where
     let (from, to) = split(stream);
     let (out, queue) = async_channel::bounded(OUT_QUEUE);
     let (view, feed) = context.store.watch();
-    let (first, sent) = assign::complete(&view, &context.vault, node);
     let (news, unrecorded) = async_channel::bounded(NEWS_QUEUE);
     let reader = Reader { context, node, session, news, logs, out: out.clone() };
     let forward = forward(asks, out.clone());
     let standing = Standing::Unheard { at: view.version() };
     let recorder = Recorder { context, node, session, addr, standing };
-    let assigner = Assigner { vault: context.vault.clone(), node, feed, out: out.clone(), sent, at: view.version() };
+    let assigner = Assigner { context, node, view, feed, out: out.clone(), sent: assign::Sent::default() };
     let ended = async {
         match stopped.recv().await {
             Ok(refused) => End::Refused(refused),
@@ -188,7 +187,7 @@ where
         }
     };
     // Once the hub has ended the session, nothing that still comes in may count.
-    let work = or(ended, or(listen, or(assigner.run(first), or(forward, write_all(to, queue)))));
+    let work = or(ended, or(listen, or(assigner.run(), or(forward, write_all(to, queue)))));
     let end = work.await;
     let sign = match &end {
         End::Bye { leaving: true } => Sign::Left { node, session },
@@ -223,35 +222,55 @@ async fn forward(asks: Receiver<ToAgent>, out: Sender<ToAgent>) -> End {
     std::future::pending().await
 }
 
-struct Assigner {
-    vault: Vault,
+struct Assigner<'a> {
+    context: &'a Context,
     node: NodeId,
+    view: View,
     feed: Feed,
     out: Sender<ToAgent>,
     sent: assign::Sent,
-    at: u64,
 }
 
-impl Assigner {
-    async fn run(mut self, first: Vec<racimo_common::wire::Assign>) -> End {
-        let mut parts = first;
+impl Assigner<'_> {
+    async fn run(mut self) -> End {
+        let vault = &self.context.vault;
+        let mut turn = self.turn().await;
+        let (mut parts, sent) = assign::complete(&self.view, vault, self.node);
+        self.sent = sent;
+        let mut at = self.view.version();
         loop {
             for part in parts {
                 if self.out.send(ToAgent::Assign(part)).await.is_err() {
                     return End::Stopped;
                 }
             }
+            drop(turn.take());
             let Some(batch) = self.feed.next().await else { return End::Stopped };
-            let mut view = batch.view;
+            self.view = batch.view;
             smol::Timer::after(ASSIGN_LINGER).await;
-            while let Some(Some(batch)) = poll_once(self.feed.next()).await {
-                view = batch.view;
-            }
-            parts = assign::delta(&view, &self.vault, self.node, &mut self.sent, self.at);
+            self.latest().await;
+            turn = self.turn().await;
+            parts = assign::delta(&self.view, vault, self.node, &mut self.sent, at);
             if !parts.is_empty() {
-                self.at = view.version();
+                at = self.view.version();
             }
         }
+    }
+
+    async fn latest(&mut self) {
+        while let Some(Some(batch)) = poll_once(self.feed.next()).await {
+            self.view = batch.view;
+        }
+    }
+
+    /// Waits until contents may be opened, if there are any to send.
+    async fn turn(&mut self) -> Option<SemaphoreGuardArc> {
+        if !assign::opens(&self.view, self.node, &self.sent) {
+            return None;
+        }
+        let turn = self.context.sets.acquire_arc().await;
+        self.latest().await;
+        Some(turn)
     }
 }
 

@@ -43,7 +43,8 @@ impl Manager {
         let (hub, signs) = hub::Hub::new();
         let running = smol::spawn(hub::run(store.clone(), clock, signs, node(OWN)));
         let vault = crate::vault::testing();
-        let context = Context { store, clock, ca: Arc::new(ca), vault, hub, logs: Broker::default() };
+        let sets = Arc::new(smol::lock::Semaphore::new(crate::limits::SETS_OPEN_MAX));
+        let context = Context { store, clock, ca: Arc::new(ca), vault, hub, logs: Broker::default(), sets };
         let manager = Self { context, disk, _hub: running };
         manager.commit(new_cluster());
         for change in changes {

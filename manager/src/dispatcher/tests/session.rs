@@ -1,14 +1,16 @@
 use std::time::{Duration, Instant};
 
 use racimo_common::limits::FRAME_FROM_AGENT_MAX;
-use racimo_common::object::{Desired, NodeDescription, TaskState};
-use racimo_common::wire::{Join, RefusedCode, ToManager};
+use racimo_common::object::{Desired, FileRef, NodeDescription, TaskState};
+use racimo_common::wire::{Join, RefusedCode, ToAgent, ToManager};
 
 use super::board::{Board, hello, report};
 use super::{Manager, within};
 use crate::dispatcher::session::End;
+use crate::limits::SETS_OPEN_MAX;
 use crate::store::testing::*;
-use crate::store::{Change, ClusterSpec, NodeStatus};
+use crate::store::{Change, ClusterSpec, DependencyKind, NewDependency, NodeStatus};
+use crate::vault::Owner;
 
 /// Node 1 with task 1, which shall run.
 fn manager() -> Manager {
@@ -265,4 +267,44 @@ fn reports_that_do_not_fit_do_no_harm() {
     // The end again, after it is known.
     board.say_status(false, false, set.to, vec![report(1, TaskState::Failed)]);
     board.settle(1);
+}
+
+#[test]
+fn contents_are_opened_for_a_few_boards_at_a_time() {
+    let manager = manager();
+    let id = dependency(8);
+    let body = crate::vault::testing().seal(Owner::Dependency(DependencyKind::Secret, id), b"x").expect("sealed");
+    let kind = DependencyKind::Secret;
+    let labels = Default::default();
+    let new = NewDependency { id, kind, name: "key".into(), labels, template: false, body };
+    manager.commit(Change::DependencyCreate(Box::new(new)));
+    let mut keen = (*spec("keen", "nginx", 0)).clone();
+    let mut task_spec = (*keen.task).clone();
+    let file = FileRef { id, name: "key".into(), target: "key".into(), uid: 0, gid: 0, mode: 0o400 };
+    task_spec.container.secrets = vec![file];
+    keen.task = task_spec.into();
+    manager.commit(new_service(2, keen.into()));
+    let revision = manager.view().state.service(service(2)).expect("a service").revision;
+    manager.commit(create(new_task(2, 2, revision)));
+    manager.commit(assign(2, 2));
+
+    let turns: Vec<_> = (0..SETS_OPEN_MAX).map(|_| manager.context.sets.try_acquire().expect("a turn")).collect();
+    let mut waits = Board::connect(&manager, 2);
+    waits.say(&hello((1, 1)));
+    assert!(matches!(waits.hear(), ToAgent::Welcome(_)));
+    // It is heard, and others that need no contents go on.
+    for number in 1..4 {
+        waits.say(&ToManager::Heartbeat(number));
+        assert_eq!(waits.hear(), ToAgent::Pong(number));
+    }
+    Board::open(&manager, 1);
+    drop(turns);
+    let set = waits.hear_assign();
+    assert!(set.complete && set.bodies.len() == 1, "{set:?}");
+    assert_eq!(waits.hear_assign().tasks.len(), 1);
+    waits.settle(9);
+    assert_eq!(
+        (0..SETS_OPEN_MAX).map_while(|_| manager.context.sets.try_acquire()).collect::<Vec<_>>().len(),
+        SETS_OPEN_MAX
+    );
 }
