@@ -107,7 +107,7 @@ pub async fn run(
             binary: config.runtime.clone(),
             groups: config.groups,
             init: config.init.clone(),
-            ..runtime::Config::default()
+            logger: config.program.clone(),
         },
     )?;
     for fault in runtime.degraded() {

@@ -3,7 +3,9 @@
 //! All faults are reported together.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use racimo_common::object::{Generics, parse_generics};
@@ -43,6 +45,8 @@ pub struct Config {
     pub registry: registry::Config,
     /// The socket of this board's own manager; none: the managers of the board's identity.
     pub manager_socket: Option<PathBuf>,
+    /// This program, which a container's log mode is: as it was called when it started, as its file may be replaced.
+    pub program: PathBuf,
     /// What is logged.
     pub log_level: log::LevelFilter,
 }
@@ -75,6 +79,15 @@ pub struct Given {
     values: Vec<(String, String)>,
     /// The file to read; none: [`FILE`] if it is there.
     file: Option<PathBuf>,
+}
+
+/// Where this program is; the kernel marks the name of a file that has been replaced.
+fn program(found: io::Result<PathBuf>) -> PathBuf {
+    let Ok(found) = found else { return "/usr/bin/pi-agent".into() };
+    match found.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(name) => OsStr::from_bytes(name).into(),
+        None => found,
+    }
 }
 
 /// Flags that take a value, and what each means.
@@ -199,6 +212,7 @@ impl Given {
                 extra_ca: last("registry-ca").map(PathBuf::from).or(file.registry_ca),
             },
             manager_socket: last("manager-socket").map(PathBuf::from).or(file.manager_socket),
+            program: program(std::env::current_exe()),
             log_level,
         };
         for (name, path) in [("data-dir", &config.data), ("run-dir", &config.run), ("containerd", &config.containerd)] {
@@ -339,5 +353,13 @@ mod tests {
         check(&[("shim-groups", "17")], &[("RACIMO_MAX_TASKS", "many")], Err(&["1 to 16", "1 to 128"]));
         check(&[("label", "=x"), ("registry-mirror", "ftp://x")], &[], Err(&["label", "registry-mirror"]));
         assert!(Given::default().flag("publish", "80".into()).is_err());
+    }
+
+    #[test]
+    fn a_program_that_was_replaced_has_its_old_name() {
+        for (found, want) in [("/usr/bin/pi-agent", "/usr/bin/pi-agent"), ("/opt/a (deleted)", "/opt/a")] {
+            assert_eq!(program(Ok(found.into())), PathBuf::from(want));
+        }
+        assert_eq!(program(Err(io::ErrorKind::NotFound.into())), PathBuf::from("/usr/bin/pi-agent"));
     }
 }

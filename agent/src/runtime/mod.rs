@@ -101,7 +101,7 @@ impl Default for Config {
             root: "/".into(),
             binary: None,
             groups: 4,
-            logger: std::env::current_exe().unwrap_or_else(|_| "/usr/bin/pi-agent".into()),
+            logger: "/usr/bin/pi-agent".into(),
             init: None,
         }
     }
