@@ -184,9 +184,13 @@ impl Board {
                 held += weight;
                 continue;
             }
-            let bodies = work.files.iter().map(|file| file.body).collect();
+            let bodies: Vec<BodyKey> = work.files.iter().map(|file| file.body).collect();
             assignment.work = None;
-            if !has_begun {
+            if has_begun {
+                // The manager counts on what it has sent for it.
+                self.turned_bodies.retain(|(task, _)| *task != assignment.task);
+                self.turned_bodies.extend(bodies.into_iter().map(|body| (assignment.task, body)));
+            } else {
                 let (most, needs, used) = (limits::HELD_BYTES_MAX >> 10, weight.div_ceil(1 << 10), held >> 10);
                 self.turn_away(
                     assignment.task,

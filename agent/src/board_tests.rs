@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use racimo_common::id::{RandomId, TaskId};
+use racimo_common::id::{DependencyId, RandomId, TaskId};
 use racimo_common::object::{Desired, TaskState};
 use racimo_common::time::{Mono, Now, Wall};
-use racimo_common::wire::{Assign, Assignment};
+use racimo_common::wire::{Assign, Assignment, BodyKey, File};
 
 use crate::board::{Board, Gap, Order};
 use crate::limits::{self, SET_TASKS_MAX, TASKS_MAX};
@@ -230,7 +230,17 @@ fn a_board_without_memory_turns_tasks_away() {
 fn a_container_that_runs_needs_no_memory() {
     let mut board = Board::new(TASKS_MAX);
     board.adopt(&[(id(1), Found::Running { pid: 5, health: None }, None)], now(0));
-    board.assign(whole(7, vec![heavy(1, limits::HELD_BYTES_MAX >> 10)]), now(0)).expect("a set");
+    let mut large = heavy(1, limits::HELD_BYTES_MAX >> 10);
+    let body = BodyKey { id: DependencyId::from_bits(5), task: None };
+    let file = File { body, target: "/a".into(), uid: 0, gid: 0, mode: 0 };
+    large.work.as_mut().expect("work").files.push(file);
+    for _ in 0..2 {
+        board.assign(whole(7, vec![large.clone()]), now(0)).expect("a set");
+        // The manager takes it that what it names is here.
+        assert_eq!(board.named_bodies(), Some([body].into()));
+        board.session();
+    }
+    board.assign(whole(7, vec![large]), now(0)).expect("a set");
     assert_eq!(states(&board), [(1, TaskState::Running)].into());
     assert!(board.full_report().iter().all(|r| r.state == TaskState::Running));
 }

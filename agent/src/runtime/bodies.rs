@@ -139,7 +139,8 @@ impl Bodies {
         }
         if end == part.total {
             entry.coming = None;
-            entry.whole = entry.lost.is_none();
+            // One that came again and found no room: the old one is the same, a key's content never changes.
+            entry.whole |= entry.lost.is_none();
         }
         Ok(())
     }
@@ -391,6 +392,13 @@ mod tests {
         bodies.take(&part(1, 3, 0, b"abc")).unwrap();
         let lost = bodies.place(task(1), &[file(1, "/a")]).unwrap_err().to_string();
         assert!(lost.starts_with("the content of /a could not be kept in memory: No such file"), "{lost}");
+        // One that is here stays, although it could not be written again.
+        fs::create_dir(dir.path().join("body")).unwrap();
+        bodies.take(&part(1, 3, 0, b"abc")).unwrap();
+        let blocked = dir.path().join("body").join(key(1).id.to_string()).with_extension("new");
+        fs::create_dir(&blocked).unwrap();
+        bodies.take(&part(1, 3, 0, b"abc")).unwrap();
+        assert_eq!(read(&bodies.place(task(1), &[file(1, "/a")]).unwrap()[0]), "abc");
     }
 
     /// As root: the real file system, and an agent that comes after another.
