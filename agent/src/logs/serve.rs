@@ -6,10 +6,11 @@
 //! A reading sends only as many parts as its reader has room for. One part is under way at a time, over all readings,
 //! and only when the link has nothing better to send: heartbeats and reports never wait for more than one part.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use async_channel::{Receiver, Sender};
 use racimo_common::object::LogEntry;
@@ -25,6 +26,8 @@ pub struct Desk {
     data: PathBuf,
     readings: RefCell<BTreeMap<u64, Reading>>,
     news: (Sender<()>, Receiver<()>),
+    /// When followed logs are looked at again.
+    look_at: Cell<Instant>,
 }
 
 struct Reading {
@@ -58,7 +61,7 @@ enum Turn {
 impl Desk {
     /// Nobody reads yet; `data`: the agent's directory.
     pub fn new(data: PathBuf) -> Self {
-        Self { data, readings: RefCell::default(), news: async_channel::bounded(1) }
+        Self { data, readings: RefCell::default(), news: async_channel::bounded(1), look_at: Cell::new(Instant::now()) }
     }
 
     fn wake(&self) {
@@ -104,6 +107,8 @@ impl Desk {
     pub async fn serve(&self, out: Sender<ToManager>) {
         let mut last = 0;
         loop {
+            // Also while another one has much to send.
+            self.look(Instant::now());
             match self.turn(last) {
                 Turn::Step(id, cursor) => {
                     last = id;
@@ -152,17 +157,25 @@ impl Desk {
         };
         let look = async {
             if soon {
-                Timer::after(limits::LOG_FOLLOW_EVERY).await;
+                Timer::at(self.look_at.get()).await;
             } else {
                 std::future::pending::<()>().await;
             }
-            for reading in self.readings.borrow_mut().values_mut() {
-                if matches!(reading.state, State::Idle) {
-                    reading.state = State::Busy;
-                }
-            }
         };
         smol::future::or(news, look).await;
+    }
+
+    /// Has followed logs read again, if it is time.
+    fn look(&self, now: Instant) {
+        if now < self.look_at.get() {
+            return;
+        }
+        self.look_at.set(now + limits::LOG_FOLLOW_EVERY);
+        for reading in self.readings.borrow_mut().values_mut() {
+            if matches!(reading.state, State::Idle) {
+                reading.state = State::Busy;
+            }
+        }
     }
 
     /// One step of a reading; false: nobody takes parts any more.
@@ -317,6 +330,34 @@ mod tests {
             drop(writer);
             assert_eq!(next(parts).await.entries.len(), 1);
             assert_eq!(next(parts).await.end, Some(LogsEnd::Complete));
+        });
+    }
+
+    #[test]
+    fn a_log_is_followed_beside_one_that_is_read_for_ever() {
+        on_a_desk(async |desk, parts| {
+            let (followed, read) = (TaskId::from_bits(1), TaskId::from_bits(2));
+            let directory = dir(&desk.data, followed);
+            fs::create_dir_all(&directory).expect("a directory");
+            let writer = fs::File::open(&directory).expect("a directory");
+            rustix::fs::flock(&writer, rustix::fs::FlockOperation::LockShared).expect("a lock");
+            desk.open(open(1, followed, LogAsk { follow: true, ..ALL }, 100));
+            quiet(parts).await;
+            write(desk, followed, 0..1);
+            write(desk, read, 0..2000);
+            // Somebody asks for the same long log again and again.
+            let mut reading = 2;
+            desk.open(open(reading, read, ALL, u32::MAX));
+            loop {
+                let part = next(parts).await;
+                if part.reading == 1 {
+                    return;
+                }
+                if part.end.is_some() {
+                    reading += 1;
+                    desk.open(open(reading, read, ALL, u32::MAX));
+                }
+            }
         });
     }
 
