@@ -19,9 +19,9 @@ pub(crate) fn merge(files: &[(String, String)], flags: &[String], lookup: Lookup
             }
             let name = key(line);
             if name.is_empty() || name.contains(char::is_whitespace) {
-                let number = number + 1;
+                let (number, word) = (number + 1, first_word(name));
                 return Err(CliError::Usage(format!(
-                    "{path}, line {number}: \"{line}\" is not KEY=VALUE (a key has no blanks)"
+                    "{path}, line {number}: \"{word} …\" is not KEY=VALUE (a key has no blanks)"
                 )));
             }
             if line.contains('=') {
@@ -56,6 +56,11 @@ pub(crate) fn put(list: &mut Vec<String>, entry: String) {
     }
 }
 
+/// What may be shown of a line that is no variable: the rest may be a secret.
+pub(crate) fn first_word(name: &str) -> &str {
+    name.split_whitespace().next().unwrap_or_default()
+}
+
 /// The name in `NAME=VALUE`.
 pub(crate) fn key(entry: &str) -> &str {
     entry.split_once('=').map_or(entry, |(key, _)| key)
@@ -86,6 +91,8 @@ mod tests {
         check("\u{feff}A=1\r\n", &["HOME", "NONE"], Ok(&["A=1", "HOME=/root", "NONE"]));
         check("A B=1", &[], Err("f, line 1"));
         check("=1", &[], Err("f, line 1"));
+        check("export PASSWORD=hunter2", &[], Err("f, line 1: \"export …\" is not KEY=VALUE"));
+        check("PASSWORD: hunter2", &[], Err("f, line 1: \"PASSWORD: …\" is not KEY=VALUE"));
         check("", &["=1"], Err("has no name"));
     }
 }

@@ -4,6 +4,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::super::super::limits::COMPOSE_BYTES_MAX;
+use super::super::super::spec::env::first_word;
 use super::node::{Data, Entry, Fault, Node, join};
 use super::{World, node};
 
@@ -109,7 +110,9 @@ fn env_file(file: &Node, path: &str, world: &World<'_>, env: &mut Vec<Entry>) ->
         }
         let (key, value) = line.split_once('=').map_or((line, None), |(key, value)| (key, Some(value)));
         if key.is_empty() || key.contains(char::is_whitespace) {
-            let why = format!("{name}, line {}: {line:?} is not KEY=VALUE (a key has no blanks)", number + 1);
+            // Not the rest of it, which may be a secret.
+            let word = first_word(key);
+            let why = format!("{name}, line {}: \"{word} …\" is not KEY=VALUE (a key has no blanks)", number + 1);
             return Err(file.fault(path, why));
         }
         let value = match value {
