@@ -44,6 +44,14 @@ pub(crate) struct World<'a> {
     pub(crate) read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
 }
 
+/// Fills in variables, as in Docker only in what makes up the stack: not in `x-…` and `version`.
+fn fill_parts(file: &mut Node, world: &World<'_>) -> Result<(), Fault> {
+    const PARTS: [&str; 5] = ["services", "volumes", "networks", "secrets", "configs"];
+    let Data::Map(entries) = &mut file.data else { return Ok(()) };
+    let mut parts = entries.iter_mut().filter(|entry| PARTS.contains(&entry.key.as_str()));
+    parts.try_for_each(|entry| interpolate::fill(&mut entry.value, &entry.key, world.env))
+}
+
 /// What the files say together, in the long form, and what was passed over.
 ///
 /// # Errors
@@ -59,7 +67,7 @@ pub(crate) fn load(sources: &[Source], world: &World<'_>, fill: bool) -> Result<
         }
         version(&node)?;
         if fill {
-            interpolate::fill(&mut node, "", world.env)?;
+            fill_parts(&mut node, world)?;
         }
         let mut long = read::read(&node, &FILE, "", &mut ignored)?;
         resolve::resolve(&mut long, world)?;

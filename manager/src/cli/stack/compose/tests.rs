@@ -209,7 +209,7 @@ fn mistakes_are_told_with_file_line_and_key() {
         ("environment: [=x]", "4: services.a.environment[0]: \"=x\" has no name"),
         ("environment:\n  A: 1\n  A: 2", "6: the key A is there already, on line 5"),
         ("env_file: [missing.env]", "4: services.a.env_file[0]: cannot read missing.env: "),
-        ("env_file: [full.yml]", "4: services.a.env_file[0]: full.yml, line 2: \"version: "),
+        ("env_file: [full.yml]", "4: services.a.env_file[0]: full.yml, line 2: \"version: …\" is not"),
         ("env_file: [{path: no.env, required: true}]", "4: services.a.env_file[0]: cannot read no.env"),
         ("command: 'a", "4: YAML: "),
         ("command: \"sh -c 'a\"", "4: services.a.command: a ' is never closed in: sh -c 'a"),
@@ -262,7 +262,7 @@ fn mistakes_are_told_with_file_line_and_key() {
 
 #[test]
 fn what_is_newer_than_docker_s_reader() {
-    let text = "name: shop\nservices:\n  a:\n    image: i\n    env_file: [{path: no.env, required: false}]\n    \
+    let text = "name: shop\nx-note: costs $5 ${\nservices:\n  a:\n    image: i\n    env_file: [{path: no.env, required: false}]\n    \
                 tmpfs: ['/run:size=1m,mode=0755', /tmp]\n    group_add: [audio, 44]\n    secrets: [s, t]\n    \
                 depends_on: {b: {condition: service_healthy}}\n    hostname: ${X:-${FROM_CALLER}}-$FROM_CALLER-x\n    \
                 x-note: any\nsecrets:\n  s: {content: body}\n  t: {environment: FROM_CALLER}\n";
