@@ -69,6 +69,9 @@ pub(crate) fn read(node: &Node, shape: &Shape, path: &str, ignored: &mut Ignored
                 let mut entries: Vec<Entry> = Vec::new();
                 for (i, item) in items.iter().enumerate() {
                     let name = item.as_text().ok_or_else(|| item.wrong(&at(path, i), "a string"))?;
+                    if !is_name(name) {
+                        return Err(item.fault(&at(path, i), NAME_RULE.to_owned()));
+                    }
                     if entries.iter().any(|entry| entry.key == name) {
                         return Err(item.fault(&at(path, i), format!("{name} is there twice")));
                     }
@@ -353,13 +356,18 @@ fn env_files(node: &Node, path: &str) -> Result<Data, Fault> {
     }
 }
 
+const NAME_RULE: &str = "a name has only letters, digits, '.', '_' and '-'";
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
 fn named(node: &Node, inner: &Shape, path: &str, ignored: &mut Ignored) -> Result<Data, Fault> {
     let mut entries = Vec::new();
     for Entry { key, at, value } in map(node, path)? {
         let path = join(path, key);
-        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')) {
-            let what = "a name has only letters, digits, '.', '_' and '-'";
-            return Err(Fault { place: at.clone(), path, what: what.to_owned() });
+        if !is_name(key) {
+            return Err(Fault { place: at.clone(), path, what: NAME_RULE.to_owned() });
         }
         let value = read(value, inner, &path, ignored)?;
         entries.push(Entry { key: key.clone(), at: at.clone(), value });

@@ -172,6 +172,10 @@ fn mistakes_are_told_with_file_line_and_key() {
         ("services:\n  a: [", "st.yml:3: YAML: "),
         ("services: {}", "st.yml:1: services: a stack needs at least one service"),
         ("networks:\n  a:\n", "st.yml:1: services: a stack needs at least one service"),
+        (
+            "services: {a: {image: i, networks: [\"\\n\"]}}",
+            "st.yml:1: services.a.networks[0]: a name has only letters, digits, '.', '_' and '-'",
+        ),
         ("version: '2.4'\nservices: {a: {image: i}}", "st.yml:1: version: unsupported compose file version 2.4"),
         ("version: 3.8\nservices: {a: {image: i}}", "st.yml:1: version: expected a string, found a number"),
         ("include: [x]\nservices: {a: {image: i}}", "st.yml:1: include: including other files is not supported"),
