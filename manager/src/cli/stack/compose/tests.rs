@@ -338,8 +338,9 @@ proptest! {
         let source = Source { name: "f".to_owned(), text };
         in_stack(|world| {
             if let Ok((file, _)) = load(&[source], world, true) {
-                let printed = print::yaml(&file).replace('$', "$$");
-                let (again, _) = load(&[Source { name: "p".to_owned(), text: printed.clone() }], world, true)
+                // Its variables are filled in already.
+                let printed = print::yaml(&file);
+                let (again, _) = load(&[Source { name: "p".to_owned(), text: printed.clone() }], world, false)
                     .unwrap_or_else(|fault| panic!("{fault}\n{printed}"));
                 assert_eq!(plain(&again), plain(&file), "{printed}");
                 let _ = convert::stack("st", &file, world);
