@@ -8,24 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use racimo_common::object::{NetworkMode, Ulimit};
 use serde_json::{Map, Value, json};
 
-/// The limits that setrlimit(2) knows.
-const LIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 /// Settings of a container's own IPC namespace; `fs.mqueue.` and `net.` are prefixes.
 const IPC: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shm_rmid_forced", "shmall", "shmmax", "shmmni"];
 /// Docker's defaults for a network of one's own: low ports and ping need no privilege.
@@ -75,7 +57,7 @@ pub(super) fn limits(ulimits: &[Ulimit]) -> Result<Vec<Value>, BadSetting> {
     let mut seen = BTreeSet::new();
     let mut limits = Vec::with_capacity(ulimits.len());
     for Ulimit { name, soft, hard } in ulimits {
-        if !LIMITS.contains(&name.as_str()) {
+        if !Ulimit::NAMES.contains(&name.as_str()) {
             return Err(BadSetting::NoLimit(name.clone()));
         }
         if !seen.insert(name) {

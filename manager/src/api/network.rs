@@ -1,7 +1,9 @@
 //! The two networks that exist without being made: `host` and `none`.
 
-use bollard_stubs::models::{ConfigReference, Ipam, Network};
+use std::collections::BTreeMap;
+
 use racimo_common::object::NetworkMode;
+use racimo_common::time::Wall;
 use serde_json::Value;
 
 use super::convert;
@@ -59,25 +61,7 @@ impl Predefined {
 
     /// As `GET /networks/{id}` shows it.
     pub fn json(self) -> Value {
-        convert::json(&Network {
-            name: Some(self.name().to_owned()),
-            id: Some(self.id().to_owned()),
-            created: Some(convert::time(racimo_common::time::Wall::default())),
-            scope: Some("swarm".to_owned()),
-            driver: Some(self.driver().to_owned()),
-            enable_ipv4: Some(true),
-            enable_ipv6: Some(false),
-            ipam: Some(Ipam { driver: Some("default".to_owned()), config: Some(Vec::new()), options: None }),
-            internal: Some(false),
-            attachable: Some(false),
-            ingress: Some(false),
-            config_from: Some(ConfigReference { network: Some(String::new()) }),
-            config_only: Some(false),
-            containers: Some(Default::default()),
-            options: Some(Default::default()),
-            labels: Some(Default::default()),
-            peers: None,
-        })
+        convert::network::model(self.name(), self.id().to_owned(), Wall::default(), self.driver(), &BTreeMap::new())
     }
 
     /// The driver's name in Docker.

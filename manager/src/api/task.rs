@@ -83,7 +83,7 @@ impl Wanted {
         self.services.as_ref().is_none_or(|services| services.contains(&task.service))
             && self.nodes.as_ref().is_none_or(|nodes| task.node.is_some_and(|node| nodes.contains(&node)))
             && filters.begins("id", &task.id.to_string())
-            && filters.begins("name", &convert::name(task))
+            && filters.begins("name", &task.name())
             && filters.any("desired-state", |state| {
                 state.is_empty() || state.eq_ignore_ascii_case(convert::desired_name(task))
             })

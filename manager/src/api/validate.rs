@@ -176,15 +176,20 @@ fn networks(networks: &[Attachment]) -> Result<(), Invalid> {
 /// # Errors
 /// What is wrong with it.
 pub fn name(name: &str) -> Result<(), Invalid> {
-    let ends_fit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     if name.is_empty() {
         return Err(Invalid::NameMissing);
     }
-    let inner_fits = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-    if !inner_fits || !ends_fit(name.chars().next()) || !ends_fit(name.chars().next_back()) {
+    if !is_name_of(name, "-_") {
         return Err(Invalid::NameCharacters);
     }
     if name.len() > NAME_CHARS_MAX { Err(Invalid::NameLong) } else { Ok(()) }
+}
+
+/// Whether a text has only letters, digits and these further characters, which are not at its ends.
+pub fn is_name_of(text: &str, further: &str) -> bool {
+    let ends_fit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let inner_fits = text.chars().all(|c| c.is_ascii_alphanumeric() || further.contains(c));
+    inner_fits && ends_fit(text.chars().next()) && ends_fit(text.chars().next_back())
 }
 
 /// CPU time of a limit or reservation; 0 is none.
@@ -313,13 +318,7 @@ fn filled(spec: &ServiceSpec) -> Result<ContainerSpec, Invalid> {
 
 /// Whether a text is a host name.
 pub fn is_hostname(name: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
+    let is_label = |label: &str| options::is_label(label) && !label.starts_with('-') && !label.ends_with('-');
     // The kernel's limit.
     name.len() <= 64 && name.split('.').all(is_label)
 }

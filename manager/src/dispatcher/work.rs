@@ -12,7 +12,6 @@ use racimo_common::registry::Credentials;
 use racimo_common::wire::{Assignment, BodyKey, File, Work, frame};
 
 use crate::api::validate;
-use crate::limits::{CONFIG_BYTES_MAX, SECRET_BYTES_MAX};
 use crate::log_driver;
 use crate::store::{Dependency, DependencyKind, Slot, Task, View};
 use crate::template::{self, Facts, Kind, Lookup, Template};
@@ -34,7 +33,7 @@ pub(super) fn work(view: &View, vault: &Vault, task: &Task) -> Work {
     let mut work = Work {
         service: task.service,
         service_name: task.service_name.to_string(),
-        slot_name: slot_name(task),
+        slot_name: task.slot_name(),
         container,
         resources: task.spec.resources.clone(),
         // Checked when the service was stored.
@@ -99,14 +98,11 @@ pub(super) fn body(
     if !found.template {
         return Ok(plain);
     }
-    let most = match kind {
-        DependencyKind::Secret => SECRET_BYTES_MAX,
-        DependencyKind::Config => CONFIG_BYTES_MAX,
-    };
     let failed = |reason: String| format!("expanding {} '{}' failed: {reason}", kind.name(), file.name);
     let text = std::str::from_utf8(&plain).map_err(|_| failed("it is not UTF-8 text".to_owned()))?;
     let lookup = Files { view, vault, container: &task.spec.container, env };
-    let filled = Template::parse(text, Kind::Body).and_then(|t| t.run(&facts(view, task), Some(&lookup), most));
+    let filled =
+        Template::parse(text, Kind::Body).and_then(|t| t.run(&facts(view, task), Some(&lookup), kind.bytes_max()));
     filled.map(|text| Plain::new(text.into_bytes())).map_err(|error| failed(error.to_string()))
 }
 
@@ -186,19 +182,11 @@ fn facts(view: &View, task: &Task) -> Facts {
         architecture: board.map(|board| board.machine.clone()).unwrap_or_default(),
         os: "linux".to_owned(),
         task_id: task.id.to_string(),
-        task_name: format!("{}.{}", slot_name(task), task.id),
+        task_name: task.name(),
         task_slot: match task.slot {
             Slot::Replica(number) => number.to_string(),
             Slot::Node(_) => node_id.clone(),
         },
         node_id,
-    }
-}
-
-/// `web.1`, or `web.<node id>` for a global service.
-pub fn slot_name(task: &Task) -> String {
-    match task.slot {
-        Slot::Replica(number) => format!("{}.{number}", task.service_name),
-        Slot::Node(node) => format!("{}.{node}", task.service_name),
     }
 }

@@ -16,6 +16,8 @@ use racimo_common::time::Wall;
 use racimo_common::units::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
+
 /// When an object was made and last changed, and its version for optimistic updates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
@@ -365,6 +367,14 @@ impl DependencyKind {
             Self::Config => "config",
         }
     }
+
+    /// Bytes that its content may have.
+    pub const fn bytes_max(self) -> usize {
+        match self {
+            Self::Secret => limits::SECRET_BYTES_MAX,
+            Self::Config => limits::CONFIG_BYTES_MAX,
+        }
+    }
 }
 
 /// An overlay network.
@@ -558,6 +568,21 @@ pub struct Task {
     pub node: Option<NodeId>,
     /// How it ended. Written by the dispatcher or an enforcer, once.
     pub ended: Option<Ended>,
+}
+
+impl Task {
+    /// `web.1`, or `web.<node id>` for a global service.
+    pub fn slot_name(&self) -> String {
+        match self.slot {
+            Slot::Replica(number) => format!("{}.{number}", self.service_name),
+            Slot::Node(node) => format!("{}.{node}", self.service_name),
+        }
+    }
+
+    /// Its container's name: the slot's and the task's id.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.slot_name(), self.id)
+    }
 }
 
 /// What holds a task at desired `Ready`: a restart delay, an old task that must stop first, or both.

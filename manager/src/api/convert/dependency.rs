@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{json as model, time};
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
-use crate::limits::{CONFIG_BYTES_MAX, SECRET_BYTES_MAX};
+use crate::api::validate;
 use crate::store::{Dependency, DependencyKind};
 use crate::template::{Kind, Template};
 use crate::vault::Plain;
@@ -70,18 +70,12 @@ pub fn check(kind: DependencyKind, spec: &Spec) -> Result<(), ApiError> {
     if spec.name.is_empty() {
         return Err(ApiError::invalid("meta: name must be provided"));
     }
-    let ends_fit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    let inner_fits = spec.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-    let fits = inner_fits && ends_fit(spec.name.chars().next()) && ends_fit(spec.name.chars().next_back());
-    if !fits || spec.name.len() > NAME_CHARS_MAX {
+    if !validate::is_name_of(&spec.name, "-_.") || spec.name.len() > NAME_CHARS_MAX {
         return Err(ApiError::invalid(
             "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]",
         ));
     }
-    let most = match kind {
-        DependencyKind::Secret => SECRET_BYTES_MAX,
-        DependencyKind::Config => CONFIG_BYTES_MAX,
-    };
+    let most = kind.bytes_max();
     if !(1..=most).contains(&spec.data.as_ref().map_or(0, |data| data.len())) {
         let (kind, end) = (kind.name(), most + 1);
         return Err(ApiError::invalid(format_args!("{kind} data must be larger than 0 and less than {end} bytes")));

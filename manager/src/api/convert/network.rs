@@ -1,10 +1,13 @@
 //! Overlay networks ⇄ Docker's JSON.
 
+use std::collections::BTreeMap;
+
 use bollard_stubs::models::{ConfigReference, Ipam, Network as NetworkModel};
 use racimo_common::id::NetworkId;
+use racimo_common::time::Wall;
 use serde_json::{Map, Value, json};
 
-use super::{map, task, time};
+use super::{map, time};
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::networks::not_permitted;
@@ -63,12 +66,18 @@ fn no_options(fields: &mut Fields<'_>) -> Result<(), ApiError> {
 
 /// A network as `GET /networks/{id}` shows it.
 pub fn network(network: &Network) -> Value {
+    let (spec, created) = (&network.spec, network.meta.created);
+    model(&spec.name, network.id.to_string(), created, "overlay", &spec.labels)
+}
+
+/// A network's JSON; the rest is the same for all there are.
+pub fn model(name: &str, id: String, created: Wall, driver: &str, labels: &BTreeMap<String, String>) -> Value {
     super::json(&NetworkModel {
-        name: Some(network.spec.name.clone()),
-        id: Some(network.id.to_string()),
-        created: Some(time(network.meta.created)),
+        name: Some(name.to_owned()),
+        id: Some(id),
+        created: Some(time(created)),
         scope: Some("swarm".to_owned()),
-        driver: Some("overlay".to_owned()),
+        driver: Some(driver.to_owned()),
         enable_ipv4: Some(true),
         enable_ipv6: Some(false),
         ipam: Some(Ipam { driver: Some("default".to_owned()), config: Some(Vec::new()), options: None }),
@@ -79,7 +88,7 @@ pub fn network(network: &Network) -> Value {
         config_only: Some(false),
         containers: Some(Default::default()),
         options: Some(Default::default()),
-        labels: map(&network.spec.labels),
+        labels: map(labels),
         peers: None,
     })
 }
@@ -96,7 +105,7 @@ pub fn services(view: &View, network: NetworkId) -> Value {
             is_on && view.task_state(task) == racimo_common::object::TaskState::Running
         });
         let tasks: Vec<Value> = tasks
-            .map(|task| json!({ "Name": task::name(task), "EndpointID": "", "EndpointIP": "", "Info": null }))
+            .map(|task| json!({ "Name": task.name(), "EndpointID": "", "EndpointIP": "", "Info": null }))
             .collect();
         let shown = json!({ "VIP": "", "Ports": [], "LocalLBIndex": 0, "Tasks": tasks });
         services.insert(service.spec.name.clone(), shown);

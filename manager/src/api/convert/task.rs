@@ -38,14 +38,6 @@ pub fn task(view: &View, task: &Task) -> Value {
     value
 }
 
-/// `web.1.<task id>`, or `web.<node id>.<task id>` for a global service.
-pub fn name(task: &Task) -> String {
-    match task.slot {
-        Slot::Replica(number) => format!("{}.{number}.{}", task.service_name, task.id),
-        Slot::Node(node) => format!("{}.{node}.{}", task.service_name, task.id),
-    }
-}
-
 fn status_model(status: &TaskStatus) -> StatusModel {
     StatusModel {
         timestamp: Some(time(status.at)),

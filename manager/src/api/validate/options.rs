@@ -12,24 +12,6 @@ use racimo_common::object::{ContainerSpec, DnsConfig, HealthConfig, NetworkMode,
 /// Least span of a health check, as in SwarmKit; 0 is "not given".
 const HEALTH_SPAN_MIN: Duration = Duration::from_millis(1);
 const OOM_SCORES: std::ops::RangeInclusive<i64> = -1000..=1000;
-/// What setrlimit(2) knows on Linux.
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 /// Kernel settings that a container has for itself, as in Docker; besides all below [`SYSCTL_PREFIXES`].
 const SYSCTLS: [&str; 8] = [
     "kernel.msgmax",
@@ -155,7 +137,7 @@ fn ulimits(limits: &[Ulimit]) -> Result<(), InvalidOption> {
     let mut names = BTreeSet::new();
     for Ulimit { name, soft, hard } in limits {
         let (soft, hard) = (*soft, *hard);
-        if !ULIMITS.contains(&&**name) {
+        if !Ulimit::NAMES.contains(&&**name) {
             return Err(InvalidOption::UlimitName(name.clone()));
         }
         if !names.insert(name) {
@@ -199,7 +181,8 @@ fn dns(dns: &DnsConfig) -> Result<(), InvalidOption> {
     }
 }
 
-fn is_label(label: &str) -> bool {
+/// Whether a text is one part of a domain's name.
+pub(super) fn is_label(label: &str) -> bool {
     !label.is_empty() && label.len() <= 63 && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
 }
 

@@ -207,7 +207,8 @@ fn headers(auth: Option<&str>) -> Vec<(&'static str, &str)> {
     auth.map(|auth| ("X-Registry-Auth", auth)).into_iter().collect()
 }
 
-fn warn(console: &mut Console, image: Option<String>, answer: &Value) -> Result<(), CliError> {
+/// Tells what the image's resolution and the manager warn of.
+pub(crate) fn warn(console: &mut Console, image: Option<String>, answer: &Value) -> Result<(), CliError> {
     if let Some(text) = image {
         console.warn(text)?;
     }

@@ -7,6 +7,7 @@ mod pretty;
 mod references;
 pub(crate) mod resolve;
 
+pub(crate) use change::warn;
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use clap::Args;
+use racimo_common::object;
 use serde_json::{Value, json};
 
 use super::super::json::{Peek, array, object, place, unset};
@@ -12,24 +13,6 @@ use super::shared::put_list;
 
 /// Longest name of a domain, as in RFC 1035.
 const DOMAIN_CHARS_MAX: usize = 254;
-/// What setrlimit(2) knows on Linux.
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 
 /// A limit of the processes in a container; -1 is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,8 +263,8 @@ fn domain(text: &str) -> Result<String, String> {
 fn ulimit(text: &str) -> Result<Ulimit, String> {
     let expected = || format!("\"{text}\" is not a limit; expected TYPE=SOFT[:HARD], for example nofile=1024:2048");
     let (name, limits) = text.split_once('=').ok_or_else(expected)?;
-    if !ULIMITS.contains(&name) {
-        return Err(format!("\"{name}\" is no kind of limit; expected one of {}", ULIMITS.join(", ")));
+    if !object::Ulimit::NAMES.contains(&name) {
+        return Err(format!("\"{name}\" is no kind of limit; expected one of {}", object::Ulimit::NAMES.join(", ")));
     }
     let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= -1).ok_or_else(expected);
     let (soft, hard) = match limits.split_once(':') {

@@ -1,5 +1,6 @@
 //! `stack deploy`, in Docker's order and words.
 
+use super::super::service::warn;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
@@ -201,15 +202,4 @@ fn keep_image(body: &mut Value, old: &Value) {
     if !task["Placement"]["Platforms"].is_null() {
         set(body, &["TaskTemplate", "Placement", "Platforms"], task["Placement"]["Platforms"].clone());
     }
-}
-
-fn warn(console: &mut Console, image: Option<String>, answer: &Value) -> Result<(), CliError> {
-    if let Some(text) = image {
-        console.warn(text)?;
-    }
-    let single = Some(answer.text("/Warning")).filter(|text| !text.is_empty());
-    for text in answer.list("/Warnings").iter().filter_map(Value::as_str).chain(single) {
-        console.warn(text)?;
-    }
-    Ok(())
 }
