@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::describe::{self, Own};
 use crate::identity::Identity;
 use crate::link::session::{Link, Told};
+use crate::net::table::Table;
 use crate::runtime::ctrd::Executor;
 use crate::runtime::pull::{self, PullError};
 use crate::runtime::{self, Event, Job, Phase, Probed, Runtime};
@@ -142,6 +143,7 @@ pub async fn run(
     let feeders = feeders(&executor, &config, &tools, link, &inputs, stop);
     let app = App {
         board: Board::new(config.tasks_max),
+        table: Table::default(),
         clock: Clock::start(),
         config,
         tools,
@@ -240,6 +242,7 @@ async fn forward<T>(from: Receiver<T>, to: Sender<Input>, wrap: fn(T) -> Input) 
 
 struct App {
     board: Board,
+    table: Table,
     clock: Clock,
     config: Config,
     tools: Rc<Tools>,
@@ -358,9 +361,11 @@ impl App {
             Told::Open { out, node } => {
                 *self.tools.node.borrow_mut() = Some(node);
                 self.board.session();
+                self.table.session();
                 (self.is_reported, self.has_set, self.is_removed) = (false, false, false);
                 self.out = Some(out);
             }
+            Told::Net(net) => self.table.take(net),
             Told::Assign(part) => match self.assign(part) {
                 Ok(whole) => {
                     self.has_set |= whole;

@@ -239,6 +239,7 @@ impl Board {
             message: "rejected".to_owned(),
             err: Some(reason),
             container: None,
+            ports: Vec::new(),
         });
     }
 

@@ -60,6 +60,7 @@ pub fn describe(root: &Path, own: Own, degraded: Vec<String>) -> NodeDescription
         tasks_max: own.tasks_max,
         generic: own.generic,
         degraded,
+        ..NodeDescription::default()
     }
 }
 

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod limits;
 pub mod link;
 pub mod logs;
+pub mod net;
 pub mod runtime;
 mod sys;
 pub use sys::limit_threads;

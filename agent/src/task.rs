@@ -185,7 +185,15 @@ impl Task {
             health: None,
             sick: None,
             container: false,
-            report: TaskReport { task: id, state, at, message: message.to_owned(), err: None, container: None },
+            report: TaskReport {
+                task: id,
+                state,
+                at,
+                message: message.to_owned(),
+                err: None,
+                container: None,
+                ports: Vec::new(),
+            },
             dirty: true,
         }
     }

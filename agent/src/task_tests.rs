@@ -47,6 +47,7 @@ fn now(ms: u64) -> Now {
 
 pub(crate) fn work(grace: Duration) -> Work {
     Work {
+        net: None,
         service: ServiceId::from_bits(1),
         service_name: "web".to_owned(),
         slot_name: "web.1".to_owned(),

@@ -26,6 +26,7 @@ fn work(test: &[&str], timeout: Duration) -> Work {
         ..HealthConfig::default()
     };
     Work {
+        net: None,
         service: IdSource::seeded(99).draw(),
         service_name: "web".into(),
         slot_name: "web.1".into(),

@@ -28,6 +28,7 @@ async fn run(runtime: &Runtime, board: &Board, task: TaskId, script: &str) {
         ..HealthConfig::default()
     };
     let work = Work {
+        net: None,
         service: IdSource::seeded(99).draw(),
         service_name: "web".into(),
         slot_name: "web.1".into(),

@@ -21,6 +21,7 @@ const BUDGET: usize = limits::HEAP_MAX * 3 / 4;
 fn work(env: Vec<String>) -> Work {
     let mut ids = IdSource::seeded(1);
     Work {
+        net: None,
         service: ids.draw(),
         service_name: "web".into(),
         slot_name: "web.1".into(),

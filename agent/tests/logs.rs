@@ -23,6 +23,7 @@ fn task(number: u64) -> TaskId {
 async fn run(runtime: &Runtime, board: &Board, task: TaskId, script: &str, log: LogConfig) -> u32 {
     let command = vec!["sh".into(), "-c".into(), script.into()];
     let work = Work {
+        net: None,
         service: IdSource::seeded(99).draw(),
         service_name: "web".into(),
         slot_name: "web.1".into(),

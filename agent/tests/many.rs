@@ -35,6 +35,7 @@ fn a_board_full_of_tasks_is_made_at_once() {
         let resources = Resources::default();
         let service = ids.draw();
         let work = &Work {
+            net: None,
             service,
             service_name: "web".into(),
             slot_name: "web.1".into(),

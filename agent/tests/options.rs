@@ -34,6 +34,7 @@ fn work(board: &Board, script: &str) -> Work {
         ..ContainerSpec::default()
     };
     Work {
+        net: None,
         service: IdSource::seeded(99).draw(),
         service_name: "web".into(),
         slot_name: "web.1".into(),

@@ -33,6 +33,7 @@ fn task(number: u64) -> TaskId {
 fn work(script: &str) -> Work {
     let command = if script.is_empty() { vec![] } else { vec!["sh".into(), "-c".into(), script.into()] };
     Work {
+        net: None,
         service: IdSource::seeded(99).draw(),
         service_name: "web".into(),
         slot_name: "web.1".into(),

@@ -6,6 +6,7 @@ pub mod error;
 pub mod id;
 pub mod limits;
 pub mod logger;
+pub mod net;
 pub mod object;
 pub mod registry;
 pub mod signal;

@@ -26,6 +26,7 @@ fn to_manager() -> Vec<ToManager> {
         ..NodeDescription::default()
     };
     let report = TaskReport {
+        ports: Vec::new(),
         task: TaskId::from_bits(5),
         state: TaskState::Failed,
         at: Wall::from_nanos(-1),
@@ -50,6 +51,7 @@ fn to_agent() -> Vec<ToAgent> {
         kind: MountKind::Tmpfs { options: TmpfsOptions::default() },
     };
     let work = Work {
+        net: None,
         service: ServiceId::from_bits(3),
         service_name: "web".to_owned(),
         slot_name: "web.1".to_owned(),

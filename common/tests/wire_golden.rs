@@ -30,6 +30,11 @@ fn labels(key: &str) -> BTreeMap<String, String> {
 
 fn description() -> NodeDescription {
     NodeDescription {
+        data_address: None,
+        wireguard_key: None,
+        key_epoch: 0,
+        no_network: None,
+        no_encryption: None,
         hostname: "board1".into(),
         platforms: vec![Platform::new("linux", "arm64", "v8"), Platform::new("linux", "arm", "v7")],
         machine: "aarch64".into(),
@@ -114,6 +119,7 @@ fn container() -> ContainerSpec {
 fn assign() -> Assign {
     let key = BodyKey { id: DependencyId::from_bits(6), task: Some(TaskId::from_bits(4)) };
     let work = Work {
+        net: None,
         service: ServiceId::from_bits(3),
         service_name: "web".into(),
         slot_name: "web.1".into(),
@@ -145,6 +151,7 @@ fn assign() -> Assign {
 
 fn report() -> TaskReport {
     TaskReport {
+        ports: Vec::new(),
         task: TaskId::from_bits(4),
         state: TaskState::Failed,
         at: Wall::from_nanos(1_700_000_000_000_000_000),

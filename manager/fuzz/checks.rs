@@ -109,6 +109,7 @@ pub(crate) fn body_is_read(body: &Value) {
             let packed = rmp_serde::to_vec_named(&spec).expect("it can be stored");
             assert_eq!(rmp_serde::from_slice::<racimo_manager::store::ServiceSpec>(&packed).expect("and read"), spec);
             let service = Service {
+                endpoint: Default::default(),
                 id: ServiceId::from_bits(1),
                 meta: Meta::default(),
                 spec: spec.clone().into(),
@@ -127,6 +128,7 @@ pub(crate) fn body_is_read(body: &Value) {
 
 fn a_node() -> Node {
     Node {
+        mesh: None,
         id: NodeId::from_bits(1),
         meta: Meta::default(),
         spec: NodeSpec::default(),

@@ -144,6 +144,7 @@ async fn try_once(
         Some(ToAgent::Refused(refused)) => Err(JoinError::Refused(refused)),
         Some(
             ToAgent::Welcome(_)
+            | ToAgent::Net(_)
             | ToAgent::Assign(_)
             | ToAgent::Pong(_)
             | ToAgent::LogsOpen(_)

@@ -16,7 +16,9 @@ use racimo_common::object::NodeDescription;
 use racimo_common::time::Wall;
 use racimo_common::tls::{self, TrustClock};
 use racimo_common::wire::frame::{self, FrameError};
-use racimo_common::wire::{Assign, Hello, Refused, RefusedCode, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome};
+use racimo_common::wire::{
+    Assign, Hello, Net, Refused, RefusedCode, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome,
+};
 use smol::Timer;
 
 use super::dial::{DialError, dial};
@@ -34,6 +36,8 @@ pub enum Told {
         /// This board's id in the cluster.
         node: NodeId,
     },
+    /// News about the network.
+    Net(Net),
     /// What the board shall run.
     Assign(Assign),
     /// The addresses of the managers changed.
@@ -170,6 +174,7 @@ impl Link {
             ToAgent::Welcome(welcome) => welcome,
             ToAgent::Refused(refused) => return Err(End::Refused(refused)),
             ToAgent::Joined(_)
+            | ToAgent::Net(_)
             | ToAgent::Assign(_)
             | ToAgent::Pong(_)
             | ToAgent::LogsOpen(_)
@@ -223,6 +228,7 @@ async fn read_all(
             ToAgent::LogsOpen(open) => desk.open(open),
             ToAgent::LogsMore { reading, parts } => desk.more(reading, parts),
             ToAgent::LogsClose { reading } => desk.close(reading),
+            ToAgent::Net(net) => told.send(Told::Net(net)).await.map_err(|_| End::Stopped)?,
             ToAgent::Assign(assign) => told.send(Told::Assign(assign)).await.map_err(|_| End::Stopped)?,
             ToAgent::Refused(refused) => return Err(End::Refused(refused)),
             ToAgent::Welcome(_) | ToAgent::Joined(_) => return Err(End::Protocol("Welcome inside a session")),

@@ -54,7 +54,7 @@ pub(super) fn write_files(dir: &Path, names: &Names<'_>, network: NetworkMode, r
     let etc = root.join("etc");
     let own_network = match network {
         NetworkMode::Host => false,
-        NetworkMode::None | NetworkMode::Unset => true,
+        NetworkMode::None | NetworkMode::Unset | NetworkMode::Bridge => true,
     };
     let board = read_some(&etc.join("resolv.conf"))?;
     let resolv_conf = resolver::resolv_conf(&board, names.dns, own_network)?;

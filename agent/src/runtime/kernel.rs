@@ -84,7 +84,7 @@ pub(super) fn sysctls(
 ) -> Result<Map<String, Value>, BadSetting> {
     let own_network = match network {
         NetworkMode::Host => false,
-        NetworkMode::None | NetworkMode::Unset => true,
+        NetworkMode::None | NetworkMode::Unset | NetworkMode::Bridge => true,
     };
     let defaults = NETWORK_DEFAULTS.iter().filter(|_| own_network);
     let mut all: Map<String, Value> = defaults.map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();

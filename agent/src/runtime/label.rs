@@ -119,6 +119,7 @@ mod tests {
         container.labels.insert("app".into(), "web".into());
         container.tty = true;
         let work = Work {
+            net: None,
             service: ids.draw(),
             service_name: "web".into(),
             slot_name: "web.1".into(),

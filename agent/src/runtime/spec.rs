@@ -152,7 +152,9 @@ pub fn hostname(spec: &ContainerSpec, task: TaskId, board: &str) -> String {
     match (&spec.hostname, spec.network) {
         (Some(name), _) if !name.is_empty() => name.clone(),
         (_, NetworkMode::Host) => board.to_owned(),
-        (_, NetworkMode::None | NetworkMode::Unset) => task.to_string()[..HOSTNAME_CHARS].to_owned(),
+        (_, NetworkMode::None | NetworkMode::Unset | NetworkMode::Bridge) => {
+            task.to_string()[..HOSTNAME_CHARS].to_owned()
+        }
     }
 }
 

@@ -173,10 +173,11 @@ pub struct FileRef {
 /// The network a container sees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkMode {
-    /// Nothing was asked for. Until overlay networks exist this is the same as `None`: a namespace of its own
-    /// with a loopback device only.
+    /// Nothing was asked for: a namespace of its own from which it reaches the world, and its overlay networks.
     #[default]
     Unset,
+    /// The same without overlay networks, asked for by Docker's name `bridge`.
+    Bridge,
     /// A namespace of its own with a loopback device only.
     None,
     /// The board's own network.

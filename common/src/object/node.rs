@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::generic::Generics;
+use super::network::WireguardKey;
 use crate::registry::Platform;
 use crate::units::{Bytes, NanoCpus};
 
@@ -78,6 +79,16 @@ pub struct NodeDescription {
     pub tasks_max: u32,
     /// Generic resources it offers, from its configuration.
     pub generic: Generics,
+    /// The address by which other boards reach it, if it was told one; else the one its session comes from.
+    pub data_address: Option<std::net::Ipv4Addr>,
+    /// Its key for encrypted networks; none: it cannot encrypt, or has made no key yet.
+    pub wireguard_key: Option<WireguardKey>,
+    /// The rotation that the key belongs to.
+    pub key_epoch: u32,
+    /// Why it cannot give tasks a network (a kernel module is missing), with the way to mend it; none: it can.
+    pub no_network: Option<String>,
+    /// Why it cannot encrypt networks; none: it can.
+    pub no_encryption: Option<String>,
     /// What is wrong with it, one sentence each, with the way to mend it.
     pub degraded: Vec<String>,
 }

@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::HostPort;
 use crate::id::TaskId;
 use crate::time::Wall;
 
@@ -121,6 +122,9 @@ pub struct TaskReport {
     pub err: Option<String>,
     /// Its container, once there is one.
     pub container: Option<ContainerStatus>,
+    /// The ports of its board that it has, while it has them.
+    #[serde(default)]
+    pub ports: Vec<HostPort>,
 }
 
 /// The container of a task as the agent sees it.

@@ -10,6 +10,7 @@
 //!   ◀── Joined{certificate} | Refused ─
 //!   ── Hello{description} ────────────▶        with one
 //!   ◀── Welcome{heartbeat} | Refused ──
+//!   ◀── Net{complete} ─────────────────        parts until `last`; changes at any time
 //!   ◀── Assign{complete} ──────────────        parts until `last`
 //!   ── Status{complete} ──────────────▶        every task it holds, once; then only changes
 //!   ◀── LogsOpen, LogsMore, LogsClose ─        a reader of a log, at any time
@@ -20,6 +21,7 @@
 //! ```
 
 pub mod frame;
+mod net;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,10 @@ use crate::object::{
     ContainerSpec, Desired, LogAsk, LogConfig, LogEntry, NodeDescription, Resources, Role, TaskReport,
 };
 use crate::registry::Credentials;
+
+pub use net::{
+    Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet, gateway,
+};
 
 /// The TCP port that managers listen on for agents.
 pub const PORT: u16 = 2377;
@@ -67,6 +73,8 @@ pub enum ToAgent {
     Welcome(Welcome),
     /// No, and why; the connection is closed after it.
     Refused(Refused),
+    /// What the board shall know about the network: before the tasks that need it.
+    Net(Net),
     /// What the board shall run.
     Assign(Assign),
     /// Answers a heartbeat.
@@ -306,6 +314,9 @@ pub struct Work {
     /// Where its output goes.
     #[serde(default)]
     pub log: LogConfig,
+    /// Its addresses; none: it is on the board's network, or has only a loopback device.
+    #[serde(default)]
+    pub net: Option<TaskNet>,
     /// Secrets and configs as files; `container.secrets` and `container.configs` are empty on the wire.
     #[serde(default)]
     pub files: Vec<File>,

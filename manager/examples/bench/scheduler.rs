@@ -153,6 +153,7 @@ impl World {
         for task in tasks {
             let Some(node) = task.node else { continue };
             let report = TaskReport {
+                ports: Vec::new(),
                 task: task.id,
                 state: TaskState::Running,
                 at: self.now.wall,

@@ -1,4 +1,4 @@
-//! The two networks that exist without being made: `host` and `none`.
+//! The networks that exist without being made: `bridge`, `host` and `none`.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,8 @@ use super::convert;
 /// A network of every board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Predefined {
+    /// A way out, and nothing else.
+    Bridge,
     /// The board's own network.
     Host,
     /// Loopback only.
@@ -19,11 +21,12 @@ pub enum Predefined {
 
 impl Predefined {
     /// All of them, by name.
-    pub const ALL: [Self; 2] = [Self::Host, Self::None];
+    pub const ALL: [Self; 3] = [Self::Bridge, Self::Host, Self::None];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Bridge => "bridge",
             Self::Host => "host",
             Self::None => "none",
         }
@@ -32,6 +35,7 @@ impl Predefined {
     /// Its id: the same in every cluster, because clients send back what they resolved.
     pub fn id(self) -> &'static str {
         match self {
+            Self::Bridge => "racimo0network0bridge0000",
             Self::Host => "racimo0network0host000000",
             Self::None => "racimo0network0none000000",
         }
@@ -40,6 +44,7 @@ impl Predefined {
     /// What a container gets.
     pub fn mode(self) -> NetworkMode {
         match self {
+            Self::Bridge => NetworkMode::Bridge,
             Self::Host => NetworkMode::Host,
             Self::None => NetworkMode::None,
         }
@@ -50,6 +55,7 @@ impl Predefined {
         match mode {
             NetworkMode::Unset => None,
             NetworkMode::None => Some(Self::None),
+            NetworkMode::Bridge => Some(Self::Bridge),
             NetworkMode::Host => Some(Self::Host),
         }
     }
@@ -67,6 +73,7 @@ impl Predefined {
     /// The driver's name in Docker.
     pub fn driver(self) -> &'static str {
         match self {
+            Self::Bridge => "bridge",
             Self::Host => "host",
             Self::None => "null",
         }

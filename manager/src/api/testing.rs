@@ -38,6 +38,7 @@ impl Control for FakeControl {
             let node = ids.draw();
             let addr = request.advertise.unwrap_or_else(|| "127.0.0.1".into());
             let cluster = NewCluster {
+                net: crate::store::ClusterNet::default(),
                 id: ids.draw(),
                 spec: request.spec,
                 root_pem: ROOT.into(),
@@ -218,6 +219,7 @@ impl Lab {
                 smol::block_on(self.store.commit(self.now(), changes)).expect("a task");
                 let container = Some(ContainerStatus { id: format!("c-{id}"), pid: 7, exit_code: None });
                 let report = TaskReport {
+                    ports: Vec::new(),
                     task: id,
                     state: TaskState::Running,
                     at: self.now(),

@@ -369,6 +369,7 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         container: ContainerSpec { secrets: Vec::new(), configs: Vec::new(), ..container },
         resources: task.resources.clone(),
         log: log_driver::config(task.log.as_ref()).unwrap_or_default(),
+        net: None,
         files: work::files(&task.container, TaskId::from_bits(largest), |_| true),
         credentials: None,
         fault: None,

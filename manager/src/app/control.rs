@@ -24,7 +24,9 @@ use crate::ca::{Ca, JoinTokens};
 use crate::config::Config;
 use crate::dispatcher::broker::Broker;
 use crate::dispatcher::serve::{Dispatcher, Parts};
-use crate::store::{Change, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store};
+use crate::store::{
+    Change, ClusterNet, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store,
+};
 use crate::vault::{self, Key, Vault};
 
 /// How long to wait before a cluster that could not be resumed is tried again.
@@ -215,6 +217,7 @@ impl Manager {
             worker_secret: *tokens.worker.secret(),
             manager_secret: *tokens.manager.secret(),
             managers: vec![advertise.to_string()],
+            net: ClusterNet::default(),
         };
         let new_node = NewNode {
             id: node,

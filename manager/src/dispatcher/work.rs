@@ -38,6 +38,7 @@ pub(super) fn work(view: &View, vault: &Vault, task: &Task) -> Work {
         resources: task.spec.resources.clone(),
         // Checked when the service was stored.
         log: log_driver::config(task.spec.log.as_ref()).unwrap_or_default(),
+        net: None,
         files,
         credentials: None,
         fault: None,

@@ -73,6 +73,7 @@ fn explain(draft: &mut Draft<'_>, task: &Task) {
         message: "task rejected by constraint enforcer".to_owned(),
         err: Some("assigned node no longer meets constraints".to_owned()),
         container: draft.view.seen.task(task.id).and_then(|status| status.container.clone()),
+        ports: Vec::new(),
     };
     draft.observe(Observation::Task { node, report });
 }

@@ -218,6 +218,7 @@ mod tests {
             variant: variant.into(),
         };
         Node {
+            mesh: None,
             id: NodeId::from_bits(36),
             meta: Meta::default(),
             spec: NodeSpec { labels: [("zone".to_owned(), "East 1".to_owned())].into(), ..NodeSpec::default() },

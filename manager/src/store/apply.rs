@@ -13,8 +13,8 @@ use super::change::{Change, Command, NewTask, Refusal, RollbackBy};
 use super::event::Event;
 use super::generic;
 use super::object::{
-    Cluster, Ended, Gate, JobStatus, Meta, Node, NodeFailures, RestartPolicy, Service, ServiceSpec, Slot, SlotHistory,
-    Task, UpdateState, UpdateStatus, WrittenOff,
+    Addresses, Cluster, Ended, Endpoint, Gate, JobStatus, Meta, Node, NodeFailures, RestartPolicy, Service,
+    ServiceSpec, Slot, SlotHistory, Task, UpdateState, UpdateStatus, WrittenOff,
 };
 use super::state::State;
 use crate::limits;
@@ -111,6 +111,9 @@ impl Step {
                     worker_secret: new.worker_secret,
                     manager_secret: new.manager_secret,
                     managers: new.managers.clone(),
+                    net: new.net.clone(),
+                    key_epoch: 0,
+                    keys_rotated: self.at,
                 }));
                 self.events.push(Event::Cluster);
                 Ok(())
@@ -146,6 +149,7 @@ impl Step {
                     key_digest: new.key_digest,
                     description: new.description.clone(),
                     addr: new.addr.clone(),
+                    mesh: None,
                     written_off: None,
                 });
                 Ok(())
@@ -281,7 +285,16 @@ impl Step {
         self.state.by_name.insert(key, id);
         let (meta, revision) = (self.new_meta(), self.state.index);
         let job = self.new_iteration(spec);
-        self.put_service(Service { id, meta, spec: spec.clone(), previous: None, revision, update: None, job });
+        self.put_service(Service {
+            id,
+            meta,
+            spec: spec.clone(),
+            previous: None,
+            revision,
+            update: None,
+            job,
+            endpoint: Endpoint::default(),
+        });
         Ok(())
     }
 
@@ -411,6 +424,7 @@ impl Step {
             desired: new.desired,
             gate: new.gate.filter(|_| new.desired == Desired::Ready),
             node: new.node,
+            addresses: Addresses::default(),
             ended: None,
         });
         Ok(())

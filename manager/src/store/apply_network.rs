@@ -1,8 +1,10 @@
 //! What [`super::apply`] does to networks.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use racimo_common::id::NetworkId;
+use racimo_common::net::Subnet;
 use racimo_common::object::Desired;
 
 use super::apply::{Step, not_found};
@@ -19,7 +21,14 @@ impl Step {
         if self.state.networks.len() >= NETWORKS_MAX {
             return Err(Refusal::NetworksMax);
         }
-        let network = Arc::new(Network { id, meta: self.new_meta(), spec: spec.clone() });
+        let network = Arc::new(Network {
+            id,
+            meta: self.new_meta(),
+            spec: spec.clone(),
+            vni: 0,
+            subnet: Subnet::of(Ipv4Addr::UNSPECIFIED, 32),
+            gateway: Ipv4Addr::UNSPECIFIED,
+        });
         self.state.networks.insert(id, network.clone());
         self.events.push(Event::Network { id, old: None, new: Some(network) });
         Ok(())

@@ -9,8 +9,8 @@ use racimo_common::time::Wall;
 use serde::{Deserialize, Serialize};
 
 use super::object::{
-    ClusterSpec, DependencyKind, Ended, Gate, NetworkSpec, NodeSpec, Sealed, ServiceSpec, Slot, UpdateStatus,
-    WrittenOff,
+    ClusterNet, ClusterSpec, DependencyKind, Ended, Gate, NetworkSpec, NodeSpec, Sealed, ServiceSpec, Slot,
+    UpdateStatus, WrittenOff,
 };
 use crate::limits::{DEPENDENCIES_BYTES_MAX, DEPENDENCIES_MAX, NETWORKS_MAX};
 
@@ -38,6 +38,9 @@ pub struct NewCluster {
     pub manager_secret: [u8; 16],
     /// Addresses agents may dial.
     pub managers: Vec<String>,
+    /// Where subnets and ports of networks come from.
+    #[serde(default)]
+    pub net: ClusterNet,
 }
 
 impl std::fmt::Debug for NewCluster {

@@ -33,10 +33,10 @@ mod wake;
 pub use change::{Change, Command, NewCluster, NewDependency, NewNode, NewTask, Refusal, RollbackBy};
 pub use event::Event;
 pub use object::{
-    Attachment, Cluster, ClusterSpec, Dependency, DependencyKind, Ended, FailureAction, Gate, JobStatus, LogDriver,
-    Meta, Mode, Network, NetworkSpec, Node, NodeFailures, NodeSpec, Order, Placement, Ratio, RestartCondition,
-    RestartPolicy, Sealed, Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateConfig, UpdateState,
-    UpdateStatus, WrittenOff,
+    ADDRESS_POOL_DEFAULT, Addresses, Attachment, Cluster, ClusterNet, ClusterSpec, Dependency, DependencyKind, Ended,
+    Endpoint, FailureAction, Gate, JobStatus, KEEP_SOURCE_LABEL, LogDriver, MESH_SUBNET_DEFAULT, Meta, Mode, Network,
+    NetworkSpec, Node, NodeFailures, NodeSpec, Order, Placement, Ratio, RestartCondition, RestartPolicy, Sealed,
+    Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateConfig, UpdateState, UpdateStatus, WrittenOff,
 };
 pub use owner::{Batch, CommitError, Feed, Store};
 pub use seen::{Observation, Seen, SeenNode, TaskStatus};

@@ -4,12 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, ServiceId, TaskId};
+use racimo_common::net::{Subnet, VXLAN_PORT};
 use racimo_common::object::{
-    Availability, ContainerSpec, Desired, Generics, NodeDescription, Reservations, Resources, Role, TaskState,
+    Availability, ContainerSpec, Desired, EndpointSpec, Generics, NodeDescription, Port, Reservations, Resources, Role,
+    TaskState,
 };
 use racimo_common::registry::Platform;
 use racimo_common::time::Wall;
@@ -46,12 +49,45 @@ pub struct Cluster {
     pub manager_secret: [u8; 16],
     /// Addresses (`host:port`) agents may dial; the first is the advertised one.
     pub managers: Vec<String>,
+    /// Where subnets and ports of networks come from. Written at `init`.
+    #[serde(default)]
+    pub net: ClusterNet,
+    /// Counts the rotations of the keys of encrypted networks. Written by the dispatcher's clock.
+    #[serde(default)]
+    pub key_epoch: u32,
+    /// When the keys were last rotated.
+    #[serde(default)]
+    pub keys_rotated: Wall,
 }
 
 impl fmt::Debug for Cluster {
     /// Without the token secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster").field("id", &self.id).field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// Where subnets of networks come from if `init` does not say, and the length of their masks (Docker's).
+pub const ADDRESS_POOL_DEFAULT: (Ipv4Addr, u8, u8) = (Ipv4Addr::new(10, 0, 0, 0), 8, 24);
+/// The subnet of the mesh between boards (the network `ingress`) unless it is made anew with another one.
+pub const MESH_SUBNET_DEFAULT: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 200, 0, 0), 16);
+
+/// What `init` decided about networks; it cannot be changed later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClusterNet {
+    /// Where the subnets of networks come from that name none.
+    pub pools: Vec<Subnet>,
+    /// The length of their masks.
+    pub mask: u8,
+    /// UDP port of the VXLANs.
+    pub vxlan_port: u16,
+}
+
+impl Default for ClusterNet {
+    fn default() -> Self {
+        let (address, prefix, mask) = ADDRESS_POOL_DEFAULT;
+        Self { pools: vec![Subnet::of(address, prefix)], mask, vxlan_port: VXLAN_PORT }
     }
 }
 
@@ -108,6 +144,9 @@ pub struct Node {
     pub description: Arc<NodeDescription>,
     /// The address its last session came from. Written by the dispatcher, when it differs.
     pub addr: String,
+    /// Its part of the mesh: addresses of its gateway and its tasks. Written by the store while there is a mesh.
+    #[serde(default)]
+    pub mesh: Option<Subnet>,
     /// Set while the node counts as down: its tasks are replaced. Written by the dispatcher's liveness;
     /// cleared only by a clean report of the node.
     pub written_off: Option<WrittenOff>,
@@ -172,7 +211,22 @@ pub struct Service {
     pub update: Option<UpdateStatus>,
     /// Where a job is; none for services that run on. Written by the store with each spec.
     pub job: Option<JobStatus>,
+    /// Its ports and virtual addresses. Written by the store with each spec.
+    #[serde(default)]
+    pub endpoint: Endpoint,
 }
+
+/// What a service was given of the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its ports, in the order of its spec, each with its number; 0 only for a host's port that each board chooses.
+    pub ports: Vec<Port>,
+    /// A virtual address on each of its networks, unless its name stands for its tasks' addresses.
+    pub vips: Vec<(NetworkId, Ipv4Addr)>,
+}
+
+/// The label of a service whose tasks see the addresses of clients that come through the mesh, if it is `true`.
+pub const KEEP_SOURCE_LABEL: &str = "io.racimo.mesh.keep-source";
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -386,6 +440,12 @@ pub struct Network {
     pub meta: Meta,
     /// What users want.
     pub spec: NetworkSpec,
+    /// Its VXLAN network identifier. Written by the store.
+    pub vni: u32,
+    /// Its subnet. Written by the store.
+    pub subnet: Subnet,
+    /// The address that users see as its gateway; no task and no service has it. Written by the store.
+    pub gateway: Ipv4Addr,
 }
 
 /// What users want of a network.
@@ -396,6 +456,22 @@ pub struct NetworkSpec {
     pub name: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Its subnet; none: one of the cluster's pools.
+    pub subnet: Option<Subnet>,
+    /// Its gateway; none: the first address.
+    pub gateway: Option<Ipv4Addr>,
+    /// Where tasks and services get their addresses; none: all of the subnet.
+    pub range: Option<Subnet>,
+    /// Addresses that stay free, by name.
+    pub reserved: BTreeMap<String, Ipv4Addr>,
+    /// Whether its tasks reach nothing else through it.
+    pub internal: bool,
+    /// Whether it is the mesh between boards. There is one at most.
+    pub ingress: bool,
+    /// Whether traffic between boards is encrypted.
+    pub encrypted: bool,
+    /// Bytes of a packet in it; none: what fits a link of 1500 bytes.
+    pub mtu: Option<u16>,
 }
 
 /// A network that a service's tasks are attached to.
@@ -423,6 +499,8 @@ pub struct TaskSpec {
     pub log: Option<LogDriver>,
     /// Overlay networks it is attached to; `container.network` names the predefined ones.
     pub networks: Vec<Attachment>,
+    /// How it is reached.
+    pub endpoint: EndpointSpec,
     /// Counts `--force` updates; a new value replaces every task.
     pub force_update: u64,
 }
@@ -566,8 +644,20 @@ pub struct Task {
     pub gate: Option<Gate>,
     /// Its node. Written by the scheduler (by the orchestrator for global services); never changes once set.
     pub node: Option<NodeId>,
+    /// Its addresses, which it holds until it ended. Written with `node`.
+    #[serde(default)]
+    pub addresses: Addresses,
     /// How it ended. Written by the dispatcher or an enforcer, once.
     pub ended: Option<Ended>,
+}
+
+/// The addresses of a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// In its board's part of the mesh: for ports published there, and for the way out.
+    pub mesh: Option<Ipv4Addr>,
+    /// On each of its overlay networks, in the order of its spec.
+    pub networks: Vec<(NetworkId, Ipv4Addr)>,
 }
 
 impl Task {

@@ -5,7 +5,15 @@ use super::*;
 
 fn report(number: u128, state: TaskState) -> TaskReport {
     let container = Some(ContainerStatus { id: "c".to_owned(), pid: 7, exit_code: None });
-    TaskReport { task: task(number), state, at: at(100), message: "started".to_owned(), err: None, container }
+    TaskReport {
+        ports: Vec::new(),
+        task: task(number),
+        state,
+        at: at(100),
+        message: "started".to_owned(),
+        err: None,
+        container,
+    }
 }
 
 fn says(by: u128, number: u128, state: TaskState) -> Observation {

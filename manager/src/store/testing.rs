@@ -68,6 +68,7 @@ pub(crate) fn at(seconds: i64) -> Wall {
 
 pub(crate) fn new_cluster() -> Change {
     Change::ClusterCreate(Box::new(NewCluster {
+        net: crate::store::ClusterNet::default(),
         id: ClusterId::from_bits(9),
         spec: ClusterSpec::default(),
         root_pem: "root".to_owned(),

@@ -241,6 +241,7 @@ fn history(world: &mut World, keep: i64) {
             Change::ClusterUpdate { version: cluster.meta.version, spec, worker_secret: None, manager_secret: None }
         }
         None => Change::ClusterCreate(Box::new(NewCluster {
+            net: racimo_manager::store::ClusterNet::default(),
             id: world.ids.draw(),
             spec,
             root_pem: String::new(),

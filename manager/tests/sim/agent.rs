@@ -247,6 +247,8 @@ impl Board {
                 agent.out = Some(conn);
                 self.turn(sim);
             }
+            // Networks are not simulated: they decide nothing about tasks.
+            Some(ToAgent::Net(_)) => {}
             Some(ToAgent::Assign(part)) => self.assign(sim, part),
             Some(ToAgent::Refused(refused)) => {
                 sim.note(format_args!("board {}: refused: {}", self.index, refused.reason));

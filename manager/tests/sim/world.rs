@@ -98,6 +98,7 @@ impl World {
     fn found(&mut self) {
         let Some(manager) = &mut self.manager else { return };
         let cluster = NewCluster {
+            net: racimo_manager::store::ClusterNet::default(),
             id: self.ids.draw::<ClusterId>(),
             spec: ClusterSpec::default(),
             root_pem: String::new(),

@@ -53,7 +53,7 @@ pub fn spec(body: &Value) -> Result<NetworkSpec, ApiError> {
     no_options(&mut fields)?;
     let labels = fields.labels("Labels")?;
     fields.done()?;
-    Ok(NetworkSpec { name, labels })
+    Ok(NetworkSpec { name, labels, ..NetworkSpec::default() })
 }
 
 /// An option counts as set even if its value is empty: `encrypted` has none.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use racimo_common::object::{ContainerSpec, FileRef, Limits, NetworkMode, Reservations, Resources};
+use racimo_common::object::{ContainerSpec, EndpointSpec, FileRef, Limits, NetworkMode, Reservations, Resources};
 use racimo_common::registry::Platform;
 use serde_json::{Value, json};
 
@@ -68,7 +68,16 @@ fn task(mut fields: Fields<'_>, network: NetworkMode) -> Result<TaskSpec, ApiErr
     let log = container::log_driver(fields.object("LogDriver")?)?;
     let force_update = fields.count("ForceUpdate")?.unwrap_or_default();
     fields.done()?;
-    Ok(TaskSpec { container, resources, restart, placement, log, networks: Vec::new(), force_update })
+    Ok(TaskSpec {
+        container,
+        resources,
+        restart,
+        placement,
+        log,
+        networks: Vec::new(),
+        endpoint: EndpointSpec::default(),
+        force_update,
+    })
 }
 
 fn container_spec(mut fields: Fields<'_>, network: NetworkMode) -> Result<ContainerSpec, ApiError> {

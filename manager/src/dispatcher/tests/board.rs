@@ -23,6 +23,7 @@ pub(super) fn hello(versions: (u16, u16)) -> ToManager {
 pub(super) fn report(number: u128, state: TaskState) -> TaskReport {
     let container = Some(ContainerStatus { id: "c".to_owned(), pid: 0, exit_code: Some(3) });
     TaskReport {
+        ports: Vec::new(),
         task: task(number),
         state,
         at: at(50),

@@ -25,6 +25,7 @@ fn ask(manager: &Manager, join: Join) -> Result<Joined, (RefusedCode, String)> {
         ToAgent::Joined(joined) => Ok(joined),
         ToAgent::Refused(refused) => Err((refused.code, refused.reason)),
         other @ (ToAgent::Welcome(_)
+        | ToAgent::Net(_)
         | ToAgent::Assign(_)
         | ToAgent::Pong(_)
         | ToAgent::LogsOpen(_)

@@ -1,0 +1,9 @@
+//! The board's network: what the manager tells about it, and what the kernel is made to do.
+//!
+//! ```text
+//! Net ─▶ table ─┐
+//! Work.net ─────┴▶ plan (pure) ─▶ kernel (netlink: links, routes, nf_tables, conntrack)
+//!               └▶ dns (names of a task's networks)
+//! ```
+
+pub mod table;
