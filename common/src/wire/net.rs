@@ -172,6 +172,9 @@ pub struct NetAttachment {
 pub struct NetEndpoint {
     /// The task: also its container's id, the start of which is its host name unless its service has another.
     pub task: TaskId,
+    /// The host name that its service gives it, templates filled in; none: the start of its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Box<str>>,
     /// Its slot; none: it is the one of its node. `web.1`, `web.<node id>`.
     pub slot: Option<u32>,
     /// Its board.
