@@ -48,7 +48,11 @@ impl Table {
         self.own = net.own.or(self.own.take());
         self.peers.extend(net.peers.into_iter().map(|peer| (peer.node, peer)));
         self.networks.extend(net.networks.into_iter().map(|network| (network.id, network)));
-        self.services.extend(net.services.into_iter().map(|service| (service.id, service)));
+        for mut service in net.services {
+            let known = self.services.get(&service.id);
+            known.into_iter().for_each(|known| keep_known(&mut service, known));
+            self.services.insert(service.id, service);
+        }
         self.peers.retain(|id, _| !net.peers_gone.contains(id));
         self.networks.retain(|id, _| !net.networks_gone.contains(id));
         self.services.retain(|id, _| !net.services_gone.contains(id));
@@ -59,5 +63,57 @@ impl Table {
             self.networks.retain(|id, _| named.networks.contains(id));
             self.services.retain(|id, _| named.services.contains(id));
         }
+    }
+}
+
+/// What the manager is not sure of stays as it was told before.
+fn keep_known(service: &mut NetService, known: &NetService) {
+    for endpoint in service.endpoints.iter_mut().filter(|endpoint| endpoint.unsure) {
+        if let Some(before) = known.endpoints.iter().find(|before| before.task == endpoint.task) {
+            endpoint.active = before.active;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::id::{RandomId, TaskId};
+    use racimo_common::wire::NetEndpoint;
+
+    use super::*;
+
+    fn service(endpoints: &[(u128, bool, bool)]) -> Net {
+        let endpoint = |&(task, active, unsure): &(u128, bool, bool)| NetEndpoint {
+            task: TaskId::from_bits(task),
+            slot: None,
+            hostname: None,
+            node: NodeId::from_bits(1),
+            mesh: None,
+            addresses: Vec::new(),
+            active,
+            unsure,
+        };
+        let service = NetService {
+            id: ServiceId::from_bits(1),
+            name: "web".into(),
+            ports: Vec::new(),
+            keep_source: false,
+            networks: Vec::new(),
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        };
+        Net { services: vec![service], ..Net::default() }
+    }
+
+    #[test]
+    fn a_manager_that_has_just_started_changes_nothing_it_does_not_know() {
+        let mut table = Table::default();
+        table.take(service(&[(1, true, false), (2, false, false)]));
+        table.take(service(&[(1, true, true), (2, true, true), (3, true, true), (4, false, false)]));
+        let active = |table: &Table| {
+            table.services[&ServiceId::from_bits(1)].endpoints.iter().map(|e| e.active).collect::<Vec<_>>()
+        };
+        assert_eq!(active(&table), [true, false, true, false]);
+        table.take(service(&[(1, false, false), (2, true, false)]));
+        assert_eq!(active(&table), [false, true]);
     }
 }

@@ -45,7 +45,7 @@ impl<'de> Deserialize<'de> for Ip {
 #[serde(default)]
 pub struct Net {
     /// Whether this belongs to the whole: what no part of it names is gone once the last one arrived. The first
-    /// message of a session does; each is small enough for a board's heap and takes effect at once.
+    /// messages of a session do; each is small enough for a board's heap and takes effect at once.
     pub complete: bool,
     /// Whether this is the last part of the whole.
     pub last: bool,
@@ -133,7 +133,7 @@ pub struct NetNetwork {
 pub struct NetService {
     /// Its id.
     pub id: ServiceId,
-    /// Its name.
+    /// Its name; empty: it was removed, and only its last tasks are left, which no name stands for.
     pub name: String,
     /// Ports it publishes in the mesh.
     pub ports: Vec<NetPort>,
@@ -185,6 +185,10 @@ pub struct NetEndpoint {
     pub addresses: Vec<Ip>,
     /// Whether it takes new connections: it runs, is healthy, shall run, and its board is there.
     pub active: bool,
+    /// The manager has not heard of its board since it started: `active` is a guess, and who has heard of the task
+    /// before knows better.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsure: bool,
 }
 
 /// What a task gets of the network.

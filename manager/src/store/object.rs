@@ -158,6 +158,14 @@ impl Node {
         self.role == Role::Worker || self.description.tasks_max > 0
     }
 
+    /// The IPv4 address by which other boards reach it: the one its agent was told, else the one its session comes
+    /// from. None: that is an IPv6 one, so it can have no part of the mesh and no overlay network.
+    pub fn data_address(&self) -> Option<Ipv4Addr> {
+        let seen = || self.addr.parse().ok();
+        let address = self.description.data_address.or_else(seen)?;
+        (!address.is_unspecified() && !address.is_multicast() && !address.is_broadcast()).then_some(address)
+    }
+
     /// What tasks may reserve: what the kernel has, less the system's reserve.
     pub fn capacity(&self) -> Reservations {
         Reservations {
