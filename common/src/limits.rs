@@ -28,6 +28,8 @@ pub const GENERIC_KINDS_MAX: usize = 16;
 pub const GENERIC_NAMES_MAX: usize = 64;
 /// Bytes of the name of a generic resource or of a kind. Longer: refused.
 pub const GENERIC_NAME_BYTES_MAX: usize = 128;
+/// Ports that one service may publish: a task's are in each report of it. Beyond: refused by the manager.
+pub const SERVICE_PORTS_MAX: usize = 128;
 
 const _: () =
     assert!(2 * GENERIC_NAMES_MAX * GENERIC_NAME_BYTES_MAX < FRAME_FROM_AGENT_MAX, "descriptions fit a frame");

@@ -55,7 +55,7 @@ fn service() -> Value {
                 "Constraints": ["node.labels.a==b"], "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.z"}}],
                 "MaxReplicas": 2, "Platforms": [{"Architecture": "arm64", "OS": "linux"}],
             },
-            "Networks": [{"Target": "host"}],
+            "Networks": [{"Target": "bridge"}],
             "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m", "max-file": "3"}},
             "ForceUpdate": 1,
         },
@@ -63,7 +63,10 @@ fn service() -> Value {
         "UpdateConfig": {"Parallelism": 2, "Delay": 1_000_000_000, "FailureAction": "rollback", "Monitor": 2_000_000_000,
             "MaxFailureRatio": 0.2, "Order": "start-first"},
         "RollbackConfig": {"Parallelism": 0, "FailureAction": "continue", "MaxFailureRatio": 1, "Order": "stop-first"},
-        "EndpointSpec": {"Mode": "vip"},
+        "EndpointSpec": {"Mode": "vip", "Ports": [
+            {"Name": "http", "Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"},
+            {"Protocol": "udp", "TargetPort": 53, "PublishMode": "host"},
+        ]},
     })
 }
 
@@ -104,6 +107,7 @@ fn odd(rng: &mut Rng) -> Value {
         0.5, "", "x", " ", "\u{0}", "é\u{202e}", "a=b", "/", "..", "host", "none", "0", "-1", "any", "sha256:", "web.1",
         [], {}, [null], [{}], [[]], {"": ""}, {"a": null}, {"Target": "/"}, [""], ["a", "a"], "node.id==x", "!=",
         0.3333333333, ["NONE"], ["CMD"], ["CMD-SHELL", ""], "net.core.somaxconn", "1.2.3.4 a", "CAP_CHOWN", "all", "pause", "rollback",
+        65_535, 65_536, "dnsrr", "sctp", "bridge", "10.9.0.0/24", "10.9.0.1", "fd00::/64",
     ]);
     let values = values.as_array().expect("a list");
     values[rng.usize(0..values.len())].clone()

@@ -136,7 +136,8 @@ fn the_docker_cli_works() {
                   --constraint node.role==manager --mount type=volume,source=data,target=/d --network host busybox:latest sleep 9";
     assert_eq!(served.good(create).trim().len(), 25);
     served.bad(create, "name conflicts with an existing object: service web already exists");
-    served.bad("service create -d --no-resolve-image -p 80:80 busybox", "published ports are not supported yet");
+    let dnsrr = "service create -d --no-resolve-image --endpoint-mode dnsrr -p 80:80 busybox";
+    served.bad(dnsrr, "port published with ingress mode can't be used with dnsrr mode");
     served.bad("service create -d --no-resolve-image --sysctl a=b busybox", "sysctl 'a' is not allowed");
     served.bad("service create -d --no-resolve-image --secret s busybox", "secret not found: s");
     served.bad("service create -d --no-resolve-image --network ovl busybox", "network ovl not found");

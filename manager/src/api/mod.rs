@@ -45,6 +45,8 @@ mod docker_tests;
 #[cfg(test)]
 mod network_tests;
 #[cfg(test)]
+mod port_tests;
+#[cfg(test)]
 mod recorded_tests;
 #[cfg(test)]
 mod testing;

@@ -100,7 +100,7 @@ fn what_may_not_be_made() {
     ] {
         check(lab.post("/networks/create", &body.to_string()), status, want);
     }
-    assert_eq!(lab.get("/networks").1.as_array().map(Vec::len), Some(2));
+    assert_eq!(lab.get("/networks").1.as_array().map(Vec::len), Some(3));
 }
 
 #[test]
@@ -164,18 +164,18 @@ fn lists_and_pruning() {
     };
     let id_filter = format!(r#"{{"id":["{}"]}}"#, &id[..8]);
     for (filters, want) in [
-        ("", &["backend", "front", "host", "none"][..]),
+        ("", &["backend", "bridge", "front", "host", "none"][..]),
         (r#"{"driver":["overlay"]}"#, &["backend", "front"]),
         (r#"{"driver":{"host":true}}"#, &["host"]),
         (r#"{"scope":["swarm"],"type":["custom"]}"#, &["backend", "front"]),
         (r#"{"scope":["local"]}"#, &[]),
-        (r#"{"type":["builtin"]}"#, &["host", "none"]),
+        (r#"{"type":["builtin"]}"#, &["bridge", "host", "none"]),
         (r#"{"name":["ront"]}"#, &["front"]),
         (&id_filter, &["front"]),
         (r#"{"label":["tier=2"]}"#, &["backend"]),
         (r#"{"label":["tier"]}"#, &["backend", "front"]),
         (r#"{"dangling":["true"]}"#, &["backend"]),
-        (r#"{"dangling":["false"]}"#, &["front", "host", "none"]),
+        (r#"{"dangling":["false"]}"#, &["bridge", "front", "host", "none"]),
     ] {
         assert_eq!(names(filters), want, "{filters}");
     }
@@ -193,7 +193,7 @@ fn lists_and_pruning() {
 fn without_a_cluster_there_are_the_predefined_ones() {
     let lab = Lab::new();
     let (_, list) = lab.get("/networks");
-    assert_eq!(list.as_array().map(Vec::len), Some(2));
+    assert_eq!(list.as_array().map(Vec::len), Some(3));
     let (_, host) = lab.get("/networks/host?scope=swarm");
     assert_eq!(lab.get(&format!("/networks/{}", host["Id"].as_str().expect("id"))).1, host);
     let not = "This node is not a swarm manager";

@@ -188,8 +188,8 @@ fn plain(value: &Value) -> Value {
     }
 }
 
-/// Recording 112 names everything at once: with the lab's own network, secret and config in it, with virtual addresses
-/// instead of `dnsrr` and without a template, it is taken, and shown as in 127.
+/// Recording 112 names everything at once: with the lab's own network, secret and config in it, and
+/// without a template, it is taken, and shown as in 127.
 #[test]
 fn everything_at_once_comes_back() {
     let lab = Lab::active();
@@ -207,7 +207,7 @@ fn everything_at_once_comes_back() {
     let ours = |value: &Value| {
         let text = value.to_string().replace("kwpny6pu8a4ykl1bous8bzspe", &secret);
         let text = text.replace("7bxxpbqfs46m2as0jkbqg9dt1", &config).replace("0bhiooexekl15x7mm0zjsamd7", &network);
-        serde_json::from_str::<Value>(&text.replace("dnsrr", "vip").replace("h-{{.Task.Slot}}", "h")).expect("JSON")
+        serde_json::from_str::<Value>(&text.replace("h-{{.Task.Slot}}", "h")).expect("JSON")
     };
     let (status, answer) = lab.post("/services/create", &ours(body).to_string());
     assert_eq!(status, 201, "{answer}");

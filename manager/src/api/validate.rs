@@ -6,23 +6,30 @@
 mod options;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::limits::{ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX, GENERIC_NAME_BYTES_MAX, GENERIC_NAMES_MAX};
-use racimo_common::object::{ContainerSpec, Desired, MountKind, Resources};
+use racimo_common::limits::{
+    ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX, GENERIC_NAME_BYTES_MAX, GENERIC_NAMES_MAX, SERVICE_PORTS_MAX,
+};
+use racimo_common::object::{
+    ContainerSpec, Desired, EndpointMode, EndpointSpec, HostPort, MountKind, NetworkMode, Port, PortMode, Resources,
+};
 use racimo_common::registry::Reference;
 use racimo_common::signal;
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_common::wire::frame;
-use racimo_common::wire::{Assign, Assignment, ToAgent, Work};
+use racimo_common::wire::{Assign, Assignment, TaskNet, ToAgent, Work};
 
 pub use self::options::{InvalidOption, health_retries, health_span, oom_score};
 use crate::dispatcher::work;
 use crate::limits;
 use crate::log_driver::{self, BadLogDriver};
 use crate::scheduler::constraint;
-use crate::store::{Attachment, DependencyKind, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
+use crate::store::{
+    Attachment, DependencyKind, KEEP_SOURCE_LABEL, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec,
+};
 use crate::template::{self, Facts};
 
 /// Least CPU time a limit or reservation may name: a thousandth of a CPU.
@@ -111,6 +118,18 @@ pub enum Invalid {
     Constraint(String),
     #[error("{0} networks are more than the {max} a service may be attached to", max = limits::SERVICE_NETWORKS_MAX)]
     NetworksMax(usize),
+    #[error("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")]
+    PortDnsrr,
+    #[error("EndpointSpec: duplicate published ports provided")]
+    PortTwice,
+    #[error("EndpointSpec: a port without TargetPort: expected 1 to 65535")]
+    PortTarget,
+    #[error("EndpointSpec: {0} ports are more than the {SERVICE_PORTS_MAX} a service may publish")]
+    PortsMax(usize),
+    #[error("EndpointSpec: ports cannot be published by a service on the network {0}: {1}")]
+    PortNetwork(&'static str, &'static str),
+    #[error("label {KEEP_SOURCE_LABEL}: {0:?} is not true or false")]
+    KeepSource(String),
     #[error("{0} secrets and configs are more than the {max} a service may refer to", max = limits::SERVICE_FILES_MAX)]
     FilesMax(usize),
     #[error("{0} aliases on one network are more than the {max} a service may have", max = limits::ALIASES_MAX)]
@@ -131,6 +150,8 @@ pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     container(&filled(spec)?)?;
     resources(&spec.task.resources)?;
     networks(&spec.task.networks)?;
+    endpoint(&spec.task)?;
+    keep_source(&spec.labels)?;
     restart(&spec.task.restart)?;
     placement(&spec.task.placement)?;
     log_driver::config(spec.task.log.as_ref())?;
@@ -169,6 +190,40 @@ fn networks(networks: &[Attachment]) -> Result<(), Invalid> {
         }
     }
     Ok(())
+}
+
+/// SwarmKit's rules and words first.
+fn endpoint(task: &TaskSpec) -> Result<(), Invalid> {
+    let EndpointSpec { mode, ports } = &task.endpoint;
+    if ports.len() > SERVICE_PORTS_MAX {
+        return Err(Invalid::PortsMax(ports.len()));
+    }
+    let mut published = BTreeSet::new();
+    for port in ports {
+        if (*mode, port.mode) == (EndpointMode::Dnsrr, PortMode::Ingress) {
+            return Err(Invalid::PortDnsrr);
+        }
+        if port.published > 0 && !published.insert((port.published, port.protocol)) {
+            return Err(Invalid::PortTwice);
+        }
+        if port.target == 0 {
+            return Err(Invalid::PortTarget);
+        }
+    }
+    match task.container.network {
+        NetworkMode::Host if !ports.is_empty() => {
+            Err(Invalid::PortNetwork("host", "its ports are the board's already"))
+        }
+        NetworkMode::None if !ports.is_empty() => Err(Invalid::PortNetwork("none", "nothing reaches its ports")),
+        NetworkMode::Unset | NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None => Ok(()),
+    }
+}
+
+fn keep_source(labels: &BTreeMap<String, String>) -> Result<(), Invalid> {
+    match labels.get(KEEP_SOURCE_LABEL).map(String::as_str) {
+        None | Some("true" | "false") => Ok(()),
+        Some(other) => Err(Invalid::KeepSource(other.to_owned())),
+    }
 }
 
 /// A name of a service or network: letters, digits, and inside it `-` and `_`.
@@ -369,7 +424,7 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         container: ContainerSpec { secrets: Vec::new(), configs: Vec::new(), ..container },
         resources: task.resources.clone(),
         log: log_driver::config(task.log.as_ref()).unwrap_or_default(),
-        net: None,
+        net: Some(net(task)),
         files: work::files(&task.container, TaskId::from_bits(largest), |_| true),
         credentials: None,
         fault: None,
@@ -391,9 +446,22 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
     frame::encode(&message, most).map(drop).map_err(|_| Invalid::TaskSize)
 }
 
+/// The largest that a task's share of the network can be.
+fn net(task: &TaskSpec) -> TaskNet {
+    let largest = Ipv4Addr::BROADCAST.into();
+    let ports = task.endpoint.ports.iter().filter(|port| port.mode == PortMode::Host);
+    let port = |port: &Port| HostPort { protocol: port.protocol, published: u16::MAX, target: port.target };
+    TaskNet {
+        mesh: Some(largest),
+        networks: task.networks.iter().map(|attachment| (attachment.network, largest)).collect(),
+        ports: ports.map(port).collect(),
+        balanced: true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use racimo_common::object::Mount;
+    use racimo_common::object::{Mount, Protocol};
     use std::sync::Arc;
 
     use super::*;
@@ -528,6 +596,42 @@ mod tests {
         check(|_, t| t.container.mounts = vec![volume("../x")], "invalid volume name");
         check(|_, t| t.container.mounts = vec![volume("a")], "expected 2 to 255 characters");
         check(|_, t| t.container.mounts = vec![volume("/srv")], "use a mount of type bind");
+    }
+
+    #[test]
+    fn ports() {
+        let port = |published, target| Port { published, target, ..Port::default() };
+        let host = |published| Port { mode: PortMode::Host, ..port(published, 80) };
+        check(|_, t| t.endpoint.ports = vec![port(80, 8080), port(0, 80), port(0, 80)], "");
+        let udp = Port { protocol: Protocol::Udp, ..port(53, 53) };
+        check(|_, t| t.endpoint.ports = vec![port(53, 53), udp], "");
+        check(|_, t| t.endpoint.ports = vec![port(80, 0)], "a port without TargetPort");
+        let twice = "EndpointSpec: duplicate published ports provided";
+        check(|_, t| t.endpoint.ports = vec![port(80, 1), port(80, 2)], twice);
+        check(|_, t| t.endpoint.ports = vec![port(80, 1), host(80)], twice);
+        let dnsrr = |port| EndpointSpec { mode: EndpointMode::Dnsrr, ports: vec![port] };
+        check(|_, t| t.endpoint = dnsrr(host(80)), "");
+        let ingress = "EndpointSpec: port published with ingress mode can't be used with dnsrr mode";
+        check(|_, t| t.endpoint = dnsrr(port(80, 80)), ingress);
+        check(|_, t| t.endpoint.ports = vec![port(0, 80); SERVICE_PORTS_MAX], "");
+        check(|_, t| t.endpoint.ports = vec![port(0, 80); SERVICE_PORTS_MAX + 1], "129 ports are more than the 128");
+        for (network, want) in [
+            (NetworkMode::Unset, ""),
+            (NetworkMode::Bridge, ""),
+            (NetworkMode::Host, "on the network host: its ports are the board's already"),
+            (NetworkMode::None, "on the network none: nothing reaches its ports"),
+        ] {
+            check(
+                |_, t| {
+                    t.container.network = network;
+                    t.endpoint.ports = vec![host(80)];
+                },
+                want,
+            );
+        }
+        let label = |value: &str| [(KEEP_SOURCE_LABEL.to_owned(), value.to_owned())].into();
+        check(|s, _| s.labels = label("true"), "");
+        check(|s, _| s.labels = label("yes"), "label io.racimo.mesh.keep-source: \"yes\" is not true or false");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use imbl::OrdMap;
 use racimo_common::id::{NodeId, TaskId};
-use racimo_common::object::{ContainerStatus, TaskReport, TaskState};
+use racimo_common::object::{ContainerStatus, HostPort, TaskReport, TaskState};
 use racimo_common::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,9 @@ pub struct TaskStatus {
     pub err: Option<String>,
     /// Its container.
     pub container: Option<ContainerStatus>,
+    /// The ports of its board that it has.
+    #[serde(default)]
+    pub ports: Vec<HostPort>,
 }
 
 /// Something observed.
@@ -104,6 +107,7 @@ impl Seen {
                     message: report.message,
                     err: report.err,
                     container: report.container,
+                    ports: report.ports,
                 };
                 let old = self.tasks.get(&report.task);
                 if old.is_some_and(|old| old.state > status.state || *old == status) {
@@ -120,6 +124,7 @@ impl Seen {
                     message: "pending task scheduling".to_owned(),
                     err: reason,
                     container: None,
+                    ports: Vec::new(),
                 };
                 if self.tasks.get(&id).is_some_and(|old| old.state > TaskState::Pending || old.err == status.err) {
                     return None;

@@ -80,6 +80,7 @@ impl View {
                 message: ended.message.clone(),
                 err: ended.err.clone(),
                 container: ended.container.clone().map(|id| ContainerStatus { id, pid: 0, exit_code: ended.exit_code }),
+                ports: Vec::new(),
             };
         }
         let state = self.task_state(task);
@@ -91,6 +92,7 @@ impl View {
                 message: "scheduler assigned task to node".to_owned(),
                 err: None,
                 container: None,
+                ports: Vec::new(),
             },
             _ => TaskStatus {
                 state,
@@ -98,6 +100,7 @@ impl View {
                 message: "pending task scheduling".to_owned(),
                 err: None,
                 container: None,
+                ports: Vec::new(),
             },
         }
     }

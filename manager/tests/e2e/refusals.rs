@@ -68,13 +68,10 @@ fn not_implemented(lab: &Lab) -> Result<()> {
     check_create(
         lab,
         &[
-            ("--publish 80:80", "EndpointSpec.Ports: published ports are not supported yet"),
-            ("--publish mode=host,target=80,published=80", "EndpointSpec.Ports"),
             ("--secret s", "secret not found: s"),
             ("--config c", "config not found: c"),
             ("--network ovl", "network ovl not found"),
             ("--network name=host,alias=x", "Networks[0]: the host network has no aliases"),
-            ("--endpoint-mode dnsrr", "EndpointSpec.Mode is not supported yet"),
             ("--mount type=volume,source=data,target=/x,volume-driver=nfs", "VolumeOptions.DriverConfig.Name"),
             ("--mount type=npipe,source=a,target=/x", "Mounts[0].Type \"npipe\" is not supported"),
             ("--isolation hyperv", "ContainerSpec.Isolation is not supported yet"),
@@ -137,7 +134,7 @@ fn wrong_values(lab: &Lab) -> Result<()> {
 fn commands(lab: &Lab) -> Result<()> {
     for (line, wanted) in [
         ("service create -d NOT/VALID", "ContainerSpec: \"NOT/VALID\" is not a valid repository/tag"),
-        ("service update -d taken --publish-add 80", "EndpointSpec.Ports"),
+        ("service update -d taken --publish-add 80 --endpoint-mode dnsrr", "can't be used with dnsrr mode"),
         ("service update -d taken --update-order sideways", "unrecognized update order sideways"),
         ("service update -d taken --limit-memory 1M", "Must be at least 4MiB"),
         ("service update -d nosuch --replicas 3", "service nosuch not found"),

@@ -197,11 +197,11 @@ fn networks(lab: &Lab) -> Result<()> {
 
 fn refusals(lab: &Lab) -> Result<()> {
     let image = busybox(lab);
-    let ports = format!("services: {{a: {{image: {image}, ports: ['80:80']}}}}");
+    let ports = format!("services: {{a: {{image: {image}, ports: ['80:80'], deploy: {{endpoint_mode: dnsrr}}}}}}");
     let path = write(lab, "bad", "ports.yml", &ports)?.display().to_string();
     for client in [docker as Client, pi_mgr] {
         let (_, said) = client(lab, &["stack", "deploy", "--detach=true", "-c", &path, "bad"])?.bad()?;
-        has(&said, "published ports are not supported yet");
+        has(&said, "port published with ingress mode can't be used with dnsrr mode");
         client(lab, &["stack", "rm", "bad"])?.good()?;
     }
     let path = write(lab, "bad", "mistake.yml", "services:\n  a:\n    image: x\n    deploy: {replicas: many}\n")?;

@@ -8,6 +8,7 @@
 
 pub mod container;
 pub mod dependency;
+pub mod endpoint;
 pub mod generic;
 pub mod mount;
 pub mod network;

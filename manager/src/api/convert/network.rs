@@ -14,6 +14,8 @@ use crate::api::networks::not_permitted;
 use crate::api::validate;
 use crate::store::{Network, NetworkSpec, View};
 
+/// The driver of networks that services use.
+const DRIVER: &str = "overlay";
 /// Docker's own networks, and names it keeps for itself.
 const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
 const RESERVED: [&str; 2] = ["docker_gwbridge", "ingress"];
@@ -91,6 +93,47 @@ pub fn model(name: &str, id: String, created: Wall, driver: &str, labels: &BTree
         labels: map(labels),
         peers: None,
     })
+}
+
+/// A network as tasks show it: SwarmKit's object.
+pub fn object(network: &Network) -> Value {
+    let Network { id, meta, spec, subnet, gateway, .. } = network;
+    let config = || {
+        let mut config = json!({ "Subnet": subnet.to_string() });
+        put(&mut config, "Range", spec.range.map(|range| range.to_string().into()));
+        put(&mut config, "Gateway", Some(gateway.to_string().into()));
+        config
+    };
+    let ipam = || json!({ "Driver": { "Name": "default" }, "Configs": [config()] });
+    let set = |flag: bool| flag.then_some(Value::Bool(true));
+    let mut shown = json!({ "Name": spec.name, "Labels": spec.labels, "DriverConfiguration": { "Name": DRIVER } });
+    put(&mut shown, "Internal", set(spec.internal));
+    put(&mut shown, "Ingress", set(spec.ingress));
+    put(&mut shown, "IPAMOptions", spec.subnet.map(|_| ipam()));
+    put(&mut shown, "Scope", Some("swarm".into()));
+    json!({
+        "ID": id.to_string(),
+        "Version": { "Index": meta.version },
+        "CreatedAt": time(meta.created),
+        "UpdatedAt": time(meta.updated),
+        "Spec": shown,
+        "DriverState": { "Name": DRIVER, "Options": options(network) },
+        "IPAMOptions": ipam(),
+    })
+}
+
+/// What the driver made of it, and what it was asked for.
+fn options(network: &Network) -> Value {
+    let mut options = json!({ "com.docker.network.driver.overlay.vxlanid_list": network.vni.to_string() });
+    put(&mut options, "encrypted", network.spec.encrypted.then(|| "".into()));
+    put(&mut options, "com.docker.network.driver.mtu", network.spec.mtu.map(|mtu| mtu.to_string().into()));
+    options
+}
+
+fn put(object: &mut Value, key: &str, value: Option<Value>) {
+    if let (Value::Object(fields), Some(value)) = (object, value) {
+        fields.insert(key.to_owned(), value);
+    }
 }
 
 /// The services on a network and their tasks that are up, as `verbose` shows them. None has an address yet.

@@ -10,7 +10,7 @@ use racimo_common::registry::Platform;
 use serde_json::{Value, json};
 
 use super::update_config::{self, Which};
-use super::{container, dependency, generic, mount};
+use super::{container, dependency, endpoint, generic, mount};
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::find;
@@ -37,18 +37,11 @@ pub fn service(state: &State, body: &Value, unnamed: impl FnOnce() -> String) ->
     let mut targets = targets(&mut fields)?;
     targets.extend(self::targets(&mut template)?);
     let (network, networks) = networks(state, targets)?;
-    let task = Arc::new(TaskSpec { networks, ..task(template, network)? });
+    let endpoint = endpoint::read(fields.object("EndpointSpec")?)?;
+    let task = Arc::new(TaskSpec { networks, endpoint, ..task(template, network)? });
     let mode = mode(fields.object("Mode")?)?;
     let update = update_config(&mut fields, "UpdateConfig", Which::Update)?;
     let rollback = update_config(&mut fields, "RollbackConfig", Which::Rollback)?;
-    let mut endpoint = fields.object("EndpointSpec")?;
-    endpoint.only("Mode", &[json!("vip")])?;
-    if endpoint.is_set("Ports") {
-        return Err(ApiError::bad_request(
-            "invalid argument: EndpointSpec.Ports: published ports are not supported yet (--network host is)",
-        ));
-    }
-    endpoint.done()?;
     fields.done()?;
     let spec = ServiceSpec { name, labels, task, mode, update, rollback, credentials: None };
     validate::service(&spec).map_err(ApiError::invalid)?;

@@ -4,18 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bollard_stubs::models::{
-    EndpointSpec, EndpointSpecModeEnum, Limit, NetworkAttachmentConfig, Platform as PlatformModel, ResourceObject,
-    Service as ServiceModel, ServiceEndpoint, ServiceJobStatus, ServiceServiceStatus, ServiceSpec as SpecModel,
-    ServiceSpecMode, ServiceSpecModeReplicated, ServiceSpecModeReplicatedJob, ServiceUpdateStatus,
-    ServiceUpdateStatusStateEnum, TaskSpec as TaskModel, TaskSpecContainerSpec, TaskSpecContainerSpecIsolationEnum,
-    TaskSpecPlacement, TaskSpecPlacementPreferences, TaskSpecPlacementSpread, TaskSpecResources, TaskSpecRestartPolicy,
+    Limit, NetworkAttachmentConfig, Platform as PlatformModel, ResourceObject, Service as ServiceModel,
+    ServiceJobStatus, ServiceServiceStatus, ServiceSpec as SpecModel, ServiceSpecMode, ServiceSpecModeReplicated,
+    ServiceSpecModeReplicatedJob, ServiceUpdateStatus, ServiceUpdateStatusStateEnum, TaskSpec as TaskModel,
+    TaskSpecContainerSpec, TaskSpecContainerSpecIsolationEnum, TaskSpecPlacement, TaskSpecPlacementPreferences,
+    TaskSpecPlacementSpread, TaskSpecResources, TaskSpecRestartPolicy,
     TaskSpecRestartPolicyConditionEnum as ConditionModel,
 };
 use racimo_common::object::{ContainerSpec, Desired, Reservations, Resources, TaskState};
 use racimo_common::units::{Bytes, NanoCpus};
 use serde_json::Value;
 
-use super::{container, dependency, generic, json, map, mount, nanos, some, some_map, time, update_config, version};
+use super::{
+    container, dependency, endpoint, generic, json, map, mount, nanos, some, some_map, time, update_config, version,
+};
 use crate::api::network::Predefined;
 use crate::store::{
     Mode, Placement, RestartCondition, RestartPolicy, Service, ServiceSpec, Task, TaskSpec, UpdateConfig, UpdateState,
@@ -39,7 +41,7 @@ pub fn service(view: &View, service: &Service, show: Show) -> Value {
         created_at: Some(time(service.meta.created)),
         updated_at: Some(time(service.meta.updated)),
         spec: Some(spec(&service.spec, show.defaults)),
-        endpoint: Some(ServiceEndpoint { spec: Some(EndpointSpec::default()), ..ServiceEndpoint::default() }),
+        endpoint: Some(endpoint::of_service(&view.state, service)),
         update_status: service.update.as_ref().map(update),
         service_status: show.status.then(|| status(view, service)),
         job_status: service.job.map(|job| ServiceJobStatus {
@@ -112,7 +114,7 @@ fn spec(spec: &ServiceSpec, defaults: bool) -> SpecModel {
         update_config: config(spec.update).map(|config| update_config::update_model(&config, defaults)),
         rollback_config: config(spec.rollback).map(|config| update_config::rollback_model(&config, defaults)),
         networks: None,
-        endpoint_spec: Some(EndpointSpec { mode: Some(EndpointSpecModeEnum::VIP), ports: None }),
+        endpoint_spec: Some(endpoint::spec_model(&spec.task.endpoint)),
     }
 }
 

@@ -2,14 +2,12 @@
 
 use std::collections::HashMap;
 
-use bollard_stubs::models::{
-    ContainerStatus, PortStatus, Task as TaskModel, TaskState as StateModel, TaskStatus as StatusModel,
-};
+use bollard_stubs::models::{ContainerStatus, Task as TaskModel, TaskState as StateModel, TaskStatus as StatusModel};
 use racimo_common::object::{Desired, TaskState};
 use serde_json::Value;
 
 use super::service_out;
-use super::{generic, json, time, version};
+use super::{endpoint, generic, json, time, version};
 use crate::store::{Slot, Task, TaskStatus, View};
 
 /// A task as `GET /tasks/{id}` shows it.
@@ -35,6 +33,11 @@ pub fn task(view: &View, task: &Task) -> Value {
     });
     service_out::put_generic(&mut value, "/Spec", &task.spec);
     generic::put(&mut value, "", generic::list(&task.generic));
+    // The models have no such field.
+    let attachments = endpoint::attachments(&view.state, task);
+    if let (Value::Object(fields), false) = (&mut value, attachments.is_empty()) {
+        fields.insert("NetworksAttachments".to_owned(), attachments.into());
+    }
     value
 }
 
@@ -49,7 +52,7 @@ fn status_model(status: &TaskStatus) -> StatusModel {
             pid: Some(i64::from(container.pid)),
             exit_code: Some(i64::from(container.exit_code.unwrap_or(0))),
         }),
-        port_status: Some(PortStatus::default()),
+        port_status: Some(endpoint::of_board(&status.ports)),
     }
 }
 

@@ -63,8 +63,11 @@ fn what_is_not_implemented_is_refused() {
             json!({"Reservations":{"GenericResources":[{"NamedResourceSpec":{"Kind":"a","Value":"b"}}]}}),
             "TaskTemplate.Resources.Reservations.GenericResources[0].NamedResourceSpec: named generic",
         ),
-        ("EndpointSpec", json!({"Mode":"dnsrr"}), "EndpointSpec.Mode is not supported"),
-        ("EndpointSpec", json!({"Ports":[{"TargetPort":80}]}), "published ports are not supported yet"),
+        (
+            "EndpointSpec",
+            json!({"Ports":[{"TargetPort":80,"PublishedPortEnd":81}]}),
+            "PublishedPortEnd is not supported",
+        ),
         ("Mode", json!({"Global":{},"Replicated":{}}), "must specify only one service mode"),
         ("Mode", json!({"Replicated":{"Replicas":-1}}), "Number of replicas must be non-negative"),
         ("Mode", json!({"GlobalJob":{},"ReplicatedJob":{}}), "must specify only one service mode"),
