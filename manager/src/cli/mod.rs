@@ -87,7 +87,8 @@ enum ClientCommand {
     /// Make this manager the first of a new cluster
     #[command(after_help = "Examples:
   pi-mgr init
-  pi-mgr init --advertise-addr 192.168.1.10 --task-history-limit 3")]
+  pi-mgr init --advertise-addr 192.168.1.10 --task-history-limit 3
+  pi-mgr init --default-addr-pool 10.20.0.0/16 --default-addr-pool-mask-length 26 --data-path-port 5000")]
     Init(swarm::InitArgs),
     /// Show what a board needs to join, or replace it
     #[command(after_help = "Examples:

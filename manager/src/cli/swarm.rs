@@ -1,6 +1,7 @@
 //! Commands on the cluster as a whole: `init`, `join-token`, `leave`, `update`.
 
 use clap::{Args, ValueEnum};
+use racimo_common::net::{BadSubnet, Subnet};
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -9,7 +10,7 @@ use super::error::CliError;
 use super::json::{Peek, set};
 use super::node::Availability;
 use super::parse::{self, Nanos};
-use super::spec::refused::RefusedCluster;
+use super::spec::refused::{RefusedCluster, RefusedInit};
 use super::url::Url;
 
 /// Settings of the cluster.
@@ -56,8 +57,30 @@ pub(crate) struct InitArgs {
     /// Whether this node takes tasks
     #[arg(long)]
     availability: Option<Availability>,
+    /// Addresses that networks get their subnets of (repeatable) [default: 10.0.0.0/8]
+    #[arg(long, value_name = "SUBNET", value_delimiter = ',', value_parser = pool)]
+    default_addr_pool: Vec<Subnet>,
+    /// Length of the mask of these subnets
+    #[arg(long, value_name = "BITS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(8..=29))]
+    default_addr_pool_mask_length: u32,
+    /// UDP port of the traffic between boards (1024 to 49151; 0: 4789)
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true, value_parser = data_path_port)]
+    data_path_port: u16,
     #[command(flatten)]
     cluster: ClusterFlags,
+    #[command(flatten)]
+    refused_init: RefusedInit,
+    #[command(flatten)]
+    refused: RefusedCluster,
+}
+
+fn pool(text: &str) -> Result<Subnet, String> {
+    text.parse().map_err(|error: BadSubnet| error.to_string())
+}
+
+fn data_path_port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port == 0 || (1024..=49151).contains(port));
+    port.ok_or_else(|| format!("{text:?} is not a port from 1024 to 49151"))
 }
 
 /// `join-token`.
@@ -101,13 +124,21 @@ pub(crate) struct UpdateArgs {
 
 /// Makes this manager the first of a new cluster.
 pub(crate) async fn init(args: &InitArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    let pools: Vec<String> = args.default_addr_pool.iter().map(ToString::to_string).collect();
     let mut request = json!({
         "ListenAddr": args.listen_addr,
         "AdvertiseAddr": args.advertise_addr,
+        "DataPathAddr": "",
+        "DataPathPort": args.data_path_port,
         "ForceNewCluster": false,
-        "Spec": {"Labels": null, "Orchestration": {}, "Raft": {}, "Dispatcher": {}, "CAConfig": {}},
+        "Spec": {
+            "Labels": null, "Orchestration": {}, "Raft": {"ElectionTick": 0, "HeartbeatTick": 0}, "Dispatcher": {},
+            "CAConfig": {}, "TaskDefaults": {}, "EncryptionConfig": {"AutoLockManagers": false},
+        },
         "AutoLockManagers": false,
         "Availability": args.availability.map_or("", Availability::name),
+        "DefaultAddrPool": pools,
+        "SubnetSize": args.default_addr_pool_mask_length,
     });
     args.cluster.apply(&mut request["Spec"]);
     let id = client.post(&Url::new(&["swarm", "init"]), &request, &[]).await?;

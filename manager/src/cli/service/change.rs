@@ -6,7 +6,7 @@ use super::super::args::WaitFlags;
 use super::super::client::Client;
 use super::super::console::Console;
 use super::super::error::CliError;
-use super::super::json::{Peek, place, set};
+use super::super::json::{Peek, set};
 use super::super::progress::run::{converge, vanish};
 use super::super::registry_auth;
 use super::super::spec::reference::{self, Kind};
@@ -28,6 +28,12 @@ pub(super) async fn create(args: CreateArgs, client: &mut Client, console: &mut 
     }
     let wanted = args.flags.image.clone();
     let mut spec = args.flags.spec(&wanted, &files, console.env)?;
+    if let Some(Value::Array(attachments)) = spec.pointer_mut("/TaskTemplate/Networks") {
+        for attachment in attachments.iter_mut() {
+            resolve_network(attachment, client).await?;
+        }
+        spec::network::sort(attachments);
+    }
     for (kind, wanted) in [(Kind::Secret, &args.flags.secret), (Kind::Config, &args.flags.config)] {
         let found = references::find(client, kind, wanted).await?;
         reference::change(&mut spec, kind, &[], found);
@@ -89,12 +95,19 @@ async fn attach(flags: &UpdateFlags, spec: &mut Value, client: &mut Client) -> R
     for name in &flags.network_rm {
         remove.push(network::id(client, name).await?);
     }
-    let mut add = flags.network_add.clone();
-    for attachment in &mut add {
-        let id = network::id(client, attachment.text("/Target")).await?;
-        set(attachment, &["Target"], id);
+    let mut add = Vec::new();
+    for attachment in &flags.network_add {
+        let mut attachment = attachment.clone();
+        add.push((resolve_network(&mut attachment, client).await?, attachment));
     }
-    spec::network::change(place(spec, &["TaskTemplate"]), &remove, &add)
+    spec::network::change(spec, &remove, add)
+}
+
+/// Puts the id in the place of the name, which is returned: specifications hold ids.
+async fn resolve_network(attachment: &mut Value, client: &mut Client) -> Result<String, CliError> {
+    let name = attachment.text("/Target").to_owned();
+    set(attachment, &["Target"], network::id(client, &name).await?);
+    Ok(name)
 }
 
 /// `service scale`.

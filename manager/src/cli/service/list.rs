@@ -1,5 +1,7 @@
 //! `service ls`.
 
+use std::fmt;
+
 use serde_json::{Value, json};
 
 use super::super::args::ListFlags;
@@ -10,7 +12,6 @@ use super::super::format::sort::natural;
 use super::super::format::table::{Column, Table, column};
 use super::super::format::{human, image};
 use super::super::json::Peek;
-use super::super::tasks;
 use super::super::url::{Filters, Url};
 
 const COLUMNS: &[Column] = &[
@@ -90,9 +91,47 @@ fn replicas(service: &Value) -> String {
     }
 }
 
-/// Ports that every node answers on.
+/// Ports that every node answers on, those that follow each other as one range, as Docker joins them.
 fn ports(service: &Value) -> String {
     let ingress = |port: &&Value| port.text("/PublishMode") == "ingress";
-    let ports: Vec<Value> = service.list("/Endpoint/Ports").iter().filter(ingress).cloned().collect();
-    tasks::ports(&ports).replace(",", ", ")
+    let one = |port: &Value| {
+        let number = |key| port.int(key).unwrap_or(0);
+        (port.text("/Protocol").to_owned(), number("/PublishedPort"), number("/TargetPort"))
+    };
+    let mut ports: Vec<_> = service.list("/Endpoint/Ports").iter().filter(ingress).map(one).collect();
+    ports.sort();
+    let mut ranges: Vec<Range> = Vec::new();
+    for (protocol, published, target) in ports {
+        match ranges.last_mut().filter(|last| last.goes_on_with(&protocol, published, target)) {
+            Some(last) => (last.published.1, last.target.1) = (published, target),
+            None => ranges.push(Range { protocol, published: (published, published), target: (target, target) }),
+        }
+    }
+    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Ports that follow each other: their first and last.
+struct Range {
+    protocol: String,
+    published: (i64, i64),
+    target: (i64, i64),
+}
+
+impl Range {
+    /// The next port outside, to the next port inside or to the same one.
+    fn goes_on_with(&self, protocol: &str, published: i64, target: i64) -> bool {
+        let several_inside = self.target.0 != self.target.1;
+        protocol == self.protocol
+            && (0..=1).contains(&(published - self.published.1))
+            && (0..=1).contains(&(target - self.target.1))
+            && !(several_inside && target <= self.target.1)
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range =
+            |(first, last): (i64, i64)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        write!(f, "*:{}->{}/{}", range(self.published), range(self.target), self.protocol)
+    }
 }

@@ -30,12 +30,13 @@ use super::url::{Filters, Url};
 pub(crate) enum ServiceCommand {
     /// Create a service
     #[command(after_help = "Examples:
-  pi-mgr service create --name web --replicas 3 registry.local:5000/web:1
+  pi-mgr service create --name web --replicas 3 --publish 80:80 registry.local:5000/web:1
   pi-mgr service create --name probe --mode global --constraint node.labels.zone==attic \\
       --mount type=bind,source=/sys,target=/host/sys,readonly busybox sleep infinity
   pi-mgr service create --name api --limit-memory 64m --reserve-memory 32m -e LEVEL=info api:2 --port 80
   pi-mgr service create --name db --secret source=db-key,target=key,mode=0400 --config source=db.conf,target=/etc/db.conf \\
       --health-cmd 'db-ping' --update-order stop-first --update-failure-action rollback db:1
+  pi-mgr service create --name dns --mode global --network front --publish published=53,target=5353,protocol=udp,mode=host dns:1
   pi-mgr service create --name backup --mode replicated-job --replicas 5 --max-concurrent 2 --restart-condition on-failure backup:1")]
     Create(Box<CreateArgs>),
     /// List services
@@ -75,6 +76,7 @@ pub(crate) enum ServiceCommand {
       --update-failure-action rollback web
   pi-mgr service update --health-cmd 'wget -qO- localhost:8080' --health-interval 10s web
   pi-mgr service update --secret-rm key1 --secret-add source=key2,target=key web
+  pi-mgr service update --publish-rm 80 --publish-add 8080:80 --network-add name=back,alias=www web
   pi-mgr service update --force web
   pi-mgr service update --rollback web")]
     Update(Box<UpdateArgs>),

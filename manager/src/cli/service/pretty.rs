@@ -32,11 +32,14 @@ pub(super) fn text(service: &Value, network: &dyn Fn(&str) -> String, now: Offse
     page.field("Endpoint Mode:\t", spec.text("/EndpointSpec/Mode"));
     if service.has("/Endpoint/Ports") {
         page.line(format_args!("Ports:"));
-        for port in service.list("/Endpoint/Ports") {
+        let ports = service.list("/Endpoint/Ports");
+        for (i, port) in ports.iter().enumerate() {
+            // Docker has a blank behind the last one.
+            let end = if i + 1 == ports.len() { " " } else { "" };
             page.line(format_args!(" PublishedPort = {}", port.int("/PublishedPort").unwrap_or(0)));
             page.line(format_args!("  Protocol = {}", port.text("/Protocol")));
             page.line(format_args!("  TargetPort = {}", port.int("/TargetPort").unwrap_or(0)));
-            page.line(format_args!("  PublishMode = {}", port.text("/PublishMode")));
+            page.line(format_args!("  PublishMode = {}{end}", port.text("/PublishMode")));
         }
     }
     health(&mut page, &spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"]);

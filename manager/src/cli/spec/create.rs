@@ -12,6 +12,7 @@ use super::lists::NewLists;
 use super::mode::Mode;
 use super::mount;
 use super::network;
+use super::port::NewPorts;
 use super::reference::{self, Reference};
 use super::refused::RefusedCreate;
 use super::shared::{SharedFlags, preference, put_list};
@@ -46,7 +47,7 @@ pub(crate) struct CreateFlags {
     /// Placement preference (for example spread=node.labels.zone)
     #[arg(long, value_name = "PREF", value_parser = preference)]
     pub(crate) placement_pref: Vec<Value>,
-    /// Network of the tasks: host, none, or overlay networks (NAME, or name=NAME,alias=OTHER; repeatable)
+    /// Network of the tasks: overlay networks (NAME, or name=NAME,alias=OTHER; repeatable), or host, bridge or none
     #[arg(long, value_name = "NETWORK", value_parser = network::parse)]
     pub(crate) network: Vec<Value>,
     /// Secret that tasks get as a file: NAME, or source=NAME,target=FILE,uid=0,gid=0,mode=0444
@@ -55,6 +56,8 @@ pub(crate) struct CreateFlags {
     /// Config that tasks get as a file: NAME, or source=NAME,target=/FILE,uid=0,gid=0,mode=0444
     #[arg(long, value_name = "CONFIG", value_parser = reference::parse)]
     pub(crate) config: Vec<Reference>,
+    #[command(flatten)]
+    pub(crate) ports: NewPorts,
     #[command(flatten)]
     pub(crate) lists: NewLists,
     #[command(flatten)]
@@ -108,6 +111,7 @@ impl CreateFlags {
         if !self.network.is_empty() {
             task.insert("Networks".to_owned(), self.network.clone().into());
         }
+        self.ports.apply(&mut spec);
         self.generic.apply(&mut spec)?;
         self.shared.create(self.mode, &mut spec)?;
         Ok(spec)

@@ -14,6 +14,7 @@ pub(crate) mod lists;
 pub(crate) mod mode;
 pub(crate) mod mount;
 pub(crate) mod network;
+pub(crate) mod port;
 pub(crate) mod reference;
 pub(crate) mod refused;
 pub(crate) mod rollout;

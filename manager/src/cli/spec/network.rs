@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::error::CliError;
-use super::super::json::{array, unset};
+use super::super::json::{array, place, unset};
 use super::super::parse;
 
 /// Reads `NAME` or `name=NAME,alias=OTHER,driver-opt=KEY=VALUE`.
@@ -30,28 +30,35 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
     Ok(network)
 }
 
-/// Detaches a service from networks and attaches it to others; all of them by id.
-pub(crate) fn change(task: &mut Value, remove: &[String], add: &[Value]) -> Result<(), CliError> {
+/// Detaches a service from networks and attaches it to others; all of them by id, the new ones with the names that
+/// the user gave them.
+pub(crate) fn change(spec: &mut Value, remove: &[String], add: Vec<(String, Value)>) -> Result<(), CliError> {
+    // Where old versions of the API have them.
+    let old = spec["Networks"].take();
+    unset(spec, &["Networks"]);
+    let task = place(spec, &["TaskTemplate"]);
     let list = array(task, &["Networks"]);
-    for id in remove {
-        let before = list.len();
-        list.retain(|network| network["Target"] != id.as_str());
-        if list.len() == before {
-            return Err(CliError::Usage(format!("service is not attached to network {id}")));
-        }
+    if let (true, Value::Array(old)) = (list.is_empty(), old) {
+        *list = old;
     }
-    for network in add {
+    list.retain(|network| !remove.iter().any(|id| network["Target"] == id.as_str()));
+    for (name, network) in add {
         if list.iter().any(|old| old["Target"] == network["Target"]) {
-            let id = network["Target"].as_str().unwrap_or_default();
-            return Err(CliError::Usage(format!("service is already attached to network {id}")));
+            return Err(CliError::Usage(format!("service is already attached to network {name}")));
         }
-        list.push(network.clone());
+        list.push(network);
     }
-    list.sort_by(|a, b| a["Target"].as_str().cmp(&b["Target"].as_str()));
     if list.is_empty() {
         unset(task, &["Networks"]);
+    } else {
+        sort(list);
     }
     Ok(())
+}
+
+/// The order in which Docker sends attachments.
+pub(crate) fn sort(attachments: &mut [Value]) {
+    attachments.sort_by(|a, b| a["Target"].as_str().cmp(&b["Target"].as_str()));
 }
 
 #[cfg(test)]
@@ -67,12 +74,18 @@ mod tests {
             let error = parse(text).expect_err(text);
             assert!(error.contains(want), "{error}");
         }
-        let mut task = json!({"Networks": [{"Target": "b"}]});
-        change(&mut task, &[], &[json!({"Target": "a"})]).expect("free");
-        assert_eq!(task, json!({"Networks": [{"Target": "a"}, {"Target": "b"}]}));
-        assert!(change(&mut task, &[], &[json!({"Target": "a"})]).is_err());
-        assert!(change(&mut task, &["c".to_owned()], &[]).is_err());
-        change(&mut task, &["a".to_owned(), "b".to_owned()], &[]).expect("attached");
-        assert_eq!(task, json!({}));
+    }
+
+    #[test]
+    fn attachments() {
+        let a = || vec![("front".to_owned(), json!({"Target": "a"}))];
+        let mut spec = json!({"TaskTemplate": {"Networks": [{"Target": "b"}]}});
+        change(&mut spec, &[], a()).expect("free");
+        assert_eq!(spec, json!({"TaskTemplate": {"Networks": [{"Target": "a"}, {"Target": "b"}]}}));
+        let error = change(&mut spec, &[], a()).expect_err("attached").to_string();
+        assert_eq!(error, "service is already attached to network front");
+        // As in Docker, one that is not attached is no failure.
+        change(&mut spec, &["a".to_owned(), "b".to_owned(), "c".to_owned()], Vec::new()).expect("attached");
+        assert_eq!(spec, json!({"TaskTemplate": {}}));
     }
 }

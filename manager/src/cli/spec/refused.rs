@@ -10,9 +10,6 @@ pub(crate) struct RefusedCreate {
     /// Refused
     #[arg(long, hide = true, value_name = "SPEC", value_parser = credential_spec)]
     credential_spec: Option<Infallible>,
-    /// Refused
-    #[arg(short, long, hide = true, value_name = "PORT", value_parser = publish)]
-    publish: Option<Infallible>,
 }
 
 /// Flags of `service update`.
@@ -21,12 +18,6 @@ pub(crate) struct RefusedUpdate {
     /// Refused
     #[arg(long, hide = true, value_name = "SPEC", value_parser = credential_spec)]
     credential_spec: Option<Infallible>,
-    /// Refused
-    #[arg(long, hide = true, value_name = "PORT", value_parser = publish)]
-    publish_add: Option<Infallible>,
-    /// Refused
-    #[arg(long, hide = true, value_name = "PORT", value_parser = publish)]
-    publish_rm: Option<Infallible>,
 }
 
 /// Flags of docker's `swarm update`.
@@ -47,6 +38,41 @@ pub(crate) struct RefusedCluster {
     snapshot_interval: Option<Infallible>,
 }
 
+/// Flags of docker's `swarm init` alone.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RefusedInit {
+    /// Refused
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = force_new_cluster)]
+    force_new_cluster: Option<Infallible>,
+    /// Refused
+    #[arg(long, hide = true, value_name = "ADDR", value_parser = data_path_addr)]
+    data_path_addr: Option<Infallible>,
+}
+
+/// Flags of `network create`.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RefusedNetwork {
+    /// Refused
+    #[arg(long, hide = true, value_name = "NETWORK", value_parser = configuration)]
+    config_from: Option<Infallible>,
+    /// Refused
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = configuration)]
+    config_only: Option<Infallible>,
+    /// Refused
+    #[arg(long, hide = true, value_name = "KEY=VALUE", value_parser = ipam_opt)]
+    ipam_opt: Option<Infallible>,
+    /// Refused
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = family)]
+    ipv4: Option<Infallible>,
+    /// Refused
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = family)]
+    ipv6: Option<Infallible>,
+}
+
 fn autolock(_: &str) -> Result<Infallible, String> {
     Err("managers are not locked; the mode of the data directory protects their keys".to_owned())
 }
@@ -63,6 +89,22 @@ fn credential_spec(_: &str) -> Result<Infallible, String> {
     Err("credential specs are for Windows; boards run Linux".to_owned())
 }
 
-fn publish(_: &str) -> Result<Infallible, String> {
-    Err("published ports are not supported yet; --network host gives tasks the board's own ports".to_owned())
+fn force_new_cluster(_: &str) -> Result<Infallible, String> {
+    Err("there is one manager, so that there is no quorum to lose; start it on its data directory".to_owned())
+}
+
+fn data_path_addr(_: &str) -> Result<Infallible, String> {
+    Err("each board has its own: pi-agent run --data-path-addr".to_owned())
+}
+
+fn configuration(_: &str) -> Result<Infallible, String> {
+    Err("networks are made as a whole; there are none that only hold settings".to_owned())
+}
+
+fn ipam_opt(_: &str) -> Result<Infallible, String> {
+    Err("the manager hands addresses out itself, and has no options for it".to_owned())
+}
+
+fn family(_: &str) -> Result<Infallible, String> {
+    Err("overlay networks carry IPv4; published ports answer on IPv6 too".to_owned())
 }

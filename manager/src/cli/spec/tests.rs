@@ -101,7 +101,7 @@ fn bad_flags_are_refused_in_words() {
     refused(&["--placement-pref", "zone", "i"], "expected spread=");
     refused(&["--label", "=x", "i"], "expected KEY=VALUE");
     // Docker's flags that we do not have.
-    refused(&["--publish", "80:80", "i"], "published ports are not supported yet");
+    refused(&["--publish", "127.0.0.1:80:80", "i"], "hostip is not supported");
     refused(&["--credential-spec", "file://x", "i"], "credential specs are for Windows");
     refused(&["--isolation", "hyperv", "i"], "boards run Linux");
     refused(&["--network", "alias=x", "i"], "name is missing");

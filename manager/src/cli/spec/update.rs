@@ -11,6 +11,7 @@ use super::generic::GenericChanges;
 use super::lists::{ListChanges, texts};
 use super::mount;
 use super::network;
+use super::port::PortChanges;
 use super::reference::{self, Reference};
 use super::refused::RefusedUpdate;
 use super::shared::{SharedFlags, preference, put_list};
@@ -82,6 +83,8 @@ pub(crate) struct UpdateFlags {
     #[arg(long, value_name = "NETWORK")]
     pub(crate) network_rm: Vec<String>,
     #[command(flatten)]
+    pub(crate) ports: PortChanges,
+    #[command(flatten)]
     pub(crate) lists: ListChanges,
     #[command(flatten)]
     pub(crate) generic: GenericChanges,
@@ -128,6 +131,7 @@ impl UpdateFlags {
             let count = spec.int("/TaskTemplate/ForceUpdate").unwrap_or(0);
             set(spec, &["TaskTemplate", "ForceUpdate"], count.wrapping_add(1));
         }
+        self.ports.apply(spec);
         self.generic.apply(spec)?;
         self.shared.update(spec)
     }

@@ -38,18 +38,33 @@ pub(super) struct Outcome {
 
 /// Runs `pi-mgr ARGS` against a manager that answers with `reply`.
 pub(super) fn pi_mgr(args: &[&str], now_ms: i64, reply: impl FnMut(Request) -> Reply + Send + 'static) -> Outcome {
+    pi_mgr_typing("", args, now_ms, reply)
+}
+
+/// Runs `pi-mgr ARGS` and types this into it.
+pub(super) fn pi_mgr_typing(
+    typed: &str,
+    args: &[&str],
+    now_ms: i64,
+    reply: impl FnMut(Request) -> Reply + Send + 'static,
+) -> Outcome {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("s");
     let listener = UnixListener::bind(&path).expect("a socket");
     std::thread::spawn(move || serve(&listener, reply));
     let client = Client::new(Target::Unix(path)).with_answer_time_max(Duration::from_secs(2));
-    with_client(args, now_ms, client)
+    typing(typed, args, now_ms, client)
 }
 
 /// Runs `pi-mgr ARGS` with that client.
-pub(super) fn with_client(args: &[&str], now_ms: i64, mut client: Client) -> Outcome {
+pub(super) fn with_client(args: &[&str], now_ms: i64, client: Client) -> Outcome {
+    typing("", args, now_ms, client)
+}
+
+fn typing(typed: &str, args: &[&str], now_ms: i64, mut client: Client) -> Outcome {
     let (out, err) = (Buffer::default(), Buffer::default());
     let mut console = Console {
+        input: Box::new(std::io::Cursor::new(typed.to_owned())),
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),
         columns: None,

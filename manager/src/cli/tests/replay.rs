@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::super::json::Peek;
-use super::fake::{Request, pi_mgr};
+use super::fake::{Request, pi_mgr_typing};
 
 #[test]
 fn commands_speak_and_print_as_docker_does() {
@@ -17,6 +17,12 @@ fn commands_speak_and_print_as_docker_does() {
 #[test]
 fn services_are_handled_as_docker_does() {
     replay(include_str!("../../../tests/golden/cli/services.json"));
+}
+
+#[test]
+fn networks_and_ports_are_shown_as_docker_shows_them() {
+    let golden: Value = serde_json::from_str(include_str!("../../../tests/golden/cli/networks.json")).expect("JSON");
+    replay(&golden["sessions"].to_string());
 }
 
 #[track_caller]
@@ -30,9 +36,13 @@ fn replay(text: &str) {
         let exchanges = session["exchanges"].clone();
         let now = session.int("/now_ms").expect("a time");
         let mut used = vec![false; exchanges.list("").len()];
-        let outcome = pi_mgr(&args, now, move |request| Some(answer(&exchanges, &mut used, &request)));
+        let outcome = pi_mgr_typing(session.text("/typed"), &args, now, move |request| {
+            Some(answer(&exchanges, &mut used, &request))
+        });
         let errors: Vec<String> = outcome.result.as_ref().err().map_or(Vec::new(), |error| error.lines());
         let theirs = session.text("/stderr").trim().replace("Error response from daemon: ", "").replace("Error: ", "");
+        // What docker says of its own exit.
+        let theirs = theirs.trim_end_matches("\nexit status 1").to_owned();
         let extra = session.list("/extra");
         let kept = outcome.stdout.split_inclusive('\n').filter(|line| !extra.contains(&Value::from(line.trim_end())));
         let kept: String = kept.collect();

