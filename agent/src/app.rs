@@ -181,6 +181,7 @@ async fn describe(config: &Config, runtime: &Runtime) -> NodeDescription {
         containerd_version: version.unwrap_or_default(),
         tasks_max: u32::try_from(config.tasks_max).unwrap_or(u32::MAX),
         generic: config.generic.clone(),
+        data_address: config.data_path_addr,
     };
     let mut description = describe::describe(Path::new("/"), own, runtime.degraded());
     if let Some(hostname) = &config.hostname {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -39,6 +40,8 @@ pub struct Config {
     pub generic: Generics,
     /// The board's name in the cluster; none: its host name.
     pub hostname: Option<String>,
+    /// The address by which other boards reach this one; none: the one that the manager sees.
+    pub data_path_addr: Option<Ipv4Addr>,
     /// Most tasks at once.
     pub tasks_max: usize,
     /// Where images come from.
@@ -64,6 +67,7 @@ struct File {
     labels: BTreeMap<String, String>,
     node_generic_resources: Vec<String>,
     hostname: Option<String>,
+    data_path_addr: Option<String>,
     max_tasks: Option<usize>,
     insecure_registries: Vec<String>,
     registry_mirrors: Vec<String>,
@@ -91,7 +95,7 @@ fn program(found: io::Result<PathBuf>) -> PathBuf {
 }
 
 /// Flags that take a value, and what each means.
-pub const FLAGS: [(&str, &str); 16] = [
+pub const FLAGS: [(&str, &str); 17] = [
     ("config", "configuration file [default: /etc/racimo/agent.toml]"),
     ("data-dir", "identity and volumes [default: /var/lib/racimo/agent]"),
     ("run-dir", "files that need not survive a reboot [default: /run/racimo]"),
@@ -102,6 +106,7 @@ pub const FLAGS: [(&str, &str); 16] = [
     ("label", "engine label KEY=VALUE; may be repeated"),
     ("node-generic-resource", "KIND=COUNT or KIND=NAME that services can reserve; may be repeated"),
     ("hostname", "name in the cluster [default: the host name]"),
+    ("data-path-addr", "IPv4 address by which other boards reach this one [default: the one the manager sees]"),
     ("max-tasks", "most tasks at once [default: 128]"),
     ("insecure-registry", "HOST:PORT without (checked) TLS; may be repeated"),
     ("registry-mirror", "URL that is asked first for Docker Hub's images; may be repeated"),
@@ -188,6 +193,13 @@ impl Given {
                 Err(error) => faults.push(format!("registry-mirror {text:?}: {error}")),
             }
         }
+        let data_path_addr = last("data-path-addr").or(file.data_path_addr).and_then(|text| {
+            let address = text.parse().ok().filter(is_usable);
+            if address.is_none() {
+                faults.push(format!("data-path-addr {text:?}: expected an IPv4 address of this board"));
+            }
+            address
+        });
         let groups = number(last("shim-groups"), file.shim_groups, 4, 1..=16, "shim-groups", &mut faults);
         let tasks_max = number(last("max-tasks"), file.max_tasks, TASKS_MAX, 1..=TASKS_MAX, "max-tasks", &mut faults);
         let level = last("log-level").or(file.log_level).unwrap_or_else(|| "info".to_owned());
@@ -205,6 +217,7 @@ impl Given {
             labels,
             generic,
             hostname: last("hostname").or(file.hostname).filter(|name| !name.is_empty()),
+            data_path_addr,
             tasks_max,
             registry: registry::Config {
                 insecure,
@@ -226,6 +239,11 @@ impl Given {
         }
         if faults.is_empty() { Ok(config) } else { Err(faults.join("\n")) }
     }
+}
+
+/// Whether other boards can send to it.
+fn is_usable(address: &Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast())
 }
 
 fn number<T>(
@@ -296,6 +314,11 @@ mod tests {
         check(&[("runtime", "/bin/crun")], &[], Ok(|c| c.runtime.as_deref() == Some("/bin/crun".as_ref())));
         check(&[("init-path", "/i")], &[], Ok(|c| c.init.as_deref() == Some("/i".as_ref())));
         check(&[("init-path", "i")], &[], Err(&["init-path \"i\": expected an absolute path"]));
+        check(&[("data-path-addr", "192.168.7.2")], &[], Ok(|c| c.data_path_addr == Some([192, 168, 7, 2].into())));
+        check(&[], &[("RACIMO_DATA_PATH_ADDR", "10.1.2.3")], Ok(|c| c.data_path_addr == Some([10, 1, 2, 3].into())));
+        for bad in ["fd00::1", "eth0", "127.0.0.1", "0.0.0.0", "224.0.0.1"] {
+            check(&[("data-path-addr", bad)], &[], Err(&["expected an IPv4 address of this board", bad]));
+        }
         check(&[("manager-socket", "/m")], &[], Ok(|c| c.manager_socket.as_deref() == Some("/m".as_ref())));
         check(&[("registry-ca", "/ca.pem")], &[], Ok(|c| c.registry.extra_ca.is_some()));
         check(

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::Read,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -36,6 +37,8 @@ pub struct Own {
     pub tasks_max: u32,
     /// Generic resources from the configuration.
     pub generic: Generics,
+    /// The address by which other boards reach it, from the configuration.
+    pub data_address: Option<Ipv4Addr>,
 }
 
 /// Describes the board whose files are below `root` (`/`, or a fixture), and what it cannot do.
@@ -59,6 +62,7 @@ pub fn describe(root: &Path, own: Own, degraded: Vec<String>) -> NodeDescription
         labels,
         tasks_max: own.tasks_max,
         generic: own.generic,
+        data_address: own.data_address,
         degraded,
         ..NodeDescription::default()
     }
@@ -237,12 +241,14 @@ mod tests {
         }
         let labels =
             BTreeMap::from([("disk".to_owned(), "ssd".to_owned()), (MODEL_LABEL.to_owned(), "forged".to_owned())]);
-        let own = Own { labels, containerd_version: "1.7.24".into(), tasks_max: 64, generic: Generics::new() };
+        let data_address = Some(Ipv4Addr::new(10, 1, 2, 3));
+        let own = Own { labels, containerd_version: "1.7.24".into(), tasks_max: 64, data_address, ..Own::default() };
         let found = describe(dir.path(), own, vec!["no memory limits".into()]);
         assert_eq!((found.hostname.as_str(), found.machine.as_str()), ("berry", "aarch64"));
         assert_eq!((found.cpus.to_string(), found.memory), ("4".into(), Bytes::new(3_885_396 << 10)));
         assert_eq!((found.kernel.as_str(), found.os.as_str()), ("6.12.47+rpt-rpi-v8", "Debian GNU/Linux 13 (trixie)"));
         assert_eq!((found.containerd_version.as_str(), found.tasks_max), ("1.7.24", 64));
+        assert_eq!(found.data_address, data_address);
         assert_eq!(found.labels["disk"], "ssd");
         assert_eq!(found.labels[MODEL_LABEL], "Raspberry Pi 4 Model B Rev 1.4");
         assert_eq!(found.labels[SERIAL_LABEL].len(), 64);

@@ -166,3 +166,26 @@ pub const LOG_READINGS_MAX: usize = racimo_common::limits::LOG_READINGS_MAX;
 
 const _: () = assert!(3 * LOG_BLOCK_BYTES < racimo_common::limits::FRAME_FROM_AGENT_MAX);
 const _: () = assert!(LOG_PIECE_BYTES_MAX + 128 < LOG_BLOCK_BYTES);
+
+/// Connections to published ports over IPv6 at once, some 2 KiB of heap and 6 open files each; those that are silent
+/// longest make room, if they have been so for a while; else further ones wait.
+pub const RELAYS_MAX: usize = 128;
+/// Connections to one published port that wait to be taken; the kernel ignores further ones, and they try again.
+pub const RELAYS_WAITING_MAX: i32 = 128;
+/// How long a connection over IPv6 is silent before another one may take its place. Then it is also asked whether
+/// anybody is there.
+pub const RELAY_SILENT_MIN: Duration = Duration::from_secs(60);
+/// How often waiting connections look for such a one.
+pub const RELAY_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Bytes that are on their way between two sockets, in the kernel; more wait where they come from.
+pub const RELAY_BYTES: usize = 64 << 10;
+/// Tasks that are tried for one connection; then it is reset.
+pub const RELAY_TRIES: usize = 3;
+/// Time for a task to take a connection; then the next one is tried.
+pub const RELAY_CONNECT_MAX: Duration = Duration::from_secs(2);
+/// Pause after a connection could not be taken, as there are too many open files.
+pub const RELAY_PAUSE: Duration = Duration::from_millis(100);
+/// Taken ports that are told of one by one; others are counted.
+pub const DEGRADED_PORTS_MAX: usize = 8;
+/// How often a taken port is tried again.
+pub const PORTS_RETRY_EVERY: Duration = Duration::from_secs(5);

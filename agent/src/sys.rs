@@ -3,7 +3,8 @@
 use std::{
     ffi::CString,
     fs::File,
-    os::fd::{AsRawFd, FromRawFd, RawFd},
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd},
     os::unix::ffi::OsStrExt,
     path::Path,
     ptr,
@@ -63,6 +64,17 @@ pub(crate) fn make_opaque(dir: &Path) -> bool {
 pub fn limit_threads() {
     // SAFETY: called before any other thread is started, so nobody reads the environment meanwhile.
     unsafe { std::env::set_var("BLOCKING_MAX_THREADS", "2") };
+}
+
+/// Makes a socket take only what comes in by this link.
+#[expect(unsafe_code, reason = "no safe library of ours wraps SO_BINDTODEVICE")]
+pub(crate) fn bind_to_link(socket: BorrowedFd<'_>, link: &str) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(link.len()).unwrap_or_default();
+    // SAFETY: the descriptor is open, as it is borrowed; the kernel reads `length` bytes of the name.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, link.as_ptr().cast(), length)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A descriptor that whoever started this program left open for it; none if it did not. Ask once for each.

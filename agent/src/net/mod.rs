@@ -6,4 +6,5 @@
 //!               └▶ dns (names of a task's networks)
 //! ```
 
+pub mod ports;
 pub mod table;
