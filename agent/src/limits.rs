@@ -189,3 +189,39 @@ pub const RELAY_PAUSE: Duration = Duration::from_millis(100);
 pub const DEGRADED_PORTS_MAX: usize = 8;
 /// How often a taken port is tried again.
 pub const PORTS_RETRY_EVERY: Duration = Duration::from_secs(5);
+
+/// Bytes of one batch of netlink messages. An nf_tables transaction is one batch; a larger one is refused, so whoever
+/// has more makes several transactions ([`NETLINK_PART`]).
+pub const NETLINK_BATCH_MAX: usize = 512 << 10;
+/// Bytes of a batch from which on whatever can be sent by itself is sent: what goes beyond it is little.
+pub const NETLINK_PART: usize = 64 << 10;
+/// Bytes sent at once where each message stands for itself: the answers must fit the socket's buffer.
+pub const NETLINK_CHUNK: usize = 16 << 10;
+/// Bytes of one answer of a listing. The kernel makes them of at most 32 KiB where the reader takes so much, of less
+/// where it does not; a single entry takes up to 2 KiB.
+pub const NETLINK_ANSWER: usize = 16 << 10;
+/// Bytes of answers that wait in the kernel for us to read them. When full: further ones are lost, and we are told.
+pub const NETLINK_WAITING: usize = 1 << 20;
+/// Entries of one listing that are held in memory, some 50 bytes each; with more the listing fails.
+pub const NETLINK_LIST_MAX: usize = 8192;
+/// Listings that are begun again because something changed meanwhile; then the listing fails.
+pub const NETLINK_LIST_TRIES: usize = 8;
+/// Time for one answer of the kernel; then an error. It is there when the request has been sent, unless a driver hangs.
+pub const NETLINK_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Bytes of what the kernel says about a refusal; the rest is cut.
+pub const NETLINK_EXPLANATION_MAX: usize = 256;
+/// Elements of a set that go into one message: 64 KiB is the most that an attribute holds, and one takes up to 80 bytes.
+pub const NFT_ELEMENTS_PER_MESSAGE: usize = 256;
+/// Endpoints of one service up to which each has a rule; above, one rule looks them up in a map. A rule costs each new
+/// connection some 80 ns.
+pub const NFT_LISTED_ENDPOINTS: usize = 16;
+
+const _: () =
+    assert!(NETLINK_CHUNK < NETLINK_PART && NETLINK_PART < NETLINK_BATCH_MAX && NETLINK_BATCH_MAX < HEAP_MAX / 4);
+const _: () = assert!(NFT_ELEMENTS_PER_MESSAGE * 80 < u16::MAX as usize);
+
+/// Bytes of stack of a thread that does something in another network namespace.
+pub const NAMESPACE_STACK: usize = 128 << 10;
+/// Times that a network namespace may be mounted on its file, one over the other; with more its removal fails, and is
+/// tried again.
+pub const NAMESPACE_MOUNTS_MAX: usize = 16;

@@ -1,5 +1,7 @@
 //! System calls that need `unsafe`, each behind a safe function.
 
+pub(crate) mod net;
+
 use std::{
     ffi::CString,
     fs::File,

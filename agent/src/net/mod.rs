@@ -6,5 +6,7 @@
 //!               └▶ dns (names of a task's networks)
 //! ```
 
+pub mod netlink;
+pub mod ns;
 pub mod ports;
 pub mod table;
