@@ -235,7 +235,7 @@ fn mistakes(lab: &Lab) -> Result<()> {
         ("service create --config source=nosuch b", 1, "config not found: nosuch"),
         ("service create --secret source=a,mode=rw b", 2, "not a file mode"),
         ("service create --env-file /nonexistent b", 1, "cannot read /nonexistent"),
-        ("service create --publish 80:80 b", 2, "published ports are not supported yet"),
+        ("service create --publish 127.0.0.1:80:80 b", 2, "hostip is not supported"),
         ("service create --isolation hyperv b", 2, "boards run Linux"),
         ("service update --cap-add NONSENSE calm", 1, "NONSENSE"),
         ("service update --sysctl-add kernel.hostname=x calm", 1, "sysctl 'kernel.hostname' is not allowed"),

@@ -1,6 +1,9 @@
 //! Short forms: `data:/var/lib/data:ro`, `8080:80/tcp`, the name of a secret. Pure.
 
+use racimo_common::object::Port;
+
 use super::node::{Data, Entry, Fault, Node, Place};
+use crate::cli::spec::port;
 
 fn map(at: &Place, entries: Vec<(&str, Data)>) -> Node {
     let entry = |(key, data): (&str, Data)| Entry { key: key.to_owned(), at: at.clone(), value: Node::new(at, data) };
@@ -53,7 +56,7 @@ pub(super) fn volume(item: &Node, path: &str) -> Result<Vec<Node>, Fault> {
     Ok(vec![map(&item.at, entries)])
 }
 
-/// `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`, each a port or a range of as many.
+/// `[PUBLISHED:]TARGET[/PROTOCOL]`, as `--publish` takes it: each a port or a range.
 pub(super) fn ports(item: &Node, path: &str) -> Result<Vec<Node>, Fault> {
     let number;
     let spec = match &item.data {
@@ -64,51 +67,16 @@ pub(super) fn ports(item: &Node, path: &str) -> Result<Vec<Node>, Fault> {
         }
         _ => return Err(item.wrong(path, "a port, a string or a mapping")),
     };
-    let bad = |why: &str| item.fault(path, format!("invalid port {spec:?}: {why}"));
-    let (ports, protocol) = spec.split_once('/').unwrap_or((spec, "tcp"));
-    let protocol = protocol.to_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(bad("the protocol must be tcp, udp or sctp"));
-    }
-    let (published, target) = match ports.rsplit_once(':') {
-        None => (None, ports),
-        Some((published, target)) => {
-            if published.contains(':') {
-                return Err(bad("an address cannot be chosen: services listen on all of them"));
-            }
-            (Some(published).filter(|text| !text.is_empty()), target)
+    let ports = port::short(spec).map_err(|why| item.fault(path, format!("invalid port {spec:?}: {why}")))?;
+    let one = |port: &Port| {
+        let mut entries = vec![("mode", text(port.mode.name())), ("target", Data::Int(port.target.into()))];
+        if port.published != 0 {
+            entries.push(("published", Data::Int(port.published.into())));
         }
-    };
-    let target = range(target).ok_or_else(|| bad("expected a port from 1 to 65535, or a range of them"))?;
-    let published = match published {
-        None => None,
-        Some(text) => {
-            let range = range(text).ok_or_else(|| bad("expected a port from 1 to 65535, or a range of them"))?;
-            if range.1 - range.0 != target.1 - target.0 {
-                return Err(bad("the ranges have different lengths"));
-            }
-            Some(range.0)
-        }
-    };
-    let one = |offset: i64| {
-        let mut entries = vec![("mode", text("ingress")), ("target", Data::Int(target.0 + offset))];
-        entries.extend(published.map(|first| ("published", Data::Int(first + offset))));
-        entries.push(("protocol", text(protocol.clone())));
+        entries.push(("protocol", text(port.protocol.name())));
         map(&item.at, entries)
     };
-    Ok((0..=target.1 - target.0).map(one).collect())
-}
-
-/// `80` as (80, 80), `80-82` as (80, 82).
-fn range(text: &str) -> Option<(i64, i64)> {
-    let port = |text: &str| {
-        let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let port: u16 = if fits { text.parse().ok()? } else { return None };
-        (port > 0).then_some(i64::from(port))
-    };
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (port(first)?, port(last)?);
-    (first <= last).then_some((first, last))
+    Ok(ports.iter().map(one).collect())
 }
 
 #[cfg(test)]
@@ -155,10 +123,17 @@ mod tests {
         check(ports, "8080:80/UDP", Ok(&["mode=ingress target=80 published=8080 protocol=udp"]));
         let two = ["mode=ingress target=1 published=5 protocol=tcp", "mode=ingress target=2 published=6 protocol=tcp"];
         check(ports, "5-6:1-2", Ok(&two));
-        check(ports, "127.0.0.1:80:80", Err("an address cannot be chosen"));
+        check(ports, "127.0.0.1:80:80", Err("hostip is not supported"));
         check(ports, "80:80/x", Err("the protocol must be"));
         check(ports, "5-7:1-2", Err("different lengths"));
-        for spec in ["", "0", "65536", "-", "2-1", "a", "80:", "1-", "+80"] {
+        check(
+            ports,
+            "5-6:1",
+            Ok(&["mode=ingress target=1 published=5 protocol=tcp", "mode=ingress target=1 published=6 protocol=tcp"]),
+        );
+        check(ports, "", Err("no port specified"));
+        check(ports, "80:", Err("no port specified"));
+        for spec in ["0", "65536", "-", "2-1", "a", "1-", "+80", "0-2:1-3"] {
             check(ports, spec, Err("expected a port"));
         }
     }

@@ -80,7 +80,16 @@ fn bodies(sources: &[Source]) -> Value {
 fn same(got: &Value, want: &Value) {
     let empty = Vec::new();
     let (got, want) = (got.as_array().unwrap_or(&empty), want.as_array().unwrap_or(&empty));
+    // Docker keeps no order among ports that have the same number outside, or none.
+    let sorted = |one: &Value| {
+        let mut one = one.clone();
+        if let Some(Value::Array(ports)) = one.pointer_mut("/1/EndpointSpec/Ports") {
+            ports.sort_by_key(Value::to_string);
+        }
+        one
+    };
     for (got, want) in got.iter().zip(want) {
+        let (got, want) = (sorted(got), sorted(want));
         assert_eq!(got, want, "\nours:   {got}\ndocker: {want}");
     }
     assert_eq!(got.len(), want.len());
@@ -102,6 +111,7 @@ fn check_golden(names: &[&str], golden_name: &str) {
 fn bodies_are_docker_s() {
     check_golden(&["full.yml"], "full.json");
     check_golden(&["base.yml", "override.yml"], "merged.json");
+    check_golden(&["net.yml"], "net.json");
 }
 
 /// A value without its places, and without what docker leaves out.
@@ -125,9 +135,11 @@ fn plain(node: &Node) -> Value {
 /// `stack config` says what docker's says; what docker does not use (env files, ignored options) apart.
 #[test]
 fn config_is_docker_s() {
-    for (names, docker) in
-        [(&["full.yml"][..], "full.config.yml"), (&["base.yml", "override.yml"], "merged.config.yml")]
-    {
+    for (names, docker) in [
+        (&["full.yml"][..], "full.config.yml"),
+        (&["base.yml", "override.yml"], "merged.config.yml"),
+        (&["net.yml"], "net.config.yml"),
+    ] {
         let ours = in_stack(|world| plain(&load(&sources(names), world, true).expect("it loads").0));
         let text = std::fs::read_to_string(golden().join(docker)).expect("a golden file");
         let docker = plain(&super::yaml::read(docker, &text).expect("docker's YAML"));
@@ -231,6 +243,14 @@ fn mistakes_are_told_with_file_line_and_key() {
         ("volumes: [{type: tmpfs, target: /t, bind: {}}]", "4: services.a.volumes[0]: bind options are incompatible"),
         ("tmpfs: /run:x", "4: services.a.tmpfs[0]: unknown option \"x\""),
         ("ports: ['80:x']", "4: services.a.ports[0]: invalid port \"80:x\""),
+        ("ports: [{published: 80}]", "4: services.a.ports[0].target: the port of the container is missing"),
+        ("ports: ['127.0.0.1:80:80']", "4: services.a.ports[0]: invalid port \"127.0.0.1:80:80\": hostip is not"),
+        ("ports: [{target: 80, mode: x}]", "4: services.a.ports[0].mode: \"x\" is not one of ingress, host"),
+        ("deploy: {endpoint_mode: dns}", "4: services.a.deploy.endpoint_mode: \"dns\" is not one of vip, dnsrr"),
+        (
+            "deploy: {endpoint_mode: dnsrr}\nports: [80]",
+            "5: services.a.ports[0]: port published with ingress mode can't be used with dnsrr mode",
+        ),
         ("ports: [{target: 99999}]", "4: services.a.ports[0].target: expected a port from 1 to 65535"),
         ("secrets: [s]", "4: services.a.secrets[0]: undefined secret \"s\""),
         ("configs: [{source: c}]", "4: services.a.configs[0]: undefined config \"c\""),
@@ -261,6 +281,17 @@ fn mistakes_are_told_with_file_line_and_key() {
         ("volumes:\n  v: {external: maybe}", "6: volumes.v.external: expected true or false, found a string"),
     ] {
         check(&format!("{}{top}\n", service("")), Some(&format!("st.yml:{want}")));
+    }
+    for (network, want) in [
+        ("ipam: {config: [{subnet: x}]}", "6: networks.n.ipam.config[0].subnet: invalid subnet \"x\""),
+        ("ipam: {config: [{subnet: 10.9.0.0/24}, {}]}", "6: networks.n.ipam.config[1].subnet: invalid subnet \"\""),
+        (
+            "ipam: {config: [{subnet: 10.9.0.5/24}]}",
+            "6: networks.n.ipam.config[0].subnet: invalid subnet 10.9.0.5/24: it",
+        ),
+        ("ipam: {config: [{gateway: 10.9.0.1}]}", "6: networks.n.ipam.config[0].gateway: there is no such option"),
+    ] {
+        check(&format!("{}networks:\n  n: {{{network}}}\n", service("networks: [n]")), Some(&format!("st.yml:{want}")));
     }
 }
 

@@ -3,8 +3,11 @@
 mod mount;
 mod service;
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use racimo_common::net::Subnet;
 use serde_json::{Map, Value, json};
 
 use super::compose::World;
@@ -114,23 +117,21 @@ pub(super) fn stack(name: &str, file: &Node, world: &World<'_>) -> Result<Stack,
 
 /// The networks that services use; one that none uses is not made.
 fn networks(stack: &str, file: &Node, into: &mut Stack) -> Result<(), Fault> {
-    let mut used: Vec<(String, &Node)> = Vec::new();
+    let mut used: BTreeSet<String> = BTreeSet::new();
     for service in file.get("services").map(Node::entries).unwrap_or_default() {
         let own = service.value.get("networks").map(Node::entries).unwrap_or_default();
-        used.extend(own.iter().map(|entry| (entry.key.clone(), &entry.value)));
+        used.extend(own.iter().map(|entry| entry.key.clone()));
         if own.is_empty() {
-            used.push(("default".to_owned(), &service.value));
+            used.insert("default".to_owned());
         }
     }
-    used.sort_by(|a, b| a.0.cmp(&b.0));
-    used.dedup_by(|a, b| a.0 == b.0);
-    for (key, user) in used {
+    for key in used {
         let network = file.get("networks").and_then(|networks| networks.get(&key));
         let name = name_of(stack, &key, network);
         let Some(network) = network else {
             // Whoever uses one that is not defined is told so with the service.
             if key == "default" {
-                into.networks.push(network_body(stack, &name, None, user)?);
+                into.networks.push(network_body(stack, &key, &name, None)?);
             }
             continue;
         };
@@ -144,20 +145,28 @@ fn networks(stack: &str, file: &Node, into: &mut Stack) -> Result<(), Fault> {
             }
             continue;
         }
-        into.networks.push(network_body(stack, &name, Some(network), network)?);
+        into.networks.push(network_body(stack, &key, &name, Some(network))?);
     }
     Ok(())
 }
 
-fn network_body(stack: &str, name: &str, network: Option<&Node>, _at: &Node) -> Result<Value, Fault> {
+fn network_body(stack: &str, key: &str, name: &str, network: Option<&Node>) -> Result<Value, Fault> {
     let text = |key: &str| network.map(|n| n.text(key)).unwrap_or_default();
     let flag = |key: &str| network.is_some_and(|n| n.flag(key));
     let driver = Some(text("driver")).filter(|driver| !driver.is_empty()).unwrap_or("overlay");
-    let ipam = network.and_then(|n| n.get("ipam")).filter(|ipam| !ipam.entries().is_empty()).map(|ipam| {
-        let pools = ipam.get("config").map(Node::items).unwrap_or_default();
-        let pools: Vec<Value> = pools.iter().map(|pool| json!({ "Subnet": pool.text("subnet") })).collect();
-        json!({ "Driver": ipam.text("driver"), "Options": null, "Config": pools })
-    });
+    let mut ipam = Value::Null;
+    if let Some(given) = network.and_then(|n| n.get("ipam")).filter(|ipam| !ipam.entries().is_empty()) {
+        let mut pools = Vec::new();
+        for (i, pool) in given.get("config").map(Node::items).unwrap_or_default().iter().enumerate() {
+            let text = pool.text("subnet");
+            if let Err(why) = text.parse::<Subnet>() {
+                let path = format!("networks.{key}.ipam.config[{i}].subnet");
+                return Err(pool.get("subnet").unwrap_or(pool).fault(&path, why.to_string()));
+            }
+            pools.push(json!({ "Subnet": text }));
+        }
+        ipam = json!({ "Driver": given.text("driver"), "Options": null, "Config": pools });
+    }
     let options = Some(dict(network, "driver_opts")).filter(|options| !options.is_empty());
     Ok(json!({
         "Name": name,

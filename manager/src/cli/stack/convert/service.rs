@@ -364,6 +364,11 @@ fn update(config: &Node, path: &str) -> Result<Value, Fault> {
 
 fn endpoint(deploy: &Node, service: &Node, path: &str) -> Result<Value, Fault> {
     let mode = deploy.text("endpoint_mode").to_lowercase();
+    if !["", "vip", "dnsrr"].contains(&mode.as_str()) {
+        let what = format!("{mode:?} is not one of vip, dnsrr");
+        let path = join(&join(path, "deploy"), "endpoint_mode");
+        return Err(deploy.get("endpoint_mode").unwrap_or(deploy).fault(&path, what));
+    }
     let mut ports = Vec::new();
     for (i, port) in service.get("ports").map(Node::items).unwrap_or_default().iter().enumerate() {
         let path = format!("{path}.ports[{i}]");
@@ -374,6 +379,12 @@ fn endpoint(deploy: &Node, service: &Node, path: &str) -> Result<Value, Fault> {
         }
         one_of(port, "protocol", &path, &["tcp", "udp", "sctp"])?;
         one_of(port, "mode", &path, &["ingress", "host"])?;
+        if port.get("target").is_none() {
+            return Err(port.fault(&join(&path, "target"), "the port of the container is missing"));
+        }
+        if mode == "dnsrr" && port.text("mode") != "host" {
+            return Err(port.fault(&path, "port published with ingress mode can't be used with dnsrr mode"));
+        }
         let mut body = Body::default();
         body.put("Protocol", port.text("protocol")).put("TargetPort", port.int("target").unwrap_or_default());
         body.put("PublishedPort", port.int("published").unwrap_or_default()).put("PublishMode", port.text("mode"));
