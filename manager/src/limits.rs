@@ -80,6 +80,17 @@ pub const REPORT_TEXT_BYTES_MAX: usize = 1024;
 /// Sessions that may hold opened contents of secrets and configs for their board at a time, up to some 32 MiB each.
 /// Further ones with contents to send wait, and answer heartbeats meanwhile.
 pub const SETS_OPEN_MAX: usize = 4;
+/// Bytes of items in one message about the network: a board's heap is small, and several messages may wait. A service
+/// that is larger goes alone in one message.
+pub const NET_PART_BYTES: usize = 32 << 10;
+/// Tasks of one service that boards are told, which is as many as fit a frame if it is on one network; on many networks
+/// fewer fit. Beyond: those that take no connections are left out first, then the youngest; they run, but get no
+/// connections from other boards, and the log says so.
+pub const ENDPOINTS_MAX: usize = 1800;
+/// Changes of the network that sessions can look up one by one. A session that is further behind compares everything.
+pub const NET_NEWS_MAX: usize = 1024;
+/// Sessions that wait for the network's directory to be as new as the store. Beyond: they wait for room.
+pub const NET_ASKS_MAX: usize = 64;
 /// Characters of a host name in the log; the rest is cut.
 pub const HOSTNAME_CHARS_MAX: usize = 64;
 

@@ -7,20 +7,29 @@
 //!                                      ▼ opened, heard, closed
 //!                                     hub ─ liveness ─▶ store (written off)
 //! ```
-//! Cores: [`liveness`], [`assign`], [`work`], [`report`]. Shells: [`serve`], `session`, `join`, `hub`.
+//! What all boards are told about the network is made once, as the store changes:
+//!
+//! ```text
+//! store ─ events ─▶ watch: directory ─ wakes ─▶ sessions ─ net, assign ─▶ boards
+//! ```
+//! Cores: [`liveness`], [`assign`], [`work`], [`report`], [`directory`], [`net`]. Shells: [`serve`], [`watch`],
+//! `session`, `join`, `hub`.
 
 pub mod assign;
 pub mod broker;
+pub mod directory;
 mod hub;
 mod join;
 pub mod liveness;
 pub mod merge;
+pub mod net;
 pub mod report;
 pub mod serve;
 mod session;
 pub mod tail;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 pub mod work;
 
 use std::sync::Arc;
@@ -46,6 +55,8 @@ pub struct Context {
     pub vault: Vault,
     /// Where sessions say that a node is there.
     pub hub: Hub,
+    /// The state, and what boards are told about the network, as sessions see them.
+    pub watch: watch::Watch,
     /// Where sessions meet readers of logs.
     pub logs: broker::Broker,
     /// Sessions that may hold opened contents of secrets and configs: [`SETS_OPEN_MAX`](crate::limits::SETS_OPEN_MAX).

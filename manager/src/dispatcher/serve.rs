@@ -16,6 +16,7 @@ use racimo_common::wire::{Refused, RefusedCode, ToAgent, ToManager, frame};
 use smol::Async;
 
 use super::session::{self, End};
+use super::watch::Watch;
 use super::{Context, hub, join};
 use crate::ca::Peer;
 use crate::limits;
@@ -50,8 +51,9 @@ impl Dispatcher {
         let own = parts.own;
         let Parts { store, clock, ca, vault, tls, own: _, logs } = parts;
         let sets = Arc::new(smol::lock::Semaphore::new(limits::SETS_OPEN_MAX));
-        let context = Context { store, clock, ca, vault, hub, logs, sets };
-        let mut tasks = vec![smol::spawn(hub::run(context.store.clone(), context.clock, signs, own))];
+        let (watch, watching) = Watch::new(&store);
+        let mut tasks = vec![smol::spawn(hub::run(store.clone(), clock, signs, own)), smol::spawn(watching)];
+        let context = Context { store, clock, ca, vault, hub, watch, logs, sets };
         tasks.push(smol::spawn(accept_tcp(context.clone(), tcp, TlsAcceptor::from(tls))));
         if let Some(local) = local {
             tasks.push(smol::spawn(accept_local(context, local, own)));

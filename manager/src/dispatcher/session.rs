@@ -4,25 +4,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, RecvError, Sender};
-use futures_lite::future::{or, poll_once, try_zip};
+use futures_lite::future::{or, try_zip};
 use futures_lite::{AsyncRead, AsyncWrite, io::split};
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::NodeDescription;
 use racimo_common::wire::frame::{self, FrameError};
-use racimo_common::wire::{Hello, Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome};
+use racimo_common::wire::{
+    Assign, Hello, Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome,
+};
 use smol::lock::SemaphoreGuardArc;
 
 use super::broker::Attached;
 use super::hub::{SessionId, Sign};
-use super::{Context, assign, report};
+use super::watch::{Alarm, Look};
+use super::{Context, assign, net, report};
 use crate::limits;
-use crate::store::{Change, CommitError, Feed, View};
+use crate::store::{Change, CommitError};
 
 /// Messages that wait to be written; the parts of a set wait for each other.
 const OUT_QUEUE: usize = 8;
-/// How long the assigner waits for further changes before it sends what it has.
-const ASSIGN_LINGER: Duration = Duration::from_millis(10);
+/// How long a board is told nothing after it was told something: a change goes at once, and what follows it within this
+/// time goes together. Short beside what a board needs to act on it.
+const ASSIGN_PAUSE: Duration = Duration::from_millis(10);
 /// Messages of an agent that wait for the store; then its heartbeats wait with them.
 const NEWS_QUEUE: usize = 16;
 /// How often a node that is not clean yet is looked at again.
@@ -166,13 +170,14 @@ where
     let (logs, asks) = context.logs.attach(node, session);
     let (from, to) = split(stream);
     let (out, queue) = async_channel::bounded(OUT_QUEUE);
-    let (view, feed) = context.store.watch();
+    let alarm = context.watch.attach(node, session);
     let (news, unrecorded) = async_channel::bounded(NEWS_QUEUE);
     let reader = Reader { context, node, session, news, logs, out: out.clone() };
     let forward = forward(asks, out.clone());
-    let standing = Standing::Unheard { at: view.version() };
+    let standing = Standing::Unheard { at: context.store.view().version() };
     let recorder = Recorder { context, node, session, addr, standing };
-    let assigner = Assigner { context, node, view, feed, out: out.clone(), sent: assign::Sent::default() };
+    let (told, sent) = (net::Told::default(), assign::Sent::default());
+    let assigner = Assigner { context, node, alarm, out: out.clone(), told, sent, is_touched: false };
     let ended = async {
         match stopped.recv().await {
             Ok(refused) => End::Refused(refused),
@@ -222,55 +227,103 @@ async fn forward(asks: Receiver<ToAgent>, out: Sender<ToAgent>) -> End {
     std::future::pending().await
 }
 
+/// Tells the board what it needs of the network, and what it shall run. Both come from one look, the network first:
+/// so a task's networks are there before it, and one that shall stop has left the balance when its board hears of it.
 struct Assigner<'a> {
     context: &'a Context,
     node: NodeId,
-    view: View,
-    feed: Feed,
+    alarm: Alarm,
     out: Sender<ToAgent>,
+    told: net::Told,
     sent: assign::Sent,
+    /// Whether the board's tasks may have changed since they were last looked at.
+    is_touched: bool,
 }
 
 impl Assigner<'_> {
     async fn run(mut self) -> End {
+        let end = self.serve().await;
+        end.err().unwrap_or(End::Stopped)
+    }
+
+    async fn serve(&mut self) -> Result<(), End> {
         let vault = &self.context.vault;
-        let mut turn = self.turn().await;
-        let (mut parts, sent) = assign::complete(&self.view, vault, self.node);
+        // The set is to be at least as new as the session.
+        let mut look = self.context.watch.latest().await.ok_or(End::Stopped)?;
+        let (parts, told) = net::complete(&look.directory, &look.view, self.node);
+        self.told = told;
+        self.send_net(parts).await?;
+        let turn = self.turn(&mut look).await?;
+        let (parts, sent) = assign::complete(&look.view, vault, self.node);
         self.sent = sent;
-        let mut at = self.view.version();
+        let mut at = look.view.version();
+        self.send(parts).await?;
+        drop(turn);
         loop {
-            for part in parts {
-                if self.out.send(ToAgent::Assign(part)).await.is_err() {
-                    return End::Stopped;
+            self.wake().await?;
+            look = self.context.watch.look();
+            let mut news = self.tell(&look).await?;
+            if std::mem::take(&mut self.is_touched) {
+                let turn = self.turn(&mut look).await?;
+                self.is_touched = false;
+                let parts = assign::delta(&look.view, vault, self.node, &mut self.sent, at);
+                if !parts.is_empty() {
+                    (at, news) = (look.view.version(), true);
                 }
+                self.send(parts).await?;
+                drop(turn);
             }
-            drop(turn.take());
-            let Some(batch) = self.feed.next().await else { return End::Stopped };
-            self.view = batch.view;
-            smol::Timer::after(ASSIGN_LINGER).await;
-            self.latest().await;
-            turn = self.turn().await;
-            parts = assign::delta(&self.view, vault, self.node, &mut self.sent, at);
-            if !parts.is_empty() {
-                at = self.view.version();
+            if news {
+                smol::Timer::after(ASSIGN_PAUSE).await;
             }
         }
     }
 
-    async fn latest(&mut self) {
-        while let Some(Some(batch)) = poll_once(self.feed.next()).await {
-            self.view = batch.view;
-        }
+    async fn wake(&self) -> Result<(), End> {
+        if self.alarm.wait().await { Ok(()) } else { Err(End::Stopped) }
     }
 
-    /// Waits until contents may be opened, if there are any to send.
-    async fn turn(&mut self) -> Option<SemaphoreGuardArc> {
-        if !assign::opens(&self.view, self.node, &self.sent) {
-            return None;
+    async fn send(&self, parts: Vec<Assign>) -> Result<(), End> {
+        for part in parts {
+            self.out.send(ToAgent::Assign(part)).await.map_err(|_| End::Stopped)?;
         }
-        let turn = self.context.sets.acquire_arc().await;
-        self.latest().await;
-        Some(turn)
+        Ok(())
+    }
+
+    /// Whether there were any.
+    async fn send_net(&self, parts: net::Parts) -> Result<bool, End> {
+        let mut any = false;
+        for part in parts {
+            any = true;
+            self.out.send(ToAgent::Net(part)).await.map_err(|_| End::Stopped)?;
+        }
+        Ok(any)
+    }
+
+    /// Whether there was anything to tell.
+    async fn tell(&mut self, look: &Look) -> Result<bool, End> {
+        let (parts, touched) = net::delta(&look.directory, &look.view, self.node, &mut self.told);
+        self.is_touched |= touched;
+        self.send_net(parts).await
+    }
+
+    /// Waits until contents may be opened, if there are any to send. The network's news are told meanwhile: other
+    /// boards' contents must not hold up what leaves or enters the balance.
+    async fn turn(&mut self, look: &mut Look) -> Result<Option<SemaphoreGuardArc>, End> {
+        if !assign::opens(&look.view, self.node, &self.sent) {
+            return Ok(None);
+        }
+        let mut turn = Box::pin(self.context.sets.acquire_arc());
+        loop {
+            let mine = async { Some((&mut turn).await) };
+            let news = async { self.wake().await.map(|()| None) };
+            let turn = or(async { Ok(mine.await) }, news).await?;
+            *look = self.context.watch.look();
+            self.tell(look).await?;
+            if turn.is_some() {
+                return Ok(turn);
+            }
+        }
     }
 }
 

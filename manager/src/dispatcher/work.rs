@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 
 use racimo_common::id::TaskId;
 use racimo_common::limits::{ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX};
-use racimo_common::object::{ContainerSpec, FileRef, generic_variables};
+use racimo_common::object::{
+    ContainerSpec, EndpointMode, FileRef, HostPort, NetworkMode, Port, PortMode, generic_variables,
+};
 use racimo_common::registry::Credentials;
-use racimo_common::wire::{Assignment, BodyKey, File, Work, frame};
+use racimo_common::wire::{Assignment, BodyKey, File, TaskNet, Work, frame};
 
+use super::directory;
 use crate::api::validate;
 use crate::log_driver;
 use crate::store::{Dependency, DependencyKind, Slot, Task, View};
@@ -21,7 +24,7 @@ use crate::vault::{Owner, Plain, Vault};
 pub(crate) const MARGIN: usize = 1024 + ENDED_LOGS_MAX * 20;
 
 /// What the task runs. Bodies are opened later, by [`body`].
-pub(super) fn work(view: &View, vault: &Vault, task: &Task) -> Work {
+pub fn work(view: &View, vault: &Vault, task: &Task) -> Work {
     let is_template = |file: &FileRef| view.state.dependency(file.id).is_some_and(|found| found.template);
     let mut container = task.spec.container.clone();
     let files = files(&container, task.id, is_template);
@@ -38,7 +41,7 @@ pub(super) fn work(view: &View, vault: &Vault, task: &Task) -> Work {
         resources: task.spec.resources.clone(),
         // Checked when the service was stored.
         log: log_driver::config(task.spec.log.as_ref()).unwrap_or_default(),
-        net: None,
+        net: net(task),
         files,
         credentials: None,
         fault: None,
@@ -48,6 +51,36 @@ pub(super) fn work(view: &View, vault: &Vault, task: &Task) -> Work {
         Err(reason) => refuse(&mut work, reason),
     }
     work
+}
+
+/// The task's place in the network; none: it uses its board's, or only has a loopback device.
+fn net(task: &Task) -> Option<TaskNet> {
+    let (endpoint, addresses) = (&task.spec.endpoint, &task.addresses);
+    let has_own = match task.spec.container.network {
+        NetworkMode::Unset | NetworkMode::Bridge => addresses.mesh.is_some() || !addresses.networks.is_empty(),
+        NetworkMode::None | NetworkMode::Host => false,
+    };
+    let of_board = endpoint.ports.iter().filter(|port| port.mode == PortMode::Host);
+    let port = |port: &Port| HostPort { protocol: port.protocol, published: port.published, target: port.target };
+    let has_vip = endpoint.mode == EndpointMode::Vip && !addresses.networks.is_empty();
+    has_own.then(|| TaskNet {
+        mesh: addresses.mesh.map(Into::into),
+        networks: addresses.networks.iter().map(|(network, address)| (*network, (*address).into())).collect(),
+        ports: of_board.map(port).collect(),
+        balanced: has_vip || directory::publishes(task),
+    })
+}
+
+/// The host name that the task's service gives it; none: it gives none, or one that cannot be filled in, for which the
+/// task is rejected.
+pub(super) fn hostname(view: &View, task: &Task) -> Option<String> {
+    let hostname = task.spec.container.hostname.clone()?;
+    if !template::is_template(&hostname) {
+        return Some(hostname);
+    }
+    let mut container = ContainerSpec { hostname: Some(hostname), ..ContainerSpec::default() };
+    fill(&mut container, &facts(view, task)).ok()?;
+    container.hostname
 }
 
 /// The work cannot be made ready: only what is needed to reject it is left.

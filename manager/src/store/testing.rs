@@ -196,3 +196,31 @@ pub(crate) fn base() -> State {
     ];
     applied(&State::default(), changes)
 }
+
+/// The state with something in it edited, as no command would.
+pub(crate) fn edit_task(state: &mut State, number: u128, edit: impl FnOnce(&mut super::Task)) {
+    let mut object = (**state.tasks.get(&task(number)).expect("a task")).clone();
+    edit(&mut object);
+    state.tasks.insert(task(number), Arc::new(object));
+}
+
+/// The same for a node.
+pub(crate) fn edit_node(state: &mut State, number: u128, edit: impl FnOnce(&mut super::Node)) {
+    let mut object = (**state.nodes.get(&node(number)).expect("a node")).clone();
+    edit(&mut object);
+    state.nodes.insert(node(number), Arc::new(object));
+}
+
+/// The same for a service.
+pub(crate) fn edit_service(state: &mut State, number: u128, edit: impl FnOnce(&mut super::Service)) {
+    let mut object = (**state.services.get(&service(number)).expect("a service")).clone();
+    edit(&mut object);
+    state.services.insert(service(number), Arc::new(object));
+}
+
+/// The same for a network.
+pub(crate) fn edit_network(state: &mut State, number: u128, edit: impl FnOnce(&mut super::Network)) {
+    let mut object = (**state.networks.get(&network(number)).expect("a network")).clone();
+    edit(&mut object);
+    state.networks.insert(network(number), Arc::new(object));
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use racimo_agent::board::{Board as Core, Order};
 use racimo_agent::limits;
+use racimo_agent::net::table::Table;
 use racimo_agent::task::{Done, Found, Op, Task};
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::{NodeDescription, TaskState};
@@ -74,6 +75,8 @@ pub(crate) struct Board {
 #[derive(Debug)]
 pub(crate) struct Agent {
     core: Core,
+    /// What it was told about the network.
+    pub(crate) table: Table,
     /// The operation in flight of each task.
     ops: BTreeMap<TaskId, u64>,
     next_token: u64,
@@ -135,6 +138,7 @@ impl Board {
         let link = Link { conn: None, open: false, heard: sim.now, pause: limits::DIAL_PAUSE.0, turn: 0, beats: 0 };
         self.agent = Some(Agent {
             core: Core::new(limits::TASKS_MAX),
+            table: Table::default(),
             ops: BTreeMap::new(),
             next_token: 0,
             link,
@@ -242,13 +246,13 @@ impl Board {
             Some(ToAgent::Welcome(_)) => {
                 agent.link.open = true;
                 agent.core.session();
+                agent.table.session();
                 let reported = sim.has(Bug::ReportDropped) && agent.is_reported;
                 (agent.is_reported, agent.has_set, agent.is_removed) = (reported, false, false);
                 agent.out = Some(conn);
                 self.turn(sim);
             }
-            // Networks are not simulated: they decide nothing about tasks.
-            Some(ToAgent::Net(_)) => {}
+            Some(ToAgent::Net(net)) => agent.table.take(net),
             Some(ToAgent::Assign(part)) => self.assign(sim, part),
             Some(ToAgent::Refused(refused)) => {
                 sim.note(format_args!("board {}: refused: {}", self.index, refused.reason));

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use racimo_common::id::{IdSource, NodeId};
 use racimo_common::time::{Mono, Now};
+use racimo_manager::dispatcher::directory::Directory;
 use racimo_manager::store::log::{Log, OpenError, Sizes, fake};
 use racimo_manager::store::{Batch, Change, Command, CommitError, Event, Observation, Seen, State, View};
 
@@ -42,7 +43,8 @@ pub(crate) enum Watcher {
     Orchestrator,
     Scheduler,
     Hub,
-    Session(u64),
+    /// What makes the network's directory, for all sessions.
+    Directory,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub(crate) struct Manager {
     pub(crate) orchestrator: Orchestrator,
     pub(crate) scheduler: Scheduler,
     pub(crate) hub: Hub,
+    /// What sessions see: a view, and the directory made from it.
+    pub(crate) look: (View, Directory),
     pub(crate) sessions: BTreeMap<u64, Session>,
     pub(crate) next_session: u64,
     pub(crate) ids: IdSource,
@@ -103,7 +107,8 @@ impl Manager {
             sim.fail(format_args!("after a restart {wrong}"));
         }
         let (orchestrator, scheduler) = (Orchestrator::new(&view), Scheduler::new(&view, sim.now));
-        let watchers = [Watcher::Orchestrator, Watcher::Scheduler, Watcher::Hub];
+        let watchers = [Watcher::Orchestrator, Watcher::Scheduler, Watcher::Hub, Watcher::Directory];
+        let look = (view.clone(), Directory::new(&view));
         let mut manager = Self {
             epoch,
             log,
@@ -114,6 +119,7 @@ impl Manager {
             orchestrator,
             scheduler,
             hub: Hub::default(),
+            look,
             sessions: BTreeMap::new(),
             next_session: 1,
             ids: IdSource::seeded(sim.rng.u64(..)),
@@ -280,7 +286,7 @@ impl Manager {
             Watcher::Orchestrator => self.orchestrator_wakes(sim),
             Watcher::Scheduler => self.scheduler_wakes(sim),
             Watcher::Hub => self.hub_drive(sim),
-            Watcher::Session(session) => self.assigner_wakes(sim, session),
+            Watcher::Directory => self.directory_wakes(sim),
         }
     }
 

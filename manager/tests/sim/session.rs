@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, VecDeque};
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::{Desired, TaskReport, TaskState};
 use racimo_common::wire::{Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, Welcome};
-use racimo_manager::dispatcher::{assign, report};
-use racimo_manager::store::{Change, CommitError, Ended, View};
+use racimo_manager::dispatcher::{assign, net, report};
+use racimo_manager::store::{Batch, Change, CommitError, Ended};
 use racimo_manager::vault::Vault;
 
 use crate::hub::Sign;
@@ -15,7 +15,7 @@ use crate::net::ConnId;
 use crate::sim::{Bug, Happening, Sim};
 
 /// As in the session's shell.
-const LINGER_MS: u64 = 10;
+const PAUSE_MS: u64 = 10;
 const RETRIES: usize = 3;
 
 /// What the recorder waits for.
@@ -41,10 +41,25 @@ pub(crate) struct Session {
     ready_at: Option<u64>,
     /// A complete report came, but the node has tasks to stop first.
     unclean: bool,
+    told: net::Told,
     sent: assign::Sent,
     at: u64,
-    /// The newest view while the assigner waits for further changes.
-    lingers: Option<View>,
+    assigner: Assigner,
+}
+
+/// What the assigner does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Assigner {
+    /// It has not begun.
+    Closed,
+    /// It waits for its alarm.
+    Waits,
+    /// Its alarm rang.
+    Rung,
+    /// It has just told its board something.
+    Pauses,
+    /// The same, and its alarm rang.
+    PausesRung,
 }
 
 fn busy(reason: impl ToString) -> Refused {
@@ -76,9 +91,10 @@ impl Manager {
                     closing: false,
                     ready_at: None,
                     unclean: false,
+                    told: net::Told::default(),
                     sent: assign::Sent::default(),
                     at: 0,
-                    lingers: None,
+                    assigner: Assigner::Closed,
                 };
                 self.sessions.insert(id, session);
                 let known = self.view.state.node(node).is_some_and(|known| *known.description == hello.description);
@@ -129,7 +145,6 @@ impl Manager {
 
     pub(crate) fn session_ends(&mut self, sim: &mut Sim, id: u64, refused: Option<Refused>) {
         let Some(session) = self.sessions.remove(&id) else { return };
-        self.feeds.remove(&Watcher::Session(id));
         if let Some(refused) = refused {
             sim.note(format_args!("session {id} of {} ends: {}", session.node, refused.reason));
             sim.send_down(session.conn, Some(ToAgent::Refused(refused)));
@@ -139,9 +154,12 @@ impl Manager {
     }
 
     fn session_opens(&mut self, sim: &mut Sim, id: u64) {
-        let view = self.view.clone();
+        self.directory_catches_up(sim);
+        let (view, directory) = self.look.clone();
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let (node, conn) = (session.node, session.conn);
+        let (nets, told) = net::complete(&directory, &view, node);
+        (session.told, session.assigner) = (told, Assigner::Waits);
         let (first, sent) = assign::complete(&view, &Vault::default(), node);
         session.recorder = Recorder::Free;
         session.ready_at = Some(view.version());
@@ -150,7 +168,9 @@ impl Manager {
         let welcome = Welcome { version: VERSION, heartbeat_ms: 1000, managers: Vec::new(), node };
         sim.send_down(conn, Some(ToAgent::Welcome(welcome)));
         self.sign(sim, node, id, Sign::Opened);
-        self.feeds.insert(Watcher::Session(id), Vec::new());
+        for part in nets {
+            sim.send_down(conn, Some(ToAgent::Net(part)));
+        }
         for part in first {
             sim.send_down(conn, Some(ToAgent::Assign(part)));
         }
@@ -162,28 +182,72 @@ impl Manager {
 
     // ---- the assigner
 
-    pub(crate) fn assigner_wakes(&mut self, sim: &mut Sim, id: u64) {
-        if self.sessions.get(&id).is_none_or(|session| session.lingers.is_some()) {
-            return;
-        }
-        let Some(batch) = self.drain(sim.now, Watcher::Session(id)) else { return };
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.lingers = Some(batch.view);
-            sim.within(LINGER_MS..LINGER_MS + 2, Happening::Linger { epoch: self.epoch, session: id });
+    /// The directory's feed has news.
+    pub(crate) fn directory_wakes(&mut self, sim: &mut Sim) {
+        let Some(batch) = self.drain(sim.now, Watcher::Directory) else { return };
+        self.directory_takes(sim, batch);
+    }
+
+    /// A session asks for all that is published, also what is still on its way to the directory.
+    fn directory_catches_up(&mut self, sim: &mut Sim) {
+        let waiting = self.feeds.get_mut(&Watcher::Directory).map(std::mem::take).unwrap_or_default();
+        let resync = waiting.iter().any(|(_, batch)| batch.resync);
+        let events = waiting.into_iter().flat_map(|(_, batch)| batch.events).collect();
+        self.directory_takes(sim, Batch { view: self.view.clone(), events, resync });
+    }
+
+    fn directory_takes(&mut self, sim: &mut Sim, batch: Batch) {
+        let (view, directory) = &mut self.look;
+        *view = batch.view;
+        let concerned = match batch.resync {
+            true => {
+                directory.look_at_all(view);
+                None
+            }
+            false => directory.follow(view, &batch.events),
+        };
+        for (id, session) in &mut self.sessions {
+            if concerned.as_ref().is_some_and(|nodes| !nodes.contains(&session.node)) {
+                continue;
+            }
+            session.assigner = match session.assigner {
+                Assigner::Waits => {
+                    sim.within(0..2, Happening::Assigner { epoch: self.epoch, session: *id });
+                    Assigner::Rung
+                }
+                Assigner::Pauses => Assigner::PausesRung,
+                same @ (Assigner::Closed | Assigner::Rung | Assigner::PausesRung) => same,
+            };
         }
     }
 
-    pub(crate) fn lingered(&mut self, sim: &mut Sim, id: u64) {
-        let newer = self.drain(sim.now, Watcher::Session(id)).map(|batch| batch.view);
+    /// The assigner's alarm rang, or its pause is over.
+    pub(crate) fn assigner(&mut self, sim: &mut Sim, id: u64) {
+        let (view, directory) = self.look.clone();
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(view) = session.lingers.take().map(|view| newer.unwrap_or(view)) else { return };
-        let (node, conn) = (session.node, session.conn);
-        let stopped: BTreeSet<TaskId> = session.sent.tasks().map(|(task, _)| task).collect();
-        let parts = assign::delta(&view, &Vault::default(), node, &mut session.sent, session.at);
-        if parts.is_empty() {
-            return;
+        match std::mem::replace(&mut session.assigner, Assigner::Waits) {
+            Assigner::Rung | Assigner::PausesRung => {}
+            Assigner::Closed | Assigner::Waits | Assigner::Pauses => return,
         }
-        session.at = view.version();
+        let (node, conn) = (session.node, session.conn);
+        let (nets, touched) = net::delta(&directory, &view, node, &mut session.told);
+        let mut news = false;
+        for part in nets {
+            news = true;
+            sim.send_down(conn, Some(ToAgent::Net(part)));
+        }
+        let stopped: BTreeSet<TaskId> = session.sent.tasks().map(|(task, _)| task).collect();
+        let parts = match touched {
+            true => assign::delta(&view, &Vault::default(), node, &mut session.sent, session.at),
+            false => Vec::new(),
+        };
+        if news || !parts.is_empty() {
+            session.assigner = Assigner::Pauses;
+            sim.within(PAUSE_MS..PAUSE_MS + 2, Happening::Assigner { epoch: self.epoch, session: id });
+        }
+        if !parts.is_empty() {
+            session.at = view.version();
+        }
         for mut part in parts {
             if sim.has(Bug::NoRemoved) {
                 part.removed.clear();

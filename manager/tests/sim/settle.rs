@@ -2,12 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use racimo_common::id::{IdSource, TaskId};
+use racimo_agent::net::table::Table;
+use racimo_common::id::{IdSource, NodeId, TaskId};
 use racimo_common::object::{Desired, TaskState};
+use racimo_common::wire::NetEndpoint;
+use racimo_manager::dispatcher::directory::Directory;
+use racimo_manager::dispatcher::net;
 use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting, constraint};
 use racimo_manager::store::{Command, Mode, Service, Slot, Task, UpdateState, View};
 
+use crate::agent::Board;
 use crate::model;
 use crate::runtime::Process;
 use crate::world::World;
@@ -114,8 +119,27 @@ fn boards_miss(world: &World, view: &View) -> Option<String> {
         if let Some(task) = wanted.iter().find(|task| !runs(task)) {
             return Some(format!("board {} does not run {task}", board.index));
         }
+        if let Some(wrong) = network_misses(board, view, node) {
+            return Some(format!("board {}: {wrong}", board.index));
+        }
     }
     None
+}
+
+/// Every board knows of the network what the manager would tell it now, and only tasks that run take connections.
+fn network_misses(board: &Board, view: &View, node: NodeId) -> Option<String> {
+    let told = board.agent.as_ref().map(|agent| &agent.table)?;
+    let mut wanted = Table::default();
+    net::complete(&Directory::new(view), view, node).0.for_each(|part| wanted.take(part));
+    let parts =
+        |table: &Table| (table.own.clone(), table.peers.clone(), table.networks.clone(), table.services.clone());
+    if parts(told) != parts(&wanted) {
+        return Some(format!("it was told {told:?} of the network, not {wanted:?}"));
+    }
+    let active = told.services.values().flat_map(|service| &service.endpoints).filter(|end| end.active);
+    let runs = |end: &&NetEndpoint| view.state_of(end.task) == Some(TaskState::Running);
+    let idle = active.filter(|end| end.unsure || !runs(end)).map(|end| end.task).next();
+    idle.map(|task| format!("connections go to {task}, which does not run"))
 }
 
 /// Nothing is left to decide.

@@ -58,8 +58,8 @@ pub(crate) enum Happening {
     Feed { epoch: u64, to: Watcher },
     /// A stage's timer.
     Stage { epoch: u64, stage: Stage },
-    /// The assigner has waited for further changes.
-    Linger { epoch: u64, session: u64 },
+    /// A session's assigner looks what there is to tell its board.
+    Assigner { epoch: u64, session: u64 },
     /// The hub ends a session.
     End { epoch: u64, session: u64, refused: Refused },
     /// The oldest message of an agent arrives.

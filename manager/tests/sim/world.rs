@@ -140,7 +140,7 @@ impl World {
             (Happening::Reply { epoch, to, result }, Some(manager)) if epoch == life => manager.reply(sim, to, result),
             (Happening::Feed { epoch, to }, Some(manager)) if epoch == life => manager.feed(sim, to),
             (Happening::Stage { epoch, stage }, Some(manager)) if epoch == life => manager.stage(sim, stage),
-            (Happening::Linger { epoch, session }, Some(manager)) if epoch == life => manager.lingered(sim, session),
+            (Happening::Assigner { epoch, session }, Some(manager)) if epoch == life => manager.assigner(sim, session),
             (Happening::End { epoch, session, refused }, Some(manager)) if epoch == life => {
                 manager.session_ends(sim, session, Some(refused));
             }
@@ -172,7 +172,7 @@ impl World {
                 | Happening::Reply { .. }
                 | Happening::Feed { .. }
                 | Happening::Stage { .. }
-                | Happening::Linger { .. }
+                | Happening::Assigner { .. }
                 | Happening::End { .. }
                 | Happening::Up(_),
                 _,

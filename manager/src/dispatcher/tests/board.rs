@@ -1,9 +1,10 @@
 //! An agent moved by hand.
 
 use futures_lite::AsyncWriteExt;
+use racimo_agent::net::table::Table;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::{ContainerStatus, NodeDescription, TaskReport, TaskState};
-use racimo_common::wire::{Assign, Hello, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, frame};
+use racimo_common::wire::{Assign, Hello, Net, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, frame};
 use smol::net::unix::UnixStream;
 
 use super::{Manager, within};
@@ -12,6 +13,10 @@ use crate::store::testing::{at, node, task};
 
 pub(super) struct Board {
     stream: UnixStream,
+    /// What it was told about the network.
+    pub(super) table: Table,
+    /// How many messages about the network it got.
+    pub(super) nets: usize,
     pub(super) session: smol::Task<End>,
 }
 
@@ -39,7 +44,7 @@ impl Board {
         let (stream, other) = UnixStream::pair().expect("a pair of sockets");
         let context = manager.context.clone();
         let run = async move { session::run(&context, other, node(number), "192.0.2.9".to_owned()).await };
-        Self { stream, session: smol::spawn(run) }
+        Self { stream, table: Table::default(), nets: 0, session: smol::spawn(run) }
     }
 
     /// A session with its whole set.
@@ -48,6 +53,8 @@ impl Board {
         let mut board = Self::connect(manager, number);
         board.say(&hello((1, 1)));
         let ToAgent::Welcome(welcome) = board.hear() else { panic!("no Welcome") };
+        // The network comes first.
+        board.hear_net();
         let assign = board.hear_assign();
         assert!(assign.complete);
         (board, welcome, assign)
@@ -73,10 +80,30 @@ impl Board {
         self.say(&ToManager::Status(Status { complete, last, index, tasks }));
     }
 
-    /// The next message; `None` if the manager has closed the connection.
+    /// The next message that is not about the network, which it takes in as a board does; `None` if the manager has
+    /// closed the connection.
     #[track_caller]
     pub(super) fn hear_any(&mut self) -> Option<ToAgent> {
-        within(frame::receive(&mut self.stream, FRAME_TO_AGENT_MAX)).ok().flatten()
+        loop {
+            match within(frame::receive(&mut self.stream, FRAME_TO_AGENT_MAX)).ok().flatten() {
+                Some(ToAgent::Net(net)) => self.take(net),
+                other => return other,
+            }
+        }
+    }
+
+    fn take(&mut self, net: Net) {
+        self.nets += 1;
+        self.table.take(net);
+    }
+
+    /// The next message, which is about the network.
+    #[track_caller]
+    pub(super) fn hear_net(&mut self) {
+        match within(frame::receive(&mut self.stream, FRAME_TO_AGENT_MAX)) {
+            Ok(Some(ToAgent::Net(net))) => self.take(net),
+            other => panic!("{other:?} is no Net"),
+        }
     }
 
     #[track_caller]

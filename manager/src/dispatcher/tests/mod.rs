@@ -4,6 +4,7 @@ mod assign;
 mod board;
 mod join;
 mod logs;
+mod net;
 mod report;
 mod serve;
 mod session;
@@ -17,6 +18,7 @@ use racimo_common::time::Clock;
 use ring::rand::SystemRandom;
 
 use super::broker::Broker;
+use super::watch::Watch;
 use super::{Context, hub};
 use crate::ca::Ca;
 use crate::store::log::fake::Disk;
@@ -30,7 +32,7 @@ const OWN: u128 = 77;
 struct Manager {
     context: Context,
     disk: Disk,
-    _hub: smol::Task<()>,
+    _running: Vec<smol::Task<()>>,
 }
 
 impl Manager {
@@ -44,8 +46,10 @@ impl Manager {
         let running = smol::spawn(hub::run(store.clone(), clock, signs, node(OWN)));
         let vault = crate::vault::testing();
         let sets = Arc::new(smol::lock::Semaphore::new(crate::limits::SETS_OPEN_MAX));
-        let context = Context { store, clock, ca: Arc::new(ca), vault, hub, logs: Broker::default(), sets };
-        let manager = Self { context, disk, _hub: running };
+        let (watch, watching) = Watch::new(&store);
+        let running = vec![running, smol::spawn(watching)];
+        let context = Context { store, clock, ca: Arc::new(ca), vault, hub, watch, logs: Broker::default(), sets };
+        let manager = Self { context, disk, _running: running };
         manager.commit(new_cluster());
         for change in changes {
             manager.commit(change);
