@@ -56,6 +56,28 @@ pub const PULL_LAYER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Time for containerd to let go of a layer whose writer died; then: an error.
 pub const PULL_UNLOCK_MAX: Duration = Duration::from_secs(10);
 
+/// Queries of a task that are answered in a second, and at once; further ones wait in its socket, where the kernel
+/// drops what has no room. Each costs a slow board some 0.1 ms.
+pub const QUERIES_PER_SECOND_MAX: u32 = 4000;
+/// Bytes of a query for a name; a longer one is turned down.
+pub const QUERY_BYTES_MAX: usize = 1232;
+/// Bytes of another server's answer over UDP; the rest is cut, and the asker told to use TCP.
+pub const NAME_PACKET_BYTES_MAX: usize = 4096;
+/// Queries that are forwarded at once for one task; further ones are dropped, and the asker asks again.
+pub const FORWARDS_PER_TASK_MAX: usize = 64;
+/// Queries that are forwarded at once for all tasks, some 1 KiB of heap and an open file each; further ones are dropped.
+pub const FORWARDS_MAX: usize = 256;
+/// Time for another name server to answer; then the next is asked.
+pub const FORWARD_MAX: Duration = Duration::from_secs(2);
+/// Other name servers that are asked, as in libc; further ones are not.
+pub const NAME_SERVERS_MAX: usize = 3;
+/// TCP connections of one task to its name server; beyond it the oldest is closed.
+pub const NAME_CONNECTIONS_PER_TASK_MAX: usize = 4;
+/// TCP connections of all tasks to their name servers, some 2 KiB of heap each; others wait.
+pub const NAME_CONNECTIONS_MAX: usize = 64;
+/// Time for a query or an answer to pass over a TCP connection; then it is closed.
+pub const NAME_TCP_MAX: Duration = Duration::from_secs(5);
+
 /// Local images that are looked at once; others wait. Each holds its documents for a moment, of up to 256 KiB.
 pub const LOOKS_MAX: usize = 4;
 /// Registries that are asked at once whether a tag has moved whose image is here; others wait.

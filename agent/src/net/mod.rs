@@ -6,6 +6,7 @@
 //!               └▶ dns (names of a task's networks)
 //! ```
 
+pub mod dns;
 pub mod netlink;
 pub mod ns;
 pub mod ports;
