@@ -247,3 +247,6 @@ pub const NAMESPACE_STACK: usize = 128 << 10;
 /// Times that a network namespace may be mounted on its file, one over the other; with more its removal fails, and is
 /// tried again.
 pub const NAMESPACE_MOUNTS_MAX: usize = 16;
+
+/// Published ports, virtual addresses and endpoints that are told to the kernel at once; then others get their turn.
+pub const NET_PORTION: usize = 64;

@@ -9,5 +9,6 @@
 pub mod dns;
 pub mod netlink;
 pub mod ns;
+pub mod plan;
 pub mod ports;
 pub mod table;

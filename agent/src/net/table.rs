@@ -1,6 +1,6 @@
 //! What the manager has told about the network, by key.
 //!
-//! In: [`Net`] messages. Out: the items, each whole; and which of them a message changed.
+//! In: [`Net`] messages. Out: the items, each whole; and what was there before of those that a message changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,41 @@ struct Named {
     services: BTreeSet<ServiceId>,
 }
 
+/// Items as the kernel knows them, of those that have changed since; none: it knows nothing of the item.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Other boards.
+    pub peers: BTreeMap<NodeId, Option<NetPeer>>,
+    /// Networks.
+    pub networks: BTreeMap<NetworkId, Option<NetNetwork>>,
+    /// Services.
+    pub services: BTreeMap<ServiceId, Option<NetService>>,
+}
+
+impl Changes {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.networks.is_empty() && self.services.is_empty()
+    }
+}
+
+/// Puts an item in the place of the one with its key, and keeps the first that was there.
+fn put<K: Ord + Copy, T: PartialEq>(
+    items: &mut BTreeMap<K, T>,
+    changes: &mut BTreeMap<K, Option<T>>,
+    key: K,
+    item: Option<T>,
+) {
+    if items.get(&key) == item.as_ref() {
+        return;
+    }
+    let old = match item {
+        Some(item) => items.insert(key, item),
+        None => items.remove(&key),
+    };
+    changes.entry(key).or_insert(old);
+}
+
 impl Table {
     /// A session starts: a whole that was under way does not end any more.
     pub fn session(&mut self) {
@@ -38,6 +73,11 @@ impl Table {
 
     /// Takes a message; it takes effect at once. What a whole does not name goes with its last part.
     pub fn take(&mut self, net: Net) {
+        self.take_into(net, &mut Changes::default());
+    }
+
+    /// As [`Table::take`], and notes what changed.
+    pub fn take_into(&mut self, net: Net, changes: &mut Changes) {
         if net.complete {
             let named = self.named.get_or_insert_default();
             named.own |= net.own.is_some();
@@ -45,23 +85,36 @@ impl Table {
             named.networks.extend(net.networks.iter().map(|network| network.id));
             named.services.extend(net.services.iter().map(|service| service.id));
         }
-        self.own = net.own.or(self.own.take());
-        self.peers.extend(net.peers.into_iter().map(|peer| (peer.node, peer)));
-        self.networks.extend(net.networks.into_iter().map(|network| (network.id, network)));
+        if net.own.is_some() {
+            self.own = net.own;
+        }
+        for peer in net.peers {
+            put(&mut self.peers, &mut changes.peers, peer.node, Some(peer));
+        }
+        for network in net.networks {
+            put(&mut self.networks, &mut changes.networks, network.id, Some(network));
+        }
         for mut service in net.services {
             let known = self.services.get(&service.id);
             known.into_iter().for_each(|known| keep_known(&mut service, known));
-            self.services.insert(service.id, service);
+            put(&mut self.services, &mut changes.services, service.id, Some(service));
         }
-        self.peers.retain(|id, _| !net.peers_gone.contains(id));
-        self.networks.retain(|id, _| !net.networks_gone.contains(id));
-        self.services.retain(|id, _| !net.services_gone.contains(id));
+        let mut gone = (net.peers_gone, net.networks_gone, net.services_gone);
         if net.complete && net.last {
             let named = self.named.take().unwrap_or_default();
             self.own = self.own.take().filter(|_| named.own);
-            self.peers.retain(|id, _| named.peers.contains(id));
-            self.networks.retain(|id, _| named.networks.contains(id));
-            self.services.retain(|id, _| named.services.contains(id));
+            gone.0.extend(self.peers.keys().filter(|id| !named.peers.contains(id)));
+            gone.1.extend(self.networks.keys().filter(|id| !named.networks.contains(id)));
+            gone.2.extend(self.services.keys().filter(|id| !named.services.contains(id)));
+        }
+        for id in gone.0 {
+            put(&mut self.peers, &mut changes.peers, id, None);
+        }
+        for id in gone.1 {
+            put(&mut self.networks, &mut changes.networks, id, None);
+        }
+        for id in gone.2 {
+            put(&mut self.services, &mut changes.services, id, None);
         }
     }
 }

@@ -32,7 +32,8 @@ use crate::object::{
 use crate::registry::Credentials;
 
 pub use net::{
-    Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet, gateway,
+    Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet, encryption_address,
+    gateway,
 };
 
 /// The TCP port that managers listen on for agents.

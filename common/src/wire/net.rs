@@ -95,6 +95,11 @@ pub fn gateway(subnet: Subnet) -> Ipv4Addr {
     subnet.nth(1).unwrap_or(subnet.address())
 }
 
+/// The address inside the encryption of a board with this part of the mesh: no task's, no gateway's.
+pub fn encryption_address(subnet: Subnet) -> Ipv4Addr {
+    subnet.address()
+}
+
 /// Another board.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetPeer {

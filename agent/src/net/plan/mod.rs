@@ -1,0 +1,526 @@
+//! What the kernel shall be like: pure.
+//!
+//! In: the [`Table`], the board's tasks with their addresses, and which items changed since the kernel was told.
+//! Out: [`Op`]s in an order in which no packet is lost, in portions that do not hold up the agent.
+//!
+//! One service's change touches only that service's chains, in the board's namespace and in those of tasks that are
+//! on its networks.
+
+pub mod board;
+pub mod rule;
+pub mod task;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+
+use racimo_common::id::{NetworkId, NodeId, TaskId};
+use racimo_common::net::Subnet;
+use racimo_common::object::{HostPort, Protocol};
+use racimo_common::wire::{NetNetwork, NetOwn, NetPeer, NetService, TaskNet, encryption_address, gateway};
+
+use serde::{Deserialize, Serialize};
+
+use super::table::{Changes, Table};
+use crate::limits;
+use board::Board;
+use rule::Backends;
+use task::Overlay;
+
+/// The table of all our rules, in each namespace.
+pub const TABLE: &str = "racimo";
+/// The mesh between boards.
+pub const MESH_LINK: &str = "rc-mesh";
+/// How the names of the board's ends of tasks' gateway legs begin.
+pub const LEG_PREFIX: &str = "rg-";
+/// The encryption between boards.
+pub const ENCRYPTION_LINK: &str = "rc-wg";
+/// Marks and routing tables of boards that clients came to: this and the board's place in the mesh.
+pub const ORIGIN: u32 = 0x5200_0000;
+
+/// A published port.
+pub type Published = (Protocol, u16);
+
+/// A task that is on the network of this board.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attached {
+    /// Its addresses.
+    pub net: TaskNet,
+    /// The ports it has on the board, none of them 0.
+    pub ports: Vec<HostPort>,
+    /// Its host name.
+    pub hostname: String,
+    /// `web.1`.
+    pub slot_name: String,
+    /// Its service's own name servers.
+    pub servers: Vec<IpAddr>,
+}
+
+/// Everything that is known.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// What the manager told.
+    pub table: &'a Table,
+    /// The tasks that are here.
+    pub tasks: &'a BTreeMap<TaskId, Attached>,
+}
+
+/// Where connections are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The board's namespace.
+    Board,
+    /// A task's.
+    Task(TaskId),
+}
+
+/// Another board, as the kernel must know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its part of the mesh.
+    pub subnet: Subnet,
+    /// Its address among the boards.
+    pub address: Ipv4Addr,
+    /// The mark of clients that came to it.
+    pub origin: u32,
+}
+
+impl Peer {
+    fn new(peer: &NetPeer, own: &NetOwn) -> Self {
+        Self { subnet: peer.subnet, address: peer.address.0, origin: ORIGIN | place(own, peer.subnet) }
+    }
+
+    /// Its gateway.
+    pub fn gateway(&self) -> Ipv4Addr {
+        gateway(self.subnet)
+    }
+}
+
+/// One thing to do. Each may be done twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// The board's own device and rules; none: it has no part in a mesh.
+    Board(Option<Board>),
+    /// Another board is here, or elsewhere than before.
+    Peer {
+        /// It.
+        peer: Peer,
+        /// Whether clients' addresses are kept.
+        keeps_source: bool,
+    },
+    /// It is gone.
+    PeerGone {
+        /// It.
+        peer: Peer,
+        /// Whether no other board has its address.
+        address: bool,
+    },
+    /// A network that tasks of this board are on.
+    Overlay(Overlay),
+    /// No task is on it any more.
+    OverlayGone(u32),
+    /// A task on another board is behind this address; none: on none.
+    Remote {
+        /// The network's number.
+        vni: u32,
+        /// The task's address.
+        address: Ipv4Addr,
+        /// The other board's.
+        board: Option<Ipv4Addr>,
+    },
+    /// A published port stands for these; none: it is not published any more.
+    Publish {
+        /// The port.
+        port: Published,
+        /// What it stands for.
+        to: Option<Backends>,
+    },
+    /// A virtual address in a task's namespace; none: it is gone.
+    Virtual {
+        /// The task.
+        task: TaskId,
+        /// The address.
+        address: Ipv4Addr,
+        /// What it stands for.
+        to: Option<Rc<Backends>>,
+    },
+    /// Connections to a task that takes no more are forgotten.
+    Forget {
+        /// Where.
+        place: Place,
+        /// Whose.
+        addresses: Vec<Ipv4Addr>,
+        /// Only datagrams: they do not end by themselves.
+        datagrams: bool,
+    },
+}
+
+/// What is to be done, remembered between portions.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The board as the kernel knows it.
+    board: Option<Option<Board>>,
+    /// What changed.
+    pub changes: Changes,
+}
+
+impl Plan {
+    /// The kernel's state is not known: everything is told anew. Afterwards, what else is there must go.
+    pub fn forget(&mut self, table: &Table) {
+        self.board = None;
+        self.changes.peers = table.peers.keys().map(|id| (*id, None)).collect();
+        self.changes.networks = table.networks.keys().map(|id| (*id, None)).collect();
+        self.changes.services = table.services.keys().map(|id| (*id, None)).collect();
+    }
+
+    /// The next portion; none: nothing is left.
+    pub fn next(&mut self, view: View<'_>) -> Option<Vec<Op>> {
+        let mut ops = Vec::new();
+        self.board(view, &mut ops);
+        let Some(own) = &view.table.own else {
+            // Nothing can be without the board's own part.
+            self.changes = Changes::default();
+            return (!ops.is_empty()).then_some(ops);
+        };
+        let keeps_source = view.keeps_source();
+        for (id, old) in std::mem::take(&mut self.changes.peers) {
+            view.peer(own, id, old, keeps_source, &mut ops);
+        }
+        for id in std::mem::take(&mut self.changes.networks).into_keys() {
+            view.network(id, &mut ops);
+        }
+        let mut weight = ops.len();
+        while weight < limits::NET_PORTION {
+            let Some((id, old)) = self.changes.services.pop_first() else { break };
+            let new = view.table.services.get(&id);
+            weight += 1 + old.iter().chain(new).map(|service| service.endpoints.len()).sum::<usize>();
+            view.service(old.as_ref(), new, &mut ops);
+        }
+        if ops.is_empty() && self.changes.is_empty() { None } else { Some(ops) }
+    }
+
+    /// The board's own part.
+    fn board(&mut self, view: View<'_>, ops: &mut Vec<Op>) {
+        let wanted = view.board();
+        if self.board.as_ref() == Some(&wanted) {
+            return;
+        }
+        let old = self.board.take().flatten();
+        ops.push(Op::Board(wanted.clone()));
+        if let Some(new) = &wanted {
+            let is_same = |old: &Board| {
+                let NetOwn { mesh, subnet, vxlan_port, mtu, address: _, key_epoch: _ } = new.own;
+                (mesh, subnet, vxlan_port, mtu) == (old.own.mesh, old.own.subnet, old.own.vxlan_port, old.own.mtu)
+            };
+            // With another device everything that hung on it is to be told again.
+            if !old.as_ref().is_some_and(is_same) {
+                for (id, service) in &view.table.services {
+                    if !service.ports.is_empty() || !service.networks.is_empty() {
+                        self.changes.services.insert(*id, None);
+                    }
+                }
+            }
+            let is_same = old.as_ref().is_some_and(is_same);
+            let told = is_same && old.as_ref().is_some_and(|old| old.keeps_source == new.keeps_source);
+            for (id, peer) in view.table.peers.iter().filter(|_| !told) {
+                if is_same {
+                    ops.push(Op::Peer { peer: Peer::new(peer, &new.own), keeps_source: new.keeps_source });
+                } else {
+                    self.changes.peers.insert(*id, None);
+                }
+            }
+            for network in view.local_networks() {
+                ops.push(Op::Overlay(Overlay::new(network, &new.own)));
+            }
+            for (port, to) in view.host_ports() {
+                ops.push(Op::Publish { port, to: Some(to) });
+            }
+        }
+        self.board = Some(wanted);
+    }
+}
+
+impl<'a> View<'a> {
+    /// The board's own part.
+    fn board(self) -> Option<Board> {
+        let own = self.table.own.clone()?;
+        let encrypts = self.local_networks().any(|network| network.encrypted);
+        Some(Board { own, keeps_source: self.keeps_source(), encrypts })
+    }
+
+    fn keeps_source(self) -> bool {
+        self.table.services.values().any(|service| service.keep_source && !service.ports.is_empty())
+    }
+
+    /// Tasks on a network.
+    fn on(self, network: NetworkId) -> impl Iterator<Item = TaskId> + 'a {
+        let is_on = move |task: &Attached| task.net.networks.iter().any(|(id, _)| *id == network);
+        self.tasks.iter().filter(move |(_, task)| is_on(task)).map(|(id, _)| *id)
+    }
+
+    /// Networks that tasks of this board are on.
+    pub fn local_networks(self) -> impl Iterator<Item = &'a NetNetwork> {
+        let ids: BTreeSet<NetworkId> =
+            self.tasks.values().flat_map(|task| task.net.networks.iter().map(|(id, _)| *id)).collect();
+        ids.into_iter().filter_map(move |id| self.table.networks.get(&id))
+    }
+
+    /// Ports of single tasks.
+    fn host_ports(self) -> impl Iterator<Item = (Published, Backends)> + 'a {
+        self.tasks.values().flat_map(|task| {
+            task.ports.iter().filter_map(|port| {
+                let to = vec![(task.net.mesh?.0, Some(port.target))];
+                let to = Backends { to, protocol: Some(port.protocol), keeps_source: false };
+                Some(((port.protocol, port.published), to))
+            })
+        })
+    }
+
+    /// What a port stands for; none: nothing publishes it.
+    pub fn published(self, port: Published) -> Option<Backends> {
+        let of_service = self.table.services.values().find_map(|service| backends(service, port));
+        of_service.or_else(|| self.host_ports().find(|(known, _)| *known == port).map(|(_, to)| to))
+    }
+
+    /// All ports that are published.
+    pub fn all_published(self) -> BTreeSet<Published> {
+        let services = self.table.services.values().flat_map(|service| &service.ports);
+        let services = services.map(|port| (port.protocol, port.published));
+        services.chain(self.host_ports().map(|(port, _)| port)).collect()
+    }
+
+    /// The virtual addresses that a task can use, with what they stand for.
+    pub fn virtuals(self, net: &TaskNet) -> impl Iterator<Item = (Ipv4Addr, Backends)> {
+        self.table
+            .services
+            .values()
+            .flat_map(|service| net.networks.iter().filter_map(|(id, _)| virtuals(service, *id)))
+    }
+
+    /// The other boards' tasks on a network, with their boards.
+    pub fn remotes(self, network: &NetNetwork) -> impl Iterator<Item = (Ipv4Addr, Ipv4Addr)> {
+        self.table.services.values().flat_map(move |service| {
+            members(service, network.id).filter_map(move |(node, address)| Some((address, self.vtep(network, node)?)))
+        })
+    }
+
+    /// Where packets of a network go that are for tasks on this board; none: it is this one, or one that is not known
+    /// or not fit.
+    fn vtep(self, network: &NetNetwork, node: NodeId) -> Option<Ipv4Addr> {
+        let peer = self.table.peers.get(&node)?;
+        if !network.encrypted {
+            return Some(peer.address.0);
+        }
+        peer.key.is_some().then(|| encryption_address(peer.subnet))
+    }
+
+    fn peer(self, own: &NetOwn, id: NodeId, old: Option<NetPeer>, keeps_source: bool, ops: &mut Vec<Op>) {
+        let new = self.table.peers.get(&id);
+        let changed = |old: &NetPeer| new.is_none_or(|new| (new.subnet, new.address) != (old.subnet, old.address));
+        if let Some(old) = old.as_ref().filter(|old| changed(old)) {
+            let others = self.table.peers.values().map(|peer| peer.address).chain([own.address]);
+            let address = !others.into_iter().any(|address| address == old.address);
+            ops.push(Op::PeerGone { peer: Peer::new(old, own), address });
+        }
+        if let Some(new) = new.filter(|_| old.as_ref().is_none_or(changed)) {
+            ops.push(Op::Peer { peer: Peer::new(new, own), keeps_source });
+        }
+        // Its tasks are reached by its address.
+        for network in self.local_networks() {
+            let theirs = self.table.services.values().flat_map(|service| members(service, network.id));
+            for (_, address) in theirs.filter(|(node, _)| *node == id) {
+                ops.push(Op::Remote { vni: network.vni, address, board: self.vtep(network, id) });
+            }
+        }
+    }
+
+    fn network(self, id: NetworkId, ops: &mut Vec<Op>) {
+        let (Some(own), Some(network)) = (&self.table.own, self.table.networks.get(&id)) else { return };
+        if self.on(id).next().is_some() {
+            ops.push(Op::Overlay(Overlay::new(network, own)));
+        }
+    }
+
+    fn service(self, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
+        let both = || old.into_iter().chain(new);
+        let ports: BTreeSet<Published> =
+            both().flat_map(|service| &service.ports).map(|port| (port.protocol, port.published)).collect();
+        for port in ports {
+            let of = |service: Option<&NetService>| service.and_then(|service| backends(service, port));
+            if of(old) != of(new) {
+                ops.push(Op::Publish { port, to: self.published(port) });
+            }
+        }
+        let networks: BTreeSet<NetworkId> =
+            both().flat_map(|service| &service.networks).map(|attachment| attachment.network).collect();
+        for id in networks {
+            if self.on(id).next().is_none() {
+                continue;
+            }
+            self.virtual_address(id, old, new, ops);
+            if let Some(network) = self.table.networks.get(&id) {
+                self.remote(network, old, new, ops);
+            }
+        }
+        self.forget(old, new, ops);
+    }
+
+    fn virtual_address(self, id: NetworkId, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
+        let of = |service: Option<&NetService>| service.and_then(|service| virtuals(service, id));
+        let (old, new) = (of(old), of(new));
+        if old == new {
+            return;
+        }
+        let address_of = |found: &Option<(Ipv4Addr, Backends)>| found.as_ref().map(|(address, _)| *address);
+        let gone = address_of(&old).filter(|address| Some(*address) != address_of(&new));
+        // Another service may have it by now.
+        let taken = |address: Ipv4Addr| {
+            self.table.services.values().filter_map(|service| virtuals(service, id)).find(|(a, _)| *a == address)
+        };
+        let found = [gone.map(|address| (address, taken(address).map(|(_, to)| to))), new.map(|(a, to)| (a, Some(to)))];
+        for (address, to) in found.into_iter().flatten() {
+            let to = to.map(Rc::new);
+            ops.extend(self.on(id).map(|task| Op::Virtual { task, address, to: to.clone() }));
+        }
+    }
+
+    fn remote(self, network: &NetNetwork, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
+        let of = |service: Option<&NetService>| -> BTreeMap<Ipv4Addr, NodeId> {
+            service.into_iter().flat_map(|service| members(service, network.id)).map(|(node, a)| (a, node)).collect()
+        };
+        let (old, new) = (of(old), of(new));
+        let vni = network.vni;
+        for address in old.keys().filter(|address| !new.contains_key(address)) {
+            ops.push(Op::Remote { vni, address: *address, board: None });
+        }
+        for (&address, node) in new.iter().filter(|(address, node)| old.get(address) != Some(node)) {
+            let board = self.vtep(network, *node);
+            if board.is_some() || old.contains_key(&address) {
+                ops.push(Op::Remote { vni, address, board });
+            }
+        }
+    }
+
+    /// Connections of tasks that take no more, or are no more.
+    fn forget(self, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
+        let Some(old) = old else { return };
+        let mut found: BTreeMap<(Place, bool), Vec<Ipv4Addr>> = BTreeMap::new();
+        for endpoint in &old.endpoints {
+            let now = new.and_then(|new| new.endpoints.iter().find(|now| now.task == endpoint.task));
+            let datagrams = match now {
+                Some(now) if endpoint.active && !now.active => true,
+                Some(_) => continue,
+                None => false,
+            };
+            let mesh = endpoint.mesh.filter(|_| !old.ports.is_empty());
+            if let Some(address) = mesh {
+                found.entry((Place::Board, datagrams)).or_default().push(address.0);
+            }
+            for (attachment, address) in old.networks.iter().zip(&endpoint.addresses) {
+                if address.0.is_unspecified() {
+                    continue;
+                }
+                for task in self.on(attachment.network) {
+                    found.entry((Place::Task(task), datagrams)).or_default().push(address.0);
+                }
+            }
+        }
+        ops.extend(found.into_iter().map(|((place, datagrams), addresses)| Op::Forget { place, addresses, datagrams }));
+    }
+}
+
+/// What a service's port stands for; none: it does not publish it.
+fn backends(service: &NetService, (protocol, published): Published) -> Option<Backends> {
+    let port = service.ports.iter().find(|port| (port.protocol, port.published) == (protocol, published))?;
+    let active = service.endpoints.iter().filter(|endpoint| endpoint.active);
+    let to = active.filter_map(|endpoint| Some((endpoint.mesh?.0, Some(port.target)))).collect();
+    Some(Backends { to, protocol: Some(protocol), keeps_source: service.keep_source })
+}
+
+/// A service's virtual address in a network, with what it stands for.
+fn virtuals(service: &NetService, network: NetworkId) -> Option<(Ipv4Addr, Backends)> {
+    let at = service.networks.iter().position(|attachment| attachment.network == network)?;
+    let address = service.networks[at].vip?.0;
+    let active = service.endpoints.iter().filter(|endpoint| endpoint.active);
+    let to = active.filter_map(|endpoint| Some((address_at(&endpoint.addresses, at)?, None))).collect();
+    Some((address, Backends { to, protocol: None, keeps_source: false }))
+}
+
+/// The tasks of a service that are on a network: boards and addresses.
+fn members(service: &NetService, network: NetworkId) -> impl Iterator<Item = (NodeId, Ipv4Addr)> {
+    let at = service.networks.iter().position(|attachment| attachment.network == network);
+    let endpoints = at.map(|_| &service.endpoints).into_iter().flatten();
+    endpoints.filter_map(move |endpoint| Some((endpoint.node, address_at(&endpoint.addresses, at?)?)))
+}
+
+fn address_at(addresses: &[racimo_common::wire::Ip], at: usize) -> Option<Ipv4Addr> {
+    addresses.get(at).map(|address| address.0).filter(|address| !address.is_unspecified())
+}
+
+/// A board's number among those of the mesh.
+fn place(own: &NetOwn, subnet: Subnet) -> u32 {
+    let apart = u32::from(subnet.address()).wrapping_sub(u32::from(own.mesh.address()));
+    apart.checked_shr(u32::from(32 - subnet.prefix())).unwrap_or(0) & 0x00ff_ffff
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let backends = |to: &Backends| {
+            let to: Vec<String> = to
+                .to
+                .iter()
+                .map(|(address, port)| match port {
+                    Some(port) => format!("{address}:{port}"),
+                    None => address.to_string(),
+                })
+                .collect();
+            if to.is_empty() { "refuse".to_owned() } else { to.join(" ") }
+        };
+        match self {
+            Self::Board(None) => f.write_str("no board"),
+            Self::Board(Some(board)) => {
+                let NetOwn { subnet, address, vxlan_port, mtu, .. } = &board.own;
+                write!(f, "board {subnet} at {address:?}:{vxlan_port} mtu {mtu}")?;
+                f.write_str(if board.keeps_source { " keeps sources" } else { "" })?;
+                f.write_str(if board.encrypts { " encrypts" } else { "" })
+            }
+            Self::Peer { peer, keeps_source } => {
+                write!(f, "peer {} at {}", peer.subnet, peer.address)?;
+                if *keeps_source { write!(f, " mark {:#x}", peer.origin) } else { Ok(()) }
+            }
+            Self::PeerGone { peer, address } => {
+                write!(f, "no peer {} at {}", peer.subnet, peer.address)?;
+                f.write_str(if *address { "" } else { ", which another one has" })
+            }
+            Self::Overlay(overlay) => {
+                write!(
+                    f,
+                    "overlay {} {} at {}:{} mtu {}",
+                    overlay.vni, overlay.subnet, overlay.local, overlay.port, overlay.mtu
+                )
+            }
+            Self::OverlayGone(vni) => write!(f, "no overlay {vni}"),
+            Self::Remote { vni, address, board: Some(board) } => write!(f, "overlay {vni}: {address} at {board}"),
+            Self::Remote { vni, address, board: None } => write!(f, "overlay {vni}: no {address}"),
+            Self::Publish { port: (protocol, port), to: Some(to) } => {
+                write!(f, "publish {protocol} {port}: {}", backends(to))?;
+                f.write_str(if to.keeps_source { " keeps sources" } else { "" })
+            }
+            Self::Publish { port: (protocol, port), to: None } => write!(f, "no publish {protocol} {port}"),
+            Self::Virtual { task, address, to: Some(to) } => write!(f, "task {task}: {address}: {}", backends(to)),
+            Self::Virtual { task, address, to: None } => write!(f, "task {task}: no {address}"),
+            Self::Forget { place, addresses, datagrams } => {
+                f.write_str(if *datagrams { "forget datagrams to" } else { "forget connections to" })?;
+                addresses.iter().try_for_each(|address| write!(f, " {address}"))?;
+                match place {
+                    Place::Board => Ok(()),
+                    Place::Task(task) => write!(f, " in task {task}"),
+                }
+            }
+        }
+    }
+}
