@@ -9,3 +9,5 @@ mod support;
 mod namespaces;
 #[path = "netlink/routes.rs"]
 mod routes;
+#[path = "netlink/rules.rs"]
+mod rules;

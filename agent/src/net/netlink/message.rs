@@ -28,7 +28,7 @@ pub(super) const EXCLUSIVE: u16 = 0x200;
 /// `NLM_F_REPLACE`.
 pub(super) const REPLACE: u16 = 0x100;
 /// `NLM_F_APPEND`.
-pub const APPEND: u16 = 0x800;
+pub(super) const APPEND: u16 = 0x800;
 
 /// Which refusal of a message is as good as success. It travels in the message's number, so that an answer says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Batch {
     }
 
     /// Sets a flag of the last message.
-    pub fn flag_last(&mut self, flag: u16) {
+    pub(super) fn flag_last(&mut self, flag: u16) {
         if let Some(low) = self.bytes.get_mut(self.start + 6..self.start + 8) {
             let flags = u16::from_ne_bytes([low[0], low[1]]) | flag;
             low.copy_from_slice(&flags.to_ne_bytes());

@@ -11,6 +11,7 @@
 //! executor's thread this is like a file. A socket stays in the network namespace where it was opened.
 
 pub mod message;
+pub mod nft;
 pub mod route;
 pub mod socket;
 

@@ -93,7 +93,7 @@ impl Socket {
 
     /// Sends the batch as one piece, which the kernel does whole or not at all. Only the message with this sequence
     /// number asks for an acknowledgement.
-    pub fn run_whole(&mut self, batch: &Batch, last: u32) -> Result<(), Error> {
+    pub(super) fn run_whole(&mut self, batch: &Batch, last: u32) -> Result<(), Error> {
         if !batch.is_whole() {
             return Err(Error::TooLarge);
         }
@@ -137,17 +137,17 @@ impl Socket {
         }
     }
 
-    /// What `read` makes of each entry that the request lists, of one moment.
-    pub fn list<T>(
+    /// What `read` makes of each message that the request is answered with, all of one moment.
+    pub fn list<T, E: IntoIterator<Item = T>>(
         &mut self,
         request: &Batch,
-        mut read: impl FnMut(&Message<'_>) -> Option<T>,
+        mut read: impl FnMut(&Message<'_>) -> E,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..NETLINK_LIST_TRIES {
             let mut entries = Vec::new();
             let mut all = true;
             let steady = self.stream(request, &mut |message| {
-                if let Some(entry) = read(message) {
+                for entry in read(message) {
                     all &= entries.len() < NETLINK_LIST_MAX;
                     if all {
                         entries.push(entry);
