@@ -9,6 +9,9 @@ CARGO  ?= cargo
 LAB    ?= lab
 BOARDS ?= 3
 N      ?=
+PAGE   ?= 80
+FROM   ?=
+CMD    ?=
 DO     ?=
 SEEDS  ?= 2000
 CASES  ?= 4096
@@ -27,7 +30,7 @@ DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:p
 # (procps), which tests run, is also built into the shell.
 DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps tini
 
-.PHONY: help deps deps-test build lab lab-env lab-board lab-manager lab-status lab-down demo demo-clean \
+.PHONY: help deps deps-test build lab lab-env lab-board lab-curl lab-exec lab-manager lab-status lab-down demo demo-clean \
         check test test-root sim bench fuzz fuzz-random agent-size agent-armv7
 
 help: ## list the targets
@@ -35,7 +38,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: LAB=name BOARDS=n N=board DO=verb SEEDS=n CASES=n FOR=seconds"
+	@echo "Variables: LAB=name BOARDS=n N=board DO=verb PAGE=port FROM=board CMD=command SEEDS=n CASES=n FOR=seconds"
 
 deps: ## install through apt what building and the lab need (only what is missing)
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
@@ -79,6 +82,12 @@ lab-env: ## shell exports of the lab: eval "$(make -s lab-env)"
 
 lab-board: ## act on a board: N=2 DO=cut|heal|kill-agent|start-agent|power-off|power-on|freeze|thaw
 	$(WITH_LAB) board "$(N)" $(DO)
+
+lab-curl: ## fetch from a board: N=2 PAGE=80 (or 8080/path) [FROM=board that asks]
+	$(WITH_LAB) curl "$(N)" "$(PAGE)" $(if $(FROM),--from "$(FROM)")
+
+lab-exec: ## run a command on a board's network: N=2 CMD="nft list ruleset"
+	$(WITH_LAB) exec "$(N)" $(CMD)
 
 lab-manager: ## act on the manager: DO=kill|start
 	$(WITH_LAB) manager $(DO)

@@ -1,5 +1,7 @@
 //! The lab as a tool: `make lab`, `make lab-board N=2 DO=cut`, …
 
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -8,7 +10,7 @@ use clap::{Parser, Subcommand};
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 
-use lab::board::Verb as BoardVerb;
+use lab::board::{Board, Verb as BoardVerb};
 use lab::manager::Verb as ManagerVerb;
 use lab::names::Name;
 use lab::{Config, Lab, down, leftovers, state, sweep};
@@ -49,6 +51,24 @@ enum Command {
         /// cut, heal, kill-agent, start-agent, power-off, power-on, freeze,
         /// thaw, or delay with milliseconds.
         verb: Vec<String>,
+    },
+    /// Run a command on a board's network, as a process of this machine otherwise.
+    Exec {
+        /// Which board, from 1.
+        number: String,
+        /// The command: ip addr, nft list ruleset, curl http://127.0.0.1/, …
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Fetch a page from a board over HTTP.
+    Curl {
+        /// Which board, from 1.
+        number: String,
+        /// The port, and the path if it is not /: 80, 8080/index.html.
+        page: String,
+        /// Ask from this board instead of from this machine; from itself: on 127.0.0.1.
+        #[arg(long)]
+        from: Option<String>,
     },
     /// Act on the manager.
     Manager {
@@ -93,10 +113,27 @@ fn run(Arguments { lab: name, command }: Arguments) -> Result<()> {
         Command::Board { number, verb } => {
             let verb = board_verb(&verb)?;
             let lab = Lab::open(name)?;
-            let number = number
-                .parse()
-                .with_context(|| format!("board {number:?}: expected its number (make lab-board N=2 DO=cut)"))?;
-            lab.board(number)?.act(verb)
+            board(&lab, &number)?.act(verb)
+        }
+        Command::Exec { number, command } => {
+            let lab = Lab::open(name)?;
+            let command: Vec<&str> = command.iter().map(String::as_str).collect();
+            Err(become_command(&board(&lab, &number)?.on_its_network(&command)))
+        }
+        Command::Curl { number, page, from } => {
+            let lab = Lab::open(name)?;
+            let board = board(&lab, &number)?;
+            let (port, path) = page.split_once('/').unwrap_or((&page, ""));
+            let port: u16 = port.parse().with_context(|| format!("{page:?}: expected PORT or PORT/PATH"))?;
+            let from = from.map(|from| self::board(&lab, &from)).transpose()?;
+            let itself = from.is_some_and(|from| from.number == board.number);
+            let address = if itself { Ipv4Addr::LOCALHOST } else { board.address() };
+            let url = format!("http://{address}:{port}/{path}");
+            let fetch = ["busybox", "wget", "-q", "-T", "5", "-O", "-", &url];
+            Err(become_command(&match from {
+                Some(from) => from.on_its_network(&fetch),
+                None => fetch.map(str::to_owned).to_vec(),
+            }))
         }
         Command::Manager { verb } => {
             let manager_verb = match verb.as_deref() {
@@ -124,6 +161,18 @@ fn run(Arguments { lab: name, command }: Arguments) -> Result<()> {
         }
         Command::Sweep => sweep(),
     }
+}
+
+fn board<'a>(lab: &'a Lab, number: &str) -> Result<Board<'a>> {
+    let number =
+        number.parse().with_context(|| format!("board {number:?}: expected its number (make lab-board N=2 DO=cut)"))?;
+    lab.board(number)
+}
+
+/// Turns this process into another command; comes back with the error.
+fn become_command(argv: &[String]) -> anyhow::Error {
+    let error = std::process::Command::new(&argv[0]).args(&argv[1..]).exec();
+    anyhow::Error::new(error).context(format!("cannot run {}", argv[0]))
 }
 
 fn board_verb(words: &[String]) -> Result<BoardVerb> {

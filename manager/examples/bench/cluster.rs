@@ -13,7 +13,7 @@ use super::table::{Table, as_f64};
 use super::{client, disk, floor, idle, memory};
 
 /// Long enough for the last start's work to end.
-const SETTLE: Duration = Duration::from_secs(10);
+pub(crate) const SETTLE: Duration = Duration::from_secs(10);
 
 /// How long an updated task is watched: short, since it is waited for.
 const MONITOR: &str = "100ms";
@@ -21,14 +21,14 @@ const MONITOR: &str = "100ms";
 /// The lab's name: one bench at a time, since two would disturb each other.
 const NAME: &str = "bench";
 
-/// Adds all of them. What was measured before a failure is kept.
-pub(crate) fn measure(table: &mut Table, device: &str) -> Result<()> {
+/// Adds the figures of a lab that is made for them. What was measured before a failure is kept.
+pub(crate) fn measure(table: &mut Table, figures: impl FnOnce(&Lab, &mut Table) -> Result<()>) -> Result<()> {
     let name: Name = NAME.parse().map_err(anyhow::Error::msg)?;
     // Whatever an earlier run left that was killed.
     down(&name)?;
     let owner = Process::current().map(|process| process.to_string());
     let lab = Lab::up(Config { name: name.clone(), boards: 3, cluster: true, manager_agent: false, owner })?;
-    let measured = figures(&lab, device, table);
+    let measured = figures(&lab, table);
     if measured.is_err() {
         eprintln!("{}", client::tasks(&lab).unwrap_or_else(|cause| format!("{cause:#}")));
         eprintln!("{}", log_tail(&lab.manager().log()));
@@ -40,7 +40,8 @@ pub(crate) fn measure(table: &mut Table, device: &str) -> Result<()> {
     measured
 }
 
-fn figures(lab: &Lab, device: &str, table: &mut Table) -> Result<()> {
+/// Memory, idling and latencies.
+pub(crate) fn figures(lab: &Lab, device: &str, table: &mut Table) -> Result<()> {
     std::thread::sleep(SETTLE);
     memory::empty(lab, table)?;
 

@@ -4,6 +4,7 @@
 //! sizes      files that were built
 //! scheduler  the pure core, in this process
 //! cluster    a lab of three boards on a disk of its own: memory, idling, latencies beside `ctr run`
+//! traffic    a lab of three boards: throughput and new connections of each path; memory with networks
 //! ```
 //! `--check` fails when a budget is exceeded. Latencies are given with their floor from the same run, because
 //! machines differ and are noisy.
@@ -24,10 +25,13 @@ mod idle;
 mod memory;
 mod process;
 mod scheduler;
+mod sender;
 mod sizes;
 mod table;
+mod traffic;
 
 use disk::LoopDisk;
+use sender::Sender;
 use table::Table;
 
 /// So that memory per task can be told.
@@ -47,6 +51,8 @@ struct Arguments {
     /// The block device below the lab, in the second process.
     #[arg(long, hide = true)]
     device: Option<String>,
+    #[command(subcommand)]
+    sender: Option<Sender>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,9 +60,10 @@ enum Part {
     Sizes,
     Scheduler,
     Cluster,
+    Traffic,
 }
 
-const PARTS: [Part; 3] = [Part::Sizes, Part::Scheduler, Part::Cluster];
+const PARTS: [Part; 4] = [Part::Sizes, Part::Scheduler, Part::Cluster, Part::Traffic];
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -70,8 +77,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(sender) = &arguments.sender {
+        return sender.run().map(|()| ExitCode::SUCCESS);
+    }
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
-    if wanted(Part::Cluster) && arguments.device.is_none() {
+    if (wanted(Part::Cluster) || wanted(Part::Traffic)) && arguments.device.is_none() {
         ensure!(rustix::process::geteuid().is_root(), "the cluster's figures need root; others: --only scheduler");
         // The lab's place is set by environment, so it is made in a second process.
         return LoopDisk::make()?.run_again();
@@ -81,7 +91,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let measured = PARTS.into_iter().filter(|part| wanted(*part)).try_for_each(|part| match part {
         Part::Sizes => sizes::measure(&mut table),
         Part::Scheduler => scheduler::measure(&mut table),
-        Part::Cluster => cluster::measure(&mut table, device),
+        Part::Cluster => cluster::measure(&mut table, |lab, table| cluster::figures(lab, device, table)),
+        Part::Traffic => cluster::measure(&mut table, traffic::figures),
     });
     print!("{table}");
     measured?;

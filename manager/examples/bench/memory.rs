@@ -58,6 +58,15 @@ pub(crate) fn loaded(lab: &Lab, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// With 25 tasks on three networks that 100 services are on.
+pub(crate) fn networked(lab: &Lab, table: &mut Table) -> Result<()> {
+    let (what, pid) = ("agent, 25 tasks on 3 networks, 100 services", agent(lab)?);
+    let memory = memory(pid)?;
+    let way = "`/proc/PID/status`; each of the other 99 services has a task on another board";
+    table.add_at_most(format!("{what}: VmRSS"), Amount::kib(memory.rss), Amount::kib(AGENT_RSS_KIB_MAX), way);
+    detail(what, pid, memory, table)
+}
+
 /// The log processes of board 1's 25 tasks: they have one page cache, so what counts is what each has for itself.
 pub(crate) fn loggers(lab: &Lab, table: &mut Table) -> Result<()> {
     // On x86-64 with glibc some 150 KiB, and the program's relocated constants. A board's static agent has neither.

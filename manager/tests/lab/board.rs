@@ -143,6 +143,12 @@ impl Board<'_> {
         net::plugged(&self.lab.name, &self.port())
     }
 
+    /// The command line that runs a command on its network.
+    pub(crate) fn on_its_network(&self, command: &[&str]) -> Vec<String> {
+        let netns = format!("--net=/run/netns/{}", self.netns());
+        ["nsenter", &netns, "--"].iter().chain(command).map(|&word| word.to_owned()).collect()
+    }
+
     /// Runs `ctr` against its containerd, in the namespace agents use.
     pub(crate) fn ctr(&self, arguments: &[&str]) -> Result<String> {
         let socket = self.containerd();
