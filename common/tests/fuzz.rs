@@ -5,15 +5,17 @@ mod checks;
 #[path = "../fuzz/mutate.rs"]
 mod mutate;
 
-use racimo_common::id::{ClusterId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::id::{ClusterId, NetworkId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::net::Subnet;
 use racimo_common::object::{
-    ContainerSpec, ContainerStatus, Desired, LogConfig, Mount, MountKind, NodeDescription, Resources, Role, TaskReport,
-    TaskState, TmpfsOptions,
+    ContainerSpec, ContainerStatus, Desired, LogConfig, Mount, MountKind, NodeDescription, Protocol, Resources, Role,
+    TaskReport, TaskState, TmpfsOptions, WireguardKey,
 };
 use racimo_common::time::Wall;
 use racimo_common::token::JoinToken;
 use racimo_common::wire::{
-    Assign, Assignment, Hello, Join, Joined, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, Work, frame,
+    Assign, Assignment, Hello, Ip, Join, Joined, Net, NetAttachment, NetEndpoint, NetPeer, NetPort, NetService,
+    Refused, RefusedCode, Status, TaskNet, ToAgent, ToManager, Welcome, Work, frame,
 };
 use serde::Serialize;
 
@@ -44,6 +46,40 @@ fn to_manager() -> Vec<ToManager> {
     ]
 }
 
+fn ip(bits: u32) -> Ip {
+    Ip(bits.into())
+}
+
+fn net() -> Net {
+    let subnet = Subnet::of([10, 200, 1, 0].into(), 24);
+    let endpoint = NetEndpoint {
+        task: TaskId::from_bits(5),
+        hostname: Some("h".into()),
+        slot: Some(1),
+        node: NodeId::from_bits(2),
+        mesh: Some(ip(7)),
+        addresses: vec![ip(8)],
+        active: true,
+        unsure: true,
+    };
+    let service = NetService {
+        id: ServiceId::from_bits(3),
+        name: "web".to_owned(),
+        ports: vec![NetPort { protocol: Protocol::Sctp, published: 80, target: 8080 }],
+        keep_source: true,
+        networks: vec![NetAttachment { network: NetworkId::from_bits(7), vip: Some(ip(6)), aliases: vec!["w".into()] }],
+        endpoints: vec![endpoint],
+    };
+    let key = Some(WireguardKey::new([7; 32]));
+    Net {
+        complete: true,
+        peers: vec![NetPeer { node: NodeId::from_bits(1), subnet, address: ip(5), key }],
+        services: vec![service],
+        networks_gone: vec![NetworkId::from_bits(4)],
+        ..Net::default()
+    }
+}
+
 fn to_agent() -> Vec<ToAgent> {
     let mount = Mount {
         target: "/data".to_owned(),
@@ -51,7 +87,7 @@ fn to_agent() -> Vec<ToAgent> {
         kind: MountKind::Tmpfs { options: TmpfsOptions::default() },
     };
     let work = Work {
-        net: None,
+        net: Some(TaskNet { networks: vec![(NetworkId::from_bits(7), ip(9))], balanced: true, ..TaskNet::default() }),
         service: ServiceId::from_bits(3),
         service_name: "web".to_owned(),
         slot_name: "web.1".to_owned(),
@@ -70,6 +106,7 @@ fn to_agent() -> Vec<ToAgent> {
         ToAgent::Welcome(Welcome { version: 1, heartbeat_ms: 1000, managers, node }),
         ToAgent::Refused(Refused { code: RefusedCode::Busy, reason: "later".to_owned() }),
         ToAgent::Assign(Assign { complete: true, to: 7, last: true, tasks: vec![assignment], ..Assign::default() }),
+        ToAgent::Net(net()),
         ToAgent::Pong(1),
     ]
 }

@@ -5,20 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use racimo_common::id::{ClusterId, DependencyId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::net::Subnet;
 use racimo_common::object::{
-    BindOptions, ContainerSpec, ContainerStatus, Desired, DnsConfig, Generic, HealthConfig, Limits, LogAsk, LogConfig,
-    LogEntry, LogStream, Mount, MountKind, NetworkMode, NodeDescription, Privileges, Propagation, Reservations,
-    Resources, Role, TaskReport, TaskState, TmpfsOptions, Ulimit, VolumeOptions,
+    BindOptions, ContainerSpec, ContainerStatus, Desired, DnsConfig, Generic, HealthConfig, HostPort, Limits, LogAsk,
+    LogConfig, LogEntry, LogStream, Mount, MountKind, NetworkMode, NodeDescription, Privileges, Propagation, Protocol,
+    Reservations, Resources, Role, TaskReport, TaskState, TmpfsOptions, Ulimit, VolumeOptions, WireguardKey,
 };
 use racimo_common::registry::{Credentials, Platform};
 use racimo_common::time::Wall;
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_common::wire::{
-    Assign, Assignment, BodyKey, BodyPart, File, Hello, Join, Joined, LogsEnd, LogsOpen, LogsPart, Refused,
-    RefusedCode, Status, ToAgent, ToManager, Welcome, Work, frame,
+    Assign, Assignment, BodyKey, BodyPart, File, Hello, Ip, Join, Joined, LogsEnd, LogsOpen, LogsPart, Net,
+    NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, Refused, RefusedCode, Status,
+    TaskNet, ToAgent, ToManager, Welcome, Work, frame,
 };
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-1.txt");
@@ -161,9 +164,93 @@ fn report() -> TaskReport {
     }
 }
 
+/// A task with a place in the network.
+fn assign_net() -> Assign {
+    let mut assign = assign();
+    let task = TaskNet {
+        mesh: Some(Ip(Ipv4Addr::new(10, 200, 1, 2))),
+        networks: vec![(NetworkId::from_bits(10), Ip(Ipv4Addr::new(10, 0, 1, 3)))],
+        ports: vec![HostPort { protocol: Protocol::Udp, published: 0, target: 53 }],
+        balanced: true,
+    };
+    assign.tasks.iter_mut().filter_map(|task| task.work.as_mut()).for_each(|work| work.net = Some(task.clone()));
+    assign
+}
+
+fn net() -> Net {
+    let subnet = |text: &str| text.parse::<Subnet>().expect("a subnet");
+    let ip = |bits: u32| Ip(bits.into());
+    let endpoint = |task: u128, sure: bool| NetEndpoint {
+        task: TaskId::from_bits(task),
+        hostname: (!sure).then(|| "web-1".into()),
+        slot: sure.then_some(1),
+        node: NodeId::from_bits(2),
+        mesh: Some(ip(0x0ac8_0102)),
+        addresses: vec![ip(0x0a00_0103), ip(0)],
+        active: true,
+        unsure: !sure,
+    };
+    let service = NetService {
+        id: ServiceId::from_bits(3),
+        name: "web".into(),
+        ports: vec![NetPort { protocol: Protocol::Tcp, published: 80, target: 8080 }],
+        keep_source: true,
+        networks: vec![
+            NetAttachment {
+                network: NetworkId::from_bits(10),
+                vip: Some(ip(0x0a00_0102)),
+                aliases: vec!["www".into()],
+            },
+            NetAttachment { network: NetworkId::from_bits(11), vip: None, aliases: Vec::new() },
+        ],
+        endpoints: vec![endpoint(4, true), endpoint(5, false)],
+    };
+    Net {
+        complete: true,
+        last: true,
+        own: Some(NetOwn {
+            mesh: subnet("10.200.0.0/16"),
+            subnet: subnet("10.200.1.0/24"),
+            address: ip(0xc000_0201),
+            vxlan_port: 4789,
+            mtu: 1450,
+            key_epoch: 2,
+        }),
+        peers: vec![NetPeer {
+            node: NodeId::from_bits(6),
+            subnet: subnet("10.200.2.0/24"),
+            address: ip(0xc000_0202),
+            key: Some(WireguardKey::new([7; 32])),
+        }],
+        peers_gone: vec![NodeId::from_bits(7)],
+        networks: vec![NetNetwork {
+            id: NetworkId::from_bits(10),
+            name: "front".into(),
+            vni: 4097,
+            subnet: subnet("10.0.1.0/24"),
+            internal: true,
+            encrypted: true,
+            mtu: 1370,
+        }],
+        networks_gone: vec![NetworkId::from_bits(12)],
+        services: vec![service],
+        services_gone: vec![ServiceId::from_bits(8)],
+    }
+}
+
 fn to_manager() -> Vec<(&'static str, ToManager)> {
     let entry = LogEntry { at: Wall::from_nanos(1), stream: LogStream::Stderr, line: b"no\n".to_vec() };
     let logs = LogsPart { reading: 3, entries: vec![entry], end: Some(LogsEnd::Failed("gone".into())) };
+    let described = NodeDescription {
+        data_address: Some(Ipv4Addr::new(192, 0, 2, 1)),
+        wireguard_key: Some(WireguardKey::new([7; 32])),
+        key_epoch: 2,
+        no_network: Some("no vxlan".into()),
+        no_encryption: Some("no wireguard".into()),
+        ..description()
+    };
+    let port = HostPort { protocol: Protocol::Sctp, published: 9000, target: 90 };
+    let with_port = TaskReport { state: TaskState::Running, ports: vec![port], ..report() };
     vec![
         (
             "join",
@@ -175,6 +262,8 @@ fn to_manager() -> Vec<(&'static str, ToManager)> {
         ("heartbeat", ToManager::Heartbeat(1)),
         ("bye", ToManager::Bye { leaving: true }),
         ("logs", ToManager::Logs(logs)),
+        ("describe-net", ToManager::Describe(described)),
+        ("status-ports", ToManager::Status(Status { tasks: vec![with_port], ..Status::default() })),
     ]
 }
 
@@ -206,6 +295,8 @@ fn to_agent() -> Vec<(&'static str, ToAgent)> {
         ("logs-open", ToAgent::LogsOpen(LogsOpen { reading: 3, task: TaskId::from_bits(4), ask, parts: 8 })),
         ("logs-more", ToAgent::LogsMore { reading: 3, parts: 2 }),
         ("logs-close", ToAgent::LogsClose { reading: 3 }),
+        ("assign-net", ToAgent::Assign(assign_net())),
+        ("net", ToAgent::Net(net())),
     ]
 }
 
