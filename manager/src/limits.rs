@@ -109,6 +109,9 @@ pub const NETWORKS_MAX: usize = 1024;
 pub const SERVICE_NETWORKS_MAX: usize = 32;
 /// Further names of a service on one network. Beyond: refused.
 pub const ALIASES_MAX: usize = 64;
+/// Bytes of the further names of a service on all its networks: every board that uses one of them is told all in one
+/// message. Beyond: refused.
+pub const ALIASES_BYTES_MAX: usize = 16 << 10;
 /// Secrets and configs that one service may refer to: a board holds
 /// [`BODIES_MAX`](racimo_common::limits::BODIES_MAX) for all its tasks. Beyond: refused.
 pub const SERVICE_FILES_MAX: usize = 128;

@@ -109,6 +109,7 @@ fn attachments() {
     let front = made(&lab, "front", json!({}));
     let back = made(&lab, "back", json!({}));
     let host = "racimo0network0host000000";
+    let long = vec!["a".repeat(253); 64];
     let aliases = |names: Vec<String>| json!([{"Target": "front", "Aliases": names}]);
     for (networks, status, want) in [
         (json!([{"Target": "ovl1"}]), 404, "network ovl1 not found"),
@@ -121,6 +122,11 @@ fn attachments() {
         (aliases(vec!["a b".into()]), 400, "is not a name"),
         (aliases(vec![String::new()]), 400, "is not a name"),
         (aliases(vec!["a".repeat(254)]), 400, "is not a name"),
+        (
+            json!([{"Target": "front", "Aliases": long}, {"Target": "back", "Aliases": long}]),
+            400,
+            "aliases of 32384 bytes on all networks are more than the 16384",
+        ),
         (aliases(vec!["a".into(); 65]), 400, "65 aliases on one network are more than the 64"),
     ] {
         check(lab.post("/services/create", &on(networks)), status, want);

@@ -134,6 +134,8 @@ pub enum Invalid {
     FilesMax(usize),
     #[error("{0} aliases on one network are more than the {max} a service may have", max = limits::ALIASES_MAX)]
     AliasesMax(usize),
+    #[error("aliases of {0} bytes on all networks are more than the {max} a service may have", max = limits::ALIASES_BYTES_MAX)]
+    AliasesBytes(usize),
     #[error("Networks.Aliases: {0:?} is not a name of 1 to {ALIAS_CHARS_MAX} printable characters without blanks")]
     Alias(String),
     #[error("a task of this service takes more than {FRAME_TO_AGENT_MAX} bytes to send to a board: make it smaller")]
@@ -178,6 +180,10 @@ pub fn span(nanos: i64, what: &'static str) -> Result<Duration, Invalid> {
 fn networks(networks: &[Attachment]) -> Result<(), Invalid> {
     if networks.len() > limits::SERVICE_NETWORKS_MAX {
         return Err(Invalid::NetworksMax(networks.len()));
+    }
+    let bytes: usize = networks.iter().flat_map(|attachment| &attachment.aliases).map(String::len).sum();
+    if bytes > limits::ALIASES_BYTES_MAX {
+        return Err(Invalid::AliasesBytes(bytes));
     }
     for Attachment { aliases, .. } in networks {
         if aliases.len() > limits::ALIASES_MAX {

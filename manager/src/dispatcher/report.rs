@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 
 use racimo_common::id::NodeId;
-use racimo_common::object::{Desired, TaskReport, TaskState};
+use racimo_common::object::{Desired, HostPort, Port, PortMode, TaskReport, TaskState};
 use racimo_common::time::Wall;
 
 use crate::limits::REPORT_TEXT_BYTES_MAX;
-use crate::store::{Change, Ended, Observation, View};
+use crate::store::{Change, Ended, Observation, Task, View};
 
 /// What a report means.
 #[derive(Debug, Default, PartialEq)]
@@ -28,8 +28,9 @@ pub struct Meaning {
 pub fn read(view: &View, node: NodeId, reports: Vec<TaskReport>, now: Wall) -> Meaning {
     let mut meaning = Meaning::default();
     let mut over = BTreeSet::new();
-    for report in reports.into_iter().map(cut) {
+    for mut report in reports.into_iter().map(cut) {
         let Some(task) = view.state.task(report.task) else { continue };
+        own_ports(&mut report.ports, task);
         if task.node != Some(node) {
             meaning.foreign += 1;
         } else if task.ended.is_some() {
@@ -63,6 +64,16 @@ fn cut(mut report: TaskReport) -> TaskReport {
         text.truncate(end.unwrap_or_default());
     }
     report
+}
+
+/// Only ports that the task publishes on its board, and no more of them.
+fn own_ports(ports: &mut Vec<HostPort>, task: &Task) {
+    let asked = || task.spec.endpoint.ports.iter().filter(|port| port.mode == PortMode::Host);
+    let is_it = |had: &HostPort, port: &Port| {
+        (port.protocol, port.target) == (had.protocol, had.target) && [0, had.published].contains(&port.published)
+    };
+    ports.retain(|had| asked().any(|port| is_it(had, port)));
+    ports.truncate(asked().count());
 }
 
 /// A task that was asked to stop and did is shut down, whatever its exit code was.

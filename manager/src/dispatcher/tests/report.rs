@@ -1,4 +1,4 @@
-use racimo_common::object::{Desired, TaskReport, TaskState};
+use racimo_common::object::{Desired, HostPort, Port, PortMode, Protocol, TaskReport, TaskState};
 
 use super::board::report;
 use crate::dispatcher::report::{Meaning, is_clean, read};
@@ -81,4 +81,30 @@ fn a_node_is_clean_when_all_that_was_replaced_has_stopped() {
     check_clean(vec![desire(2, Desired::Shutdown)], false);
     check_clean(vec![desire(2, Desired::Remove)], false);
     check_clean(vec![desire(2, Desired::Shutdown), ended()], true);
+}
+
+#[test]
+fn ports_of_boards() {
+    let mut state = base();
+    edit_task(&mut state, 2, |task| {
+        let port = |mode, published, target| Port { mode, published, target, ..Port::default() };
+        let ports =
+            vec![port(PortMode::Host, 0, 53), port(PortMode::Host, 81, 8081), port(PortMode::Ingress, 80, 8080)];
+        let mut spec = (*task.spec).clone();
+        spec.endpoint.ports = ports;
+        task.spec = spec.into();
+    });
+    let view = View { state, seen: Seen::default() };
+    let tcp = |published, target| HostPort { protocol: Protocol::Tcp, published, target };
+    let taken = |ports: Vec<HostPort>| {
+        let said = TaskReport { ports, ..report(2, TaskState::Running) };
+        let meaning = read(&view, node(1), vec![said], at(70));
+        let [Observation::Task { report, .. }] = &meaning.observations[..] else { panic!("{meaning:?}") };
+        report.ports.clone()
+    };
+    assert_eq!(taken(vec![tcp(32768, 53), tcp(81, 8081)]), [tcp(32768, 53), tcp(81, 8081)]);
+    // Not asked for, another one than asked for, another protocol, very many.
+    let udp = HostPort { protocol: Protocol::Udp, ..tcp(81, 8081) };
+    assert_eq!(taken(vec![tcp(80, 8080), tcp(82, 8081), udp, tcp(9, 53)]), [tcp(9, 53)]);
+    assert_eq!(taken((1..9000).map(|published| tcp(published, 53)).collect()).len(), 2);
 }
