@@ -218,8 +218,10 @@ impl Runtime {
         user::add_groups(&mut user, &container.groups, &group_file)?;
         let hostname = spec::hostname(container, job.task, job.hostname);
         let dir = mount::task_dir(self.data(), job.task);
-        let names =
-            files::Names { hostname: &hostname, hosts: resolver::hosts(&container.hosts)?, dns: &container.dns };
+        let mut hosts = resolver::hosts(&container.hosts)?;
+        let net = job.work.net.as_ref();
+        hosts.extend(net.map(|net| resolver::own_hosts(net, &hostname)));
+        let names = files::Names { hostname: &hostname, hosts, dns: &container.dns, asks_agent: net.is_some() };
         files::write_files(&dir, &names, container.network, self.root()).map_err(|error| match error {
             FileError::Resolver(error) => error.into(),
             FileError::Io(error) => RuntimeError::io("write the task's files in", &dir)(error),

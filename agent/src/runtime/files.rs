@@ -12,7 +12,7 @@ use racimo_common::object::{DnsConfig, NetworkMode};
 
 use super::{
     mount::{BadMount, Bound, Source},
-    resolver::{self, BadResolver},
+    resolver::{self, Asks, BadResolver},
     rootfs,
 };
 use crate::limits;
@@ -43,9 +43,11 @@ pub(super) fn check_sources(mounts: &[Bound]) -> Result<(), BadMount> {
 #[derive(Debug)]
 pub(super) struct Names<'a> {
     pub(super) hostname: &'a str,
-    /// The service's lines for `hosts`.
+    /// Lines for `hosts`.
     pub(super) hosts: String,
     pub(super) dns: &'a DnsConfig,
+    /// Whether the agent answers it inside its network.
+    pub(super) asks_agent: bool,
 }
 
 /// Writes a task's `hostname`, `hosts` and `resolv.conf` below `dir`. On the board's network `hosts` begins with the
@@ -57,7 +59,12 @@ pub(super) fn write_files(dir: &Path, names: &Names<'_>, network: NetworkMode, r
         NetworkMode::None | NetworkMode::Unset | NetworkMode::Bridge => true,
     };
     let board = read_some(&etc.join("resolv.conf"))?;
-    let resolv_conf = resolver::resolv_conf(&board, names.dns, own_network)?;
+    let asks = match (own_network, names.asks_agent) {
+        (false, _) => Asks::Board,
+        (true, false) => Asks::Network,
+        (true, true) => Asks::Agent,
+    };
+    let resolv_conf = resolver::resolv_conf(&board, names.dns, asks)?;
     fs::create_dir_all(dir)?;
     fs::write(dir.join("hostname"), format!("{}\n", names.hostname))?;
     fs::write(dir.join("resolv.conf"), resolv_conf)?;
@@ -137,12 +144,12 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(network: NetworkMode, hosts: &str, resolv: &str) {
+    fn check(network: NetworkMode, asks_agent: bool, hosts: &str, resolv: &str) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         let files = dir.path().join("task");
         let dns = DnsConfig { search: vec!["lan".into()], ..DnsConfig::default() };
-        let names = Names { hostname: "web", hosts: "10.0.0.9\tdb\n".into(), dns: &dns };
+        let names = Names { hostname: "web", hosts: "10.0.0.9\tdb\n".into(), dns: &dns, asks_agent };
         write_files(&files, &names, network, &root).unwrap();
         fs::create_dir_all(root.join("etc")).unwrap();
         fs::write(root.join("etc/hosts"), "10.0.0.1 berry").unwrap();
@@ -157,10 +164,11 @@ mod tests {
 
     #[test]
     fn a_task_gets_its_own_files() {
-        check(NetworkMode::Host, "10.0.0.1 berry\n10.0.0.9\tdb\n", "nameserver 127.0.0.1\nsearch lan\n");
+        check(NetworkMode::Host, false, "10.0.0.1 berry\n10.0.0.9\tdb\n", "nameserver 127.0.0.1\nsearch lan\n");
         let own = format!("{}10.0.0.9\tdb\n", resolver::HOSTS);
-        check(NetworkMode::None, &own, "search lan\n");
-        check(NetworkMode::Unset, &own, "search lan\n");
+        check(NetworkMode::None, false, &own, "search lan\n");
+        check(NetworkMode::Unset, false, &own, "search lan\n");
+        check(NetworkMode::Unset, true, &own, "nameserver 127.0.0.11\nsearch lan\noptions ndots:0\n");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! How a container finds addresses by name: the text of its `/etc/hosts` and `/etc/resolv.conf`.
 //!
-//! In: the service's wishes, the board's own `resolv.conf`. Out: text, or why not.
+//! In: the service's wishes, the board's own `resolv.conf`, the task's addresses. Out: text, or why not.
 
 use std::net::IpAddr;
 
 use racimo_common::object::DnsConfig;
+use racimo_common::wire::TaskNet;
+
+use crate::net::dns;
 
 /// What every `/etc/hosts` of Docker's begins with.
 pub(super) const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -46,29 +49,52 @@ pub(super) fn hosts(lines: &[String]) -> Result<String, BadResolver> {
     Ok(text)
 }
 
+/// A task's own lines for `/etc/hosts`, after all others as in Docker: one for each overlay network that it is on, else
+/// its address in the mesh.
+pub(super) fn own_hosts(net: &TaskNet, hostname: &str) -> String {
+    let mut addresses: Vec<_> = net.networks.iter().map(|(_, address)| address.0).collect();
+    if addresses.is_empty() {
+        addresses.extend(net.mesh.map(|mesh| mesh.0));
+    }
+    addresses.iter().map(|address| format!("{address}\t{hostname}\n")).collect()
+}
+
+/// Whom a container asks for names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// As the board does: it is on its network.
+    Board,
+    /// Nobody it does not name itself: the board's loopback device is out of its reach.
+    Network,
+    /// The agent, inside the task's network: it asks the others.
+    Agent,
+}
+
 /// Checks a service's wishes.
 pub(super) fn check(lines: &[String], dns: &DnsConfig) -> Result<(), BadResolver> {
     hosts(lines)?;
-    resolv_conf("", dns, true).map(drop)
+    resolv_conf("", dns, Asks::Network).map(drop)
 }
 
 /// The text of `/etc/resolv.conf`: what the service says, for the rest the `board`'s. A server on the board's loopback
 /// device is out of reach of a network of one's own and left out there.
-pub(super) fn resolv_conf(board: &str, dns: &DnsConfig, own_network: bool) -> Result<String, BadResolver> {
+pub(super) fn resolv_conf(board: &str, dns: &DnsConfig, asks: Asks) -> Result<String, BadResolver> {
     for server in &dns.servers {
         server.parse::<IpAddr>().map_err(|_| BadResolver::Server(server.clone()))?;
     }
     if let Some(word) = dns.search.iter().chain(&dns.options).find(|word| !is_word(word)) {
         return Err(BadResolver::Word(word.clone()));
     }
-    if !own_network && *dns == DnsConfig::default() {
+    if asks == Asks::Board && *dns == DnsConfig::default() {
         return Ok(board.to_owned());
     }
+    let agent = dns::SERVER.to_string();
     let reachable =
-        |server: &&str| !own_network || !server.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    let servers = match dns.servers.as_slice() {
-        [] => values(board, "nameserver").filter(reachable).collect(),
-        given => words(given),
+        |server: &&str| asks == Asks::Board || !server.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let servers = match (asks, dns.servers.as_slice()) {
+        (Asks::Agent, _) => vec![agent.as_str()],
+        (Asks::Board | Asks::Network, []) => values(board, "nameserver").filter(reachable).collect(),
+        (Asks::Board | Asks::Network, given) => words(given),
     };
     let search = match dns.search.as_slice() {
         // The last line counts.
@@ -77,10 +103,14 @@ pub(super) fn resolv_conf(board: &str, dns: &DnsConfig, own_network: bool) -> Re
         [dot] if dot == "." => Vec::new(),
         given => words(given),
     };
-    let options = match dns.options.as_slice() {
+    let mut options = match dns.options.as_slice() {
         [] => values(board, "options").flat_map(str::split_whitespace).collect(),
         given => words(given),
     };
+    // As in Docker: a name is asked for as it is before it is searched for, so that `web.network` is found.
+    if asks == Asks::Agent && !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0");
+    }
     let mut text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     for (key, words) in [("search", search), ("options", options)] {
         if !words.is_empty() {
@@ -117,21 +147,52 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(servers: &str, search: &str, options: &str, own_network: bool, want: &str) {
+    fn check(servers: &str, search: &str, options: &str, asks: Asks, want: &str) {
         let dns = DnsConfig { servers: texts(servers), search: texts(search), options: texts(options) };
-        assert_eq!(resolv_conf(BOARD, &dns, own_network).as_deref(), Ok(want));
+        assert_eq!(resolv_conf(BOARD, &dns, asks).as_deref(), Ok(want));
     }
 
     #[test]
     fn what_the_service_leaves_out_is_the_boards() {
         let rest = "search lan home\noptions edns0 trust-ad timeout:1\n";
-        check("", "", "", true, &format!("nameserver 192.168.1.1\n{rest}"));
-        check("", "", "", false, BOARD);
-        check("", ".", "", false, "nameserver 127.0.0.53\nnameserver 192.168.1.1\noptions edns0 trust-ad timeout:1\n");
-        check("::1 8.8.8.8", "", "", true, &format!("nameserver ::1\nnameserver 8.8.8.8\n{rest}"));
-        check("1.1.1.1", "a.b c", "ndots:2", true, "nameserver 1.1.1.1\nsearch a.b c\noptions ndots:2\n");
-        check("1.1.1.1", ".", "ndots:2", true, "nameserver 1.1.1.1\noptions ndots:2\n");
-        assert_eq!(resolv_conf("", &DnsConfig::default(), true).as_deref(), Ok(""));
+        check("", "", "", Asks::Network, &format!("nameserver 192.168.1.1\n{rest}"));
+        check("", "", "", Asks::Board, BOARD);
+        check(
+            "",
+            ".",
+            "",
+            Asks::Board,
+            "nameserver 127.0.0.53\nnameserver 192.168.1.1\noptions edns0 trust-ad timeout:1\n",
+        );
+        check("::1 8.8.8.8", "", "", Asks::Network, &format!("nameserver ::1\nnameserver 8.8.8.8\n{rest}"));
+        check("1.1.1.1", "a.b c", "ndots:2", Asks::Network, "nameserver 1.1.1.1\nsearch a.b c\noptions ndots:2\n");
+        check("1.1.1.1", ".", "ndots:2", Asks::Network, "nameserver 1.1.1.1\noptions ndots:2\n");
+        assert_eq!(resolv_conf("", &DnsConfig::default(), Asks::Network).as_deref(), Ok(""));
+    }
+
+    #[test]
+    fn a_task_with_addresses_asks_the_agent() {
+        let own = "nameserver 127.0.0.11\n";
+        let check = |servers, search, options, want: &str| {
+            check(servers, search, options, Asks::Agent, &format!("{own}{want}"));
+        };
+        check("", "", "", "search lan home\noptions edns0 trust-ad timeout:1 ndots:0\n");
+        // The service's servers are asked by the agent.
+        check("8.8.8.8", ".", "ndots:2", "options ndots:2\n");
+        check("", "a.b", "rotate", "search a.b\noptions rotate ndots:0\n");
+        let none = resolv_conf("", &DnsConfig::default(), Asks::Agent);
+        assert_eq!(none.as_deref(), Ok("nameserver 127.0.0.11\noptions ndots:0\n"));
+    }
+
+    #[test]
+    fn a_task_knows_its_own_name() {
+        use racimo_common::id::{NetworkId, RandomId};
+        let ip = |text: &str| racimo_common::wire::Ip(text.parse().unwrap());
+        let mut net = TaskNet { mesh: Some(ip("10.200.1.2")), ..TaskNet::default() };
+        assert_eq!(own_hosts(&net, "me"), "10.200.1.2\tme\n");
+        net.networks = vec![(NetworkId::from_bits(1), ip("10.0.1.2")), (NetworkId::from_bits(2), ip("10.0.2.2"))];
+        assert_eq!(own_hosts(&net, "me"), "10.0.1.2\tme\n10.0.2.2\tme\n");
+        assert_eq!(own_hosts(&TaskNet::default(), "me"), "");
     }
 
     #[test]
@@ -139,7 +200,7 @@ mod tests {
         let bad = |servers: &[&str], search: &[&str]| {
             let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
             let dns = DnsConfig { servers: owned(servers), search: owned(search), options: Vec::new() };
-            resolv_conf(BOARD, &dns, true).unwrap_err().to_string()
+            resolv_conf(BOARD, &dns, Asks::Network).unwrap_err().to_string()
         };
         assert_eq!(bad(&["dns.lan"], &[]), "invalid DNS server \"dns.lan\": expected an IP address");
         for word in ["a\nnameserver 6.6.6.6", "a b", "", "a#b"] {
