@@ -110,6 +110,7 @@ pub(crate) fn body_is_read(body: &Value) {
             assert_eq!(rmp_serde::from_slice::<racimo_manager::store::ServiceSpec>(&packed).expect("and read"), spec);
             let service = Service {
                 endpoint: Default::default(),
+                held: None,
                 id: ServiceId::from_bits(1),
                 meta: Meta::default(),
                 spec: spec.clone().into(),

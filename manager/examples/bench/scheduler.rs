@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use racimo_agent::alloc;
-use racimo_common::id::{IdSource, NodeId, ServiceId};
+use racimo_common::id::{IdSource, NetworkId, NodeId, ServiceId};
+use racimo_common::net::Subnet;
 use racimo_common::object::{
     ContainerSpec, ContainerStatus, Desired, NodeDescription, Reservations, Resources, Role, TaskReport, TaskState,
 };
@@ -15,8 +16,8 @@ use racimo_common::time::{Mono, Now, Wall};
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_manager::scheduler::{Waiting, step};
 use racimo_manager::store::{
-    Change, Command, Mode, NewNode, NewTask, NodeSpec, Observation, Placement, SeenNode, ServiceSpec, Slot, TaskSpec,
-    View,
+    Change, Command, Mode, NetworkSpec, NewCluster, NewNode, NewTask, NodeSpec, Observation, Placement, SeenNode,
+    ServiceSpec, Slot, TaskSpec, View,
 };
 
 use super::table::{Amount, Table, as_f64};
@@ -81,6 +82,19 @@ impl World {
     fn with_nodes(ids: &mut IdSource) -> Result<Self> {
         let wall = Wall::from_nanos(1_700_000_000_000_000_000);
         let mut world = Self { view: View::default(), now: Now { mono: Mono::from_nanos(1), wall } };
+        // So many nodes need a larger mesh than the default.
+        let ingress: NetworkId = ids.draw();
+        let mesh = NetworkSpec {
+            name: "mesh".to_owned(),
+            ingress: true,
+            subnet: Some(Subnet::of([172, 16, 0, 0].into(), 12)),
+            ..NetworkSpec::default()
+        };
+        world.apply(vec![
+            Change::ClusterCreate(Box::new(NewCluster::bare(ids.draw(), ingress))),
+            Change::NetworkRemove { network: ingress },
+            Change::NetworkCreate { network: ids.draw(), spec: mesh },
+        ])?;
         for number in 0..NODES {
             let node: NodeId = ids.draw();
             world.apply(vec![Change::NodeCreate(Box::new(new_node(node, number)))])?;

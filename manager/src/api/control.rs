@@ -6,7 +6,7 @@ use std::pin::Pin;
 use racimo_common::id::NodeId;
 use racimo_common::object::Availability;
 
-use crate::store::ClusterSpec;
+use crate::store::{ClusterNet, ClusterSpec};
 
 /// An answer that is on its way.
 pub type Reply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -22,6 +22,8 @@ pub struct InitRequest {
     pub availability: Availability,
     /// The cluster's settings.
     pub spec: ClusterSpec,
+    /// Where subnets and ports of networks come from.
+    pub net: ClusterNet,
 }
 
 /// Whether this manager is in a cluster.

@@ -93,6 +93,13 @@ impl From<Refusal> for ApiError {
             Refusal::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, refusal.to_string()),
             Refusal::OutOfSequence => Self::rpc(Code::Unknown, refusal),
             Refusal::NameTaken { .. } | Refusal::Exists { .. } => Self::rpc(Code::AlreadyExists, refusal),
+            Refusal::IngressPresent(_) => Self::rpc(Code::AlreadyExists, refusal),
+            Refusal::SubnetTaken { .. } => Self::new(StatusCode::FORBIDDEN, refusal.to_string()),
+            Refusal::PoolsExhausted => Self::bad_request(refusal.to_string()),
+            Refusal::BadSubnet(_) | Refusal::BadPorts(_) | Refusal::PortTaken { .. } | Refusal::IngressAttached(_) => {
+                Self::invalid(refusal)
+            }
+            Refusal::IngressInUse(_) | Refusal::NoAddress { .. } => Self::rpc(Code::FailedPrecondition, refusal),
             Refusal::NetworkTaken(_) => Self::new(StatusCode::CONFLICT, refusal.to_string()),
             Refusal::NetworksMax
             | Refusal::NetworkInUse { .. }

@@ -100,7 +100,7 @@ fn what_may_not_be_made() {
     ] {
         check(lab.post("/networks/create", &body.to_string()), status, want);
     }
-    assert_eq!(lab.get("/networks").1.as_array().map(Vec::len), Some(3));
+    assert_eq!(lab.get("/networks").1.as_array().map(Vec::len), Some(4));
 }
 
 #[test]
@@ -170,10 +170,10 @@ fn lists_and_pruning() {
     };
     let id_filter = format!(r#"{{"id":["{}"]}}"#, &id[..8]);
     for (filters, want) in [
-        ("", &["backend", "bridge", "front", "host", "none"][..]),
-        (r#"{"driver":["overlay"]}"#, &["backend", "front"]),
+        ("", &["backend", "bridge", "front", "host", "ingress", "none"][..]),
+        (r#"{"driver":["overlay"]}"#, &["backend", "front", "ingress"]),
         (r#"{"driver":{"host":true}}"#, &["host"]),
-        (r#"{"scope":["swarm"],"type":["custom"]}"#, &["backend", "front"]),
+        (r#"{"scope":["swarm"],"type":["custom"]}"#, &["backend", "front", "ingress"]),
         (r#"{"scope":["local"]}"#, &[]),
         (r#"{"type":["builtin"]}"#, &["bridge", "host", "none"]),
         (r#"{"name":["ront"]}"#, &["front"]),
@@ -181,7 +181,7 @@ fn lists_and_pruning() {
         (r#"{"label":["tier=2"]}"#, &["backend"]),
         (r#"{"label":["tier"]}"#, &["backend", "front"]),
         (r#"{"dangling":["true"]}"#, &["backend"]),
-        (r#"{"dangling":["false"]}"#, &["bridge", "front", "host", "none"]),
+        (r#"{"dangling":["false"]}"#, &["bridge", "front", "host", "ingress", "none"]),
     ] {
         assert_eq!(names(filters), want, "{filters}");
     }

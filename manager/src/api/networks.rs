@@ -48,11 +48,14 @@ fn matches(filters: &Filters, state: &State, network: &Network) -> bool {
         && filters.is("scope", "swarm")
         && filters.is("type", "custom")
         && filters.labels("label", &network.spec.labels)
-        && filters.any("dangling", |value| matches!(value, "1" | "true") != is_used(state, network.id))
+        && filters.any("dangling", |value| matches!(value, "1" | "true") != is_used(state, network))
 }
 
-fn is_used(state: &State, id: NetworkId) -> bool {
-    state.services().any(|service| service.spec.task.networks.iter().any(|attachment| attachment.network == id))
+/// The mesh is of use without services.
+fn is_used(state: &State, network: &Network) -> bool {
+    let id = network.id;
+    network.spec.ingress
+        || state.services().any(|service| service.spec.task.networks.iter().any(|attachment| attachment.network == id))
 }
 
 /// `GET /networks/{name}`; with `scope` only if it is of that one, with `verbose` also who is attached.
@@ -99,7 +102,10 @@ pub(super) async fn prune(context: &Context, request: &Request) -> Result<Answer
     let view = context.cluster_view()?;
     let wanted = |network: &Network| {
         let labels = &network.spec.labels;
-        filters.labels("label", labels) && (filters.values("label!").is_none() || !filters.labels("label!", labels))
+        // As in Docker, it is only removed when it is named.
+        !network.spec.ingress
+            && filters.labels("label", labels)
+            && (filters.values("label!").is_none() || !filters.labels("label!", labels))
     };
     let mut gone = Vec::new();
     for network in view.state.networks().filter(|network| wanted(network)) {

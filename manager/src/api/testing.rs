@@ -38,8 +38,9 @@ impl Control for FakeControl {
             let node = ids.draw();
             let addr = request.advertise.unwrap_or_else(|| "127.0.0.1".into());
             let cluster = NewCluster {
-                net: crate::store::ClusterNet::default(),
+                net: request.net,
                 id: ids.draw(),
+                ingress: ids.draw(),
                 spec: request.spec,
                 root_pem: ROOT.into(),
                 worker_secret: [1; 16],

@@ -93,7 +93,20 @@ fn check_init(body: &str, want: &str) {
 fn init_options() {
     check_init(r#"{"AutoLockManagers":true}"#, "AutoLockManagers is not supported yet");
     check_init(r#"{"ForceNewCluster":true}"#, "ForceNewCluster is not supported yet");
-    check_init(r#"{"DefaultAddrPool":["10.0.0.0/8"]}"#, "DefaultAddrPool is not supported yet");
+    check_init(r#"{"DefaultAddrPool":["10.0.0.0"]}"#, "invalid base pool 10.0.0.0: invalid subnet");
+    check_init(r#"{"DefaultAddrPool":["127.0.0.0/8"]}"#, "reserved for special uses");
+    check_init(r#"{"DefaultAddrPool":["10.0.0.0/8","10.9.0.0/16"]}"#, "invalid base pool 10.9.0.0/16: it overlaps");
+    check_init(
+        r#"{"DefaultAddrPool":["10.0.0.0/16"],"SubnetSize":15}"#,
+        "invalid CIDR: \"10.0.0.0/16\". Subnet size is too small for pool: 15",
+    );
+    check_init(r#"{"SubnetSize":7}"#, "Subnet size is too small for pool: 7");
+    check_init(r#"{"SubnetSize":30}"#, "subnet size is out of range: 30");
+    for port in ["1023", "49152", "70000"] {
+        let body = format!("{{\"DataPathPort\":{port}}}");
+        check_init(&body, "Datapath port number is not in valid range (1024-49151)");
+    }
+    check_init(r#"{"DataPathPort":4790}"#, "is the one of encrypted networks");
     check_init(
         r#"{"Spec":{"EncryptionConfig":{"AutoLockManagers":true}}}"#,
         "Spec.EncryptionConfig.AutoLockManagers is not",

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use racimo_common::error::chain;
-use racimo_common::id::{ClusterId, NodeId, RandomId};
+use racimo_common::id::{ClusterId, NetworkId, NodeId, RandomId};
 use racimo_common::object::{NodeDescription, Role};
 use racimo_common::time::{Clock, Wall};
 use racimo_common::tls::{self, TrustClock};
@@ -24,9 +24,7 @@ use crate::ca::{Ca, JoinTokens};
 use crate::config::Config;
 use crate::dispatcher::broker::Broker;
 use crate::dispatcher::serve::{Dispatcher, Parts};
-use crate::store::{
-    Change, ClusterNet, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store,
-};
+use crate::store::{Change, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store};
 use crate::vault::{self, Key, Vault};
 
 /// How long to wait before a cluster that could not be resumed is tried again.
@@ -217,7 +215,8 @@ impl Manager {
             worker_secret: *tokens.worker.secret(),
             manager_secret: *tokens.manager.secret(),
             managers: vec![advertise.to_string()],
-            net: ClusterNet::default(),
+            net: request.net,
+            ingress: NetworkId::from_bits(bits(&rng)?),
         };
         let new_node = NewNode {
             id: node,
@@ -349,7 +348,7 @@ mod tests {
 
     use super::*;
     use crate::store::log::fake::Disk;
-    use crate::store::{ClusterSpec, DependencyKind, NewDependency};
+    use crate::store::{ClusterNet, ClusterSpec, DependencyKind, NewDependency};
     use crate::vault::KEY_BYTES;
 
     #[test]
@@ -414,7 +413,7 @@ mod tests {
 
     fn request(listen: &str) -> InitRequest {
         let (availability, spec) = (Availability::Active, ClusterSpec::default());
-        InitRequest { listen: listen.to_owned(), advertise: None, availability, spec }
+        InitRequest { listen: listen.to_owned(), advertise: None, availability, spec, net: ClusterNet::default() }
     }
 
     #[test]

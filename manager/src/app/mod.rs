@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::store::Store;
 use crate::store::log::RealDisk;
 use crate::vault::Vault;
-use crate::{orchestrator, scheduler};
+use crate::{allocator, orchestrator, scheduler};
 use control::Manager;
 
 /// Why the manager did not start, or stopped.
@@ -94,6 +94,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let _resuming = (!manager.resume().await).then(|| smol::spawn(manager.clone().resume_later()));
     let _orchestrator = smol::spawn(orchestrator::run(store.clone(), clock, IdSource::seeded(seed()?)));
     let _scheduler = smol::spawn(scheduler::run(store.clone(), clock));
+    let _keys = smol::spawn(allocator::keys::run(store.clone(), clock));
     let context = api::Context::new(
         store.clone(),
         Arc::new(manager.clone()),

@@ -1,17 +1,19 @@
 //! May a task run on a node? If not, why (reference §6).
 //!
-//! The first filter that fails is charged, in the order ready, resources, constraints, platform, replicas per node.
+//! The first filter that fails is charged, in the order ready, resources, network, constraints, platform, ports of
+//! the board, replicas per node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use racimo_common::object::{Availability, Generics, Limits, Reservations};
+use racimo_common::object::{Availability, Generics, Limits, Protocol, Reservations};
 use racimo_common::registry::Platform;
 use racimo_common::units::{Bytes, NanoCpus};
 
 use super::counts_as_active;
+use crate::allocator::{Holder, Usage, host_ports};
 use crate::store::generic;
-use crate::store::{Node, NodeStatus, TaskSpec, View};
+use crate::store::{Attachment, Node, NodeStatus, State, TaskSpec, View};
 
 /// A node and what is free on it.
 pub(super) struct Room {
@@ -19,6 +21,10 @@ pub(super) struct Room {
     status: NodeStatus,
     free: Reservations,
     generic: Generics,
+    /// Free addresses in its part of the mesh; none: it has no part.
+    mesh: Option<u64>,
+    /// Ports of the board that its tasks publish on it.
+    ports: BTreeSet<(Protocol, u16)>,
     /// Tasks that have not ended: what its task table holds.
     held: u32,
     /// Of these, the wanted ones.
@@ -31,6 +37,13 @@ pub(super) struct Ask<'a> {
     reservations: Reservations,
     generic: &'a generic::Ask,
     platforms: &'a [Platform],
+    /// Whether it has an address in the board's part of the mesh.
+    pub(super) mesh: bool,
+    /// Its overlay networks.
+    pub(super) networks: &'a [Attachment],
+    /// Whether one of them is encrypted.
+    encrypted: bool,
+    ports: Vec<(Protocol, u16)>,
     pub(super) replicas_max: u64,
 }
 
@@ -51,27 +64,47 @@ pub(super) enum Refusal {
     MemoryLimit(Bytes),
     /// Its task table is full.
     Full(u32),
+    /// It cannot give the task its networks.
+    Network(NoNetwork),
     /// A constraint is not satisfied.
     Constraint,
     /// It cannot run the image.
     Platform,
+    /// Another task publishes the port on it.
+    Port,
     /// It has its share of the service.
     Replicas,
+}
+
+/// Why a node cannot give a task its networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum NoNetwork {
+    /// It cannot give any: it says why.
+    Any,
+    /// It cannot encrypt: it says why.
+    Encryption,
+    /// It has no part of the mesh.
+    Part,
+    /// All addresses of its part are given.
+    Addresses,
 }
 
 impl Room {
     pub(super) fn new(view: &View, node: &Arc<Node>) -> Self {
         let (mut used, mut held, mut active) = (Reservations::default(), 0, 0);
+        let mut ports = BTreeSet::new();
         for task in view.state.tasks_on_node(node.id).filter(|task| task.ended.is_none()) {
             let more = task.spec.resources.reservations;
             used = Reservations { cpu: used.cpu + more.cpu, memory: used.memory + more.memory };
             held += 1;
             active += u32::from(counts_as_active(task));
+            ports.extend(numbers(&task.spec));
         }
         let has = node.capacity();
         let free = Reservations { cpu: has.cpu - used.cpu, memory: has.memory - used.memory };
         let generic = view.state.free_generic(node);
-        Self { node: node.clone(), status: view.node_status(node), free, generic, held, active }
+        let mesh = view.state.addresses(Holder::Node(node.id)).map(Usage::free);
+        Self { node: node.clone(), status: view.node_status(node), free, generic, mesh, ports, held, active }
     }
 
     /// Takes one task in that was judged to fit; what it is granted.
@@ -79,6 +112,8 @@ impl Room {
         let free = self.free;
         self.free =
             Reservations { cpu: free.cpu - ask.reservations.cpu, memory: free.memory - ask.reservations.memory };
+        self.mesh = self.mesh.map(|free| free.saturating_sub(u64::from(ask.mesh)));
+        self.ports.extend(&ask.ports);
         self.held += 1;
         self.active += 1;
         generic::grant(&mut self.generic, ask.generic).unwrap_or_default()
@@ -86,12 +121,18 @@ impl Room {
 }
 
 impl<'a> Ask<'a> {
-    pub(super) fn of(spec: &'a TaskSpec) -> Self {
+    pub(super) fn of(state: &State, spec: &'a TaskSpec) -> Self {
+        let encrypts =
+            |attachment: &Attachment| state.network(attachment.network).is_some_and(|network| network.spec.encrypted);
         Self {
             limits: spec.resources.limits.clone(),
             reservations: spec.resources.reservations,
             generic: &spec.resources.generic,
             platforms: &spec.placement.platforms,
+            mesh: state.needs_mesh(spec),
+            networks: &spec.networks,
+            encrypted: spec.networks.iter().any(encrypts),
+            ports: numbers(spec).collect(),
             replicas_max: spec.placement.replicas_max,
         }
     }
@@ -100,16 +141,38 @@ impl<'a> Ask<'a> {
     pub(super) fn judge(&self, room: &Room, fits: bool, here: u32) -> Result<(), Refusal> {
         self.ready(room)?;
         self.resources(room)?;
+        self.network(room).map_err(Refusal::Network)?;
         if !fits {
             return Err(Refusal::Constraint);
         }
         if !platform_fits(self.platforms, &room.node.description.platforms) {
             return Err(Refusal::Platform);
         }
+        if self.ports.iter().any(|port| room.ports.contains(port)) {
+            return Err(Refusal::Port);
+        }
         if self.replicas_max > 0 && u64::from(here) >= self.replicas_max {
             return Err(Refusal::Replicas);
         }
         Ok(())
+    }
+
+    fn network(&self, room: &Room) -> Result<(), NoNetwork> {
+        if !self.mesh && self.networks.is_empty() {
+            return Ok(());
+        }
+        let about = &room.node.description;
+        if about.no_network.is_some() {
+            return Err(NoNetwork::Any);
+        }
+        if self.encrypted && about.no_encryption.is_some() {
+            return Err(NoNetwork::Encryption);
+        }
+        match room.mesh.filter(|_| self.mesh) {
+            None if self.mesh => Err(NoNetwork::Part),
+            Some(0) => Err(NoNetwork::Addresses),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn ready(&self, room: &Room) -> Result<(), Refusal> {
@@ -157,6 +220,11 @@ impl<'a> Ask<'a> {
     }
 }
 
+/// The ports that a task with this spec publishes on its board.
+fn numbers(spec: &TaskSpec) -> impl Iterator<Item = (Protocol, u16)> {
+    host_ports(spec).map(|port| (port.protocol, port.published))
+}
+
 /// Whether the node's userland runs one of the image's platforms. Nothing known on either side: it does.
 fn platform_fits(image: &[Platform], node: &[Platform]) -> bool {
     let pairs = |a: &Platform| node.iter().any(|b| runs(a, b));
@@ -190,6 +258,8 @@ fn go_spelling(architecture: &str) -> &str {
 pub(super) struct Refusals {
     /// Phrase of Docker's, and how many nodes.
     parts: BTreeMap<Phrase, (u32, Vec<Refusal>)>,
+    /// Why nodes cannot give a task its networks, and how many.
+    networks: BTreeMap<String, u32>,
 }
 
 /// The filters as Docker names their refusals.
@@ -197,13 +267,18 @@ pub(super) struct Refusals {
 enum Phrase {
     Unavailable,
     Resources,
+    Network,
     Constraint,
     Platform,
+    Port,
     Replicas,
 }
 
 impl Refusals {
-    pub(super) fn add(&mut self, refusal: Refusal) {
+    pub(super) fn add(&mut self, refusal: Refusal, node: &Node) {
+        if let Refusal::Network(why) = refusal {
+            *self.networks.entry(no_network(why, node)).or_default() += 1;
+        }
         let phrase = match refusal {
             Refusal::Unavailable(_) => Phrase::Unavailable,
             Refusal::Cpu(_)
@@ -212,8 +287,10 @@ impl Refusals {
             | Refusal::CpuLimit(_)
             | Refusal::MemoryLimit(_)
             | Refusal::Full(_) => Phrase::Resources,
+            Refusal::Network(_) => Phrase::Network,
             Refusal::Constraint => Phrase::Constraint,
             Refusal::Platform => Phrase::Platform,
+            Refusal::Port => Phrase::Port,
             Refusal::Replicas => Phrase::Replicas,
         };
         let (count, all) = self.parts.entry(phrase).or_default();
@@ -232,6 +309,7 @@ impl Refusals {
                 Phrase::Resources => {
                     format!("insufficient resources on {nodes}: {}", shortage(all, &spec.resources.generic))
                 }
+                Phrase::Network => format!("networks not available on {nodes}: {}", counted(&self.networks)),
                 Phrase::Constraint => {
                     format!(
                         "scheduling constraints not satisfied on {nodes}: {}",
@@ -239,6 +317,7 @@ impl Refusals {
                     )
                 }
                 Phrase::Platform => format!("unsupported platform on {nodes}"),
+                Phrase::Port => format!("host-mode port already in use on {nodes}"),
                 Phrase::Replicas => "max replicas per node limit exceed".to_owned(),
             }
         });
@@ -254,9 +333,24 @@ fn unavailable(all: &[Refusal]) -> String {
             *counts.entry(why).or_default() += 1;
         }
     }
-    let one = all.len() == 1;
-    let texts = counts.iter().map(|(why, count)| if one { (*why).to_owned() } else { format!("{count} {why}") });
+    counted(&counts)
+}
+
+fn counted<T: std::fmt::Display>(counts: &BTreeMap<T, u32>) -> String {
+    let one = counts.values().sum::<u32>() == 1;
+    let texts = counts.iter().map(|(why, count)| if one { why.to_string() } else { format!("{count} {why}") });
     texts.collect::<Vec<_>>().join(", ")
+}
+
+fn no_network(why: NoNetwork, node: &Node) -> String {
+    let about = &node.description;
+    let said = |text: &Option<String>| text.clone().unwrap_or_default();
+    match why {
+        NoNetwork::Any => said(&about.no_network),
+        NoNetwork::Encryption => format!("it cannot encrypt: {}", said(&about.no_encryption)),
+        NoNetwork::Part => "the mesh has no part left for it".to_owned(),
+        NoNetwork::Addresses => "all addresses of its part of the mesh are in use".to_owned(),
+    }
 }
 
 /// The smallest shortage of each kind: what would have to be freed.
@@ -291,7 +385,10 @@ fn shortage(all: &[Refusal], asked: &generic::Ask) -> String {
 
 #[cfg(test)]
 mod tests {
+    use racimo_common::object::NodeDescription;
+
     use super::*;
+    use crate::store::testing::{applied, new_node, node};
 
     fn platform(text: &str) -> Platform {
         let mut parts = text.split('/').map(str::to_owned);
@@ -327,7 +424,12 @@ mod tests {
     #[track_caller]
     fn check_text(refusals: &[Refusal], want: &str) {
         let mut all = Refusals::default();
-        refusals.iter().for_each(|refusal| all.add(*refusal));
+        let about = NodeDescription { no_network: Some("no vxlan".to_owned()), ..NodeDescription::default() };
+        let node = Node {
+            description: about.into(),
+            ..applied(&State::default(), vec![new_node(1)]).node(node(1)).expect("a node").as_ref().clone()
+        };
+        refusals.iter().for_each(|refusal| all.add(*refusal, &node));
         let mut spec = TaskSpec::default();
         spec.placement.constraints = vec!["node.labels.zone == a".to_owned()];
         spec.resources.generic = [("gpio".to_owned(), 3), ("modem".to_owned(), 1)].into();
@@ -361,5 +463,13 @@ mod tests {
             "insufficient resources on 3 nodes: gpio short by 2, modem short by 1",
         );
         check_text(&[Replicas, Replicas], "max replicas per node limit exceed");
+        check_text(&[Refusal::Port, Refusal::Port], "host-mode port already in use on 2 nodes");
+        check_text(&[Refusal::Network(NoNetwork::Any)], "networks not available on 1 node: no vxlan");
+        let (part, any) = (Refusal::Network(NoNetwork::Part), Refusal::Network(NoNetwork::Any));
+        check_text(
+            &[part, part, any, Refusal::Port],
+            "networks not available on 3 nodes: 1 no vxlan, 2 the mesh has no part left for it; \
+             host-mode port already in use on 1 node",
+        );
     }
 }

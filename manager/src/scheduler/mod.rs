@@ -15,12 +15,13 @@ mod run;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use racimo_common::id::{NodeId, ServiceId, TaskId};
+use racimo_common::id::{NetworkId, NodeId, ServiceId, TaskId};
 use racimo_common::object::{Availability, Desired, Generics};
 use racimo_common::time::Now;
 
+use crate::allocator::{Holder, Usage};
 use crate::limits::SCHEDULER_PLAN_MAX;
-use crate::store::{Change, Event, NodeStatus, Observation, Slot, Task, View};
+use crate::store::{Attachment, Change, Event, NodeStatus, Observation, Refusal, Service, Slot, Task, View};
 
 pub use run::run;
 
@@ -49,12 +50,17 @@ impl Waiting {
                 };
                 waits && !waited || on_node(old) && !on_node(new)
             }
-            Event::Node { .. } | Event::NodeSeen(_) => true,
-            Event::Cluster
-            | Event::Service { .. }
-            | Event::Network { .. }
-            | Event::Dependency { .. }
-            | Event::TaskSeen { .. } => false,
+            Event::Node { .. } | Event::NodeSeen(_) | Event::Network { .. } => true,
+            // Virtual addresses came back.
+            Event::Service { old, new, .. } => {
+                let vips = |service: &Option<Arc<Service>>| {
+                    service.as_ref().map_or(0, |service| {
+                        service.endpoint.vips.len() + service.held.as_ref().map_or(0, |held| held.vips.len())
+                    })
+                };
+                vips(new) < vips(old)
+            }
+            Event::Cluster | Event::Dependency { .. } | Event::TaskSeen { .. } => false,
         }
     }
 
@@ -72,6 +78,10 @@ impl Waiting {
 fn waits(task: &Task) -> bool {
     task.node.is_none() && task.ended.is_none() && task.desired <= Desired::Running
 }
+
+/// Why tasks wait that reach, or are reached from, outside of their networks.
+const NO_INGRESS: &str =
+    "there is no ingress network: make one with `docker network create --driver overlay --ingress ingress`";
 
 /// What the scheduler wants done.
 #[derive(Debug, Default)]
@@ -135,12 +145,14 @@ struct Hall {
     fits: BTreeMap<Vec<String>, Arc<[bool]>>,
     /// Wanted tasks of a service in each room, those of this plan included.
     counts: BTreeMap<ServiceId, Vec<u32>>,
+    /// Addresses of overlay networks that this plan leaves free.
+    addresses: BTreeMap<NetworkId, u64>,
 }
 
 impl Hall {
     fn new(view: &View) -> Self {
         let rooms = view.state.nodes().map(|node| Room::new(view, node)).collect();
-        Self { rooms, fits: BTreeMap::new(), counts: BTreeMap::new() }
+        Self { rooms, fits: BTreeMap::new(), counts: BTreeMap::new(), addresses: BTreeMap::new() }
     }
 
     fn index(&self, node: NodeId) -> Option<usize> {
@@ -172,16 +184,54 @@ impl Hall {
         })
     }
 
+    /// Takes an address on each of these networks; takes none if one of them has none left.
+    fn take_addresses(&mut self, view: &View, networks: &[Attachment]) -> bool {
+        let mut left = Vec::new();
+        for id in networks.iter().map(|attachment| attachment.network) {
+            let known = || view.state.addresses(Holder::Network(id)).map_or(0, Usage::free);
+            let free = left.iter().rev().find(|(other, _)| *other == id).map(|(_, free)| *free);
+            let free: u64 = free.unwrap_or_else(|| self.addresses.get(&id).copied().unwrap_or_else(known));
+            let Some(free) = free.checked_sub(1) else { return false };
+            left.push((id, free));
+        }
+        self.addresses.extend(left);
+        true
+    }
+
+    /// Gives back what [`Self::take_addresses`] took.
+    fn leave_addresses(&mut self, networks: &[Attachment]) {
+        for attachment in networks {
+            self.addresses.entry(attachment.network).and_modify(|free| *free += 1);
+        }
+    }
+
+    /// Why no node could have the task: an overlay network that is full, or no mesh.
+    fn no_network(&self, view: &View, ask: &Ask<'_>) -> Option<String> {
+        if ask.mesh && view.state.ingress().is_none() {
+            return Some(NO_INGRESS.to_owned());
+        }
+        ask.networks.iter().find_map(|attachment| {
+            let id = attachment.network;
+            let usage = view.state.addresses(Holder::Network(id))?;
+            let free = self.addresses.get(&id).copied().unwrap_or(usage.free());
+            let network = view.state.network(id).filter(|_| free == 0)?;
+            let usage = Usage { used: usage.all, ..usage };
+            let refusal = Refusal::NoAddress { name: network.spec.name.clone(), subnet: network.subnet, usage };
+            Some(refusal.to_string())
+        })
+    }
+
     /// A task of a global service: its node is chosen, only its fitness is judged. Whether it has its place.
     fn validate(&mut self, view: &View, task: &Arc<Task>, node: NodeId, plan: &mut Plan) -> bool {
-        let ask = Ask::of(&task.spec);
+        let ask = Ask::of(&view.state, &task.spec);
         let Some(index) = self.index(node) else { return false };
         if plan.is_full() {
             return false;
         }
         let fits = self.fits(&task.spec.placement.constraints);
         let mut counts = self.take_counts(view, task.service);
-        let open = ask.judge(&self.rooms[index], fits[index], counts[index]).is_ok();
+        let fits = ask.judge(&self.rooms[index], fits[index], counts[index]).is_ok();
+        let open = fits && self.take_addresses(view, ask.networks);
         if open {
             let generic = self.rooms[index].take(&ask);
             counts[index] += 1;
@@ -194,7 +244,7 @@ impl Hall {
     /// Places equal tasks; how many found room.
     fn place_group(&mut self, view: &View, tasks: &[Arc<Task>], now: Now, plan: &mut Plan) -> usize {
         let Some(first) = tasks.first() else { return 0 };
-        let ask = Ask::of(&first.spec);
+        let ask = Ask::of(&view.state, &first.spec);
         let fits = self.fits(&first.spec.placement.constraints);
         let mut counts = self.take_counts(view, first.service);
         let failures = rank::failures(view, first, now, self.rooms.len(), |node| self.index(node));
@@ -208,6 +258,9 @@ impl Hall {
             if plan.is_full() {
                 break;
             }
+            if !self.take_addresses(view, ask.networks) {
+                break;
+            }
             let rooms = &mut self.rooms;
             let mut generic = Generics::new();
             let chosen = tree.place(|index| {
@@ -218,7 +271,10 @@ impl Hall {
                 }
                 open
             });
-            let Some(index) = chosen else { break };
+            let Some(index) = chosen else {
+                self.leave_addresses(ask.networks);
+                break;
+            };
             plan.assigns.push(Change::TaskAssign { task: task.id, node: self.rooms[index].node.id, generic });
             placed += 1;
         }
@@ -229,7 +285,7 @@ impl Hall {
     /// Says why tasks of a group still wait, where that is news.
     fn explain(&mut self, view: &View, tasks: &[Arc<Task>], now: Now, plan: &mut Plan) {
         let Some(first) = tasks.first() else { return };
-        let ask = Ask::of(&first.spec);
+        let ask = Ask::of(&view.state, &first.spec);
         let fits = self.fits(&first.spec.placement.constraints);
         let only = match first.slot {
             Slot::Node(node) => match self.index(node) {
@@ -242,10 +298,10 @@ impl Hall {
         let mut refusals = Refusals::default();
         for (index, room) in self.rooms.iter().enumerate().filter(|(index, _)| only.is_none_or(|only| only == *index)) {
             if let Err(refusal) = ask.judge(room, fits[index], counts[index]) {
-                refusals.add(refusal);
+                refusals.add(refusal, &room.node);
             }
         }
-        let text = refusals.text(&first.spec);
+        let text = self.no_network(view, &ask).unwrap_or_else(|| refusals.text(&first.spec));
         let reason = match first.slot {
             Slot::Node(_) => text,
             Slot::Replica(_) if text.is_empty() => "no suitable node".to_owned(),

@@ -13,7 +13,7 @@ use super::change::{Change, Command, NewTask, Refusal, RollbackBy};
 use super::event::Event;
 use super::generic;
 use super::object::{
-    Addresses, Cluster, Ended, Endpoint, Gate, JobStatus, Meta, Node, NodeFailures, RestartPolicy, Service,
+    Addresses, Cluster, Ended, Gate, INGRESS, JobStatus, Meta, NetworkSpec, Node, NodeFailures, RestartPolicy, Service,
     ServiceSpec, Slot, SlotHistory, Task, UpdateState, UpdateStatus, WrittenOff,
 };
 use super::state::State;
@@ -63,7 +63,7 @@ impl Step {
         self.state.tasks.get(&id).cloned().ok_or_else(|| not_found("task", id))
     }
 
-    fn put_node(&mut self, mut node: Node) {
+    pub(super) fn put_node(&mut self, mut node: Node) {
         node.meta = self.touch(node.meta);
         let (id, node) = (node.id, Arc::new(node));
         let old = self.state.nodes.insert(id, node.clone());
@@ -116,7 +116,8 @@ impl Step {
                     keys_rotated: self.at,
                 }));
                 self.events.push(Event::Cluster);
-                Ok(())
+                let ingress = NetworkSpec { name: INGRESS.to_owned(), ingress: true, ..NetworkSpec::default() };
+                self.network_create(new.ingress, &ingress)
             }
             Change::ClusterUpdate { version, spec, worker_secret, manager_secret } => self.edit_cluster(|cluster| {
                 if cluster.meta.version != *version {
@@ -131,6 +132,16 @@ impl Step {
                 cluster.managers.clone_from(managers);
                 Ok(())
             }),
+            Change::KeysTurn { epoch } => {
+                let at = self.at;
+                self.edit_cluster(|cluster| {
+                    if cluster.key_epoch.checked_add(1) != Some(*epoch) {
+                        return Err(Refusal::OutOfSequence);
+                    }
+                    (cluster.key_epoch, cluster.keys_rotated) = (*epoch, at);
+                    Ok(())
+                })
+            }
             Change::ClusterLeave => self.leave(),
             Change::NodeCreate(new) => {
                 if self.state.nodes.contains_key(&new.id) {
@@ -141,6 +152,7 @@ impl Step {
                 if let Some(twin) = self.state.nodes.values().find(same_key) {
                     return Err(Refusal::NameTaken { kind: "node", name: twin.id.to_string() });
                 }
+                let mesh = self.state.ledger.take_part(new.id);
                 self.put_node(Node {
                     id: new.id,
                     meta: self.new_meta(),
@@ -149,7 +161,7 @@ impl Step {
                     key_digest: new.key_digest,
                     description: new.description.clone(),
                     addr: new.addr.clone(),
-                    mesh: None,
+                    mesh,
                     written_off: None,
                 });
                 Ok(())
@@ -189,6 +201,7 @@ impl Step {
                 if service.revision != *revision {
                     return Err(Refusal::OutOfSequence);
                 }
+                let service = self.settle(service, update.state);
                 self.put_service(Service { update: Some(update.clone()), ..service });
                 Ok(())
             }
@@ -214,7 +227,10 @@ impl Step {
         }
     }
 
-    fn edit_cluster(&mut self, edit: impl FnOnce(&mut Cluster) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    pub(super) fn edit_cluster(
+        &mut self,
+        edit: impl FnOnce(&mut Cluster) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         let mut cluster = self.state.cluster.as_deref().cloned().ok_or(Refusal::NoCluster)?;
         edit(&mut cluster)?;
         cluster.meta = self.touch(cluster.meta);
@@ -267,8 +283,13 @@ impl Step {
         for key in stale {
             self.state.slots.remove(&key);
         }
+        let part = node.mesh;
         self.state.nodes.remove(&id);
         self.events.push(Event::Node { id, old: Some(node), new: None });
+        if let Some(part) = part {
+            self.state.ledger.close_part(id, part);
+            self.give_parts();
+        }
         Ok(())
     }
 
@@ -282,6 +303,7 @@ impl Step {
         }
         self.networks_exist(&spec.task.networks)?;
         self.check_dependencies(&spec.task.container)?;
+        let endpoint = self.give_endpoint(id, &spec.task, &[], None)?;
         self.state.by_name.insert(key, id);
         let (meta, revision) = (self.new_meta(), self.state.index);
         let job = self.new_iteration(spec);
@@ -293,7 +315,8 @@ impl Step {
             revision,
             update: None,
             job,
-            endpoint: Endpoint::default(),
+            endpoint,
+            held: None,
         });
         Ok(())
     }
@@ -314,7 +337,11 @@ impl Step {
             self.networks_exist(&spec.task.networks)?;
         }
         // Any write ends a pause and forgets an old update: what is still to do starts a new one (reference §5).
-        self.put_spec(Service { previous: Some(old.spec.clone()), update: None, ..old }, spec);
+        let hold = self.may_go_back(&old, spec).then(|| old.endpoint.clone());
+        let earlier = [Some(&old.endpoint), old.held.as_ref()];
+        let endpoint = self.give_endpoint(id, &spec.task, &earlier, hold.as_ref())?;
+        let service = Service { previous: Some(old.spec.clone()), update: None, endpoint, held: hold, ..old };
+        self.put_spec(service, spec);
         Ok(())
     }
 
@@ -345,7 +372,10 @@ impl Step {
             UpdateStatus { state: UpdateState::RollbackStarted, started, completed: None, message, failures: 0 };
         // A job has no update: its new iteration says it all.
         let update = (!spec.mode.is_job()).then_some(update);
-        self.put_spec(Service { previous, update, ..old }, &spec);
+        // It is not gone back from: nothing is held for the spec that it leaves.
+        let earlier = [old.held.as_ref(), Some(&old.endpoint)];
+        let endpoint = self.give_endpoint(id, &spec.task, &earlier, None)?;
+        self.put_spec(Service { previous, update, endpoint, held: None, ..old }, &spec);
         Ok(())
     }
 
@@ -389,6 +419,9 @@ impl Step {
             self.state.failures.remove(&(id, node));
         }
         self.state.by_name.remove(&service.spec.name.to_lowercase());
+        for endpoint in [Some(&service.endpoint), service.held.as_ref()].into_iter().flatten() {
+            self.state.ledger.give_back_endpoint(id, endpoint);
+        }
         self.state.services.remove(&id);
         self.events.push(Event::Service { id, old: Some(service), new: None });
         Ok(())
@@ -405,9 +438,10 @@ impl Step {
         if new.desired > Desired::Running {
             return Err(Refusal::TaskMoved(new.id, "a new task must be wanted"));
         }
-        if let Some(node) = new.node {
-            self.node(node)?;
-        }
+        let addresses = match new.node {
+            Some(node) => self.give_addresses(new.id, &service.spec.task, &*self.node(node)?)?,
+            None => Addresses::default(),
+        };
         if new.restart_of.is_some() {
             self.count_restart(new, &service.spec.task.restart);
         }
@@ -424,7 +458,7 @@ impl Step {
             desired: new.desired,
             gate: new.gate.filter(|_| new.desired == Desired::Ready),
             node: new.node,
-            addresses: Addresses::default(),
+            addresses,
             ended: None,
         });
         Ok(())
@@ -495,7 +529,8 @@ impl Step {
             if !generic::take(&mut self.state.free_generic(&node), granted) {
                 return Err(Refusal::NodeUnfit(node_id, "its generic resources are taken"));
             }
-            self.put_task(Task { node: Some(node_id), generic: granted.clone(), ..task });
+            let addresses = self.give_addresses(id, &task.spec, &node)?;
+            self.put_task(Task { node: Some(node_id), generic: granted.clone(), addresses, ..task });
         }
         Ok(())
     }
@@ -510,6 +545,9 @@ impl Step {
         }
         if let (TaskState::Failed | TaskState::Rejected, Some(node)) = (ended.state, task.node) {
             self.count_failure(&task, node);
+        }
+        if let Some(node) = task.node {
+            self.state.ledger.give_back_task(node, &task.addresses);
         }
         let ended = Ended { at: self.at, ..ended.clone() };
         let forget = task.desired == Desired::Remove;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, ServiceId, TaskId};
-use racimo_common::object::{Desired, Generics, NodeDescription, Role};
+use racimo_common::net::Subnet;
+use racimo_common::object::{Desired, Generics, NodeDescription, PortMode, Role};
 use racimo_common::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ use super::object::{
     ClusterNet, ClusterSpec, DependencyKind, Ended, Gate, NetworkSpec, NodeSpec, Sealed, ServiceSpec, Slot,
     UpdateStatus, WrittenOff,
 };
+use crate::allocator::{BadPorts, BadSubnet, Usage};
 use crate::limits::{DEPENDENCIES_BYTES_MAX, DEPENDENCIES_MAX, NETWORKS_MAX};
 
 /// One transaction, as it is logged.
@@ -41,6 +43,24 @@ pub struct NewCluster {
     /// Where subnets and ports of networks come from.
     #[serde(default)]
     pub net: ClusterNet,
+    /// Id of the mesh between the boards, the network `ingress`, which is made with it.
+    pub ingress: NetworkId,
+}
+
+impl NewCluster {
+    /// One without secrets, that no agent can join.
+    pub fn bare(id: ClusterId, ingress: NetworkId) -> Self {
+        Self {
+            id,
+            spec: ClusterSpec::default(),
+            root_pem: String::new(),
+            worker_secret: [0; 16],
+            manager_secret: [0; 16],
+            managers: Vec::new(),
+            net: ClusterNet::default(),
+            ingress,
+        }
+    }
 }
 
 impl std::fmt::Debug for NewCluster {
@@ -140,6 +160,11 @@ pub enum Change {
     },
     /// New addresses agents may dial.
     ClusterManagers(Vec<String>),
+    /// The keys of encrypted networks are turned, for the `epoch`th time; it must be the next one.
+    KeysTurn {
+        /// Counts the rotations.
+        epoch: u32,
+    },
     /// The cluster is left: everything is forgotten.
     ClusterLeave,
     /// A member joined.
@@ -179,7 +204,7 @@ pub enum Change {
         /// The node.
         node: NodeId,
     },
-    /// A new overlay network; its name must be free.
+    /// A new overlay network; its name must be free, and its subnet if it names one.
     NetworkCreate {
         /// Its id.
         network: NetworkId,
@@ -323,6 +348,56 @@ pub enum Refusal {
         kind: &'static str,
         /// Its id.
         by: String,
+    },
+    /// What a network asks for cannot be.
+    #[error("{0}")]
+    BadSubnet(BadSubnet),
+    /// The subnet has addresses that others have. Docker's words, and who has them.
+    #[error("invalid pool request: Pool overlaps with other one on this address space: {subnet} and {with}")]
+    SubnetTaken {
+        /// The subnet.
+        subnet: Subnet,
+        /// A network or a node.
+        with: String,
+    },
+    /// All subnets of the pools are taken.
+    #[error(
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+    )]
+    PoolsExhausted,
+    /// There is an ingress network already.
+    #[error("ingress network ({0}) is already present")]
+    IngressPresent(NetworkId),
+    /// A service publishes ports in the ingress network.
+    #[error("ingress network cannot be removed because service {0} depends on it")]
+    IngressInUse(ServiceId),
+    /// A service names the ingress network, which every service that needs it has.
+    #[error("Service cannot be explicitly attached to the ingress network {0:?}")]
+    IngressAttached(String),
+    /// What a service publishes cannot be.
+    #[error("{0}")]
+    BadPorts(BadPorts),
+    /// Another service has the port.
+    #[error("port '{port}' is already in use by service '{name}' ({by}) as {}", crate::allocator::how(*mode))]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// The service's name.
+        name: String,
+        /// The service.
+        by: ServiceId,
+        /// What it has it as.
+        mode: PortMode,
+    },
+    /// All addresses of a network are given.
+    #[error("network {name} ({subnet}) has no free address: {} of {} are in use", usage.used, usage.all)]
+    NoAddress {
+        /// The network's name.
+        name: String,
+        /// Its subnet.
+        subnet: Subnet,
+        /// How many.
+        usage: Usage,
     },
     /// A secret's or config's name is taken.
     #[error("{} {name} already exists", kind.name())]

@@ -7,6 +7,7 @@
 //! Decisions are persisted, observations are not. A [`View`] is both at one moment.
 
 mod apply;
+mod apply_endpoint;
 mod apply_network;
 #[cfg(test)]
 mod apply_tests;
@@ -34,9 +35,10 @@ pub use change::{Change, Command, NewCluster, NewDependency, NewNode, NewTask, R
 pub use event::Event;
 pub use object::{
     ADDRESS_POOL_DEFAULT, Addresses, Attachment, Cluster, ClusterNet, ClusterSpec, Dependency, DependencyKind, Ended,
-    Endpoint, FailureAction, Gate, JobStatus, KEEP_SOURCE_LABEL, LogDriver, MESH_SUBNET_DEFAULT, Meta, Mode, Network,
-    NetworkSpec, Node, NodeFailures, NodeSpec, Order, Placement, Ratio, RestartCondition, RestartPolicy, Sealed,
-    Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateConfig, UpdateState, UpdateStatus, WrittenOff,
+    Endpoint, FailureAction, Gate, INGRESS, JobStatus, KEEP_SOURCE_LABEL, LogDriver, MESH_SUBNET_DEFAULT, Meta, Mode,
+    Network, NetworkSpec, Node, NodeFailures, NodeSpec, Order, Placement, Ratio, RestartCondition, RestartPolicy,
+    Sealed, Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateConfig, UpdateState, UpdateStatus,
+    WrittenOff,
 };
 pub use owner::{Batch, CommitError, Feed, Store};
 pub use seen::{Observation, Seen, SeenNode, TaskStatus};

@@ -72,6 +72,9 @@ pub const ADDRESS_POOL_DEFAULT: (Ipv4Addr, u8, u8) = (Ipv4Addr::new(10, 0, 0, 0)
 /// The subnet of the mesh between boards (the network `ingress`) unless it is made anew with another one.
 pub const MESH_SUBNET_DEFAULT: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 200, 0, 0), 16);
 
+/// Name of the mesh that a new cluster has.
+pub const INGRESS: &str = "ingress";
+
 /// What `init` decided about networks; it cannot be changed later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -222,6 +225,10 @@ pub struct Service {
     /// Its ports and virtual addresses. Written by the store with each spec.
     #[serde(default)]
     pub endpoint: Endpoint,
+    /// What the spec before had, while an update may go back to it by itself: nobody else gets it meanwhile. Written
+    /// by the store.
+    #[serde(default)]
+    pub held: Option<Endpoint>,
 }
 
 /// What a service was given of the network.

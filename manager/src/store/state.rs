@@ -12,6 +12,7 @@ use super::generic;
 use super::object::{
     Cluster, Dependency, DependencyKind, Network, Node, NodeFailures, Service, Slot, SlotHistory, Task, TaskSpec,
 };
+use crate::allocator::{Cursors, Holder, Ledger, Usage, needs_mesh};
 
 /// Everything that is decided. Pure data; [`super::apply`] is the only writer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,6 +33,8 @@ pub struct State {
     pub(super) by_node: OrdSet<(NodeId, TaskId)>,
     pub(super) by_name: OrdMap<String, ServiceId>,
     pub(super) dependency_names: OrdMap<(DependencyKind, String), DependencyId>,
+    /// What the network has given out; only where its searches go on is stored.
+    pub(super) ledger: Ledger,
 }
 
 impl State {
@@ -94,6 +97,18 @@ impl State {
     /// All services by id.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
+    }
+    /// The mesh between the boards, if there is one.
+    pub fn ingress(&self) -> Option<&Arc<Network>> {
+        self.networks.get(&self.ledger.mesh()?)
+    }
+    /// How many addresses of a network, or of a node's part of the mesh, are given; none: there is no such thing.
+    pub fn addresses(&self, holder: Holder) -> Option<Usage> {
+        self.ledger.usage(holder)
+    }
+    /// Whether tasks of this spec have an address in their board's part of the mesh.
+    pub fn needs_mesh(&self, spec: &TaskSpec) -> bool {
+        needs_mesh(spec, |id| self.networks.get(&id).is_some_and(|network| network.spec.internal))
     }
     /// All tasks by id.
     pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
@@ -169,6 +184,7 @@ impl State {
             slots: self.slots.iter().map(|(k, v)| (*k, v.clone())).collect(),
             failures: self.failures.iter().map(|(k, v)| (*k, v.clone())).collect(),
             dependencies: self.dependencies.values().cloned().collect(),
+            cursors: self.ledger.cursors(),
         }
     }
 
@@ -201,7 +217,28 @@ impl State {
             }
             state.tasks.insert(task.id, Arc::new(task));
         }
+        state.rebuild_ledger(&stored.cursors);
         Some(state)
+    }
+
+    /// What is given out, from those who have it.
+    fn rebuild_ledger(&mut self, cursors: &Cursors) {
+        let mut ledger = Ledger::default();
+        self.networks.values().for_each(|network| ledger.open_network(network));
+        for (node, part) in self.nodes.values().filter_map(|node| Some((node.id, node.mesh?))) {
+            ledger.open_part(node, part);
+        }
+        for service in self.services.values() {
+            for endpoint in [Some(&service.endpoint), service.held.as_ref()].into_iter().flatten() {
+                ledger.note_endpoint(service.id, endpoint);
+            }
+        }
+        for task in self.tasks.values().filter(|task| task.ended.is_none()) {
+            let Some(node) = task.node else { continue };
+            ledger.note_task(node, &task.addresses);
+        }
+        ledger.resume(cursors);
+        self.ledger = ledger;
     }
 }
 
@@ -221,6 +258,8 @@ pub(super) struct Stored {
     failures: Vec<((ServiceId, NodeId), Arc<NodeFailures>)>,
     #[serde(default)]
     dependencies: Vec<Arc<Dependency>>,
+    #[serde(default)]
+    cursors: Cursors,
 }
 
 #[cfg(test)]

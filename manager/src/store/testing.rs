@@ -18,6 +18,9 @@ pub(crate) fn node(number: u128) -> NodeId {
     NodeId::from_bits(number)
 }
 
+/// The number of the network `ingress`.
+pub(crate) const INGRESS: u128 = 1 << 100;
+
 pub(crate) fn network(number: u128) -> NetworkId {
     NetworkId::from_bits(number)
 }
@@ -69,6 +72,7 @@ pub(crate) fn at(seconds: i64) -> Wall {
 pub(crate) fn new_cluster() -> Change {
     Change::ClusterCreate(Box::new(NewCluster {
         net: crate::store::ClusterNet::default(),
+        ingress: network(INGRESS),
         id: ClusterId::from_bits(9),
         spec: ClusterSpec::default(),
         root_pem: "root".to_owned(),

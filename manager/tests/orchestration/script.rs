@@ -22,8 +22,8 @@ use racimo_common::registry::Platform;
 use racimo_common::time::Now;
 use racimo_common::units::Bytes;
 use racimo_manager::store::{
-    Change, ClusterSpec, FailureAction, Mode, NewCluster, NodeSpec, Order, Ratio, RestartCondition, ServiceSpec,
-    TaskSpec, UpdateConfig,
+    Change, ClusterSpec, FailureAction, Mode, NodeSpec, Order, Ratio, RestartCondition, ServiceSpec, TaskSpec,
+    UpdateConfig,
 };
 
 use super::world::World;
@@ -236,20 +236,9 @@ fn config_word(config: &mut UpdateConfig, word: &str) {
 
 fn history(world: &mut World, keep: i64) {
     let spec = ClusterSpec { task_history: Some(keep), ..ClusterSpec::default() };
-    let change = match world.view.state.cluster() {
-        Some(cluster) => {
-            Change::ClusterUpdate { version: cluster.meta.version, spec, worker_secret: None, manager_secret: None }
-        }
-        None => Change::ClusterCreate(Box::new(NewCluster {
-            net: racimo_manager::store::ClusterNet::default(),
-            id: world.ids.draw(),
-            spec,
-            root_pem: String::new(),
-            worker_secret: [0; 16],
-            manager_secret: [0; 16],
-            managers: Vec::new(),
-        })),
-    };
+    let cluster = world.view.state.cluster().expect("a world has one");
+    let version = cluster.meta.version;
+    let change = Change::ClusterUpdate { version, spec, worker_secret: None, manager_secret: None };
     world.apply(vec![change]);
 }
 

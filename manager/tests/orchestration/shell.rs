@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use racimo_common::id::{IdSource, NodeId, RandomId, ServiceId};
-use racimo_common::object::{Desired, NodeDescription, Role, TaskState};
+use racimo_common::object::{Desired, NetworkMode, NodeDescription, Role, TaskState};
 use racimo_common::time::{Clock, Wall};
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_manager::store::log::RealDisk;
@@ -18,6 +18,8 @@ const NODE: u128 = 1;
 fn service(replicas: u64) -> ServiceSpec {
     let mut task = TaskSpec::default();
     task.restart.delay = Some(Duration::ZERO);
+    // There is no mesh, and a board would have 253 addresses there.
+    task.container.network = NetworkMode::None;
     let (name, labels) = ("web".to_owned(), std::collections::BTreeMap::new());
     ServiceSpec {
         name,

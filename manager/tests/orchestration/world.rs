@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use racimo_common::id::{IdSource, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::id::{ClusterId, IdSource, NetworkId, NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::object::{Desired, NodeDescription, Role, TaskReport, TaskState, generic_variables};
 use racimo_common::time::{Mono, Now, Wall};
 use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
 use racimo_manager::store::{
-    Change, Command, Ended, Event, NewNode, NodeSpec, Observation, RollbackBy, SeenNode, ServiceSpec, Slot, Task,
-    UpdateConfig, View, WrittenOff,
+    Change, Command, Ended, Event, NewCluster, NewNode, NodeSpec, Observation, RollbackBy, SeenNode, ServiceSpec, Slot,
+    Task, UpdateConfig, View, WrittenOff,
 };
 
 /// The cluster.
@@ -40,7 +40,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let wall = Wall::from_nanos(1_700_000_000_000_000_000);
-        Self {
+        let mut world = Self {
             view: View::default(),
             agenda: Agenda::default(),
             waiting: Waiting::default(),
@@ -54,7 +54,10 @@ impl World {
             names: BTreeMap::new(),
             attempts: BTreeMap::new(),
             since: BTreeMap::new(),
-        }
+        };
+        let cluster = NewCluster::bare(ClusterId::from_bits(1), NetworkId::from_bits(1));
+        world.apply(vec![Change::ClusterCreate(Box::new(cluster))]);
+        world
     }
 
     /// Commits changes that must be accepted.

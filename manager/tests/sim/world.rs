@@ -100,6 +100,7 @@ impl World {
         let cluster = NewCluster {
             net: racimo_manager::store::ClusterNet::default(),
             id: self.ids.draw::<ClusterId>(),
+            ingress: self.ids.draw(),
             spec: ClusterSpec::default(),
             root_pem: String::new(),
             worker_secret: [0; 16],

@@ -6,18 +6,24 @@ use bollard_stubs::models::{
     ClusterInfo, JoinTokens, SwarmSpec, SwarmSpecCaConfig, SwarmSpecDispatcher, SwarmSpecEncryptionConfig,
     SwarmSpecOrchestration, SwarmSpecRaft, SwarmSpecTaskDefaults,
 };
+use racimo_common::net::{Subnet, VXLAN_ENCRYPTED_PORT};
 use racimo_common::token::JoinToken;
 use serde_json::{Value, json};
 
 use super::{json as to_json, map, nanos, time, tls, version};
+use crate::allocator::check_subnet;
 use crate::api::control::InitRequest;
 use crate::api::convert::node::availability;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
-use crate::store::{Cluster, ClusterSpec};
+use crate::store::{Cluster, ClusterNet, ClusterSpec, NetworkSpec};
 
 /// Least validity of node certificates, as in SwarmKit.
 const CERT_EXPIRY_MIN: Duration = Duration::from_secs(3600);
+/// UDP ports that VXLANs may have: those that IANA registers.
+const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49_151;
+/// The longest mask of networks' subnets: with eight addresses, five of which can be given.
+const SUBNET_SIZE_MAX: u8 = 29;
 /// Where agents are listened for if the request does not say.
 const LISTEN_DEFAULT: &str = "0.0.0.0:2377";
 
@@ -31,9 +37,9 @@ pub fn info(cluster: &Cluster) -> ClusterInfo {
         spec: Some(spec_model(&cluster.spec)),
         tls_info: Some(tls::info(&cluster.root_pem)),
         root_rotation_in_progress: Some(false),
-        data_path_port: Some(4789),
-        default_addr_pool: None,
-        subnet_size: Some(24),
+        data_path_port: Some(cluster.net.vxlan_port.into()),
+        default_addr_pool: pools(&cluster.net),
+        subnet_size: Some(cluster.net.mask.into()),
     }
 }
 
@@ -42,10 +48,16 @@ pub fn cluster(cluster: &Cluster) -> Value {
     let mut value = to_json(&info(cluster));
     if let Value::Object(fields) = &mut value {
         // Clients tell "no pool was given" by null.
-        fields.insert("DefaultAddrPool".to_owned(), Value::Null);
+        fields.insert("DefaultAddrPool".to_owned(), json!(pools(&cluster.net)));
         fields.insert("JoinTokens".to_owned(), to_json(&tokens(cluster)));
     }
     value
+}
+
+/// None: the default ones.
+fn pools(net: &ClusterNet) -> Option<Vec<String>> {
+    let given = net.pools != ClusterNet::default().pools;
+    given.then(|| net.pools.iter().map(ToString::to_string).collect())
 }
 
 fn tokens(cluster: &Cluster) -> JoinTokens {
@@ -121,14 +133,62 @@ pub fn spec(mut fields: Fields<'_>) -> Result<ClusterSpec, ApiError> {
 /// 400 that names the field.
 pub fn init(body: &Value) -> Result<InitRequest, ApiError> {
     let mut fields = Fields::of("", body)?;
-    fields.only("DataPathPort", &[json!(4789)])?;
-    fields.only("SubnetSize", &[json!(24)])?;
     let request = InitRequest {
         listen: fields.text("ListenAddr")?.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()),
         advertise: fields.text("AdvertiseAddr")?,
         availability: fields.text("Availability")?.as_deref().map(availability).transpose()?.unwrap_or_default(),
         spec: spec(fields.object("Spec")?)?,
+        net: net(&mut fields)?,
     };
     fields.done()?;
     Ok(request)
+}
+
+/// Reads where subnets and ports of networks come from. The words are Docker's.
+fn net(fields: &mut Fields<'_>) -> Result<ClusterNet, ApiError> {
+    let default = ClusterNet::default();
+    let refuse = |text: String| Err(ApiError::bad_request(text));
+    let vxlan_port = match fields.count("DataPathPort")?.unwrap_or(0) {
+        0 => default.vxlan_port,
+        port => match u16::try_from(port).ok().filter(|port| DATA_PATH_PORTS.contains(port)) {
+            None => return refuse("Datapath port number is not in valid range (1024-49151)".to_owned()),
+            Some(VXLAN_ENCRYPTED_PORT) => {
+                return refuse(format!("Datapath port number {port} is the one of encrypted networks"));
+            }
+            Some(port) => port,
+        },
+    };
+    let mask = match fields.count("SubnetSize")?.unwrap_or(0) {
+        0 => default.mask,
+        size => match u8::try_from(size).ok().filter(|size| *size <= SUBNET_SIZE_MAX) {
+            None => return refuse(format!("subnet size is out of range: {size}")),
+            Some(size) => size,
+        },
+    };
+    let asked = fields.texts("DefaultAddrPool")?;
+    let mut pools: Vec<Subnet> = Vec::new();
+    for text in &asked {
+        let pool: Subnet = match text.parse() {
+            Ok(pool) => pool,
+            Err(error) => return refuse(format!("invalid base pool {text}: {error}")),
+        };
+        if mask < pool.prefix() {
+            return refuse(format!("invalid CIDR: {text:?}. Subnet size is too small for pool: {mask}"));
+        }
+        if let Err(error) = check_subnet(&NetworkSpec::default(), Subnet::of(pool.address(), mask)) {
+            return refuse(format!("invalid base pool {text}: {error}"));
+        }
+        if let Some(other) = pools.iter().find(|other| other.overlaps(pool)) {
+            return refuse(format!("invalid base pool {text}: it overlaps {other}"));
+        }
+        pools.push(pool);
+    }
+    if asked.is_empty() {
+        pools = default.pools;
+        if let Some(pool) = pools.iter().find(|pool| mask < pool.prefix()) {
+            let text = pool.to_string();
+            return refuse(format!("invalid CIDR: {text:?}. Subnet size is too small for pool: {mask}"));
+        }
+    }
+    Ok(ClusterNet { pools, mask, vxlan_port })
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use racimo_common::limits::{BODIES_MAX, BODY_PART_BYTES_MAX, FRAME_TO_AGENT_MAX};
-use racimo_common::object::{Desired, FileRef, TaskState, parse_generics};
+use racimo_common::object::{Desired, FileRef, NetworkMode, TaskState, parse_generics};
 use racimo_common::registry::Credentials;
 use racimo_common::wire::{Assign, BodyKey, ToAgent, frame};
 
@@ -168,6 +168,8 @@ fn with_files(template: &[u8]) -> State {
     task_spec.container.secrets = vec![file(1, "key", "key")];
     task_spec.container.configs = vec![file(2, "conf", "/etc/app.conf")];
     task_spec.container.env = vec!["WHERE={{.Node.Hostname}}".into()];
+    // A board has no more than 253 addresses.
+    task_spec.container.network = NetworkMode::None;
     spec.task = task_spec.into();
     spec.credentials = Some(vault.seal(Owner::Credentials(service(1)), &credentials()).expect("sealed"));
     let changes = vec![
