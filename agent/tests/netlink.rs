@@ -5,6 +5,8 @@
 #[path = "netlink/support.rs"]
 mod support;
 
+#[path = "netlink/connections.rs"]
+mod connections;
 #[path = "netlink/namespaces.rs"]
 mod namespaces;
 #[path = "netlink/routes.rs"]

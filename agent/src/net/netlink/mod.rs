@@ -1,15 +1,16 @@
 //! Our own small netlink: what the recipe for a board's network needs, and nothing more.
 //!
 //! ```text
-//! route   ─┐                                  links, addresses, routes, neighbours, nexthops, rules
-//! nft     ─┼▶ Batch ─▶ Socket ─▶ kernel       tables, chains, sets, rules: one transaction, all or nothing
-//! conntrack┤   Attributes ◀─┘                 connections to a task that is gone
-//! generic ─┘                                  WireGuard
+//! route     ─┐                              links, addresses, routes, neighbours, nexthops, rules
+//! nft        ├▶ Batch ─▶ Socket ─▶ kernel   tables, chains, sets, rules: one transaction, all or nothing
+//! conntrack  │  Attributes ◀─┘              connections to a task that is gone
+//! WireGuard ─┘                              in `net/wireguard`
 //! ```
 //!
 //! Sockets block, but the kernel does the work inside `send`, so that an answer is there when `send` returns: on the
 //! executor's thread this is like a file. A socket stays in the network namespace where it was opened.
 
+pub mod conntrack;
 pub mod message;
 pub mod nft;
 pub mod route;

@@ -173,9 +173,22 @@ impl Socket {
         self.dirty = true;
         send(self.fd.as_fd(), request.bytes())?;
         let mut buffer = vec![0; NETLINK_ANSWER];
+        let result = self.answers(request, &mut buffer, each);
+        // A device's private key may be in it.
+        buffer.fill(0);
+        std::hint::black_box(&mut buffer);
+        result
+    }
+
+    fn answers(
+        &mut self,
+        request: &Batch,
+        buffer: &mut [u8],
+        each: &mut dyn FnMut(&Message<'_>),
+    ) -> Result<bool, Error> {
         let mut steady = true;
         loop {
-            let count = match receive(self.fd.as_fd(), &mut buffer, true)? {
+            let count = match receive(self.fd.as_fd(), buffer, true)? {
                 Received::Bytes(count) => count,
                 Received::Lost => {
                     steady = false;
