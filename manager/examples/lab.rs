@@ -1,10 +1,11 @@
 //! The lab as a tool: `make lab`, `make lab-board N=2 DO=cut`, …
 
-use std::net::Ipv4Addr;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 
 #[path = "../tests/lab/mod.rs"]
@@ -13,7 +14,7 @@ mod lab;
 use lab::board::{Board, Verb as BoardVerb};
 use lab::manager::Verb as ManagerVerb;
 use lab::names::Name;
-use lab::{Config, Lab, down, leftovers, state, sweep};
+use lab::{Config, Lab, down, http, leftovers, state, sweep};
 
 /// Boards, a manager and a registry on this machine, to try Racimo with.
 #[derive(Parser)]
@@ -70,6 +71,9 @@ enum Command {
         #[arg(long)]
         from: Option<String>,
     },
+    /// What curl does once it is in the board's network.
+    #[command(hide = true)]
+    Fetch { address: SocketAddr, path: String },
     /// Act on the manager.
     Manager {
         /// kill or start.
@@ -128,13 +132,14 @@ fn run(Arguments { lab: name, command }: Arguments) -> Result<()> {
             let from = from.map(|from| self::board(&lab, &from)).transpose()?;
             let itself = from.is_some_and(|from| from.number == board.number);
             let address = if itself { Ipv4Addr::LOCALHOST } else { board.address() };
-            let url = format!("http://{address}:{port}/{path}");
-            let fetch = ["busybox", "wget", "-q", "-T", "5", "-O", "-", &url];
-            Err(become_command(&match from {
-                Some(from) => from.on_its_network(&fetch),
-                None => fetch.map(str::to_owned).to_vec(),
-            }))
+            let address = SocketAddr::from((address, port));
+            let Some(from) = from else { return fetch(address, path) };
+            // In that board's network: once more this program.
+            let program = std::env::current_exe()?.to_string_lossy().into_owned();
+            let again = [&program, "fetch", &address.to_string(), path];
+            Err(become_command(&from.on_its_network(&again)))
         }
+        Command::Fetch { address, path } => fetch(address, &path),
         Command::Manager { verb } => {
             let manager_verb = match verb.as_deref() {
                 Some("kill") => ManagerVerb::Kill,
@@ -167,6 +172,13 @@ fn board<'a>(lab: &'a Lab, number: &str) -> Result<Board<'a>> {
     let number =
         number.parse().with_context(|| format!("board {number:?}: expected its number (make lab-board N=2 DO=cut)"))?;
     lab.board(number)
+}
+
+/// Prints a page; fails as `curl -f` does.
+fn fetch(address: SocketAddr, path: &str) -> Result<()> {
+    let answer = http::request(&http::Target::Tcp(address), "GET", &format!("/{path}"), "", b"")?;
+    ensure!(answer.status < 400, "http://{address}/{path}: status {}", answer.status);
+    Ok(std::io::stdout().write_all(&answer.body)?)
 }
 
 /// Turns this process into another command; comes back with the error.
