@@ -61,7 +61,7 @@ impl Dns {
         Self { board: Rc::new(Board::new(executor, table, resolv_conf, rng)), served: RefCell::default() }
     }
 
-    /// Opens a task's server, or opens it anew. The loopback device of its namespace must be up. `servers` are those
+    /// Opens a task's server, unless it is open. The loopback device of its namespace must be up. `servers` are those
     /// of its service, asked from inside the task's namespace; none: the board's, asked from outside of it – unless
     /// the task has nothing but internal networks: what it asks must not leave them either.
     ///
@@ -69,14 +69,14 @@ impl Dns {
     /// The namespace is not there, or its port is taken.
     pub fn open(&self, own: Own, netns: &Path, servers: &[IpAddr]) -> io::Result<()> {
         let task = own.task;
-        // First, because its port is taken while it is served.
-        self.close(task);
-        let served = serve::open(&self.board, own, netns, servers)?;
-        self.served.borrow_mut().insert(task, served);
+        if !self.is_open(task) {
+            let served = serve::open(&self.board, own, netns, servers)?;
+            self.served.borrow_mut().insert(task, served);
+        }
         Ok(())
     }
 
-    /// Closes a task's server, before its namespace is removed: an open socket keeps it alive.
+    /// Closes a task's server, whose sockets would keep the namespace alive; they go in the executor's next turns.
     pub fn close(&self, task: TaskId) {
         self.served.borrow_mut().remove(&task);
     }
