@@ -12,3 +12,4 @@ pub mod ns;
 pub mod plan;
 pub mod ports;
 pub mod table;
+pub mod wireguard;

@@ -17,9 +17,11 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use racimo_common::net::WIREGUARD_PORT;
-use racimo_common::wire::{NetOwn, NetPeer, encryption_address};
+use racimo_common::wire::{NetOwn, NetPeer};
 
+use super::netlink::Error;
 use super::netlink::message::{Attributes, Batch, Message, Tolerate};
+use super::netlink::socket::{Protocol, Socket};
 use crate::limits;
 
 pub use key::Key;
@@ -58,7 +60,7 @@ impl fmt::Debug for Device {
 
 /// The board's own address inside.
 pub fn inside(own: &NetOwn) -> Ipv4Addr {
-    encryption_address(own.subnet)
+    own.subnet.address()
 }
 
 /// The other boards that can encrypt. Of two with one key the first by id counts: somebody copied a card.
@@ -67,7 +69,7 @@ pub fn peers<'a>(all: impl IntoIterator<Item = &'a NetPeer>) -> Peers {
     for peer in all {
         let Some(key) = peer.key else { continue };
         let endpoint = SocketAddrV4::new(peer.address.0, WIREGUARD_PORT);
-        peers.entry(key.into_array()).or_insert(Peer { endpoint, inside: encryption_address(peer.subnet) });
+        peers.entry(key.into_array()).or_insert(Peer { endpoint, inside: peer.subnet.address() });
     }
     peers
 }
@@ -123,11 +125,49 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// Asks for the device as it is.
-pub fn ask(family: u16, batch: &mut Batch) {
-    const DUMP: u16 = 0x300;
-    batch.begin(family, DUMP, Tolerate::Nothing, &[GET, VERSION, 0, 0]).text(device::NAME, LINK);
+/// Makes the kernel's device so, which is there. True: it was otherwise.
+///
+/// # Errors
+/// The kernel has no WireGuard, or there is no such device.
+pub fn apply(key: &Key, want: &Peers) -> Result<bool, Error> {
+    let mut socket = Socket::open(Protocol::Generic)?;
+    let family = family(&mut socket)?;
+    let mut request = Batch::new();
+    request.begin(family, DUMP, Tolerate::Nothing, &[GET, VERSION, 0, 0]).text(device::NAME, LINK);
+    let mut have = Device::default();
+    socket.list(&request, |message| {
+        have.take(message);
+        None::<()>
+    })?;
+    let changes = Changes::between(&have, key, want);
+    if changes.is_empty() {
+        return Ok(false);
+    }
+    let mut batch = Batch::new();
+    changes.write(family, &mut batch);
+    let done = socket.run_each(&mut batch);
+    batch.wipe();
+    done.map(|()| true)
 }
+
+/// The number that the kernel has given to WireGuard; its module is loaded if need be.
+pub(super) fn family(socket: &mut Socket) -> Result<u16, Error> {
+    const CONTROLLER: u16 = 16;
+    const GET_FAMILY: u8 = 3;
+    const ID: u16 = 1;
+    const NAME: u16 = 2;
+    const ACK: u16 = 4;
+    let mut request = Batch::new();
+    request.begin(CONTROLLER, ACK, Tolerate::Nothing, &[GET_FAMILY, 2, 0, 0]).text(NAME, "wireguard");
+    let found = match socket.list(&request, |message| message.attributes(4).get(ID)?.u16()) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
+        other => other?,
+    };
+    found.first().copied().ok_or(Error::NoFamily("wireguard"))
+}
+
+/// `NLM_F_DUMP`.
+const DUMP: u16 = 0x300;
 
 fn begin(family: u16, batch: &mut Batch) -> &mut Batch {
     batch.begin(family, 0, Tolerate::Nothing, &[SET, VERSION, 0, 0]).text(device::NAME, LINK)
