@@ -253,3 +253,7 @@ pub const NET_PORTION: usize = 64;
 /// Boards in one message to the WireGuard device, 100 bytes each: 64 KiB is the most that an attribute holds. Further
 /// ones come in the next.
 pub const WIREGUARD_PEERS_PER_MESSAGE: usize = 64;
+/// How often other firewalls of the board are looked at: they start, and load their rules anew, when they like.
+pub const FIREWALL_EVERY: Duration = Duration::from_secs(20);
+/// Characters of what a firewall's program says when it fails; the rest is cut.
+pub const FIREWALL_WORDS_MAX: usize = 200;

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod dns;
+pub mod firewall;
 pub mod netlink;
 pub mod ns;
 pub mod plan;
