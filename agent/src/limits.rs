@@ -250,6 +250,7 @@ pub const NAMESPACE_MOUNTS_MAX: usize = 16;
 
 /// Published ports, virtual addresses and endpoints that are told to the kernel at once; then others get their turn.
 pub const NET_PORTION: usize = 64;
+
 /// Boards in one message to the WireGuard device, 100 bytes each: 64 KiB is the most that an attribute holds. Further
 /// ones come in the next.
 pub const WIREGUARD_PEERS_PER_MESSAGE: usize = 64;

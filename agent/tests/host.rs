@@ -10,3 +10,5 @@ mod support;
 mod firewall;
 #[path = "host/ports.rs"]
 mod ports;
+#[path = "host/probe.rs"]
+mod probe;

@@ -12,5 +12,6 @@ pub mod netlink;
 pub mod ns;
 pub mod plan;
 pub mod ports;
+pub mod probe;
 pub mod table;
 pub mod wireguard;

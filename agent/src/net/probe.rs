@@ -11,11 +11,11 @@ use std::thread;
 
 use racimo_common::net::{MESH_VNI, MTU, VXLAN_PORT};
 
+use super::netlink::Error;
 use super::netlink::message::{Batch, Tolerate};
 use super::netlink::nft::{self, Base, Hook, Nft, Rule, SetKind, Transaction};
 use super::netlink::route::{NewKind, NewLink, Route, Vxlan};
 use super::netlink::socket::{Protocol, Socket};
-use super::netlink::Error;
 use crate::limits;
 use crate::sys::net::new_network;
 
@@ -163,6 +163,9 @@ fn links(route: &mut Route, tried: &mut Tried) {
     }
 }
 
+/// Writes a rule.
+type Write = fn(&mut Rule<'_>);
+
 /// Each feature is a transaction, and has a table.
 fn tables(nft: &mut Nft, tried: &mut Tried) {
     const PROBE: &str = "probe";
@@ -181,24 +184,41 @@ fn tables(nft: &mut Nft, tried: &mut Tried) {
             }
         }
     };
-    let rule = |write: fn(&mut Rule<'_>)| {
-        move |transaction: &mut Transaction<'_>| transaction.rule(PROBE, |rule| write(rule))
-    };
+    let rule = |write: Write| move |transaction: &mut Transaction<'_>| transaction.rule(PROBE, write);
     let filter = Some(Base { nat: false, hook: Hook::Prerouting, priority: nft::RAW });
     let nat = |hook| Some(Base { nat: true, hook, priority: nft::DSTNAT });
     let sets = |transaction: &mut Transaction<'_>| transaction.add_set("ports", SetKind::PortVerdicts);
     if !attempt(Feature::Tables, filter, &sets) {
         return;
     }
-    let gateway = |rule: &mut Rule<'_>| drop(rule.dnat(Ipv4Addr::LOCALHOST, Some(1)));
+    let gateway = |rule: &mut Rule<'_>| {
+        rule.dnat(Ipv4Addr::LOCALHOST, Some(1));
+    };
     if attempt(Feature::Nat, nat(Hook::Output), &rule(gateway)) {
-        attempt(Feature::Masquerade, nat(Hook::Postrouting), &rule(|rule| drop(rule.masquerade())));
+        let masquerade = |rule: &mut Rule<'_>| {
+            rule.masquerade();
+        };
+        attempt(Feature::Masquerade, nat(Hook::Postrouting), &rule(masquerade));
     }
-    attempt(Feature::Chance, filter, &rule(|rule| drop(rule.one_in(2).accept())));
-    attempt(Feature::AddressType, filter, &rule(|rule| drop(rule.daddr_is_local().accept())));
-    attempt(Feature::States, filter, &rule(|rule| drop(rule.ct_state(nft::ESTABLISHED).accept())));
+    let conditions: [(Feature, Write); 3] = [
+        (Feature::Chance, |rule| {
+            rule.one_in(2);
+        }),
+        (Feature::AddressType, |rule| {
+            rule.daddr_is_local();
+        }),
+        (Feature::States, |rule| {
+            rule.ct_state(nft::ESTABLISHED);
+        }),
+    ];
+    for (feature, condition) in conditions {
+        attempt(feature, filter, &rule(condition));
+    }
     let input = Some(Base { nat: false, hook: Hook::Input, priority: nft::FILTER });
-    attempt(Feature::Reject, input, &rule(|rule| drop(rule.reject_port_unreachable())));
+    let reject = |rule: &mut Rule<'_>| {
+        rule.reject_port_unreachable();
+    };
+    attempt(Feature::Reject, input, &rule(reject));
 }
 
 /// Lists connections; there are none.

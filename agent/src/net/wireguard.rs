@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use racimo_common::net::WIREGUARD_PORT;
-use racimo_common::wire::{NetOwn, NetPeer};
+use racimo_common::wire::{NetOwn, NetPeer, encryption_address};
 
 use super::netlink::Error;
 use super::netlink::message::{Attributes, Batch, Message, Tolerate};
@@ -60,7 +60,7 @@ impl fmt::Debug for Device {
 
 /// The board's own address inside.
 pub fn inside(own: &NetOwn) -> Ipv4Addr {
-    own.subnet.address()
+    encryption_address(own.subnet)
 }
 
 /// The other boards that can encrypt. Of two with one key the first by id counts: somebody copied a card.
@@ -69,7 +69,7 @@ pub fn peers<'a>(all: impl IntoIterator<Item = &'a NetPeer>) -> Peers {
     for peer in all {
         let Some(key) = peer.key else { continue };
         let endpoint = SocketAddrV4::new(peer.address.0, WIREGUARD_PORT);
-        peers.entry(key.into_array()).or_insert(Peer { endpoint, inside: peer.subnet.address() });
+        peers.entry(key.into_array()).or_insert(Peer { endpoint, inside: encryption_address(peer.subnet) });
     }
     peers
 }
