@@ -6,7 +6,9 @@ use std::fmt::Write;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use racimo_agent::limits::NETLINK_PART;
 use racimo_agent::net::netlink::message::Messages;
 use racimo_agent::net::netlink::nft::{
     Base, DSTNAT, ESTABLISHED, FILTER, Hook, Key, MANGLE, NEW, Nft, RAW, RELATED, Rule, SRCNAT, SetKind, Transaction,
@@ -385,4 +387,84 @@ fn large_sets() {
     t.delete_elements("pub", keys().skip(1));
     nft.run(t).unwrap();
     assert_eq!(nft.elements(TABLE, "pub", SetKind::PortVerdicts).unwrap(), [Key::port(Udp, 1)]);
+}
+
+fn publish(t: &mut Transaction<'_>, port: u16, count: u32) {
+    let chain = format!("p_tcp_{port}");
+    t.add_chain(&chain);
+    t.flush_chain(&chain);
+    t.balance(&chain, &endpoints(count, Some(8080)), |r| {
+        r.protocol(Tcp);
+    });
+    t.add_elements("pub", [(Key::port(Tcp, port), Value::Goto(&chain))]);
+}
+
+/// All that a large cluster has, in parts that fit a small heap; then one change, and all of it again.
+#[test]
+#[ignore = "needs root"]
+fn five_hundred_services_with_ten_endpoints_each() {
+    let lab = Lab::new();
+    let inside = lab.make("t1");
+    let mut nft = Nft::open_in(&inside).unwrap();
+    nft.run(board()).unwrap();
+    for round in ["the whole", "the whole again"] {
+        let start = Instant::now();
+        let (mut parts, mut largest, mut kernel) = (0, 0, Duration::ZERO);
+        let mut t = Transaction::new(TABLE);
+        for port in 20_000..20_500 {
+            publish(&mut t, port, 10);
+            if t.is_large() {
+                let full = std::mem::replace(&mut t, Transaction::new(TABLE));
+                largest = largest.max(full.len());
+                let sent = Instant::now();
+                nft.run(full).unwrap();
+                kernel += sent.elapsed();
+                parts += 1;
+            }
+        }
+        nft.run(t).unwrap();
+        let all = start.elapsed();
+        eprintln!("{round}: {all:?}, of it {kernel:?} in the kernel; {} parts of up to {largest} bytes", parts + 1);
+        assert!(largest < NETLINK_PART + 8192, "{largest}");
+    }
+    let mut times: Vec<Duration> = (0..20)
+        .map(|at| {
+            let start = Instant::now();
+            let mut t = Transaction::new(TABLE);
+            publish(&mut t, 20_000 + at, 9);
+            nft.run(t).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    eprintln!("one service: median {:?}, worst {:?}", times[10], times[19]);
+    assert_eq!(nft.elements(TABLE, "pub", SetKind::PortVerdicts).unwrap().len(), 505);
+    let rules = lab.inside("t1", "nft list ruleset").matches(" numgen random mod 10 0 ").count();
+    assert_eq!(rules, 480);
+}
+
+/// What is to be deleted may not be there: so it is added first, in the same step.
+#[test]
+#[ignore = "needs root"]
+fn what_may_not_be_there_is_deleted() {
+    let lab = Lab::new();
+    let inside = lab.make("t1");
+    let mut nft = Nft::open_in(&inside).unwrap();
+    nft.run(board()).unwrap();
+    let before = lab.inside("t1", "nft list ruleset");
+    for there in [false, true, false] {
+        if there {
+            let mut t = Transaction::new(TABLE);
+            publish(&mut t, 99, 3);
+            nft.run(t).unwrap();
+        }
+        let mut t = Transaction::new(TABLE);
+        t.add_chain("p_tcp_99");
+        t.flush_chain("p_tcp_99");
+        t.add_elements("pub", [(Key::port(Tcp, 99), Value::Goto("p_tcp_99"))]);
+        t.delete_elements("pub", [Key::port(Tcp, 99)]);
+        t.delete_chain("p_tcp_99");
+        nft.run(t).unwrap();
+        assert_eq!(lab.inside("t1", "nft list ruleset"), before);
+    }
 }

@@ -197,6 +197,11 @@ impl<'a> Transaction<'a> {
         self.batch.count() == 1
     }
 
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
     /// Whether it is so large that what does not depend on it should go into another one.
     pub fn is_large(&self) -> bool {
         self.batch.len() >= NETLINK_PART
