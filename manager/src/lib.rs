@@ -7,6 +7,7 @@ pub mod ca;
 pub mod cli;
 pub mod config;
 pub mod dispatcher;
+mod duration;
 pub mod limits;
 pub mod log_driver;
 pub mod orchestrator;

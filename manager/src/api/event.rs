@@ -20,7 +20,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::filter::Filters;
 use super::request::Request;
-use super::{Context, convert};
+use super::{Context, convert, moment};
 use crate::limits::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX, EVENTS_READERS_MAX};
 use crate::store::{Batch, DependencyKind, Event, Feed, Mode, Network, Node, NodeStatus, Service, UpdateState, View};
 
@@ -357,18 +357,12 @@ pub(super) fn matches(filters: &Filters, message: &Message) -> bool {
         && others.iter().all(|key| filters.values(key).is_none())
 }
 
-/// `1795173221` or `1795173221.25`: seconds since 1970.
+/// A parameter that is a moment: seconds since 1970.
 pub(super) fn moment(request: &Request, key: &str) -> Result<Option<Wall>, ApiError> {
     let Some(text) = request.param(key).filter(|text| !text.is_empty()) else { return Ok(None) };
     let bad =
         || ApiError::bad_request(format!("invalid {key} {text:?}: expected seconds since 1970, such as 1795173221.25"));
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(bad());
-    }
-    let seconds: i64 = seconds.parse().map_err(|_| bad())?;
-    let nanos: i64 = format!("{fraction:0<9}").parse().map_err(|_| bad())?;
-    Ok(Some(Wall::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))))
+    moment::seconds(text).map(Some).ok_or_else(bad)
 }
 
 /// `GET /events`.

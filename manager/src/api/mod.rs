@@ -24,6 +24,7 @@ pub mod find;
 pub mod host;
 pub mod listen;
 pub mod logs;
+mod moment;
 pub mod name;
 pub mod network;
 pub mod networks;
@@ -41,17 +42,23 @@ pub mod validate;
 #[cfg(test)]
 mod dependency_tests;
 #[cfg(test)]
+mod docker_network_tests;
+#[cfg(test)]
 mod docker_tests;
 #[cfg(test)]
 mod network_tests;
 #[cfg(test)]
 mod port_tests;
 #[cfg(test)]
+mod recorded_network_tests;
+#[cfg(test)]
 mod recorded_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traefik_tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

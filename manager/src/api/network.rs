@@ -1,9 +1,6 @@
 //! The networks that exist without being made: `bridge`, `host` and `none`.
 
-use std::collections::BTreeMap;
-
 use racimo_common::object::NetworkMode;
-use racimo_common::time::Wall;
 use serde_json::Value;
 
 use super::convert;
@@ -67,7 +64,7 @@ impl Predefined {
 
     /// As `GET /networks/{id}` shows it.
     pub fn json(self) -> Value {
-        convert::network::model(self.name(), self.id().to_owned(), Wall::default(), self.driver(), &BTreeMap::new())
+        convert::network::predefined(self.name(), self.id(), self.driver())
     }
 
     /// The driver's name in Docker.

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::networks::NO_TRAFFIC;
 use super::testing::Lab;
 
 const WEB: &str = r#"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"busybox:latest"}},"Mode":{"Replicated":{"Replicas":1}}}"#;
@@ -24,7 +23,7 @@ fn made(lab: &Lab, name: &str, labels: Value) -> String {
     let body = json!({"Name": name, "Driver": "overlay", "CheckDuplicate": true, "Scope": "", "Labels": labels,
         "IPAM": {"Driver": "default", "Options": {}, "Config": []}, "Internal": false, "ConfigFrom": null, "Options": {}});
     let (status, answer) = lab.post("/networks/create", &body.to_string());
-    assert_eq!((status, &answer["Warning"]), (201, &json!(NO_TRAFFIC)), "{answer}");
+    assert_eq!((status, &answer["Warning"]), (201, &json!("")), "{answer}");
     answer["Id"].as_str().expect("an id").to_owned()
 }
 
@@ -74,6 +73,9 @@ fn a_network_s_life() {
 #[test]
 fn what_may_not_be_made() {
     let lab = Lab::active();
+    let there = lab.get("/networks").1;
+    let config = |config: Value| json!({"Name": "n", "Driver": "overlay", "IPAM": {"Config": [config]}});
+    let options = |options: Value| json!({"Name": "n", "Driver": "overlay", "Options": options});
     for (body, status, want) in [
         (json!({}), 400, "meta: name must be provided"),
         (json!({"Name": "a b", "Driver": "overlay"}), 400, "name must be valid as a DNS name component"),
@@ -82,25 +84,90 @@ fn what_may_not_be_made() {
         (json!({"Name": "n"}), 400, "networks of driver bridge are not supported, only overlay"),
         (json!({"Name": "n", "Driver": "macvlan"}), 400, "networks of driver macvlan are not supported"),
         (json!({"Name": "n", "Driver": "overlay", "Scope": "local"}), 400, "overlay networks are not local"),
-        (json!({"Name": "n", "Driver": "overlay", "Internal": true}), 400, "Internal is not supported yet"),
-        (json!({"Name": "n", "Driver": "overlay", "Attachable": true}), 400, "Attachable is not supported yet"),
-        (json!({"Name": "n", "Driver": "overlay", "Ingress": true}), 400, "Ingress is not supported yet"),
+        (
+            json!({"Name": "n", "Driver": "overlay", "Ingress": true, "Attachable": true}),
+            501,
+            "rpc error: code = Unimplemented desc = ingress network cannot be attachable",
+        ),
         (json!({"Name": "n", "Driver": "overlay", "ConfigOnly": true}), 400, "ConfigOnly is not supported yet"),
         (json!({"Name": "n", "Driver": "overlay", "ConfigFrom": {"Network": "x"}}), 400, "ConfigFrom.Network is not"),
-        (json!({"Name": "n", "Driver": "overlay", "EnableIPv6": true}), 400, "EnableIPv6 is not supported yet"),
-        (json!({"Name": "n", "Driver": "overlay", "EnableIPv4": false}), 400, "EnableIPv4: false is not supported yet"),
-        (json!({"Name": "n", "Driver": "overlay", "Options": {"encrypted": ""}}), 400, "Options.encrypted is not"),
+        (
+            json!({"Name": "n", "Driver": "overlay", "EnableIPv6": true}),
+            400,
+            "EnableIPv6: networks have IPv4 addresses only",
+        ),
+        (
+            json!({"Name": "n", "Driver": "overlay", "EnableIPv4": false}),
+            400,
+            "EnableIPv4: networks have IPv4 addresses only",
+        ),
         (json!({"Name": "n", "Driver": "overlay", "IPAM": {"Driver": "x"}}), 400, "IPAM.Driver is not supported yet"),
         (json!({"Name": "n", "Driver": "overlay", "IPAM": {"Options": {"a": ""}}}), 400, "IPAM.Options.a is not"),
+        (options(json!({"encrypted": "false"})), 400, "Options.encrypted: \"false\" is neither empty nor true"),
         (
-            json!({"Name": "n", "Driver": "overlay", "IPAM": {"Config": [{"Subnet": "10.9.0.0/24"}]}}),
+            options(json!({"com.docker.network.driver.mtu": "9001"})),
             400,
-            "IPAM.Config",
+            "mtu: \"9001\" is not a number from 576 to 9000",
+        ),
+        (options(json!({"com.docker.network.driver.mtu": "x"})), 400, "is not a number from 576 to 9000"),
+        (
+            options(json!({"com.docker.network.driver.overlay.vxlanid_list": "5000"})),
+            400,
+            "Options.com.docker.network.driver.overlay.vxlanid_list is not supported yet",
+        ),
+        (config(json!({"Gateway": "10.9.0.1"})), 400, "IPAM.Config[0].Subnet: a subnet is needed here"),
+        (config(json!({"Subnet": "10.9.0.0"})), 400, "IPAM.Config[0].Subnet: \"10.9.0.0\": invalid subnet"),
+        (config(json!({"Subnet": "10.9.0.7/24"})), 400, "invalid subnet 10.9.0.7/24: it should be 10.9.0.0/24"),
+        (config(json!({"Subnet": "fd00:9::/64"})), 400, "fd00:9::/64 is IPv6: networks have IPv4 addresses only"),
+        (config(json!({"Subnet": "10.9.0.0/24", "Gateway": "fd00::1"})), 400, "Config[0].Gateway: fd00::1 is IPv6"),
+        (config(json!({"Subnet": "10.9.0.0/24", "Gateway": "x"})), 400, "IPAM.Config[0].Gateway: \"x\": invalid IPv4"),
+        (
+            config(json!({"Subnet": "10.9.0.0/24", "IPRange": "10.9.0.0"})),
+            400,
+            "Config[0].IPRange: \"10.9.0.0\": invalid",
+        ),
+        (
+            config(json!({"Subnet": "10.9.0.0/24", "AuxiliaryAddresses": {"a": "b"}})),
+            400,
+            "IPAM.Config[0].AuxiliaryAddresses.a: \"b\": invalid IPv4",
+        ),
+        (config(json!({"Subnet": "10.9.0.0/24", "X": 1})), 400, "IPAM.Config[0].X is not supported yet"),
+        (
+            json!({"Name": "n", "Driver": "overlay", "IPAM": {"Config": [{"Subnet": "10.9.0.0/24"}, {"Subnet": "10.8.0.0/24"}]}}),
+            400,
+            "IPAM.Config[1]: a network has one subnet",
         ),
     ] {
         check(lab.post("/networks/create", &body.to_string()), status, want);
     }
-    assert_eq!(lab.get("/networks").1.as_array().map(Vec::len), Some(4));
+    assert_eq!(lab.get("/networks").1, there);
+}
+
+#[test]
+fn what_is_asked_for_is_shown() {
+    let lab = Lab::active();
+    let body = json!({
+        "Name": "full", "Driver": "overlay", "Internal": true, "Attachable": true, "Labels": {"a": "b"},
+        "IPAM": {"Driver": "default", "Config": [{"Subnet": "10.9.0.0/24", "IPRange": "10.9.0.128/25",
+            "Gateway": "10.9.0.9", "AuxiliaryAddresses": {"router": "10.9.0.200"}}]},
+        "Options": {"encrypted": "true", "com.docker.network.driver.mtu": "1300"},
+    });
+    let (status, answer) = lab.post("/networks/create", &body.to_string());
+    assert_eq!(status, 201, "{answer}");
+    let (_, network) = lab.get("/networks/full");
+    let options = json!({"com.docker.network.driver.mtu": "1300", "encrypted": "",
+        "com.docker.network.driver.overlay.vxlanid_list": "4097"});
+    for (key, want) in [
+        ("Internal", json!(true)),
+        ("Attachable", json!(true)),
+        ("Ingress", json!(false)),
+        ("EnableIPv6", json!(false)),
+        ("IPAM", json!({"Driver": "default", "Config": body["IPAM"]["Config"]})),
+        ("Options", options),
+        ("Labels", body["Labels"].clone()),
+    ] {
+        assert_eq!(network[key], want, "{key}");
+    }
 }
 
 #[test]
@@ -118,6 +185,11 @@ fn attachments() {
         (json!([{"Target": "host", "Aliases": ["x"]}]), 400, "the host network has no aliases"),
         (json!([{"Target": "front"}, {"Target": front}]), 400, "is named twice"),
         (json!([{"Target": "front", "DriverOpts": {"a": ""}}]), 400, "DriverOpts.a is not supported yet"),
+        (
+            json!([{"Target": "ingress"}]),
+            400,
+            "Service cannot be explicitly attached to the ingress network \"ingress\"",
+        ),
         (json!([{"Target": "front", "X": 1}]), 400, "Networks[0].X is not supported yet"),
         (aliases(vec!["a b".into()]), 400, "is not a name"),
         (aliases(vec![String::new()]), 400, "is not a name"),
@@ -192,7 +264,12 @@ fn lists_and_pruning() {
         lab.post(r#"/networks/prune?filters={"label":["tier"]}"#, "").1,
         json!({"NetworksDeleted": ["backend"]})
     );
-    check(lab.post(r#"/networks/prune?filters={"until":["1h"]}"#, ""), 400, "Invalid filter 'until'");
+    let prune = |until: &str| lab.post(&format!(r#"/networks/prune?filters={{"until":{until}}}"#), "");
+    made(&lab, "old", json!({}));
+    assert_eq!(prune(r#"["1h"]"#).1, json!({"NetworksDeleted": []}));
+    check(prune(r#"["x"]"#), 400, "Invalid filter 'until=x': expected for example 24h");
+    check(prune(r#"["1h","2h"]"#), 400, "more than one until filter specified");
+    assert_eq!(prune(r#"["2200-01-01T00:00:00Z"]"#).1, json!({"NetworksDeleted": ["old"]}));
 }
 
 #[test]

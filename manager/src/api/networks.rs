@@ -1,23 +1,21 @@
-//! `/networks`: overlay networks, and the two that every board has ([`Predefined`]).
+//! `/networks`: overlay networks, the mesh between boards (`ingress`) among them, and those that every board has
+//! ([`Predefined`]).
 
 use hyper::StatusCode;
 use racimo_common::id::NetworkId;
+use racimo_common::time::Wall;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::convert::network as convert;
+use super::convert::{network as convert, network_use};
 use super::error::ApiError;
 use super::filter::Filters;
 use super::network::Predefined;
 use super::request::Request;
-use super::{Context, find};
-use crate::store::{Change, CommitError, Network, Refusal, State};
+use super::{Context, find, moment};
+use crate::store::{Attachment, Change, CommitError, Network, Refusal, State};
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
-
-/// What users are told until overlay networks carry traffic.
-pub const NO_TRAFFIC: &str =
-    "overlay networks carry no traffic yet: tasks on this network reach nothing but themselves";
 
 /// `GET /networks`. Without a cluster there are the predefined ones.
 pub(super) async fn list(context: &Context, request: &Request) -> Result<Answer, ApiError> {
@@ -51,14 +49,14 @@ fn matches(filters: &Filters, state: &State, network: &Network) -> bool {
         && filters.any("dangling", |value| matches!(value, "1" | "true") != is_used(state, network))
 }
 
-/// The mesh is of use without services.
+/// The mesh is every board's.
 fn is_used(state: &State, network: &Network) -> bool {
-    let id = network.id;
-    network.spec.ingress
-        || state.services().any(|service| service.spec.task.networks.iter().any(|attachment| attachment.network == id))
+    let names = |attachment: &Attachment| attachment.network == network.id;
+    network.spec.ingress || state.services().any(|service| service.spec.task.networks.iter().any(names))
 }
 
-/// `GET /networks/{name}`; with `scope` only if it is of that one, with `verbose` also who is attached.
+/// `GET /networks/{name}` with the boards it is on; with `scope` only if it is of that one, with `verbose` also the
+/// services.
 pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answer, ApiError> {
     let not_found = || ApiError::not_found("network", &request.name);
     if request.param("scope").is_some_and(|scope| !scope.is_empty() && scope != "swarm") {
@@ -70,8 +68,12 @@ pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answ
     let view = context.store.view();
     let network = find::network(&view.state, &request.name)?;
     let mut value = convert::network(network);
+    let peers = network_use::peers(&view.state, network);
+    if !peers.is_empty() {
+        value["Peers"] = peers.into();
+    }
     if request.flag("verbose") {
-        value["Services"] = convert::services(&view, network.id);
+        value["Services"] = network_use::services(&view, network);
     }
     Ok(Answer::ok(&value))
 }
@@ -82,7 +84,7 @@ pub(super) async fn create(context: &Context, request: &Request) -> Result<Answe
     let spec = convert::spec(&request.json()?)?;
     let network: NetworkId = context.draw_id();
     context.commit(Change::NetworkCreate { network, spec }).await?;
-    Ok(Answer::created(&json!({ "Id": network.to_string(), "Warning": NO_TRAFFIC })))
+    Ok(Answer::created(&json!({ "Id": network.to_string(), "Warning": "" })))
 }
 
 /// `DELETE /networks/{name}`.
@@ -96,14 +98,15 @@ pub(super) async fn remove(context: &Context, request: &Request) -> Result<Answe
     Ok(Answer::no_content())
 }
 
-/// `POST /networks/prune`: removes what no service and no running task is attached to.
+/// `POST /networks/prune`: removes what no service and no running task is attached to, but never the mesh.
 pub(super) async fn prune(context: &Context, request: &Request) -> Result<Answer, ApiError> {
-    let filters = request.filters(&["label", "label!"])?;
+    let filters = request.filters(&["label", "label!", "until"])?;
     let view = context.cluster_view()?;
+    let until = until(&filters, context.now())?;
     let wanted = |network: &Network| {
         let labels = &network.spec.labels;
-        // As in Docker, it is only removed when it is named.
         !network.spec.ingress
+            && until.is_none_or(|until| network.meta.created <= until)
             && filters.labels("label", labels)
             && (filters.values("label!").is_none() || !filters.labels("label!", labels))
     };
@@ -116,6 +119,20 @@ pub(super) async fn prune(context: &Context, request: &Request) -> Result<Answer
         }
     }
     Ok(Answer::ok(&json!({ "NetworksDeleted": gone })))
+}
+
+/// Only what was made before then.
+fn until(filters: &Filters, now: Wall) -> Result<Option<Wall>, ApiError> {
+    let Some(mut texts) = filters.values("until") else { return Ok(None) };
+    match (texts.next(), texts.next()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(ApiError::bad_request("more than one until filter specified")),
+        (Some(text), None) => moment::past(text, now).map(Some).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "Invalid filter 'until={text}': expected for example 24h or 2026-11-21T15:04:05Z"
+            ))
+        }),
+    }
 }
 
 /// As Docker refuses to touch what it made itself.

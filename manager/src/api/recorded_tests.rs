@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::testing::Lab;
 use crate::store::{Change, NetworkSpec};
 
-fn recorded() -> Value {
+pub(super) fn recorded() -> Value {
     serde_json::from_str(include_str!("../../tests/golden/api/recorded.json")).expect("JSON")
 }
 
@@ -41,7 +41,7 @@ fn shape(path: &str, value: &Value, into: &mut BTreeSet<String>) {
 
 /// `-` is what only Docker says, `+` what only we say.
 #[track_caller]
-fn check(name: &str, ours: &Value, differences: &[&str]) {
+pub(super) fn check(name: &str, ours: &Value, differences: &[&str]) {
     let theirs = &recorded()["shapes"][name];
     let (mut a, mut b) = (BTreeSet::new(), BTreeSet::new());
     shape("", theirs, &mut a);
@@ -177,7 +177,7 @@ fn added_by_the_daemon(spec: &mut Value) {
 }
 
 /// Without the difference between 0 and 0.0, and what is null or empty.
-fn plain(value: &Value) -> Value {
+pub(super) fn plain(value: &Value) -> Value {
     match value {
         Value::Number(number) => number.as_f64().map_or(Value::Null, Value::from),
         Value::Array(items) => items.iter().map(plain).collect(),

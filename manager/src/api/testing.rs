@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use hyper::Method;
 use hyper::body::Bytes;
 use racimo_common::id::{IdSource, NodeId};
-use racimo_common::object::{Availability, ContainerStatus, NodeDescription, Role, TaskReport, TaskState};
+use racimo_common::object::{
+    Availability, ContainerStatus, HostPort, NodeDescription, PortMode, Role, TaskReport, TaskState,
+};
 use racimo_common::registry::{Config, Platform, Registry};
 use racimo_common::time::{Clock, Wall};
 use racimo_common::units::{Bytes as Memory, NanoCpus};
@@ -15,7 +17,9 @@ use super::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
 use super::host::Host;
 use super::{Context, request, route};
 use crate::store::log::fake;
-use crate::store::{Change, Ended, NewCluster, NewNode, NewTask, NodeSpec, Observation, SeenNode, Slot, Store, Task};
+use crate::store::{
+    Change, Ended, NewCluster, NewNode, NewTask, NodeSpec, Observation, SeenNode, Service, Slot, Store, Task,
+};
 
 /// From recording 010.
 pub(super) const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMIIBaTCCARCgAwIBAgIUFPazd6S+dWGiRUH4K8xEP6hwjMEwCgYIKoZIzj0EAwIw\nEzERMA8GA1UEAxMIc3dhcm0tY2EwHhcNMjYxMTIwMTEwOTAwWhcNNDYxMTE1MTEw\nOTAwWjATMREwDwYDVQQDEwhzd2FybS1jYTBZMBMGByqGSM49AgEGCCqGSM49AwEH\nA0IABM/GzEsu/aaEucx7MgGmF8ndmuJCApJQtBBfZ60FqxkE0PNspkmgcnco3inK\nT5rnjLFtdGLJyI9/hiC+1uXdnbmjQjBAMA4GA1UdDwEB/wQEAwIBBjAPBgNVHRMB\nAf8EBTADAQH/MB0GA1UdDgQWBBRUT4EV336l2xo3ryI2cqDJsu8RejAKBggqhkjO\nPQQDAgNHADBEAiA474Jj08w8T6WW5ZEJCMA0JnYXQFuBPDT3Oz+eKjbYEwIgA/Wo\nyjcOdsJxjnP1fa5FkERGlg8ZdliJVrHG6bRMr1k=\n-----END CERTIFICATE-----\n";
@@ -220,7 +224,7 @@ impl Lab {
                 smol::block_on(self.store.commit(self.now(), changes)).expect("a task");
                 let container = Some(ContainerStatus { id: format!("c-{id}"), pid: 7, exit_code: None });
                 let report = TaskReport {
-                    ports: Vec::new(),
+                    ports: host_ports(service),
                     task: id,
                     state: TaskState::Running,
                     at: self.now(),
@@ -265,6 +269,12 @@ impl Lab {
         smol::block_on(self.store.commit(self.now(), vec![Change::TaskCreate(Box::new(new))])).expect("a task");
         self.observe(Observation::Waits { task: id, at: self.now(), reason: Some(why.into()) });
     }
+}
+
+/// What a board that has all of them free reports.
+fn host_ports(service: &Service) -> Vec<HostPort> {
+    let ports = service.endpoint.ports.iter().filter(|port| port.mode == PortMode::Host);
+    ports.map(|port| HostPort { protocol: port.protocol, published: port.published, target: port.target }).collect()
 }
 
 /// All of a body.

@@ -481,6 +481,8 @@ pub struct NetworkSpec {
     pub reserved: BTreeMap<String, Ipv4Addr>,
     /// Whether its tasks reach nothing else through it.
     pub internal: bool,
+    /// Whether containers outside of services might join it. There are none here, so that it is only shown.
+    pub attachable: bool,
     /// Whether it is the mesh between boards. There is one at most.
     pub ingress: bool,
     /// Whether traffic between boards is encrypted.

@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod generic;
 pub mod mount;
 pub mod network;
+pub mod network_use;
 pub mod node;
 pub mod service_in;
 pub mod service_out;
