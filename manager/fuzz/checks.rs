@@ -1,16 +1,20 @@
 //! What must hold of any bytes; `manager/tests/fuzz.rs` and the coverage-guided targets beside this file call it.
 
+use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 
-use racimo_common::id::{NodeId, RandomId, ServiceId};
+use racimo_common::id::{NetworkId, NodeId, RandomId, ServiceId};
+use racimo_common::net::Subnet;
 use racimo_common::object::Role;
 use racimo_common::time::Wall;
-use racimo_manager::api::convert::{node, service_in, service_out, swarm};
+use racimo_manager::api::convert::{network, node, service_in, service_out, swarm};
 use racimo_manager::api::fields::{self, Fields};
 use racimo_manager::scheduler::constraint;
 use racimo_manager::store::log::fake::Disk;
 use racimo_manager::store::log::{Disk as _, File as _, Log, Machine, Sizes};
-use racimo_manager::store::{Change, Command, Meta, Node, NodeSpec, Service, State, View};
+use racimo_manager::store::{
+    Change, Command, Endpoint, Meta, Network, NetworkSpec, Node, NodeSpec, Service, State, View,
+};
 use serde_json::Value;
 
 /// Small files, so that damage meets something.
@@ -102,6 +106,7 @@ pub(crate) fn body_is_read(body: &Value) {
         let _ = swarm::spec(fields);
     }
     let _ = node::spec(body, &a_node());
+    network_is_read(body);
     match service_in::service(&State::default(), body, unnamed) {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(spec) => {
@@ -109,7 +114,7 @@ pub(crate) fn body_is_read(body: &Value) {
             let packed = rmp_serde::to_vec_named(&spec).expect("it can be stored");
             assert_eq!(rmp_serde::from_slice::<racimo_manager::store::ServiceSpec>(&packed).expect("and read"), spec);
             let service = Service {
-                endpoint: Default::default(),
+                endpoint: Endpoint { ports: spec.task.endpoint.ports.clone(), vips: Vec::new() },
                 held: None,
                 id: ServiceId::from_bits(1),
                 meta: Meta::default(),
@@ -123,8 +128,35 @@ pub(crate) fn body_is_read(body: &Value) {
             let again =
                 service_in::service(&State::default(), &shown["Spec"], unnamed).expect("what is shown is taken");
             assert_eq!(again, spec);
+            if !spec.task.endpoint.ports.is_empty() {
+                assert_eq!(shown["Endpoint"]["Spec"], shown["Spec"]["EndpointSpec"]);
+            }
         }
     }
+}
+
+/// A network is refused with a reason, or can be stored, and what is shown of it asks for the same network.
+fn network_is_read(body: &Value) {
+    let spec = match network::spec(body) {
+        Ok(spec) => spec,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let packed = rmp_serde::to_vec_named(&spec).expect("it can be stored");
+    assert_eq!(rmp_serde::from_slice::<NetworkSpec>(&packed).expect("and read"), spec);
+    let subnet = spec.subnet.unwrap_or(Subnet::of(Ipv4Addr::new(10, 9, 0, 0), 24));
+    let gateway = spec.gateway.or_else(|| subnet.nth(1)).unwrap_or(subnet.address());
+    let made =
+        Network { id: NetworkId::from_bits(1), meta: Meta::default(), spec: spec.clone(), vni: 4097, subnet, gateway };
+    let mut shown = network::network(&made);
+    assert_eq!(shown["Options"]["com.docker.network.driver.overlay.vxlanid_list"], "4097");
+    for (object, given) in [("", "Id"), ("", "Created"), ("/Options", "com.docker.network.driver.overlay.vxlanid_list")]
+    {
+        let fields = shown.pointer_mut(object).and_then(Value::as_object_mut).expect("an object");
+        fields.remove(given).expect("it is told");
+    }
+    let again = network::spec(&shown).expect("what is shown is taken");
+    assert_eq!(again, NetworkSpec { subnet: Some(subnet), gateway: Some(gateway), ..spec });
+    assert_eq!(network::object(&made)["Spec"]["Name"], made.spec.name.as_str());
 }
 
 fn a_node() -> Node {

@@ -80,7 +80,16 @@ fn corpus() -> Vec<Value> {
             "Dispatcher": {"HeartbeatPeriod": 5_000_000_000_i64}, "CAConfig": {"NodeCertExpiry": 7_776_000_000_000_000_i64}},
     });
     let node = json!({"Role": "worker", "Availability": "drain", "Name": "n", "Labels": {"a": "b"}});
-    vec![service(), small, job, swarm["Spec"].clone(), swarm, node]
+    let network = json!({
+        "Name": "n", "Driver": "overlay", "Scope": "swarm", "CheckDuplicate": true, "Labels": {"a": "b"},
+        "EnableIPv4": true, "Internal": true, "Attachable": true,
+        "IPAM": {"Driver": "default", "Options": {}, "Config": [{"Subnet": "10.9.0.0/24", "IPRange": "10.9.0.128/25",
+            "Gateway": "10.9.0.1", "AuxiliaryAddresses": {"router": "10.9.0.2"}}]},
+        "Options": {"encrypted": "", "com.docker.network.driver.mtu": "1300"},
+    });
+    let mesh = json!({"Name": "mesh", "Driver": "overlay", "Ingress": true,
+        "IPAM": {"Config": [{"Subnet": "10.60.0.0/16"}]}});
+    vec![service(), small, job, swarm["Spec"].clone(), swarm, node, network, mesh]
 }
 
 #[test]
@@ -92,6 +101,8 @@ fn the_corpus_is_taken() {
     )
     .map_err(|error| error.to_string());
     assert_eq!(spec.map(|spec| spec.task.placement.replicas_max), Ok(2));
+    let networks = corpus().iter().filter(|body| racimo_manager::api::convert::network::spec(body).is_ok()).count();
+    assert_eq!(networks, 2);
 }
 
 #[test]
