@@ -56,6 +56,9 @@ pub const PULL_LAYER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Time for containerd to let go of a layer whose writer died; then: an error.
 pub const PULL_UNLOCK_MAX: Duration = Duration::from_secs(10);
 
+/// Files that the agent has open at once at most, if the system lets it: sockets of each task, relays, queries under
+/// way. Beyond it whatever needs one more fails, and is tried again.
+pub const FILES_MAX: usize = 4096;
 /// Queries of a task that are answered in a second, and at once; further ones wait in its socket, where the kernel
 /// drops what has no room. Each costs a slow board some 0.1 ms.
 pub const QUERIES_PER_SECOND_MAX: u32 = 4000;
@@ -77,6 +80,11 @@ pub const NAME_CONNECTIONS_PER_TASK_MAX: usize = 4;
 pub const NAME_CONNECTIONS_MAX: usize = 64;
 /// Time for a query or an answer to pass over a TCP connection; then it is closed.
 pub const NAME_TCP_MAX: Duration = Duration::from_secs(5);
+
+const _: () = assert!(
+    4 * TASKS_MAX + FORWARDS_MAX + 2 * NAME_CONNECTIONS_MAX + 6 * RELAYS_MAX + 512 < FILES_MAX,
+    "every limit can be reached at once"
+);
 
 /// Local images that are looked at once; others wait. Each holds its documents for a moment, of up to 256 KiB.
 pub const LOOKS_MAX: usize = 4;

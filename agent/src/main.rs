@@ -18,6 +18,7 @@ use racimo_common::logger;
 use racimo_common::token::JoinToken;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use smol::{LocalExecutor, Timer};
 
 #[global_allocator]
@@ -156,8 +157,23 @@ fn run(parser: Parser) -> Result<ExitCode> {
     let _lock = lock(&config.data)?;
     // Name resolution and file reads need no more; each idle thread costs memory.
     racimo_agent::limit_threads();
+    allow_files();
     let executor = Rc::new(LocalExecutor::new());
     smol::block_on(executor.clone().run(serve(executor.clone(), config)))
+}
+
+/// Raises the number of files the agent may have open, as far as it may: tasks have several each. No container inherits
+/// it: containerd starts them.
+fn allow_files() {
+    let wanted = limits::FILES_MAX as u64;
+    let mut files = getrlimit(Resource::Nofile);
+    let wanted = files.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if files.current.is_some_and(|current| current < wanted) {
+        files.current = Some(wanted);
+        if let Err(error) = setrlimit(Resource::Nofile, files) {
+            log::warn!("cannot have more files open at once: {error}");
+        }
+    }
 }
 
 /// Makes sure that no other agent works on `data`; the answer must be kept. The kernel lets go of it however we end.

@@ -198,9 +198,12 @@ fn a_flood_hurts_only_who_sends_it() {
     let lab = Lab::new();
     let services = (1..=100).map(|number| service(number, &format!("service{number}"), None, &["alias"], 10));
     lab.take(Net { networks: vec![network()], services: services.collect(), ..Net::default() });
+    let (none, _) = lab.heap();
     lab.task("good", own(1, Some("10.200.1.8")), &[]);
     lab.task("bad", own(2, Some("10.200.1.9")), &[]);
     let (before, _) = lab.heap();
+    eprintln!("{} bytes of heap for a task", (before - none) / 2);
+    assert!(before - none < 2 * 8192, "{} bytes for two tasks", before - none);
     let socket = lab.namespace("good").run(|| UdpSocket::bind("127.0.0.1:0")).unwrap().unwrap();
     socket.connect("127.0.0.11:10053").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
