@@ -8,6 +8,7 @@
 
 pub mod dns;
 pub mod firewall;
+pub mod host;
 pub mod netlink;
 pub mod ns;
 pub mod plan;

@@ -66,6 +66,11 @@ fn put<K: Ord + Copy, T: PartialEq>(
 }
 
 impl Table {
+    /// Whether no whole is under way: else there may be things in it that are gone.
+    pub fn is_whole(&self) -> bool {
+        self.named.is_none()
+    }
+
     /// A session starts: a whole that was under way does not end any more.
     pub fn session(&mut self) {
         self.named = None;

@@ -11,6 +11,7 @@
 //! A device is changed, not replaced: what stays keeps its sessions.
 
 pub mod key;
+mod link;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,7 @@ use super::netlink::socket::{Protocol, Socket};
 use crate::limits;
 
 pub use key::Key;
+pub use link::{ensure, remove};
 
 /// The device's name.
 pub const LINK: &str = "rc-wg";
@@ -281,5 +283,7 @@ fn only_address(entry: Attributes<'_>) -> Option<Ipv4Addr> {
     address.filter(|_| prefix == 32)
 }
 
+#[cfg(test)]
+mod path_tests;
 #[cfg(test)]
 mod tests;
