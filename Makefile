@@ -60,7 +60,12 @@ deps: ## install through apt what building and the lab need (only what is missin
 
 # Only the client is unpacked: installing the package would start a Docker
 # daemon that changes this machine's packet filter.
-deps-test: deps ## what the tests need on top: the docker command line client
+deps-test: deps ## what the tests need on top: iptables, a WireGuard outside of the kernel, the docker command line client
+	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
+	for pair in iptables-nft:iptables wireguard-go:wireguard-go; do \
+	  command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
+	[ "$${#missing[@]}" -eq 0 ] || [ "$$(id -u)" -ne 0 ] || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"; }
 	@command -v docker >/dev/null && { echo "deps-test: everything is here"; exit 0; }; \
 	[ "$$(id -u)" -eq 0 ] || { echo "make deps-test: run as root to install the docker client" >&2; exit 1; }; \
 	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; chmod 755 "$$dir"; cd "$$dir"; apt-get update -qq; \
