@@ -6,6 +6,8 @@
 //! ```
 //! Decisions are persisted, observations are not. A [`View`] is both at one moment.
 
+#[cfg(test)]
+mod allocation_tests;
 mod apply;
 mod apply_endpoint;
 mod apply_network;

@@ -116,7 +116,13 @@ impl Chance {
             19..=21 => assign(t, n),
             22 => desire(t, self.desired()),
             23 => end(t, TaskState::ALL[self.0.usize(..TaskState::ALL.len())]),
-            28 | 30 => new_network(u128::from(self.0.u64(1..4)), ["front", "back"][self.0.usize(..2)]),
+            28 | 30 => {
+                let number = u128::from(self.0.u64(1..4));
+                // An id is never drawn again while somebody has an address there.
+                let held =
+                    state.tasks().any(|task| task.addresses.networks.iter().any(|(id, _)| *id == network(number)));
+                new_network(if held { number + 100 } else { number }, ["front", "back"][self.0.usize(..2)])
+            }
             29 => Change::NetworkRemove { network: network(u128::from(self.0.u64(1..4))) },
             31 | 32 => {
                 let kind = if self.0.bool() { DependencyKind::Secret } else { DependencyKind::Config };
@@ -214,6 +220,7 @@ fn run(seed: u64) {
         }
         state = next;
         check_objects(&state);
+        super::allocation_tests::check_given(&state);
         Machine::apply(&mut replayed, index, &rmp_serde::to_vec_named(&command).unwrap());
         assert_eq!(replayed, state, "the log gives another state");
     }

@@ -1,12 +1,13 @@
 //! The scenarios' little language.
 //!
 //! ```text
-//! node NAME [generic= mem= cpus= arch= os= avail= role= addr= places= label.K=V engine.K=V]
+//! node NAME [generic= mem= cpus= arch= os= avail= role= addr= places= no-network= no-encryption= label.K=V engine.K=V]
 //! set NAME KEY=VALUE…               the same keys, later
 //! down|up|forget|remove|freeze|thaw NODE
 //! service NAME replicas=N|global|job=TOTAL[/AT-ONCE]|global-job [image= reserve-memory= reserve-cpu= limit-memory= limit-cpu= constraint=
-//!         generic= spread= per-node= platform= restart= delay= attempts= window= label= container-label= force=]
+//!         network= publish=PORT[@host] generic= spread= per-node= platform= restart= delay= attempts= window= label= container-label= force=]
 //! update NAME KEY=VALUE…            constraint=- drops all constraints
+//! network NAME [subnet= internal encrypted ingress] | network-rm NAME
 //! rollback NAME | service-line NAME | delete NAME | history N
 //! config|rollback-config [parallelism= delay= monitor= action= ratio= order=]
 //! task NAME fails|completes|rejected
@@ -17,13 +18,14 @@
 
 use std::time::Duration;
 
-use racimo_common::object::{Availability, NodeDescription, Role, TaskState, parse_generics};
+use racimo_common::id::{NetworkId, RandomId};
+use racimo_common::object::{Availability, NodeDescription, Port, PortMode, Role, TaskState, parse_generics};
 use racimo_common::registry::Platform;
 use racimo_common::time::Now;
 use racimo_common::units::Bytes;
 use racimo_manager::store::{
-    Change, ClusterSpec, FailureAction, Mode, NodeSpec, Order, Ratio, RestartCondition, ServiceSpec, TaskSpec,
-    UpdateConfig,
+    Attachment, Change, ClusterSpec, FailureAction, Mode, NetworkSpec, NodeSpec, Order, Ratio, RestartCondition,
+    ServiceSpec, TaskSpec, UpdateConfig,
 };
 
 use super::world::World;
@@ -44,6 +46,12 @@ pub(crate) fn run(world: &mut World, line: &str) -> Vec<String> {
         "thaw" => drop(world.frozen.remove(&node(world))),
         "service" => add_service(world, rest[0], &rest[1..]),
         "update" => world.edit_service(rest[0], |spec| rest[1..].iter().for_each(|word| service_word(spec, word))),
+        // `network NAME [subnet=S] [internal] [encrypted] [ingress]`, `network-rm NAME`
+        "network" => add_network(world, rest[0], &rest[1..]),
+        "network-rm" => {
+            let network = world.view.state.network_named(rest[0]).unwrap().id;
+            world.apply(vec![Change::NetworkRemove { network }]);
+        }
         "delete" => {
             let service = world.view.state.service_named(rest[0]).unwrap().id;
             world.apply(vec![Change::ServiceRemove { service }]);
@@ -104,6 +112,8 @@ fn board_word(board: &mut Board, word: &str) {
             board.about.generic = parse_generics(value.split(',').filter(|term| !term.is_empty())).unwrap();
         }
         "places" => board.about.tasks_max = value.parse().unwrap(),
+        "no-network" => board.about.no_network = Some(value.to_owned()),
+        "no-encryption" => board.about.no_encryption = Some(value.to_owned()),
         "avail" => board.spec.availability = availability(value),
         "role" => board.role = if value == "manager" { Role::Manager } else { Role::Worker },
         "addr" => value.clone_into(&mut board.addr),
@@ -196,6 +206,13 @@ pub(crate) fn service_word(spec: &mut ServiceSpec, word: &str) {
             let (kind, count) = value.split_once('=').expect("KIND=COUNT");
             resources.generic.insert(kind.to_owned(), count.parse().unwrap());
         }
+        "network" => task.networks.push(Attachment { network: network_id(value), aliases: Vec::new() }),
+        // `PORT@host` or `PORT`.
+        "publish" => {
+            let (number, mode) = value.split_once('@').map_or((value, PortMode::Ingress), |(n, _)| (n, PortMode::Host));
+            let published = number.parse().unwrap();
+            task.endpoint.ports.push(Port { published, target: published, mode, ..Port::default() });
+        }
         "limit-memory" => resources.limits.memory = Some(value.parse().unwrap()),
         "limit-cpu" => resources.limits.cpu = Some(value.parse().unwrap()),
         "constraint" if value == "-" => place.constraints.clear(),
@@ -232,6 +249,25 @@ fn config_word(config: &mut UpdateConfig, word: &str) {
         "order" if value == "start-first" => config.order = Some(Order::StartFirst),
         _ => panic!("{word}: no such setting"),
     }
+}
+
+/// Services name networks by it before the world is asked.
+fn network_id(name: &str) -> NetworkId {
+    NetworkId::from_bits(name.bytes().fold(1, |bits, byte| bits << 8 | u128::from(byte)))
+}
+
+fn add_network(world: &mut World, name: &str, words: &[&str]) {
+    let mut spec = NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() };
+    for word in words {
+        match word.split_once('=') {
+            None if *word == "internal" => spec.internal = true,
+            None if *word == "encrypted" => spec.encrypted = true,
+            None if *word == "ingress" => spec.ingress = true,
+            Some(("subnet", subnet)) => spec.subnet = Some(subnet.parse().unwrap()),
+            _ => panic!("{word}: no such word"),
+        }
+    }
+    world.apply(vec![Change::NetworkCreate { network: network_id(name), spec }]);
 }
 
 fn history(world: &mut World, keep: i64) {
