@@ -13,6 +13,7 @@ mod health;
 mod logs;
 mod options;
 mod pi_mgr;
+mod ports_cli;
 mod refusals;
 mod secrets;
 mod service_flags;
