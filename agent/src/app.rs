@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::describe::{self, Own};
 use crate::identity::Identity;
 use crate::link::session::{Link, Told};
-use crate::net::table::Table;
+use crate::net::{Network, NoNetwork, ports};
 use crate::runtime::ctrd::Executor;
 use crate::runtime::pull::{self, PullError};
 use crate::runtime::{self, Event, Job, Phase, Probed, Runtime};
@@ -59,6 +59,9 @@ pub enum AppError {
     },
 }
 
+/// The board's own name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 type Containers = Vec<(TaskId, Found, Option<Duration>)>;
 
 /// What the main loop waits for.
@@ -81,6 +84,7 @@ enum Input {
 struct Tools {
     runtime: Runtime,
     registry: Registry,
+    network: Network,
     description: Rc<RefCell<NodeDescription>>,
     node: RefCell<Option<NodeId>>,
 }
@@ -114,19 +118,22 @@ pub async fn run(
     for fault in runtime.degraded() {
         log::warn!("{fault}");
     }
+    let network = Network::open(executor.clone(), &config.run, RESOLV_CONF.into())
+        .map_err(|source| AppError::Directory { path: config.run.display().to_string(), source })?;
     let asked = async {
         // Only a stop is ever sent; an end would be one too.
         let _ = stop.recv().await;
         None
     };
     // A containerd that hangs must not hold up the end.
-    let described = smol::future::or(async { Some(describe(&config, &runtime).await) }, asked).await;
+    let described = smol::future::or(async { Some(describe(&config, &runtime, &network).await) }, asked).await;
     let Some(described) = described else { return Ok(Stop::Asked) };
     let description = Rc::new(RefCell::new(described));
     let identity = identity.map(Rc::new);
     let tools = Rc::new(Tools {
         runtime,
         registry: Registry::new(config.registry.clone()),
+        network,
         description: description.clone(),
         node: RefCell::new(identity.as_ref().map(|identity| identity.node)),
     });
@@ -143,7 +150,6 @@ pub async fn run(
     let feeders = feeders(&executor, &config, &tools, link, &inputs, stop);
     let app = App {
         board: Board::new(config.tasks_max),
-        table: Table::default(),
         clock: Clock::start(),
         config,
         tools,
@@ -151,6 +157,8 @@ pub async fn run(
         inputs,
         identity,
         operations: BTreeMap::new(),
+        leaving: BTreeMap::new(),
+        tidying: None,
         out: None,
         is_reported: false,
         has_set: false,
@@ -161,8 +169,10 @@ pub async fn run(
         logs: None,
         stop_by: None,
     };
+    let network = app.tools.network.clone();
     let stop = app.drive(inbox).await;
     drop(feeders);
+    network.write();
     Ok(stop)
 }
 
@@ -170,7 +180,7 @@ fn make(path: &Path) -> Result<(), AppError> {
     std::fs::create_dir_all(path).map_err(|source| AppError::Directory { path: path.display().to_string(), source })
 }
 
-async fn describe(config: &Config, runtime: &Runtime) -> NodeDescription {
+async fn describe(config: &Config, runtime: &Runtime, network: &Network) -> NodeDescription {
     let version = match runtime.connect().await {
         Ok(ctrd) => ctrd.version().await,
         Err(error) => Err(error),
@@ -188,12 +198,13 @@ async fn describe(config: &Config, runtime: &Runtime) -> NodeDescription {
         description.hostname.clone_from(hostname);
     }
     description.degraded.extend(away);
+    description.degraded.extend(network.degraded());
     description
 }
 
 /// Everything that sends inputs. Dropped with the main loop.
 fn feeders(
-    executor: &LocalExecutor<'static>,
+    executor: &Rc<LocalExecutor<'static>>,
     config: &Config,
     tools: &Rc<Tools>,
     link: Link,
@@ -207,7 +218,7 @@ fn feeders(
         async move {
             loop {
                 Timer::after(limits::DESCRIBE_EVERY).await;
-                let description = Box::new(describe(&config, &tools.runtime).await);
+                let description = Box::new(describe(&config, &tools.runtime, &tools.network).await);
                 if inputs.send(Input::Described(description)).await.is_err() {
                     return;
                 }
@@ -229,6 +240,8 @@ fn feeders(
         executor.spawn(forward(link_says, inputs.clone(), Input::Link)),
         executor.spawn(forward(containerd_says, inputs.clone(), Input::Container)),
         executor.spawn(describe_again),
+        executor.spawn(tools.network.clone().drive()),
+        executor.spawn(ports::relay::serve(tools.network.board_ports().clone(), executor.clone())),
         executor.spawn(stopped),
     ]
 }
@@ -243,7 +256,6 @@ async fn forward<T>(from: Receiver<T>, to: Sender<Input>, wrap: fn(T) -> Input) 
 
 struct App {
     board: Board,
-    table: Table,
     clock: Clock,
     config: Config,
     tools: Rc<Tools>,
@@ -252,6 +264,10 @@ struct App {
     identity: Option<Rc<Identity>>,
     /// One per task at most; dropping one gives it up.
     operations: BTreeMap<TaskId, smol::Task<()>>,
+    /// Tasks that ended and are being removed from the network.
+    leaving: BTreeMap<TaskId, smol::Task<()>>,
+    /// The removal from the network of tasks that are not here any more.
+    tidying: Option<smol::Task<()>>,
     out: Option<Sender<ToManager>>,
     /// Whether the session got its full report.
     is_reported: bool,
@@ -325,6 +341,7 @@ impl App {
                 self.looks_at_logs |= self.board.task(task).is_some_and(Task::is_unwanted);
                 self.operations.remove(&task);
                 self.board.done(task, done, now);
+                self.has_ports(task);
             }
             Input::Listed { before, containers } if self.board.is_listed() => {
                 self.board.listed(&before, &containers, now);
@@ -337,6 +354,7 @@ impl App {
                     log::warn!("task {task} found no room: its container is removed");
                     self.begin(task, Op::Delete, None);
                 }
+                self.tidy_network(&containers);
             }
             Input::Described(description) => {
                 self.looks = true;
@@ -362,11 +380,11 @@ impl App {
             Told::Open { out, node } => {
                 *self.tools.node.borrow_mut() = Some(node);
                 self.board.session();
-                self.table.session();
+                self.tools.network.session();
                 (self.is_reported, self.has_set, self.is_removed) = (false, false, false);
                 self.out = Some(out);
             }
-            Told::Net(net) => self.table.take(net),
+            Told::Net(net) => self.tools.network.take(net),
             Told::Assign(part) => match self.assign(part) {
                 Ok(whole) => {
                     self.has_set |= whole;
@@ -385,6 +403,7 @@ impl App {
                 }
                 self.is_removed = true;
                 self.board.forget_all();
+                self.tools.network.forget_all();
                 self.tools.runtime.bodies().keep(&BTreeSet::new());
             }
         }
@@ -467,8 +486,35 @@ impl App {
         }));
     }
 
+    /// What a task has of the board's ports is reported.
+    fn has_ports(&mut self, task: TaskId) {
+        if self.tools.network.has(task) {
+            self.board.has_ports(task, self.tools.network.ports(task));
+        }
+    }
+
+    /// The board's containers are known: other tasks' networks go, and those that are here have the ports they had.
+    fn tidy_network(&mut self, containers: &Containers) {
+        let here: BTreeSet<TaskId> = containers.iter().map(|(task, ..)| *task).collect();
+        here.iter().for_each(|task| self.has_ports(*task));
+        let network = self.tools.network.clone();
+        self.tidying = Some(self.executor.spawn(async move { network.keep(&here).await }));
+    }
+
+    /// A task that ended needs no network: its addresses and ports are for others.
+    fn leave_network(&mut self) {
+        self.leaving.retain(|_, leaving| !leaving.is_finished());
+        let ended = self.board.tasks().filter(|task| task.has_ended() && self.tools.network.has(task.id));
+        let ended: Vec<TaskId> = ended.map(|task| task.id).filter(|task| !self.leaving.contains_key(task)).collect();
+        for task in ended {
+            let network = self.tools.network.clone();
+            self.leaving.insert(task, self.executor.spawn(async move { network.detach(task).await }));
+        }
+    }
+
     /// Starts and gives up operations.
     fn act(&mut self) {
+        self.leave_network();
         let now = self.clock.now();
         for order in self.board.orders(now) {
             match order {
@@ -581,7 +627,12 @@ impl Tools {
             Op::Start => self.runtime.start(task).await.map(Some),
             Op::Signal(Some(signal)) => self.runtime.kill(task, signal).await.map(|()| None),
             Op::Signal(None) => self.runtime.stop(task).await.map(|()| None),
-            Op::Delete => self.runtime.delete(task).await.map(|()| None),
+            Op::Delete => {
+                let deleted = self.runtime.delete(task).await;
+                // In a box, as only some operations need it.
+                Box::pin(self.network.detach(task)).await;
+                deleted.map(|()| None)
+            }
         };
         match result {
             Ok(pid) => Done::Ok(pid),
@@ -625,6 +676,13 @@ impl Tools {
             Err(PullError::Containerd(error)) if error.is_lost() => return Done::Again(error.to_string()),
             Err(error) => return Done::Failed(chain(&error)),
         };
+        if let Some(attached) = runtime::network_of(&work, task, &hostname) {
+            match Box::pin(self.network.attach(task, attached)).await {
+                Ok(_) => {}
+                Err(NoNetwork::Again(why)) => return Done::Again(why),
+                Err(NoNetwork::Never(why)) => return Done::Failed(why),
+            }
+        }
         let job = Job { task, work: &work, image: &local.image, node, hostname: &hostname };
         match self.runtime.create(&job).await {
             Ok(None) => Done::Ok(None),
@@ -645,8 +703,11 @@ mod tests {
     #[test]
     fn an_operation_takes_little_while_it_waits() {
         let executor = Executor(Rc::new(LocalExecutor::new()));
+        let dir = tempfile::tempdir().expect("a directory");
+        let network = Network::open(executor.0.clone(), dir.path(), RESOLV_CONF.into()).expect("a network");
         let tools = Tools {
             runtime: Runtime::new(executor, runtime::Config::default()).expect("cgroups"),
+            network,
             registry: Registry::new(racimo_common::registry::Config::default()),
             description: Rc::default(),
             node: RefCell::default(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use heapless::Vec as Table;
 use racimo_common::id::TaskId;
-use racimo_common::object::{TaskReport, TaskState};
+use racimo_common::object::{HostPort, TaskReport, TaskState};
 use racimo_common::time::{Mono, Now};
 use racimo_common::wire::{Assign, Assignment, BodyKey};
 
@@ -319,6 +319,13 @@ impl Board {
             task.done(done, now);
         }
         self.sweep();
+    }
+
+    /// A task has these ports on the board.
+    pub fn has_ports(&mut self, id: TaskId, ports: Vec<HostPort>) {
+        if let Some(task) = self.get(id) {
+            task.has_ports(ports);
+        }
     }
 
     /// A container ended.

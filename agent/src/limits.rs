@@ -266,3 +266,12 @@ pub const WIREGUARD_PEERS_PER_MESSAGE: usize = 64;
 pub const FIREWALL_EVERY: Duration = Duration::from_secs(20);
 /// Characters of what a firewall's program says when it fails; the rest is cut.
 pub const FIREWALL_WORDS_MAX: usize = 200;
+/// First and longest pause before everything is told to the kernel anew after a failure.
+pub const NET_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// How long what the manager told of the network waits to be written to the run directory: it comes in parts.
+pub const NET_WRITE_AFTER: Duration = Duration::from_secs(1);
+/// Failures of the network that are told of one by one; others are counted.
+pub const DEGRADED_FAULTS_MAX: usize = 4;
+/// Time between a task's leaving of the balance and the signal that stops it, as in Docker: by then all boards have
+/// heard of it, and it takes no new connections.
+pub const LEAVE_BALANCE: Duration = Duration::from_secs(2);

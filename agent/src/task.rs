@@ -5,6 +5,7 @@
 //! ```text
 //! New ─Prepare▶ Made ─Start▶ Running ─ exits ─▶ Ended(Complete | Failed)
 //!  │              │            ├─ not wanted: Signal, then Kill at the deadline ─▶ Ended(Shutdown)
+//!  │              │            │    (one that takes connections leaves the balance first, and waits)
 //!  │              │            └─ Probe says it is unhealthy: likewise ─▶ Ended(Failed)
 //!  │              └─ not wanted ─▶ Ended(Shutdown)
 //!  └─ not wanted ─▶ Ended(Shutdown)          an error: before Start Ended(Rejected), from it on Ended(Failed)
@@ -18,7 +19,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use racimo_common::id::TaskId;
-use racimo_common::object::{ContainerStatus, Desired, STOP_GRACE_DEFAULT, TaskReport, TaskState};
+use racimo_common::object::{ContainerStatus, Desired, HostPort, STOP_GRACE_DEFAULT, TaskReport, TaskState};
 use racimo_common::signal;
 use racimo_common::time::{Mono, Now, Wall};
 use racimo_common::wire::Work;
@@ -61,8 +62,19 @@ pub enum Done {
 enum Phase {
     New,
     Made,
-    Running { pid: u32 },
-    Stopping { pid: u32, kill_at: Mono, kills: u32 },
+    Running {
+        pid: u32,
+    },
+    /// It shall stop, and takes no new connections any more; it is told at this time.
+    Leaving {
+        pid: u32,
+        until: Mono,
+    },
+    Stopping {
+        pid: u32,
+        kill_at: Mono,
+        kills: u32,
+    },
     Ended,
 }
 
@@ -164,7 +176,7 @@ impl Task {
 
     /// Whether its process should be there.
     pub fn has_process(&self) -> bool {
-        matches!(self.phase, Phase::Running { .. } | Phase::Stopping { .. })
+        matches!(self.phase, Phase::Running { .. } | Phase::Leaving { .. } | Phase::Stopping { .. })
     }
 
     /// Whether a process may be there, or be about to be.
@@ -280,10 +292,13 @@ impl Task {
                 Some(Op::Start)
             }
             Phase::Made => None,
-            Phase::Running { pid } if self.goes() => {
-                self.phase = Phase::Stopping { pid, kill_at: now.mono + self.grace, kills: 0 };
-                if self.grace.is_zero() { self.decide(now) } else { Some(Op::Signal(None)) }
+            Phase::Running { pid } if self.goes() && self.is_balanced() => {
+                self.phase = Phase::Leaving { pid, until: now.mono + limits::LEAVE_BALANCE };
+                None
             }
+            Phase::Leaving { until, .. } if now.mono < until => None,
+            Phase::Leaving { pid, .. } => self.begins_to_stop(pid, now),
+            Phase::Running { pid } if self.goes() => self.begins_to_stop(pid, now),
             Phase::Running { .. } => {
                 let health = self.health.as_mut()?;
                 health.due().filter(|due| *due <= now.mono)?;
@@ -300,6 +315,31 @@ impl Task {
             Phase::Ended if self.wanted.is_none() && self.container => Some(Op::Delete),
             Phase::Ended => None,
         }
+    }
+
+    /// Its grace counts from the signal.
+    fn begins_to_stop(&mut self, pid: u32, now: Now) -> Option<Op> {
+        self.phase = Phase::Stopping { pid, kill_at: now.mono + self.grace, kills: 0 };
+        if self.grace.is_zero() { self.decide(now) } else { Some(Op::Signal(None)) }
+    }
+
+    /// Whether boards send it new connections until they hear that it shall stop.
+    fn is_balanced(&self) -> bool {
+        let net = self.work.as_ref().and_then(|work| work.net.as_ref());
+        // One that is unhealthy, or forgotten, is in nobody's balance; one that starts was never in it.
+        let is_in = self.sick.is_none() && self.wanted.is_some() && self.report.state == TaskState::Running;
+        is_in && net.is_some_and(|net| net.balanced)
+    }
+
+    /// The ports it has on the board.
+    pub fn has_ports(&mut self, ports: Vec<HostPort>) {
+        self.dirty |= self.report.ports != ports;
+        self.report.ports = ports;
+    }
+
+    /// Whether it ended.
+    pub fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
     }
 
     /// Whether the operation in flight shall be given up: a pull for a task that is not wanted any more, a health
@@ -321,6 +361,7 @@ impl Task {
         let is_due = match self.phase {
             Phase::New => self.stops() || self.work.is_some(),
             Phase::Made => self.stops() || self.wanted == Some(Desired::Running),
+            Phase::Leaving { until, .. } => return Some(until.max(self.not_before)),
             Phase::Running { .. } if self.goes() => true,
             Phase::Running { .. } => {
                 let due = self.health.as_ref().and_then(Health::due);
@@ -426,7 +467,7 @@ impl Task {
         if self.phase == Phase::Ended || self.busy == Some(Op::Prepare) {
             return;
         }
-        let stopping = matches!(self.phase, Phase::Stopping { .. }) || self.stops();
+        let stopping = matches!(self.phase, Phase::Leaving { .. } | Phase::Stopping { .. }) || self.stops();
         // As in Docker: one that was never healthy has not got further than this.
         let starts = self.health.is_some() && self.report.state == TaskState::Starting;
         let message = if starts { "starting" } else { "started" };
@@ -450,7 +491,7 @@ impl Task {
     /// A listing shows no process of a task that should have one.
     pub fn vanished(&mut self, at: Wall) {
         match self.phase {
-            Phase::Running { .. } | Phase::Stopping { .. } => {
+            Phase::Running { .. } | Phase::Leaving { .. } | Phase::Stopping { .. } => {
                 if let Some(why) = self.sick.take() {
                     self.ends(TaskState::Failed, "failed", Some(format!("task: {why}")), at);
                 } else if self.stops() {
@@ -485,7 +526,8 @@ impl Task {
     fn not_signalled(&mut self, signal: Option<u32>, now: Mono) {
         if let Phase::Stopping { pid, kills, .. } = self.phase {
             self.phase = match signal {
-                None => Phase::Running { pid },
+                // It has left the balance.
+                None => Phase::Leaving { pid, until: now },
                 Some(_) => Phase::Stopping { pid, kill_at: now, kills: kills.saturating_sub(1) },
             };
         }

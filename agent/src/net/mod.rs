@@ -5,10 +5,16 @@
 //! Work.net ─────┴▶ plan (pure) ─▶ kernel (netlink: links, routes, nf_tables, conntrack)
 //!               └▶ dns (names of a task's networks)
 //! ```
+//!
+//! [`Network`] is the shell: one loop that tells the kernel what changed, in portions; and a task's coming and going.
+//! Nothing is torn down when the agent starts or stops. When it starts, and after a failure, everything is told anew,
+//! and then what nothing wants is removed.
 
 pub mod dns;
 pub mod firewall;
 pub mod host;
+mod keep;
+pub mod kernel;
 pub mod netlink;
 pub mod ns;
 pub mod plan;
@@ -16,3 +22,475 @@ pub mod ports;
 pub mod probe;
 pub mod table;
 pub mod wireguard;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+
+use async_channel::{Receiver, Sender};
+use racimo_common::id::TaskId;
+use racimo_common::object::HostPort;
+use racimo_common::wire::Net;
+use smol::future::yield_now;
+use smol::lock::{Mutex, MutexGuard};
+use smol::{LocalExecutor, Timer};
+
+use self::dns::{Dns, Own};
+use self::keep::Files;
+use self::kernel::{Fault, Kernel};
+use self::plan::rule::Backends;
+use self::plan::task::Attach;
+use self::plan::{Attached, Op, Plan, View};
+use self::ports::Ports;
+use self::table::Table;
+use crate::limits;
+
+/// Why a task does not get its network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoNetwork {
+    /// The board's fault, or not yet: try again.
+    Again(String),
+    /// It cannot be: a port is taken.
+    Never(String),
+}
+
+/// The board's network. Clones are the same.
+#[derive(Clone)]
+pub struct Network(Rc<Inner>);
+
+struct Inner {
+    run: PathBuf,
+    files: Files,
+    table: Rc<RefCell<Table>>,
+    /// Whether the table is what was told, and not only what was told since the agent started.
+    known: Cell<bool>,
+    tasks: RefCell<BTreeMap<TaskId, Attached>>,
+    plan: RefCell<Plan>,
+    /// One at a time tells the kernel something.
+    kernel: Mutex<Option<Kernel>>,
+    ports: Ports,
+    dns: Dns,
+    /// Whether everything is to be told anew.
+    anew: Cell<bool>,
+    /// Whether the table is not written yet.
+    unwritten: Cell<bool>,
+    /// What failed, and why.
+    faults: RefCell<BTreeMap<String, String>>,
+    wake: Sender<()>,
+    woken: Receiver<()>,
+}
+
+impl Network {
+    /// Knows what an earlier agent knew; the kernel is not touched before [`Network::drive`].
+    ///
+    /// # Errors
+    /// The kernel has no room for a file more.
+    pub fn open(executor: Rc<LocalExecutor<'static>>, run: &Path, resolv_conf: PathBuf) -> std::io::Result<Self> {
+        let files = Files::new(run);
+        let table = files.read_table().unwrap_or_else(|error| {
+            log::warn!("what this board knew of the network is told anew: {error}");
+            None
+        });
+        let known = Cell::new(table.is_some());
+        let tasks = RefCell::new(files.read_tasks().into_iter().collect());
+        let (wake, woken) = async_channel::bounded(1);
+        let table = Rc::new(RefCell::new(table.unwrap_or_default()));
+        Ok(Self(Rc::new(Inner {
+            run: run.to_owned(),
+            files,
+            dns: Dns::new(executor, table.clone(), resolv_conf, fastrand::Rng::new()),
+            table,
+            known,
+            tasks,
+            plan: RefCell::default(),
+            kernel: Mutex::new(None),
+            ports: Ports::new()?,
+            anew: Cell::new(true),
+            unwritten: Cell::new(false),
+            faults: RefCell::default(),
+            wake,
+            woken,
+        })))
+    }
+
+    /// What the manager told.
+    pub fn table(&self) -> &Rc<RefCell<Table>> {
+        &self.0.table
+    }
+
+    /// The ports that are published on the board.
+    pub fn board_ports(&self) -> &Ports {
+        &self.0.ports
+    }
+
+    /// A session starts.
+    pub fn session(&self) {
+        self.0.table.borrow_mut().session();
+    }
+
+    /// Takes what the manager told.
+    pub fn take(&self, net: Net) {
+        let inner = &self.0;
+        inner.known.set(inner.known.get() || (net.complete && net.last));
+        inner.table.borrow_mut().take_into(net, &mut inner.plan.borrow_mut().changes);
+        inner.unwritten.set(true);
+        self.wake();
+    }
+
+    /// The board is no member any more: nothing of it is wanted.
+    pub fn forget_all(&self) {
+        self.take(Net { complete: true, last: true, ..Net::default() });
+    }
+
+    fn wake(&self) {
+        // Full: it is going to wake anyway.
+        let _ = self.0.wake.try_send(());
+    }
+
+    /// Whether a task has its place in the network.
+    pub fn has(&self, task: TaskId) -> bool {
+        self.0.tasks.borrow().contains_key(&task)
+    }
+
+    /// The ports that a task has on the board.
+    pub fn ports(&self, task: TaskId) -> Vec<HostPort> {
+        self.0.tasks.borrow().get(&task).map(|attached| attached.ports.clone()).unwrap_or_default()
+    }
+
+    /// What is wrong, one sentence each.
+    pub fn degraded(&self) -> Vec<String> {
+        let faults = self.0.faults.borrow();
+        let mut told: Vec<String> = faults
+            .iter()
+            .take(limits::DEGRADED_FAULTS_MAX)
+            .map(|(what, why)| format!("network: {what}: {why}; it is tried again"))
+            .collect();
+        if faults.len() > told.len() {
+            told.push(format!("network: {} more failures", faults.len() - told.len()));
+        }
+        told.extend(self.0.ports.degraded());
+        told
+    }
+
+    fn fault(&self, what: String, why: &Fault) {
+        let why = why.reason();
+        log::warn!("network: {what}: {why}");
+        self.0.faults.borrow_mut().insert(what, why);
+    }
+
+    /// Writes what must outlive the agent.
+    pub fn write(&self) {
+        if self.0.unwritten.replace(false) && self.0.known.get() {
+            if let Err(error) = self.0.files.write_table(&self.0.table.borrow()) {
+                log::warn!("what this board knows of the network is not kept: {error}");
+            }
+        }
+    }
+
+    /// Keeps the kernel as it shall be. Runs for ever.
+    pub async fn drive(self) {
+        let inner = &self.0;
+        let (mut write_at, mut retry_at, mut ports_at) = (None, None, None);
+        let mut pause = limits::NET_RETRY.0;
+        loop {
+            if inner.anew.replace(false) {
+                self.tell_all().await;
+            } else {
+                self.tell_changes().await;
+            }
+            let now = Instant::now();
+            let due = |at: &mut Option<Instant>, wanted: bool, after| {
+                *at = if wanted { at.or(Some(now + after)) } else { None };
+            };
+            // Many messages make a whole: it is written once they have come.
+            due(&mut write_at, inner.unwritten.get(), limits::NET_WRITE_AFTER);
+            due(&mut ports_at, inner.ports.is_short(), limits::PORTS_RETRY_EVERY);
+            let failed = !inner.faults.borrow().is_empty();
+            due(&mut retry_at, failed, pause);
+            pause = if failed { pause } else { limits::NET_RETRY.0 };
+            let woken = async {
+                // It is never closed: this holds both ends.
+                let _ = inner.woken.recv().await;
+            };
+            let late = async {
+                match [write_at, retry_at, ports_at].into_iter().flatten().min() {
+                    Some(at) => drop(Timer::at(at).await),
+                    None => smol::future::pending().await,
+                }
+            };
+            smol::future::or(woken, late).await;
+            let is_due = |at: &mut Option<Instant>| at.take_if(|at| *at <= Instant::now()).is_some();
+            if is_due(&mut write_at) {
+                self.write();
+            }
+            if is_due(&mut ports_at) && inner.ports.retry() {
+                self.publish_all();
+            }
+            if is_due(&mut retry_at) {
+                inner.anew.set(true);
+                pause = (pause * 2).min(limits::NET_RETRY.1);
+            }
+        }
+    }
+
+    /// Every published port is told anew: some were another program's.
+    fn publish_all(&self) {
+        let table = self.0.table.borrow();
+        let services = table.services.values().filter(|service| !service.ports.is_empty());
+        self.0.plan.borrow_mut().changes.services.extend(services.map(|service| (service.id, None)));
+    }
+
+    async fn kernel(&self) -> Result<MutexGuard<'_, Option<Kernel>>, Fault> {
+        let mut kernel = self.0.kernel.lock().await;
+        if kernel.is_none() {
+            *kernel = Some(Kernel::open(&self.0.run)?);
+        }
+        Ok(kernel)
+    }
+
+    async fn tell_changes(&self) {
+        if self.0.plan.borrow().changes.is_empty() && !self.is_known() {
+            return;
+        }
+        match self.kernel().await {
+            Ok(mut kernel) => {
+                if let Some(kernel) = kernel.as_mut() {
+                    self.tell(kernel).await;
+                }
+            }
+            Err(fault) => self.fault("open the kernel's network".to_owned(), &fault),
+        }
+    }
+
+    /// Whether there is anything to go by.
+    fn is_known(&self) -> bool {
+        self.0.known.get() || self.0.table.borrow().own.is_some()
+    }
+
+    /// Tells the kernel what is to be told, in portions.
+    async fn tell(&self, kernel: &mut Kernel) {
+        loop {
+            let (ops, publishes) = {
+                let (table, tasks) = (self.0.table.borrow(), self.0.tasks.borrow());
+                let mut plan = self.0.plan.borrow_mut();
+                let ops = plan.next(View { table: &table, tasks: &tasks });
+                let publishes = ops.iter().flatten().any(|op| matches!(op, Op::Publish { .. }));
+                (ops, publishes)
+            };
+            let Some(mut ops) = ops else { return };
+            if publishes {
+                self.hold_ports();
+                for op in &mut ops {
+                    self.leave_taken(op);
+                }
+            }
+            for (op, fault) in kernel.apply(ops) {
+                self.fault(op.to_string(), &fault);
+            }
+            yield_now().await;
+        }
+    }
+
+    /// Makes sure that the published ports are ours, as far as they are free.
+    fn hold_ports(&self) {
+        let table = self.0.table.borrow();
+        let mut wanted: BTreeMap<ports::Key, Vec<SocketAddrV4>> = BTreeMap::new();
+        for service in table.services.values() {
+            let active = || service.endpoints.iter().filter(|endpoint| endpoint.active);
+            for port in &service.ports {
+                let to = active().filter_map(|endpoint| Some(SocketAddrV4::new(endpoint.mesh?.0, port.target)));
+                wanted.entry((port.protocol, port.published)).or_insert_with(|| to.collect());
+            }
+        }
+        self.0.ports.publish(wanted);
+    }
+
+    /// A port that another program has stays its.
+    fn leave_taken(&self, op: &mut Op) {
+        if let Op::Publish { port, to } = op {
+            to.take_if(|_| !self.0.ports.is_held(*port));
+        }
+    }
+
+    /// Tells everything, then removes what is not wanted.
+    async fn tell_all(&self) {
+        self.0.faults.borrow_mut().clear();
+        if !self.is_known() && self.0.tasks.borrow().is_empty() {
+            return;
+        }
+        let mut kernel = match self.kernel().await {
+            Ok(kernel) => kernel,
+            Err(fault) => return self.fault("open the kernel's network".to_owned(), &fault),
+        };
+        let Some(kernel) = kernel.as_mut() else { return };
+        // Those of before a restart of the board have nothing any more.
+        let gone: Vec<TaskId> = self.0.tasks.borrow().keys().filter(|task| !kernel.has(**task)).copied().collect();
+        for task in gone {
+            self.0.tasks.borrow_mut().remove(&task);
+            self.unkeep(task);
+        }
+        let tasks: Vec<(TaskId, Attached)> = self.0.tasks.borrow().clone().into_iter().collect();
+        for (task, attached) in &tasks {
+            let Some(mesh) = attached.net.mesh else { continue };
+            if let Err(why) = self.0.ports.reserve(*task, mesh.0, &attached.ports) {
+                log::warn!("task {task}: {why}");
+            }
+        }
+        self.0.plan.borrow_mut().forget(&self.0.table.borrow());
+        self.tell(kernel).await;
+        for (task, attached) in &tasks {
+            if let Err(why) = self.place(kernel, *task, attached, true).await {
+                let (NoNetwork::Again(why) | NoNetwork::Never(why)) = why;
+                log::warn!("network: task {task}: {why}");
+                self.0.faults.borrow_mut().insert(format!("task {task}"), why);
+            }
+        }
+        // What changed meanwhile.
+        self.tell(kernel).await;
+        if self.0.known.get() {
+            let wanted = {
+                let (table, tasks) = (self.0.table.borrow(), self.0.tasks.borrow());
+                View { table: &table, tasks: &tasks }.wanted()
+            };
+            for fault in kernel.sweep(&wanted) {
+                self.fault("remove what is left".to_owned(), &fault);
+            }
+        }
+    }
+
+    fn unkeep(&self, task: TaskId) {
+        if let Err(error) = self.0.files.remove_task(task) {
+            log::warn!("task {task}: forget its place in the network: {error}");
+        }
+    }
+
+    /// Makes sure of a task's place in the network; answers the ports it has on the board. It may be asked again.
+    ///
+    /// # Errors
+    /// It has none: nothing of it is left.
+    pub async fn attach(&self, task: TaskId, attached: Attached) -> Result<Vec<HostPort>, NoNetwork> {
+        // First of all: whoever gives this up midway finds that there is something to detach.
+        self.0.tasks.borrow_mut().insert(task, attached.clone());
+        let done = self.attach_all(task, attached).await;
+        if let Err(why) = &done {
+            log::debug!("task {task}: no network: {why:?}");
+            self.detach(task).await;
+        }
+        done
+    }
+
+    async fn attach_all(&self, task: TaskId, mut attached: Attached) -> Result<Vec<HostPort>, NoNetwork> {
+        let again = |fault: Fault| NoNetwork::Again(fault.reason());
+        if let Some(mesh) = attached.net.mesh {
+            let ports = self.0.ports.reserve(task, mesh.0, &attached.net.ports);
+            attached.ports = ports.map_err(NoNetwork::Never)?;
+        }
+        attached.vnis = {
+            let table = self.0.table.borrow();
+            let networks = attached.net.networks.iter();
+            networks.filter_map(|(id, _)| table.networks.get(id)).map(|network| network.vni).collect()
+        };
+        let mut kernel = self.kernel().await.map_err(again)?;
+        let Some(kernel) = kernel.as_mut() else { return Ok(Vec::new()) };
+        let kept = self.0.files.write_task(task, &attached);
+        kept.map_err(|error| NoNetwork::Again(format!("keep the task's place in the network: {error}")))?;
+        self.0.tasks.borrow_mut().insert(task, attached.clone());
+        self.place(kernel, task, &attached, false).await?;
+        Ok(attached.ports)
+    }
+
+    /// Tells the kernel of one task, and everything that it needs. `present`: its networks are known to be there.
+    async fn place(
+        &self,
+        kernel: &mut Kernel,
+        task: TaskId,
+        attached: &Attached,
+        present: bool,
+    ) -> Result<(), NoNetwork> {
+        let fault = |fault: Fault| NoNetwork::Again(fault.reason());
+        // What was told before goes first; and the board may have to encrypt now.
+        self.tell(kernel).await;
+        let (attach, ops, virtuals) = {
+            let (table, tasks) = (self.0.table.borrow(), self.0.tasks.borrow());
+            let view = View { table: &table, tasks: &tasks };
+            let attach = Attach::new(view, task, &attached.net).map_err(|why| NoNetwork::Again(why.to_string()))?;
+            let ops = if present { Vec::new() } else { view.arrival(task, attached) };
+            let virtuals: Vec<(Ipv4Addr, Rc<Backends>)> =
+                view.virtuals(&attached.net).map(|(address, to)| (address, Rc::new(to))).collect();
+            (attach, ops, virtuals)
+        };
+        let (networks, ports): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| !matches!(op, Op::Publish { .. }));
+        for portion in networks.chunks(limits::NET_PORTION) {
+            if let Some((_, why)) = kernel.apply(portion.to_vec()).into_iter().next() {
+                return Err(fault(why));
+            }
+            yield_now().await;
+        }
+        kernel.attach(&attach).map_err(fault)?;
+        for portion in virtuals.chunks(limits::NET_PORTION / 4) {
+            kernel.virtuals(task, portion).map_err(fault)?;
+            yield_now().await;
+        }
+        if present {
+            let wanted: BTreeSet<Ipv4Addr> = virtuals.iter().map(|(address, _)| *address).collect();
+            kernel.sweep_virtuals(task, &wanted).map_err(fault)?;
+        }
+        self.serve_names(task, attached)?;
+        kernel.apply(ports).into_iter().next().map_or(Ok(()), |(_, why)| Err(fault(why)))
+    }
+
+    fn serve_names(&self, task: TaskId, attached: &Attached) -> Result<(), NoNetwork> {
+        if self.0.dns.is_open(task) {
+            return Ok(());
+        }
+        let (hostname, slot_name) = (attached.hostname.clone(), attached.slot_name.clone());
+        let own = Own { task, net: attached.net.clone(), hostname, slot_name };
+        let served = self.0.dns.open(own, &kernel::namespace(&self.0.run, task), &attached.servers);
+        served.map_err(|error| NoNetwork::Again(format!("open the task's name server: {error}")))
+    }
+
+    /// Removes a task from the network, with everything it had. What fails is told, and removed later.
+    pub async fn detach(&self, task: TaskId) {
+        let Some(attached) = self.0.tasks.borrow_mut().remove(&task) else { return };
+        match self.kernel().await {
+            Ok(mut kernel) => self.remove(kernel.as_mut(), task, &attached),
+            Err(fault) => self.fault(format!("remove task {task}"), &fault),
+        }
+        self.0.ports.release(task);
+        self.unkeep(task);
+        self.wake();
+    }
+
+    fn remove(&self, kernel: Option<&mut Kernel>, task: TaskId, attached: &Attached) {
+        let Some(kernel) = kernel else { return };
+        let ops = {
+            let (table, tasks) = (self.0.table.borrow(), self.0.tasks.borrow());
+            View { table: &table, tasks: &tasks }.departure(attached)
+        };
+        let (ports, networks): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| matches!(op, Op::Publish { .. }));
+        for (op, fault) in kernel.apply(ports) {
+            self.fault(op.to_string(), &fault);
+        }
+        // Its sockets would keep the namespace.
+        self.0.dns.close(task);
+        let mesh = attached.net.mesh.map(|address| address.0);
+        if let Err(fault) = kernel.detach(task, mesh, attached.net.networks.len()) {
+            self.fault(format!("remove task {task}"), &fault);
+        }
+        for (op, fault) in kernel.apply(networks) {
+            self.fault(op.to_string(), &fault);
+        }
+    }
+
+    /// The tasks that are here: all others are removed from the network.
+    pub async fn keep(&self, tasks: &BTreeSet<TaskId>) {
+        let gone: Vec<TaskId> = self.0.tasks.borrow().keys().filter(|task| !tasks.contains(task)).copied().collect();
+        for task in gone {
+            log::info!("task {task} is not here any more: its network is removed");
+            self.detach(task).await;
+        }
+    }
+}

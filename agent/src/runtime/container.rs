@@ -231,8 +231,11 @@ impl Runtime {
                 .map_err(RuntimeError::io("make the task's input in", &dir))?,
             Streams::Plain | Streams::Terminal => {}
         }
+        let netns = super::network_of(job.work, job.task, job.hostname);
+        let netns = netns.map(|_| crate::net::kernel::namespace(self.run(), job.task));
         let facts = spec::Facts {
             task: job.task,
+            netns: netns.as_deref(),
             user: &user,
             mounts,
             files: &dir,

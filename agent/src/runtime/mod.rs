@@ -40,7 +40,8 @@ use std::{
 
 use racimo_common::error::chain;
 use racimo_common::id::TaskId;
-use racimo_common::object::LogConfig;
+use racimo_common::object::{LogConfig, NetworkMode};
+use racimo_common::wire::Work;
 use smol::lock::{Mutex, MutexGuard, MutexGuardArc, Semaphore, SemaphoreGuard};
 
 use bodies::Bodies;
@@ -49,6 +50,7 @@ use confine::Confinement;
 use ctrd::{Ctrd, CtrdError, Executor};
 use streams::Streams;
 
+use crate::net::plan::Attached;
 use crate::{limits, logs};
 
 pub use container::{Found, Job};
@@ -291,6 +293,10 @@ impl Runtime {
         &self.0.config.root
     }
 
+    fn run(&self) -> &Path {
+        &self.0.config.run
+    }
+
     /// Where containerd sends a container's output; empty: nowhere. The shim reads a terminal's only if it has
     /// a place to write it to.
     fn output(&self, task: TaskId, log: LogConfig, streams: Streams) -> String {
@@ -342,6 +348,23 @@ impl Runtime {
     async fn turn(&self, task: TaskId) -> MutexGuard<'_, ()> {
         self.0.turns[usize::from(self.group(task))].lock().await
     }
+}
+
+/// What a task gets of the network; none: it is on the board's, or has only a loopback device.
+pub fn network_of(work: &Work, task: TaskId, board: &str) -> Option<Attached> {
+    let container = &work.container;
+    let net = match container.network {
+        NetworkMode::Unset | NetworkMode::Bridge => work.net.clone()?,
+        NetworkMode::Host | NetworkMode::None => return None,
+    };
+    Some(Attached {
+        net,
+        hostname: spec::hostname(container, task, board),
+        slot_name: work.slot_name.clone(),
+        // Those that are none make the container's creation fail, with the reason.
+        servers: container.dns.servers.iter().filter_map(|server| server.parse().ok()).collect(),
+        ..Attached::default()
+    })
 }
 
 /// The runtime to use: what is configured; else crun, which is quicker and takes a third of the

@@ -75,6 +75,8 @@ const DEVICES: [(u32, Option<u32>); 9] = [
 pub struct Facts<'a> {
     /// The task; also the id of its container.
     pub task: TaskId,
+    /// The network namespace that was made for it; none: it gets a new one, unless it is on the board's network.
+    pub netns: Option<&'a Path>,
     /// The user, resolved with the image's files.
     pub user: &'a User,
     /// The mounts, with their sources.
@@ -185,7 +187,7 @@ pub fn build(
     let is_filtered = facts.confine.no_seccomp.is_none() && !spec.privileges.seccomp_unconfined;
     let linux = Linux {
         cgroups_path: format!("/racimo/{}", facts.task),
-        namespaces: namespaces(spec.network, facts.cgroups),
+        namespaces: namespaces(spec.network, facts.netns, facts.cgroups),
         resources: limits(resources, facts.cgroups),
         masked_paths: &MASKED,
         readonly_paths: &READ_ONLY,
@@ -301,15 +303,17 @@ fn cwd(spec: &ContainerSpec, run: &RunConfig) -> String {
     if dir.starts_with('/') { dir.to_owned() } else { format!("/{dir}") }
 }
 
-fn namespaces(network: NetworkMode, cgroups: &Cgroups) -> Value {
-    let mut kinds = vec!["pid", "ipc", "uts", "mount"];
-    if network != NetworkMode::Host {
-        kinds.push("network");
+fn namespaces(network: NetworkMode, netns: Option<&Path>, cgroups: &Cgroups) -> Value {
+    let mut all: Vec<Value> = ["pid", "ipc", "uts", "mount"].map(|kind| json!({"type": kind})).into();
+    match (network, netns) {
+        (NetworkMode::Host, _) => {}
+        (_, Some(path)) => all.push(json!({"type": "network", "path": path})),
+        (_, None) => all.push(json!({"type": "network"})),
     }
     if cgroups.version == super::cgroup::Version::V2 {
-        kinds.push("cgroup");
+        all.push(json!({"type": "cgroup"}));
     }
-    kinds.into_iter().map(|kind| json!({"type": kind})).collect()
+    all.into()
 }
 
 /// Which limits must hold. Reservations are promises of the scheduler; a board that cannot also

@@ -45,6 +45,7 @@ fn document_on(
     let hostname = hostname(spec, task, "berry");
     let files = mount::task_dir(Path::new("/data"), task);
     let facts = Facts {
+        netns: None,
         task,
         user: &user,
         mounts: &mounts,

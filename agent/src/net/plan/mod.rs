@@ -7,6 +7,7 @@
 //! on its networks.
 
 pub mod board;
+pub mod coming;
 pub mod rule;
 pub mod task;
 #[cfg(test)]
@@ -56,6 +57,8 @@ pub struct Attached {
     pub hostname: String,
     /// `web.1`.
     pub slot_name: String,
+    /// The numbers of its networks.
+    pub vnis: Vec<u32>,
     /// Its service's own name servers.
     pub servers: Vec<IpAddr>,
 }
@@ -190,8 +193,8 @@ impl Plan {
         for (id, old) in std::mem::take(&mut self.changes.peers) {
             view.peer(own, id, old, keeps_source, &mut ops);
         }
-        for id in std::mem::take(&mut self.changes.networks).into_keys() {
-            view.network(id, &mut ops);
+        for (id, old) in std::mem::take(&mut self.changes.networks) {
+            view.network(id, old, &mut ops);
         }
         let mut weight = ops.len();
         while weight < limits::NET_PORTION {
@@ -338,7 +341,10 @@ impl<'a> View<'a> {
         }
     }
 
-    fn network(self, id: NetworkId, ops: &mut Vec<Op>) {
+    fn network(self, id: NetworkId, old: Option<NetNetwork>, ops: &mut Vec<Op>) {
+        // One that is made anew has another number.
+        let gone = old.map(|old| old.vni).filter(|vni| self.table.networks.get(&id).is_none_or(|new| new.vni != *vni));
+        ops.extend(gone.filter(|vni| !self.tasks.values().any(|task| task.vnis.contains(vni))).map(Op::OverlayGone));
         let (Some(own), Some(network)) = (&self.table.own, self.table.networks.get(&id)) else { return };
         if self.on(id).next().is_some() {
             ops.push(Op::Overlay(Overlay::new(network, own)));

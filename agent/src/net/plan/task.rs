@@ -10,11 +10,7 @@ use racimo_common::wire::{NetNetwork, NetOwn, TaskNet, encryption_address};
 use super::View;
 use super::board::DSTNAT;
 use super::rule::{At, Base, Hook, Step};
-
-/// Where programs look for names.
-pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
-/// Where they are answered: port 53 stays free for the container.
-pub const RESOLVER_PORT: u16 = 10053;
+use crate::net::dns;
 
 /// Why a task cannot have its network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,8 +107,8 @@ impl Attach {
         let vips = || (!self.networks.is_empty()).then(|| vec![Step::Virtual]);
         let mut output = Vec::from_iter(vips());
         for protocol in [Protocol::Udp, Protocol::Tcp] {
-            let to = Step::To(Subnet::of(RESOLVER, 32));
-            output.push(vec![to, Step::Port(protocol, 53), Step::Dnat(RESOLVER, Some(RESOLVER_PORT))]);
+            let to = Step::To(Subnet::of(dns::SERVER, 32));
+            output.push(vec![to, Step::Port(protocol, 53), Step::Dnat(dns::SERVER, Some(dns::PORT))]);
         }
         let hook = |hook| Hook { kind: "nat", hook, priority: DSTNAT };
         let mut chains = vec![Base { name: "output", hook: hook(At::Output), rules: output }];
