@@ -11,6 +11,7 @@ mod failures;
 mod generic;
 mod health;
 mod logs;
+mod names;
 mod options;
 mod pi_mgr;
 mod ports_cli;
