@@ -4,7 +4,7 @@ use futures_lite::AsyncWriteExt;
 use racimo_agent::net::table::Table;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::{ContainerStatus, NodeDescription, TaskReport, TaskState};
-use racimo_common::wire::{Assign, Hello, Net, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, frame};
+use racimo_common::wire::{Assign, Hello, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, frame};
 use smol::net::unix::UnixStream;
 
 use super::{Manager, within};
@@ -15,8 +15,6 @@ pub(super) struct Board {
     stream: UnixStream,
     /// What it was told about the network.
     pub(super) table: Table,
-    /// How many messages about the network it got.
-    pub(super) nets: usize,
     pub(super) session: smol::Task<End>,
 }
 
@@ -44,13 +42,21 @@ impl Board {
         let (stream, other) = UnixStream::pair().expect("a pair of sockets");
         let context = manager.context.clone();
         let run = async move { session::run(&context, other, node(number), "192.0.2.9".to_owned()).await };
-        Self { stream, table: Table::default(), nets: 0, session: smol::spawn(run) }
+        Self { stream, table: Table::default(), session: smol::spawn(run) }
     }
 
     /// A session with its whole set.
     #[track_caller]
     pub(super) fn open(manager: &Manager, number: u128) -> (Self, Welcome, Assign) {
+        Self::open_with(manager, number, Table::default())
+    }
+
+    /// The same for a board that was told about the network before.
+    #[track_caller]
+    pub(super) fn open_with(manager: &Manager, number: u128, table: Table) -> (Self, Welcome, Assign) {
         let mut board = Self::connect(manager, number);
+        board.table = table;
+        board.table.session();
         board.say(&hello((1, 1)));
         let ToAgent::Welcome(welcome) = board.hear() else { panic!("no Welcome") };
         // The network comes first.
@@ -86,22 +92,17 @@ impl Board {
     pub(super) fn hear_any(&mut self) -> Option<ToAgent> {
         loop {
             match within(frame::receive(&mut self.stream, FRAME_TO_AGENT_MAX)).ok().flatten() {
-                Some(ToAgent::Net(net)) => self.take(net),
+                Some(ToAgent::Net(net)) => self.table.take(net),
                 other => return other,
             }
         }
-    }
-
-    fn take(&mut self, net: Net) {
-        self.nets += 1;
-        self.table.take(net);
     }
 
     /// The next message, which is about the network.
     #[track_caller]
     pub(super) fn hear_net(&mut self) {
         match within(frame::receive(&mut self.stream, FRAME_TO_AGENT_MAX)) {
-            Ok(Some(ToAgent::Net(net))) => self.take(net),
+            Ok(Some(ToAgent::Net(net))) => self.table.take(net),
             other => panic!("{other:?} is no Net"),
         }
     }

@@ -5,6 +5,8 @@ mod board;
 mod join;
 mod logs;
 mod net;
+mod net_random;
+mod net_session;
 mod report;
 mod serve;
 mod session;
@@ -38,7 +40,16 @@ struct Manager {
 impl Manager {
     /// A cluster, and these changes one by one.
     fn new(changes: Vec<Change>) -> Self {
-        let disk = Disk::new(1);
+        let manager = Self::on(Disk::new(1));
+        manager.commit(new_cluster());
+        for change in changes {
+            manager.commit(change);
+        }
+        manager
+    }
+
+    /// One that starts with what is on the disk.
+    fn on(disk: Disk) -> Self {
         let store = Store::open(disk.clone(), 1).expect("a store");
         let clock = Clock::start();
         let ca = Ca::create(ClusterId::from_bits(9), clock.now().wall, &SystemRandom::new()).expect("a root");
@@ -49,12 +60,7 @@ impl Manager {
         let (watch, watching) = Watch::new(&store);
         let running = vec![running, smol::spawn(watching)];
         let context = Context { store, clock, ca: Arc::new(ca), vault, hub, watch, logs: Broker::default(), sets };
-        let manager = Self { context, disk, _running: running };
-        manager.commit(new_cluster());
-        for change in changes {
-            manager.commit(change);
-        }
-        manager
+        Self { context, disk, _running: running }
     }
 
     #[track_caller]
