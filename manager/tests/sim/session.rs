@@ -234,7 +234,9 @@ impl Manager {
         let mut news = false;
         for part in nets {
             news = true;
-            sim.send_down(conn, Some(ToAgent::Net(part)));
+            if !sim.has(Bug::NetUntold) || sim.chance(70) {
+                sim.send_down(conn, Some(ToAgent::Net(part)));
+            }
         }
         let stopped: BTreeSet<TaskId> = session.sent.tasks().map(|(task, _)| task).collect();
         let parts = match touched {

@@ -39,11 +39,19 @@ pub(crate) enum Bug {
     DoneTooEarly,
     /// The store acknowledges before the disk has it.
     AckBeforeSync,
+    /// The dispatcher forgets to tell a board of a change of the network now and then.
+    NetUntold,
 }
 
 impl Bug {
-    pub(crate) const COMMON: [Self; 5] =
-        [Self::ReadmitAtHello, Self::EndWhenTold, Self::NoRemoved, Self::ReportDropped, Self::AckBeforeSync];
+    pub(crate) const COMMON: [Self; 6] = [
+        Self::ReadmitAtHello,
+        Self::EndWhenTold,
+        Self::NoRemoved,
+        Self::ReportDropped,
+        Self::AckBeforeSync,
+        Self::NetUntold,
+    ];
     pub(crate) const RARE: [Self; 3] = [Self::StaleSession, Self::OldView, Self::DoneTooEarly];
 }
 

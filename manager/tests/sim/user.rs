@@ -1,16 +1,18 @@
 //! What users do: services come, change and go; nodes are drained, paused, labelled, removed and let in again.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use racimo_common::id::{IdSource, NodeId};
-use racimo_common::object::{Availability, ContainerSpec, HealthConfig, Reservations, Resources};
-use racimo_common::object::{NodeDescription, Role};
+use racimo_common::object::{
+    Availability, ContainerSpec, EndpointMode, HealthConfig, NodeDescription, Port, Reservations, Resources, Role,
+};
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_manager::store::{
-    Change, FailureAction, Mode, NewNode, NodeSpec, Order, Placement, Ratio, RestartCondition, RestartPolicy,
-    RollbackBy, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateState, View,
+    Attachment, Change, FailureAction, Mode, NetworkSpec, NewNode, NodeSpec, Order, Placement, Ratio, RestartCondition,
+    RestartPolicy, RollbackBy, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateState, View,
 };
 
 use crate::manager::{Manager, Waiter};
@@ -19,6 +21,8 @@ use crate::world::World;
 
 /// Services at once.
 const SERVICES_MAX: usize = 5;
+/// Networks at once, beside the mesh.
+const NETWORKS_MAX: usize = 3;
 
 /// A board like those of a shelf full of them.
 pub(crate) fn describe(sim: &mut Sim, index: usize) -> NodeDescription {
@@ -27,6 +31,7 @@ pub(crate) fn describe(sim: &mut Sim, index: usize) -> NodeDescription {
         cpus: NanoCpus::new(sim.rng.u64(2..5) * 1_000_000_000),
         memory: Bytes::mib(sim.rng.u64(1..4) * 256 + 256),
         tasks_max: 128,
+        data_address: Some(Ipv4Addr::new(192, 0, 2, u8::try_from(index + 1).unwrap_or(u8::MAX))),
         ..NodeDescription::default()
     }
 }
@@ -47,7 +52,21 @@ fn image(sim: &mut Sim, job: bool) -> String {
     format!("{kind}:{}", sim.rng.u8(..4))
 }
 
-fn task(sim: &mut Sim, job: bool) -> TaskSpec {
+/// Published ports, and some of the networks there are.
+fn networks(sim: &mut Sim, view: &View, spec: &mut TaskSpec) {
+    for network in view.state.networks().filter(|network| !network.spec.ingress) {
+        if sim.chance(40) {
+            spec.networks.push(Attachment { network: network.id, aliases: Vec::new() });
+        }
+    }
+    spec.endpoint.mode = if sim.chance(30) { EndpointMode::Dnsrr } else { EndpointMode::Vip };
+    if spec.endpoint.mode == EndpointMode::Vip && sim.chance(50) {
+        let published = [0, 80, 81, 82][sim.rng.usize(..4)];
+        spec.endpoint.ports = vec![Port { published, target: 8080, ..Port::default() }];
+    }
+}
+
+fn task(sim: &mut Sim, view: &View, job: bool) -> TaskSpec {
     let some = |sim: &mut Sim, percent| sim.chance(percent);
     let mut spec = TaskSpec {
         container: ContainerSpec {
@@ -81,6 +100,7 @@ fn task(sim: &mut Sim, job: bool) -> TaskSpec {
         spec.restart.condition = Some(RestartCondition::OnFailure);
     }
     spec.placement = placement(sim);
+    networks(sim, view, &mut spec);
     spec
 }
 
@@ -150,7 +170,8 @@ impl World {
         let view = manager.view.clone();
         let sim = &mut self.sim;
         let change = match sim.rng.u8(..100) {
-            0..55 => service_act(sim, &mut self.ids, &view),
+            0..5 => network_act(sim, &mut self.ids, &view),
+            5..55 => service_act(sim, &mut self.ids, &view),
             55..90 => node_act(sim, &view),
             _ => {
                 let node = pick(sim, view.state.nodes().map(|node| node.id));
@@ -235,7 +256,7 @@ fn service_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change>
         let spec = ServiceSpec {
             name,
             labels: BTreeMap::new(),
-            task: task(sim, mode.is_job()).into(),
+            task: task(sim, view, mode.is_job()).into(),
             mode,
             update,
             rollback,
@@ -259,11 +280,22 @@ fn service_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change>
         (0..4, _) => inner.container.image = image(sim, job),
         (4, _) => inner.container.env = vec![format!("N={}", sim.rng.u8(..))],
         (5, _) => inner.placement = placement(sim),
-        (6, _) => inner = task(sim, job),
+        (6, _) => inner = task(sim, view, job),
         _ => inner.force_update += 1,
     }
     spec.task = inner.into();
     Some(Change::ServiceUpdate { service: service.id, version: service.meta.version, spec: spec.into() })
+}
+
+fn network_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change> {
+    if view.state.networks().count() <= NETWORKS_MAX {
+        let name = (0..).map(|n| format!("n{n}")).find(|name| view.state.network_named(name).is_none())?;
+        let spec = NetworkSpec { name, internal: sim.chance(30), ..NetworkSpec::default() };
+        return Some(Change::NetworkCreate { network: ids.draw(), spec });
+    }
+    // Refused while it is used. The mesh stays: without it nothing would settle.
+    let overlays = view.state.networks().filter(|network| !network.spec.ingress);
+    pick(sim, overlays.map(|network| network.id)).map(|network| Change::NetworkRemove { network })
 }
 
 fn node_act(sim: &mut Sim, view: &View) -> Option<Change> {
