@@ -181,9 +181,10 @@ fn run(acts: &[Act]) -> usize {
             let said = on.map(|node| Observation::Task { node, report: report(number, state) });
             events.extend(said.and_then(|said| view.seen.observe(&view.state, said)));
         }
-        match act {
-            Act::Resync => directory.look_at_all(&view),
-            _ => drop(directory.follow(&view, &events)),
+        if matches!(act, Act::Resync) {
+            directory.look_at_all(&view);
+        } else {
+            directory.follow(&view, &events);
         }
         let place = |number: u128| usize::try_from(number - 1).expect("a small number");
         let wanted = |view: &View, number| {
@@ -191,21 +192,19 @@ fn run(acts: &[Act]) -> usize {
             complete(&Directory::new(view), view, node(number)).0.for_each(|part| table.take(part));
             table
         };
-        let told = match act {
-            Act::Tell(number) => {
-                let board = &mut boards[place(number)];
-                let (parts, _) = delta(&directory, &view, node(number), &mut board.told);
-                parts.for_each(|part| board.table.take(part));
-                let (mut again, _) = delta(&directory, &view, node(number), &mut board.told);
-                assert_eq!(again.next(), None, "it is told twice");
-                number
-            }
-            Act::Session(number) => {
-                let table = std::mem::take(&mut boards[place(number)].table);
-                boards[place(number)] = open(&view, &directory, number, Some(table));
-                number
-            }
-            _ => continue,
+        let told = if let Act::Tell(number) = act {
+            let board = &mut boards[place(number)];
+            let (parts, _) = delta(&directory, &view, node(number), &mut board.told);
+            parts.for_each(|part| board.table.take(part));
+            let (mut again, _) = delta(&directory, &view, node(number), &mut board.told);
+            assert_eq!(again.next(), None, "it is told twice");
+            number
+        } else if let Act::Session(number) = act {
+            let table = std::mem::take(&mut boards[place(number)].table);
+            boards[place(number)] = open(&view, &directory, number, Some(table));
+            number
+        } else {
+            continue;
         };
         let table = &boards[place(told)].table;
         assert_eq!(known(table), known(&wanted(&view, told)), "after {act:?}");
