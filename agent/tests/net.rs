@@ -631,6 +631,29 @@ fn ports_of_single_tasks() {
     assert_eq!(lan.answers(CLIENT, lan_address(1), 8081), names(&["13"]));
 }
 
+/// As an upgrade may find it. What nobody changed is published again, too.
+#[test]
+#[ignore = "needs root"]
+fn a_table_of_another_kind_is_made_anew() {
+    let mut lan = with_web();
+    let all = names(&["11", "21", "31"]);
+    let ports = vec![NetPort { protocol: Protocol::Tcp, published: 81, target: PORT }];
+    lan.service(NetService { id: ServiceId::from_bits(3), networks: Vec::new(), ports, ..web(&[11, 21, 31]) });
+    until("another service answers", || lan.answers(CLIENT, lan_address(2), 81) == all);
+    let nft = |command: &str| run(&format!("ip netns exec {}2 nft {command}", lan.prefix));
+    nft("flush chain ip racimo forward");
+    nft("delete chain ip racimo forward");
+    nft("add chain ip racimo forward { type filter hook input priority 5 ; }");
+    lan.service(NetService { keep_source: true, ..web(&[11, 21, 31]) });
+    let is_right = || {
+        let chain = run(&format!("ip netns exec {}2 nft list chain ip racimo forward", lan.prefix));
+        chain.contains("hook forward") && lan.answers(CLIENT, lan_address(2), 81) == all
+    };
+    until("the table is as it shall be", is_right);
+    until("nothing is wrong", || lan.agent(2).degraded().is_empty());
+    assert_eq!(lan.answers(CLIENT, lan_address(2), 80), all);
+}
+
 /// Datagrams do not end: without help they would go to where they went before.
 #[test]
 #[ignore = "needs root"]

@@ -7,6 +7,7 @@ use racimo_common::net::mac;
 use racimo_common::object::Protocol;
 
 use super::{Fault, doing};
+use crate::net::netlink;
 use crate::net::netlink::nft::{self, Base, ESTABLISHED, Hook, Key, NEW, Nft, RELATED, Rule, SetKind, Value};
 use crate::net::plan::board::{self, Board};
 use crate::net::plan::rule::{self, At, Backends, Device, Step};
@@ -175,10 +176,13 @@ pub(super) fn board(nft: &mut Nft, board: &Board) -> Result<(), Fault> {
             }
             nft.run(transaction.0).map_err(doing(what))
         }
-        Err(error) => {
+        Err(error @ netlink::Error::Refused { .. }) => {
             log::warn!("the table {TABLE} is made anew: {error}");
-            nft.run(write(true).0).map_err(doing(what))
+            nft.run(write(true).0).map_err(doing(what))?;
+            // With the old one went what is published: as this failed, all of it is told again.
+            Err(doing(what)(error))
         }
+        Err(error) => Err(doing(what)(error)),
     }
 }
 

@@ -179,12 +179,12 @@ impl Route {
         std::mem::replace(&mut self.early, Ok(())).and(done)
     }
 
-    /// Makes a link; refused if there is one of this name.
+    /// Makes a link; refused if there is one of this name. A namespace that it names must be open until this is sent.
     pub fn add_link(&mut self, link: &NewLink<'_>) {
         link.write(self.begin(NEW_LINK, CREATE | EXCLUSIVE, Tolerate::Nothing, &link_header(0, link.up)));
     }
 
-    /// Changes a link.
+    /// Changes a link. A namespace that it names must be open until this is sent.
     pub fn change_link(&mut self, index: u32, change: &Change<'_>) {
         change.write(self.begin(NEW_LINK, 0, Tolerate::Nothing, &change.header(index)));
     }
