@@ -3,6 +3,7 @@
 //! ```text
 //! sizes      files that were built
 //! scheduler  the pure core, in this process
+//! apply      an agent's network among 500 services, in a namespace of its own (root)
 //! cluster    a lab of three boards on a disk of its own: memory, idling, latencies beside `ctr run`
 //! traffic    a lab of three boards: throughput and new connections of each path; memory with networks
 //! ```
@@ -17,6 +18,7 @@ use clap::{Parser, ValueEnum};
 #[path = "../../tests/lab/mod.rs"]
 mod lab;
 
+mod apply;
 mod client;
 mod cluster;
 mod disk;
@@ -59,11 +61,12 @@ struct Arguments {
 enum Part {
     Sizes,
     Scheduler,
+    Apply,
     Cluster,
     Traffic,
 }
 
-const PARTS: [Part; 4] = [Part::Sizes, Part::Scheduler, Part::Cluster, Part::Traffic];
+const PARTS: [Part; 5] = [Part::Sizes, Part::Scheduler, Part::Apply, Part::Cluster, Part::Traffic];
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -91,6 +94,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let measured = PARTS.into_iter().filter(|part| wanted(*part)).try_for_each(|part| match part {
         Part::Sizes => sizes::measure(&mut table),
         Part::Scheduler => scheduler::measure(&mut table),
+        Part::Apply => apply::measure(&mut table),
         Part::Cluster => cluster::measure(&mut table, |lab, table| cluster::figures(lab, device, table)),
         Part::Traffic => cluster::measure(&mut table, traffic::figures),
     });

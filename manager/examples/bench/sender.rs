@@ -19,6 +19,9 @@ pub(crate) enum Sender {
     /// Count new connections.
     #[command(hide = true)]
     Connect { to: SocketAddrV4, milliseconds: u64 },
+    /// Tell the kernel of 500 services, as an agent does.
+    #[command(hide = true)]
+    Apply,
     /// Count bytes that arrive on one connection.
     #[command(hide = true)]
     Fetch { to: SocketAddrV4, milliseconds: u64 },
@@ -34,6 +37,7 @@ impl Sender {
     pub(crate) fn run(&self) -> Result<()> {
         match self {
             Self::Answer { port } => answer(*port),
+            Self::Apply => super::apply::run(),
             Self::Connect { to, milliseconds } => connect(*to, Duration::from_millis(*milliseconds)),
             Self::Fetch { to, milliseconds } => fetch(*to, Duration::from_millis(*milliseconds)),
         }
