@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::describe::{self, Own};
 use crate::identity::Identity;
 use crate::link::session::{Link, Told};
+use crate::net::host::Host;
 use crate::net::{Network, NoNetwork, ports};
 use crate::runtime::ctrd::Executor;
 use crate::runtime::pull::{self, PullError};
@@ -85,6 +86,7 @@ struct Tools {
     runtime: Runtime,
     registry: Registry,
     network: Network,
+    host: Host,
     description: Rc<RefCell<NodeDescription>>,
     node: RefCell<Option<NodeId>>,
 }
@@ -120,13 +122,17 @@ pub async fn run(
     }
     let network = Network::open(executor.clone(), &config.run, RESOLV_CONF.into())
         .map_err(|source| AppError::Directory { path: config.run.display().to_string(), source })?;
+    let host = Host::new(config.data.clone());
+    if network.table().borrow().own.is_some() {
+        host.take(&network.table().borrow());
+    }
     let asked = async {
         // Only a stop is ever sent; an end would be one too.
         let _ = stop.recv().await;
         None
     };
     // A containerd that hangs must not hold up the end.
-    let described = smol::future::or(async { Some(describe(&config, &runtime, &network).await) }, asked).await;
+    let described = smol::future::or(async { Some(describe(&config, &runtime, &network, &host).await) }, asked).await;
     let Some(described) = described else { return Ok(Stop::Asked) };
     let description = Rc::new(RefCell::new(described));
     let identity = identity.map(Rc::new);
@@ -134,6 +140,7 @@ pub async fn run(
         runtime,
         registry: Registry::new(config.registry.clone()),
         network,
+        host,
         description: description.clone(),
         node: RefCell::new(identity.as_ref().map(|identity| identity.node)),
     });
@@ -180,7 +187,7 @@ fn make(path: &Path) -> Result<(), AppError> {
     std::fs::create_dir_all(path).map_err(|source| AppError::Directory { path: path.display().to_string(), source })
 }
 
-async fn describe(config: &Config, runtime: &Runtime, network: &Network) -> NodeDescription {
+async fn describe(config: &Config, runtime: &Runtime, network: &Network, host: &Host) -> NodeDescription {
     let version = match runtime.connect().await {
         Ok(ctrd) => ctrd.version().await,
         Err(error) => Err(error),
@@ -199,6 +206,7 @@ async fn describe(config: &Config, runtime: &Runtime, network: &Network) -> Node
     }
     description.degraded.extend(away);
     description.degraded.extend(network.degraded());
+    host.describe(&mut description);
     description
 }
 
@@ -217,8 +225,12 @@ fn feeders(
         let (config, tools, inputs) = (config.clone(), tools.clone(), inputs.clone());
         async move {
             loop {
-                Timer::after(limits::DESCRIBE_EVERY).await;
-                let description = Box::new(describe(&config, &tools.runtime, &tools.network).await);
+                let later = async {
+                    Timer::after(limits::DESCRIBE_EVERY).await;
+                };
+                smol::future::or(tools.host.changed(), later).await;
+                let description = describe(&config, &tools.runtime, &tools.network, &tools.host).await;
+                let description = Box::new(description);
                 if inputs.send(Input::Described(description)).await.is_err() {
                     return;
                 }
@@ -241,6 +253,7 @@ fn feeders(
         executor.spawn(forward(containerd_says, inputs.clone(), Input::Container)),
         executor.spawn(describe_again),
         executor.spawn(tools.network.clone().drive()),
+        executor.spawn(tools.host.clone().drive()),
         executor.spawn(ports::relay::serve(tools.network.board_ports().clone(), executor.clone())),
         executor.spawn(stopped),
     ]
@@ -384,7 +397,10 @@ impl App {
                 (self.is_reported, self.has_set, self.is_removed) = (false, false, false);
                 self.out = Some(out);
             }
-            Told::Net(net) => self.tools.network.take(net),
+            Told::Net(net) => {
+                self.tools.network.take(net);
+                self.tools.host.take(&self.tools.network.table().borrow());
+            }
             Told::Assign(part) => match self.assign(part) {
                 Ok(whole) => {
                     self.has_set |= whole;
@@ -404,6 +420,7 @@ impl App {
                 self.is_removed = true;
                 self.board.forget_all();
                 self.tools.network.forget_all();
+                self.tools.host.take(&self.tools.network.table().borrow());
                 self.tools.runtime.bodies().keep(&BTreeSet::new());
             }
         }
@@ -677,6 +694,9 @@ impl Tools {
             Err(error) => return Done::Failed(chain(&error)),
         };
         if let Some(attached) = runtime::network_of(&work, task, &hostname) {
+            if let Some(why) = self.host.refuses(&attached.net, &self.network.table().borrow()) {
+                return Done::Failed(why);
+            }
             match Box::pin(self.network.attach(task, attached)).await {
                 Ok(_) => {}
                 Err(NoNetwork::Again(why)) => return Done::Again(why),
@@ -708,6 +728,7 @@ mod tests {
         let tools = Tools {
             runtime: Runtime::new(executor, runtime::Config::default()).expect("cgroups"),
             network,
+            host: Host::new(dir.path().to_owned()),
             registry: Registry::new(racimo_common::registry::Config::default()),
             description: Rc::default(),
             node: RefCell::default(),

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use async_channel::{Receiver, Sender};
 use racimo_common::object::NodeDescription;
-use racimo_common::wire::NetOwn;
+use racimo_common::wire::{NetOwn, TaskNet};
 use smol::Timer;
 
 use super::firewall::{Firewall, Wanted};
@@ -88,6 +88,18 @@ impl Host {
             (description.wireguard_key, description.key_epoch) = (Some(key.public), key.epoch);
         }
         description.degraded.extend(state.fault.iter().chain(&state.firewalls).cloned());
+    }
+
+    /// Why a task cannot have its network on this board, whatever is tried; none: it can.
+    pub fn refuses(&self, net: &TaskNet, table: &Table) -> Option<String> {
+        let found = &self.0.state.borrow().found;
+        if let Some(why) = &found.no_network {
+            return Some(format!("this board cannot give tasks a network: {why}"));
+        }
+        let why = found.no_encryption.as_ref()?;
+        let mut networks = net.networks.iter().filter_map(|(id, _)| table.networks.get(id));
+        let encrypted = networks.find(|network| network.encrypted)?;
+        Some(format!("this board cannot encrypt network {}: {why}", encrypted.name))
     }
 
     /// Waits until [`describe`](Self::describe) says something else.
@@ -185,6 +197,9 @@ impl Host {
 
 #[cfg(test)]
 mod tests {
+    use racimo_common::id::IdSource;
+    use racimo_common::wire::NetNetwork;
+
     use super::*;
 
     #[test]
@@ -206,7 +221,32 @@ mod tests {
         assert_eq!((said.no_encryption.as_deref(), said.wireguard_key), (Some("no wireguard"), None));
         assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
 
+        // Its tasks may have networks, but no encrypted ones.
+        let id = IdSource::seeded(1).draw();
+        let network = |encrypted| NetNetwork {
+            id,
+            name: "backend".into(),
+            vni: 4097,
+            subnet: "10.0.1.0/24".parse().unwrap(),
+            internal: false,
+            encrypted,
+            mtu: 1450,
+        };
+        let net = TaskNet { networks: vec![(id, std::net::Ipv4Addr::new(10, 0, 1, 2).into())], ..TaskNet::default() };
+        let mut table = Table::default();
+        table.networks.insert(id, network(false));
+        assert_eq!(lacks.refuses(&net, &table), None);
+        table.networks.insert(id, network(true));
+        assert_eq!(
+            lacks.refuses(&net, &table).as_deref(),
+            Some("this board cannot encrypt network backend: no wireguard")
+        );
+        let none = host(Found { no_network: Some("no vxlan".into()), no_encryption: None });
+        let refused = none.refuses(&TaskNet::default(), &Table::default());
+        assert_eq!(refused.as_deref(), Some("this board cannot give tasks a network: no vxlan"));
+
         let able = host(Found::default());
+        assert_eq!(able.refuses(&net, &table), None);
         assert!(able.make_key() && !able.make_key());
         able.describe(&mut said);
         let first = said.wireguard_key.take();
