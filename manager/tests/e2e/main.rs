@@ -10,6 +10,7 @@ mod container_options;
 mod failures;
 mod generic;
 mod health;
+mod host_ports;
 mod logs;
 mod names;
 mod options;

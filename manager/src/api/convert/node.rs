@@ -119,6 +119,8 @@ fn engine_labels(board: &NodeDescription) -> BTreeMap<String, String> {
         ("io.racimo.containerd", board.containerd_version.clone()),
         ("io.racimo.tasks-max", tasks_max),
         ("io.racimo.degraded", board.degraded.join("; ")),
+        ("io.racimo.no-network", board.no_network.clone().unwrap_or_default()),
+        ("io.racimo.no-encryption", board.no_encryption.clone().unwrap_or_default()),
     ];
     for (key, value) in extras {
         if !value.is_empty() {
