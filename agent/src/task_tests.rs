@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use racimo_common::id::{RandomId, ServiceId, TaskId};
-use racimo_common::object::{ContainerSpec, Desired, Resources};
+use racimo_common::object::{ContainerSpec, Desired, Resources, TaskState};
 use racimo_common::time::{Mono, Now, Wall};
 use racimo_common::wire::Work;
 
 use crate::health::{Check, Watch};
-use crate::limits::REASON_BYTES_MAX;
+use crate::limits::{self, REASON_BYTES_MAX};
 use crate::task::{Done, Found, Op, Task};
 
 /// What happens to a task.
@@ -472,4 +472,43 @@ fn the_board_wakes_up_for_a_check() {
     assert_eq!(wake(&task), None, "its end wakes");
     let task = check(task, &[(1005, Again, "starting -")]);
     assert_eq!(wake(&task), Some(2005));
+}
+
+#[test]
+fn a_task_leaves_the_balance_before_it_is_told_to_stop() {
+    let running = |balanced| {
+        let net = racimo_common::wire::TaskNet { balanced, ..Default::default() };
+        let work = Work { net: Some(net), ..work(Duration::from_secs(3)) };
+        let mut task = Task::assigned(TaskId::from_bits(1), Desired::Running, Rc::new(work), now(0));
+        assert_eq!(task.next(now(0)), Some(Op::Prepare));
+        task.done(Done::Ok(None), now(1));
+        assert_eq!(task.next(now(1)), Some(Op::Start));
+        task.done(Done::Ok(Some(7)), now(2));
+        task.want(Desired::Shutdown, None);
+        task
+    };
+    let told = 10 + u64::try_from(limits::LEAVE_BALANCE.as_millis()).unwrap();
+    let mut task = running(true);
+    assert_eq!(task.next(now(10)), None);
+    assert_eq!(task.wake_at(), Some(now(told).mono));
+    assert_eq!(task.next(now(told - 1)), None);
+    assert_eq!(task.next(now(told)), Some(Op::Signal(None)));
+    // A signal that did not get through is sent again at once: it has left.
+    task.done(Done::Again("containerd is away".into()), now(told));
+    let retry = told + u64::try_from(limits::RETRY_AFTER.as_millis()).unwrap();
+    assert_eq!(task.next(now(retry)), Some(Op::Signal(None)));
+    task.done(Done::Ok(None), now(retry));
+    // Its grace counts from the signal.
+    assert_eq!(task.wake_at(), Some(now(retry + 3000).mono));
+
+    let mut task = running(true);
+    assert_eq!(task.next(now(10)), None);
+    task.exited(0, false, now(11).wall);
+    assert_eq!((task.report().state, task.next(now(told))), (TaskState::Shutdown, None));
+
+    assert_eq!(running(false).next(now(10)), Some(Op::Signal(None)));
+    // Nobody's balance has one that the manager has forgotten.
+    let mut task = running(true);
+    task.unwant();
+    assert_eq!(task.next(now(10)), Some(Op::Signal(None)));
 }

@@ -244,7 +244,8 @@ impl Lan {
         }
     }
 
-    /// A server that answers with its name and who asks; in a task, or on a host.
+    /// A server that answers with its name and who asks; in a task, or on a host. It can be reached then: the kernel
+    /// finishes putting a new link to work in the background, and drops what comes before.
     fn listen(&self, place: Place, port: u16) {
         let listener = self.inside(place).run(|| TcpListener::bind(("0.0.0.0", port))).unwrap().unwrap();
         let name = match place {
@@ -257,10 +258,17 @@ impl Lan {
                 let _ = stream.write_all(format!("{name} {}", from.ip()).as_bytes());
             }
         });
+        if let Place::Task(number) = place {
+            until("the task is reached", || self.ask(Place::Host(number / 10), mesh(number), port).is_some());
+        }
     }
 
     /// Which server answers, and the client's address there; none: nobody.
     fn ask(&self, from: Place, to: Ipv4Addr, port: u16) -> Option<(String, Ipv4Addr)> {
+        self.try_ask(from, to, port).ok()
+    }
+
+    fn try_ask(&self, from: Place, to: Ipv4Addr, port: u16) -> std::io::Result<(String, Ipv4Addr)> {
         let ask = || -> std::io::Result<String> {
             let address = SocketAddr::V4(SocketAddrV4::new(to, port));
             let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(700))?;
@@ -269,15 +277,15 @@ impl Lan {
             stream.read_to_string(&mut text)?;
             Ok(text)
         };
-        let text = self.inside(from).run(ask).unwrap().ok()?;
-        let (name, address) = text.split_once(' ')?;
-        Some((name.to_owned(), address.parse().unwrap()))
+        let text = self.inside(from).run(ask).unwrap()?;
+        let (name, address) = text.split_once(' ').ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        Ok((name.to_owned(), address.parse().unwrap()))
     }
 
     /// All servers that answer, of many requests.
     fn answers(&self, from: Place, to: Ipv4Addr, port: u16) -> BTreeSet<String> {
-        let answer = || self.ask(from, to, port).map_or("nobody".to_owned(), |(name, _)| name);
-        (0..20).map(|_| answer()).collect()
+        let answer = || self.try_ask(from, to, port).map_or_else(|error| error.to_string(), |(name, _)| name);
+        (0..24).map(|_| answer()).collect()
     }
 }
 

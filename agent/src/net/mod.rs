@@ -32,8 +32,9 @@ use std::time::Instant;
 
 use async_channel::{Receiver, Sender};
 use racimo_common::id::TaskId;
+use racimo_common::net::Subnet;
 use racimo_common::object::HostPort;
-use racimo_common::wire::Net;
+use racimo_common::wire::{Net, NetOwn};
 use smol::future::yield_now;
 use smol::lock::{Mutex, MutexGuard};
 use smol::{LocalExecutor, Timer};
@@ -75,6 +76,8 @@ struct Inner {
     dns: Dns,
     /// Whether everything is to be told anew.
     anew: Cell<bool>,
+    /// Whether the published ports may not be ours yet.
+    unheld: Cell<bool>,
     /// Whether the table is not written yet.
     unwritten: Cell<bool>,
     /// What failed, and why.
@@ -109,6 +112,7 @@ impl Network {
             kernel: Mutex::new(None),
             ports: Ports::new()?,
             anew: Cell::new(true),
+            unheld: Cell::new(true),
             unwritten: Cell::new(false),
             faults: RefCell::default(),
             wake,
@@ -134,9 +138,17 @@ impl Network {
     /// Takes what the manager told.
     pub fn take(&self, net: Net) {
         let inner = &self.0;
-        inner.known.set(inner.known.get() || (net.complete && net.last));
-        inner.table.borrow_mut().take_into(net, &mut inner.plan.borrow_mut().changes);
+        if net.complete && net.last && !inner.known.replace(true) {
+            // What is left of whatever was before can be told now.
+            inner.anew.set(true);
+        }
+        let mut table = inner.table.borrow_mut();
+        let before = table.own.as_ref().map(place);
+        table.take_into(net, &mut inner.plan.borrow_mut().changes);
+        // What hung on the old place must go.
+        inner.anew.set(inner.anew.get() || before != table.own.as_ref().map(place));
         inner.unwritten.set(true);
+        inner.unheld.set(true);
         self.wake();
     }
 
@@ -282,13 +294,19 @@ impl Network {
             };
             let Some(mut ops) = ops else { return };
             if publishes {
-                self.hold_ports();
+                if self.0.unheld.replace(false) {
+                    self.hold_ports();
+                }
                 for op in &mut ops {
                     self.leave_taken(op);
                 }
             }
             for (op, fault) in kernel.apply(ops) {
                 self.fault(op.to_string(), &fault);
+            }
+            if kernel.take_emptied() {
+                self.0.anew.set(true);
+                self.wake();
             }
             yield_now().await;
         }
@@ -493,4 +511,9 @@ impl Network {
             self.detach(task).await;
         }
     }
+}
+
+/// What of a board's place in the mesh cannot change without everything being made anew.
+fn place(own: &NetOwn) -> (Subnet, Subnet, u16, u16) {
+    (own.mesh, own.subnet, own.vxlan_port, own.mtu)
 }

@@ -32,6 +32,8 @@ pub(super) struct Host {
     pub(super) conntrack: Conntrack,
     /// The mesh's device, once it is there.
     mesh: Option<u32>,
+    /// Whether the table had to be made anew.
+    pub(super) emptied: bool,
 }
 
 impl Host {
@@ -43,6 +45,7 @@ impl Host {
             nft: Nft::open().map_err(doing(what))?,
             conntrack: Conntrack::open().map_err(doing(what))?,
             mesh: None,
+            emptied: false,
         })
     }
 
@@ -67,7 +70,8 @@ impl Host {
         // It stands for all tasks that are not there.
         self.route.replace_route(&blackhole(own.subnet));
         self.route.run().map_err(doing("close the board's part of the mesh"))?;
-        rules::board(&mut self.nft, board)
+        self.emptied |= rules::board(&mut self.nft, board)?;
+        Ok(())
     }
 
     fn parameters(&self, parameters: &[(&str, &str)]) -> Result<(), Fault> {

@@ -196,6 +196,11 @@ impl Kernel {
         self.namespaces.remove(overlays::NAME).map_err(doing("remove the namespace of networks"))
     }
 
+    /// Whether the board's table had to be made anew: published ports are to be told again. Asked once.
+    pub fn take_emptied(&mut self) -> bool {
+        std::mem::take(&mut self.host.emptied)
+    }
+
     /// Whether a task's namespace is there.
     pub fn has(&self, task: TaskId) -> bool {
         matches!(self.namespaces.open(&task.to_string()), Ok(Some(_)))

@@ -144,8 +144,9 @@ fn base_chains(transaction: &mut Transaction, chains: &[rule::Base]) {
     }
 }
 
-/// The board's own chains. What the table held before an upgrade may be of another kind: then it is made anew.
-pub(super) fn board(nft: &mut Nft, board: &Board) -> Result<(), Fault> {
+/// The board's own chains. What the table held before an upgrade may be of another kind: then it is made anew, and the
+/// answer is true.
+pub(super) fn board(nft: &mut Nft, board: &Board) -> Result<bool, Fault> {
     let chains = board.chains();
     let write = |anew: bool| {
         let mut transaction = Transaction::new();
@@ -174,13 +175,14 @@ pub(super) fn board(nft: &mut Nft, board: &Board) -> Result<(), Fault> {
                     transaction.0.delete_chain(name);
                 }
             }
-            nft.run(transaction.0).map_err(doing(what))
+            nft.run(transaction.0).map_err(doing(what))?;
+            Ok(false)
         }
         Err(error @ netlink::Error::Refused { .. }) => {
             log::warn!("the table {TABLE} is made anew: {error}");
             nft.run(write(true).0).map_err(doing(what))?;
-            // With the old one went what is published: as this failed, all of it is told again.
-            Err(doing(what)(error))
+            // With the old one went what is published.
+            Ok(true)
         }
         Err(error) => Err(doing(what)(error)),
     }
@@ -199,6 +201,10 @@ pub(super) fn task(nft: &mut Nft, attach: &Attach) -> Result<(), Fault> {
 
 /// Removes the board's table.
 pub(super) fn clear(nft: &mut Nft) -> Result<(), Fault> {
+    // A kernel without tables has none of ours.
+    if !nft.tables().is_ok_and(|tables| tables.iter().any(|table| **table == *TABLE)) {
+        return Ok(());
+    }
     let mut transaction = Transaction::new();
     transaction.0.add_table();
     transaction.0.delete_table();

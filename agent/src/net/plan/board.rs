@@ -39,6 +39,12 @@ impl Board {
             base("postrouting", "nat", At::Postrouting, SRCNAT, self.postrouting()),
             base("forward", "filter", At::Forward, FILTER, self.forward()),
         ];
+        if self.encrypts {
+            // Without its device, what shall be encrypted would find another way.
+            let port = Step::Port(Protocol::Udp, VXLAN_ENCRYPTED_PORT);
+            let rule = vec![port, Step::NotOut(Device::Encryption), Step::Drop];
+            chains.push(base("seal", "filter", At::Output, FILTER, vec![rule]));
+        }
         if self.keeps_source {
             chains.push(base("origin", "filter", At::Prerouting, MANGLE, self.origin()));
             chains.push(base("unmark", "filter", At::Postrouting, MANGLE, self.unmark()));
@@ -129,7 +135,7 @@ impl Board {
 }
 
 /// All chains that a board may have.
-pub const CHAINS: [&str; 7] = ["guard", "prerouting", "output", "postrouting", "forward", "origin", "unmark"];
+pub const CHAINS: [&str; 8] = ["guard", "prerouting", "output", "postrouting", "forward", "seal", "origin", "unmark"];
 
 fn loopback() -> Subnet {
     Subnet::of(Ipv4Addr::LOCALHOST, 8)

@@ -1,0 +1,130 @@
+//! What the network takes of an agent's heap: 25 tasks on 3 networks, 100 services; and far more services.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use racimo_agent::net::plan::{Attached, Plan, View};
+use racimo_agent::net::table::Table;
+use racimo_agent::{alloc, limits};
+use racimo_common::id::{NetworkId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::net::{MTU, VXLAN_PORT};
+use racimo_common::object::Protocol;
+use racimo_common::wire::{
+    Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet,
+};
+
+#[global_allocator]
+static HEAP: alloc::Counting = alloc::Counting;
+
+const ENDPOINTS: u32 = 10;
+
+fn address(network: u32, number: u32) -> Ip {
+    Ip(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + (network << 16) + number))
+}
+
+fn network(number: u32) -> NetworkId {
+    NetworkId::from_bits(number.into())
+}
+
+fn service(number: u32, active: bool) -> NetService {
+    let endpoint = |place: u32| {
+        let at = number * 32 + place + 2;
+        NetEndpoint {
+            task: TaskId::from_bits(u128::from(at) << 64),
+            slot: Some(place),
+            hostname: None,
+            node: NodeId::from_bits(u128::from(place)),
+            mesh: Some(address(200, at)),
+            addresses: (1..=3).map(|network| address(network, at)).collect(),
+            active,
+            unsure: false,
+        }
+    };
+    let attachment =
+        |id| NetAttachment { network: network(id), vip: Some(address(id, number * 32 + 1)), aliases: vec!["x".into()] };
+    NetService {
+        id: ServiceId::from_bits(number.into()),
+        name: format!("stack_service{number}"),
+        ports: vec![NetPort { protocol: Protocol::Tcp, published: 8000 + u16::try_from(number).unwrap(), target: 80 }],
+        keep_source: false,
+        networks: (1..=3).map(attachment).collect(),
+        endpoints: (0..ENDPOINTS).map(endpoint).collect(),
+    }
+}
+
+fn told(services: u32) -> impl Iterator<Item = Net> {
+    let mesh = "10.200.0.0/16".parse().unwrap();
+    let peer = |number: u32| NetPeer {
+        node: NodeId::from_bits(number.into()),
+        subnet: format!("10.200.{number}.0/24").parse().unwrap(),
+        address: address(77, number),
+        key: None,
+    };
+    let network = |number: u32| NetNetwork {
+        id: network(number),
+        name: format!("net{number}"),
+        vni: 4096 + number,
+        subnet: format!("10.{number}.0.0/16").parse().unwrap(),
+        internal: false,
+        encrypted: false,
+        mtu: MTU,
+    };
+    let first = Net {
+        own: Some(NetOwn {
+            mesh,
+            subnet: "10.200.99.0/24".parse().unwrap(),
+            address: address(77, 99),
+            vxlan_port: VXLAN_PORT,
+            mtu: MTU,
+            key_epoch: 0,
+        }),
+        peers: (0..ENDPOINTS).map(peer).collect(),
+        networks: (1..=3).map(network).collect(),
+        ..Net::default()
+    };
+    let services = (0..services).map(|number| Net { services: vec![service(number, true)], ..Net::default() });
+    std::iter::once(first).chain(services)
+}
+
+/// Told so many services; answers what is held, and the most that was.
+fn measure(services: u32) -> (usize, usize) {
+    let before = alloc::used();
+    let (mut table, mut plan, mut most) = (Table::default(), Plan::default(), 0);
+    let mut tasks: BTreeMap<TaskId, Attached> = BTreeMap::new();
+    for number in 0..25 {
+        let networks = (1..=3).map(|id| (network(id), address(id, 60_000 + number))).collect();
+        let net = TaskNet { mesh: Some(address(200, 60_000 + number)), networks, ..TaskNet::default() };
+        tasks.insert(TaskId::from_bits(number.into()), Attached { net, ..Attached::default() });
+    }
+    for net in told(services) {
+        table.take_into(net, &mut plan.changes);
+    }
+    let mut all = 0;
+    let mut drain = |plan: &mut Plan, table: &Table| {
+        while let Some(ops) = plan.next(View { table, tasks: &tasks }) {
+            all += ops.len();
+            most = most.max(alloc::used() - before);
+        }
+    };
+    drain(&mut plan, &table);
+    // Every service changes at once.
+    for number in 0..services {
+        table.take_into(Net { services: vec![service(number, false)], ..Net::default() }, &mut plan.changes);
+    }
+    drain(&mut plan, &table);
+    assert!(all > 100 * services as usize / 2, "{all} operations");
+    (alloc::used() - before, most)
+}
+
+/// One test, because the heap is the process's.
+#[test]
+fn a_board_knows_many_services_in_little_memory() {
+    let (held, most) = measure(100);
+    eprintln!("100 services: {} KiB held, {} KiB at most", held >> 10, most >> 10);
+    assert!(held < 256 << 10 && most < 768 << 10, "{held} held, {most} at most");
+    let (held, most) = measure(500);
+    eprintln!("500 services: {} KiB held, {} KiB at most", held >> 10, most >> 10);
+    assert!(held < limits::HEAP_MAX / 4 && most < limits::HEAP_MAX * 3 / 4, "{held} held, {most} at most");
+}
