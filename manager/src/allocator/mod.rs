@@ -30,6 +30,9 @@ use racimo_common::object::{HostPort, NetworkMode, PortMode};
 
 use crate::store::TaskSpec;
 
+/// What is wrong with a node that joined when all parts of the mesh were taken.
+pub const NO_PART: &str = "the mesh has no part left for it";
+
 /// Whether a task with this spec has an address in its board's part of the mesh: it reaches what is outside its
 /// networks, or is reached through published ports.
 pub fn needs_mesh(spec: &TaskSpec, is_internal: impl Fn(NetworkId) -> bool) -> bool {

@@ -123,6 +123,19 @@ fn init_options() {
 }
 
 #[test]
+fn a_node_without_a_part_of_the_mesh_says_so() {
+    let lab = Lab::active();
+    assert_eq!(lab.ask("DELETE", "/networks/ingress", "").0, 204);
+    let ipam = json!({"Config": [{"Subnet": "10.44.0.0/24"}]});
+    let mesh = json!({"Name": "mesh", "Driver": "overlay", "Ingress": true, "IPAM": ipam});
+    assert_eq!(lab.post("/networks/create", &mesh.to_string()).0, 201);
+    // The manager's own node has the only part.
+    lab.join(1, "pi1");
+    let message = |name: &str| lab.get(&format!("/nodes/{name}")).1["Status"]["Message"].clone();
+    assert_eq!((message("pi1"), message("node0")), (json!("the mesh has no part left for it"), json!(null)));
+}
+
+#[test]
 fn nodes() {
     let lab = Lab::active();
     let (board, twin) = (lab.join(1, "pi1"), lab.join(2, "pi2"));

@@ -11,7 +11,7 @@ use racimo_common::registry::Platform;
 use racimo_common::units::{Bytes, NanoCpus};
 
 use super::counts_as_active;
-use crate::allocator::{Holder, Usage, host_ports};
+use crate::allocator::{Holder, NO_PART, Usage, host_ports};
 use crate::store::generic;
 use crate::store::{Attachment, Node, NodeStatus, State, TaskSpec, View};
 
@@ -348,7 +348,7 @@ fn no_network(why: NoNetwork, node: &Node) -> String {
     match why {
         NoNetwork::Any => said(&about.no_network),
         NoNetwork::Encryption => format!("it cannot encrypt: {}", said(&about.no_encryption)),
-        NoNetwork::Part => "the mesh has no part left for it".to_owned(),
+        NoNetwork::Part => NO_PART.to_owned(),
         NoNetwork::Addresses => "all addresses of its part of the mesh are in use".to_owned(),
     }
 }

@@ -13,6 +13,7 @@ use racimo_common::registry::platform;
 use serde_json::Value;
 
 use super::{generic, json, map, some_map, time, tls, version};
+use crate::allocator::NO_PART;
 use crate::api::error::{ApiError, Code};
 use crate::api::fields::Fields;
 use crate::store::{Node, NodeSpec, NodeStatus, View};
@@ -62,7 +63,7 @@ impl Shared {
                     NodeStatus::Down => NodeState::DOWN,
                     NodeStatus::Ready => NodeState::READY,
                 }),
-                message: node.written_off.as_ref().map(|w| w.reason.clone()).filter(|m| !m.is_empty()),
+                message: message(view, node),
                 addr: Some(host(&node.addr).to_owned()),
             }),
             manager_status: match node.role {
@@ -182,6 +183,13 @@ pub fn availability(text: &str) -> Result<Availability, ApiError> {
             Err(ApiError::bad_request(format!("invalid Availability: {other:?}: expected active, pause or drain")))
         }
     }
+}
+
+/// Why it is down, or why it gets no tasks that have a way out.
+fn message(view: &View, node: &Node) -> Option<String> {
+    let down = node.written_off.as_ref().map(|w| w.reason.clone()).filter(|reason| !reason.is_empty());
+    let without = view.state.ingress().is_some() && node.mesh.is_none() && node.has_agent();
+    down.or_else(|| without.then(|| NO_PART.to_owned()))
 }
 
 #[cfg(test)]
