@@ -14,6 +14,7 @@ mod health;
 mod host_ports;
 mod logs;
 mod names;
+mod networks;
 mod options;
 mod pi_mgr;
 mod ports_cli;
