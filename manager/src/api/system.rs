@@ -78,7 +78,7 @@ pub(super) async fn info(context: &Context, _: &Request) -> Result<Answer, ApiEr
         driver_status: Some(Vec::new()),
         plugins: Some(PluginsInfo {
             volume: texts(&["local"]),
-            network: texts(&["host", "null", "overlay"]),
+            network: texts(&["bridge", "host", "null", "overlay"]),
             authorization: None,
             log: Some(Vec::new()),
         }),

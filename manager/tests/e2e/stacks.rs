@@ -178,12 +178,12 @@ fn networks(lab: &Lab) -> Result<()> {
         let create = format!("service create -d --name {service} --network {name} {image} sleep 100000");
         say(lab, client, &create)?;
         running(lab, &service, 1);
-        // Loopback only, as without a network.
+        // The way out, and the network.
         let inside = Inside::of(lab, &service)?;
         let devices = inside.process("net/dev")?;
         let devices: Vec<&str> =
             devices.lines().filter_map(|line| line.split_once(':')).map(|(d, _)| d.trim()).collect();
-        assert_eq!(devices, ["lo"]);
+        assert_eq!(devices, ["lo", "eth0", "eth1"]);
         has(&say(lab, client, &format!("network inspect --verbose {name}"))?, &service);
         has(&client(lab, &["network", "rm", name])?.bad()?.1, "is in use by service");
         say(lab, client, &format!("service update -d --network-rm {name} {service}"))?;
