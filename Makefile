@@ -25,7 +25,8 @@ export RACIMO_BIN_DIR := $(abspath $(BIN_DIR))
 
 # program:package pairs. Only what is missing is installed.
 DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:protobuf-compiler \
-        cc:gcc musl-gcc:musl-tools dig:dnsutils ip:iproute2 nft:nftables nsenter:util-linux mount:mount
+        cc:gcc musl-gcc:musl-tools dig:dnsutils ip:iproute2 nft:nftables nsenter:util-linux mount:mount \
+        curl:curl wrk:wrk
 # Looked up by package: plain busybox has busybox-static's program name, and kill
 # (procps), which tests run, is also built into the shell.
 DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps tini

@@ -13,6 +13,7 @@ mod generic;
 mod health;
 mod host_ports;
 mod logs;
+mod mesh;
 mod names;
 mod networks;
 mod options;

@@ -127,7 +127,7 @@ fn compile(lab: &Lab) -> Result<()> {
 }
 
 /// What a program of this machine says on a task's network with its resolv.conf.
-fn resolver(lab: &Lab, inside: &Inside, command: &str) -> Result<String> {
+pub(crate) fn resolver(lab: &Lab, inside: &Inside, command: &str) -> Result<String> {
     let text = inside.enter(&["-m", "-n"], &["/bin/cat", "/etc/resolv.conf"])?;
     has(&text, "nameserver 127.0.0.11\n");
     let conf = lab.directory.join(format!("resolv-{}", inside.task));
