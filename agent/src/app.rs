@@ -19,7 +19,7 @@ use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::NodeDescription;
 use racimo_common::registry::{Reference, Registry};
 use racimo_common::time::{Clock, Mono};
-use racimo_common::wire::{Assign, Status, ToManager, Work};
+use racimo_common::wire::{Assign, ToManager, Work};
 use smol::{LocalExecutor, Timer};
 
 use crate::board::{Board, Order};
@@ -33,7 +33,7 @@ use crate::runtime::ctrd::Executor;
 use crate::runtime::pull::{self, PullError};
 use crate::runtime::{self, Event, Job, Phase, Probed, Runtime};
 use crate::task::{Done, Found, Op, Task};
-use crate::{limits, logs};
+use crate::{limits, logs, report};
 
 /// Why the agent stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -583,11 +583,7 @@ impl App {
         }
         self.is_reported = true;
         let index = self.board.index();
-        let parts: Vec<_> = reports.chunks(limits::REPORTS_PER_FRAME).map(<[_]>::to_vec).collect();
-        let parts = if parts.is_empty() { vec![Vec::new()] } else { parts };
-        let count = parts.len();
-        for (number, tasks) in parts.into_iter().enumerate() {
-            let status = Status { complete, last: number + 1 == count, index, tasks };
+        for status in report::messages(reports, complete, index) {
             if out.try_send(ToManager::Status(status)).is_err() {
                 // Cannot be full: `limits` relate the sizes. A new session reports everything.
                 self.close();

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod link;
 pub mod logs;
 pub mod net;
+pub mod report;
 pub mod runtime;
 mod sys;
 pub use sys::limit_threads;

@@ -124,8 +124,12 @@ pub const HEAVY_BYTES_MIN: usize = 16 << 10;
 pub const SET_TASKS_MAX: usize = 4 * TASKS_MAX;
 /// Bytes of a reason in a report; the rest is cut.
 pub const REASON_BYTES_MAX: usize = 512;
-/// Reports in one frame: with the longest reasons they fit it.
-pub const REPORTS_PER_FRAME: usize = 64;
+/// Bytes of a report without ports, at most.
+pub const REPORT_BYTES_MAX: usize = REASON_BYTES_MAX + 256;
+/// Bytes of a port in a report.
+pub const REPORT_PORT_BYTES_MAX: usize = 9;
+/// Bytes of reports in one message; more go into the next.
+pub const STATUS_BYTES_MAX: usize = racimo_common::limits::FRAME_FROM_AGENT_MAX - 256;
 /// Pause before an operation is repeated that failed for the board's sake.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Shortest pause between two checks of one container's health; a shorter interval counts as this one.
@@ -169,12 +173,7 @@ pub const FLUSH_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of heap at which allocation fails and the agent aborts: the last line. Tasks run on, systemd starts it again.
 pub const HEAP_MAX: usize = 4 << 20;
 
-const _: () = assert!(
-    (TASKS_MAX + SET_TASKS_MAX).div_ceil(REPORTS_PER_FRAME) <= OUT_QUEUE_MAX,
-    "a full report must fit into an empty queue"
-);
 const _: () = assert!(HELD_BYTES_MAX <= HEAP_MAX / 4 && MAKES_MAX * HEAVY_BYTES_MIN <= HEAP_MAX / 16);
-const _: () = assert!(REPORTS_PER_FRAME * (REASON_BYTES_MAX + 256) < racimo_common::limits::FRAME_FROM_AGENT_MAX);
 
 /// Bytes of one line in a log file; a longer one is cut into pieces, and the manager joins them again. Each output of
 /// a container holds one, while its line has not ended.

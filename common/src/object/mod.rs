@@ -17,7 +17,7 @@ pub use container::{
 };
 pub use generic::{BadGeneric, Generic, Generics, check_kind, generic_variables, parse_generics};
 pub use log::{LogAsk, LogConfig, LogEntry, LogStream};
-pub use network::{EndpointMode, EndpointSpec, HostPort, Port, PortMode, Protocol, WireguardKey};
+pub use network::{BadProtocol, EndpointMode, EndpointSpec, HostPort, Port, PortMode, Protocol, WireguardKey};
 pub use node::{Availability, NodeDescription, Role};
 pub use resources::{Limits, Reservations, Resources};
 pub use task::{ContainerStatus, Desired, TaskReport, TaskState};

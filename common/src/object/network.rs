@@ -106,8 +106,9 @@ pub struct EndpointSpec {
     pub ports: Vec<Port>,
 }
 
-/// A port of a task on its board.
+/// A port of a task on its board. On the wire: the protocol's number and the two ports, 9 bytes at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "(u8, u16, u16)", try_from = "(u8, u16, u16)")]
 pub struct HostPort {
     /// Its protocol.
     pub protocol: Protocol,
@@ -115,6 +116,25 @@ pub struct HostPort {
     pub published: u16,
     /// The task's port.
     pub target: u16,
+}
+
+impl From<HostPort> for (u8, u16, u16) {
+    fn from(port: HostPort) -> Self {
+        (port.protocol.number(), port.published, port.target)
+    }
+}
+
+/// A number that is no protocol's with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not the number of tcp, udp or sctp")]
+pub struct BadProtocol(u8);
+
+impl TryFrom<(u8, u16, u16)> for HostPort {
+    type Error = BadProtocol;
+    fn try_from((number, published, target): (u8, u16, u16)) -> Result<Self, BadProtocol> {
+        let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == number);
+        Ok(Self { protocol: protocol.ok_or(BadProtocol(number))?, published, target })
+    }
 }
 
 /// A public key of the encryption between boards.

@@ -218,7 +218,23 @@ impl Chance {
             Refusal::NodeUnfit(_, "it has no part of the mesh") => "no part",
             Refusal::NodeUnfit(_, "its ports are taken") => "ports of a node",
             Refusal::TaskMoved(_, "there is no ingress network") => "no mesh",
-            _ => "refused otherwise",
+            Refusal::NotFound { .. }
+            | Refusal::OutOfSequence
+            | Refusal::NameTaken { .. }
+            | Refusal::NetworkTaken(_)
+            | Refusal::NetworksMax
+            | Refusal::IngressAttached(_)
+            | Refusal::Exists { .. }
+            | Refusal::DependenciesMax
+            | Refusal::DependenciesBytesMax
+            | Refusal::InUse { .. }
+            | Refusal::Unknown { .. }
+            | Refusal::ClusterExists
+            | Refusal::NoCluster
+            | Refusal::NoPrevious(_)
+            | Refusal::Immutable(_)
+            | Refusal::TaskMoved(..)
+            | Refusal::NodeUnfit(..) => "refused otherwise",
         });
     }
 }

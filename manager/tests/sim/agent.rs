@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use racimo_agent::board::{Board as Core, Order};
-use racimo_agent::limits;
 use racimo_agent::net::table::Table;
 use racimo_agent::task::{Done, Found, Op, Task};
+use racimo_agent::{limits, report};
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::{NodeDescription, TaskState};
 use racimo_common::time::{Mono, Now};
-use racimo_common::wire::{Assign, Hello, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN};
+use racimo_common::wire::{Assign, Hello, RefusedCode, ToAgent, ToManager, VERSION, VERSION_MIN};
 
 use crate::net::ConnId;
 use crate::runtime::{Effect, Runtime};
@@ -394,11 +394,7 @@ impl Board {
                 sim.fail(format_args!("board {} says that {task} runs before it is healthy", self.index));
             }
         }
-        let parts: Vec<_> = tasks.chunks(limits::REPORTS_PER_FRAME).map(<[_]>::to_vec).collect();
-        let parts = if parts.is_empty() { vec![Vec::new()] } else { parts };
-        let (count, index) = (parts.len(), agent.core.index());
-        for (number, tasks) in parts.into_iter().enumerate() {
-            let status = Status { complete, last: number + 1 == count, index, tasks };
+        for status in report::messages(tasks, complete, agent.core.index()) {
             sim.send_up(out, Some(ToManager::Status(status)));
         }
     }
