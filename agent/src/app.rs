@@ -252,7 +252,7 @@ fn feeders(
         executor.spawn(forward(link_says, inputs.clone(), Input::Link)),
         executor.spawn(forward(containerd_says, inputs.clone(), Input::Container)),
         executor.spawn(describe_again),
-        executor.spawn(tools.network.clone().drive()),
+        executor.spawn(tools.network.clone().drive(limits::NET_LOOK_EVERY)),
         executor.spawn(tools.host.clone().drive()),
         executor.spawn(ports::relay::serve(tools.network.board_ports().clone(), executor.clone())),
         executor.spawn(stopped),

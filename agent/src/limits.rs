@@ -267,6 +267,8 @@ pub const FIREWALL_EVERY: Duration = Duration::from_secs(20);
 pub const FIREWALL_WORDS_MAX: usize = 200;
 /// First and longest pause before everything is told to the kernel anew after a failure.
 pub const NET_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// How often it is looked whether other programs removed what is ours: some requests that change nothing, 1 ms on a Pi.
+pub const NET_LOOK_EVERY: Duration = Duration::from_secs(20);
 /// How long what the manager told of the network waits to be written to the run directory: it comes in parts.
 pub const NET_WRITE_AFTER: Duration = Duration::from_secs(1);
 /// Failures of the network that are told of one by one; others are counted.

@@ -53,6 +53,7 @@ enum Order {
     Attach(TaskId, Attached, Sender<Result<Vec<HostPort>, NoNetwork>>),
     Detach(TaskId, Sender<()>),
     Degraded(Sender<Vec<String>>),
+    Look(Sender<bool>),
 }
 
 /// Moves the calling thread into a network namespace.
@@ -70,12 +71,12 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(netns: PathBuf, run: PathBuf) -> Self {
+    fn start(netns: PathBuf, run: PathBuf, look_every: Duration) -> Self {
         let (orders, inbox) = async_channel::bounded(16);
         let thread = std::thread::spawn(move || {
             enter(&netns);
             let executor = Rc::new(LocalExecutor::new());
-            smol::block_on(executor.clone().run(serve(executor, run, inbox)));
+            smol::block_on(executor.clone().run(serve(executor, run, look_every, inbox)));
         });
         Self { orders, thread }
     }
@@ -108,11 +109,16 @@ impl Agent {
     fn degraded(&self) -> Vec<String> {
         self.ask(Order::Degraded)
     }
+
+    /// Looks whether something was removed.
+    fn look(&self) -> bool {
+        self.ask(Order::Look)
+    }
 }
 
-async fn serve(executor: Rc<LocalExecutor<'static>>, run: PathBuf, inbox: Receiver<Order>) {
+async fn serve(executor: Rc<LocalExecutor<'static>>, run: PathBuf, look_every: Duration, inbox: Receiver<Order>) {
     let network = Network::open(executor.clone(), &run, PathBuf::from("/etc/resolv.conf")).unwrap();
-    let drive = executor.spawn(network.clone().drive());
+    let drive = executor.spawn(network.clone().drive(look_every));
     while let Ok(order) = inbox.recv().await {
         match order {
             Order::Take(net) => network.take(net),
@@ -122,6 +128,7 @@ async fn serve(executor: Rc<LocalExecutor<'static>>, run: PathBuf, inbox: Receiv
                 let _ = done.send(()).await;
             }
             Order::Degraded(done) => drop(done.send(network.degraded()).await),
+            Order::Look(done) => drop(done.send(network.look().await).await),
         }
     }
     network.write();
@@ -139,6 +146,8 @@ struct Lan {
     dir: tempfile::TempDir,
     agents: BTreeMap<u8, Agent>,
     services: Vec<NetService>,
+    /// How often agents look whether something was removed, other than when told to.
+    look_every: Duration,
 }
 
 impl Drop for Lan {
@@ -173,6 +182,7 @@ impl Lan {
             dir: tempfile::tempdir().unwrap(),
             agents: BTreeMap::new(),
             services: Vec::new(),
+            look_every: Duration::from_secs(3600),
         };
         run(&format!("ip netns add {prefix}lan"));
         run(&format!("ip -n {prefix}lan link add br0 type bridge"));
@@ -198,7 +208,7 @@ impl Lan {
     }
 
     fn start(&mut self, board: u8) {
-        self.agents.insert(board, Agent::start(self.netns(board), self.run(board)));
+        self.agents.insert(board, Agent::start(self.netns(board), self.run(board), self.look_every));
     }
 
     /// Starts three boards, tells them of each other.
@@ -438,6 +448,7 @@ fn who_reaches_whom() {
     assert_eq!(lan.answers(Task(13), lan_address(3), 80), all);
     for board in 1..=3 {
         assert_eq!(lan.agent(board).degraded(), [""; 0], "board {board}");
+        assert_eq!(run(&format!("ip -n {}{board} -6 addr show dev rc-mesh", lan.prefix)), "", "board {board}");
     }
 }
 
@@ -551,6 +562,55 @@ fn a_restart_leaves_traffic_flowing_and_nothing_stale() {
     assert!(!namespace(&lan.run(1), task(12)).exists());
     assert_eq!(lan.answers(Task(11), VIP, PORT), all);
     assert_eq!(lan.agent(1).degraded(), [""; 0]);
+}
+
+/// Packet filters that are loaded anew, network managers, users.
+#[test]
+#[ignore = "needs root"]
+fn what_other_programs_remove_comes_back() {
+    let mut lan = with_web();
+    let all = names(&["11", "21", "31"]);
+    let whole = |lan: &Lan| {
+        lan.answers(CLIENT, lan_address(1), 80) == all
+            && lan.answers(Host(1), Ipv4Addr::LOCALHOST, 80) == all
+            && lan.answers(Task(12), VIP, PORT) == all
+    };
+    until("all is told", || whole(&lan));
+    let (begin, looks) = (Instant::now(), 20);
+    for _ in 0..looks {
+        assert!(!lan.agent(1).look(), "nothing is missing");
+    }
+    eprintln!("a look with nothing missing: {:?}", begin.elapsed() / looks);
+    let leg = |number: u8| format!("rg-{}", &task(number).to_string()[..12]);
+    let on_board = |command: &str| format!("ip netns exec {}1 {command}", lan.prefix);
+    let overlays = |command: &str| format!("nsenter --net={} {command}", lan.run(1).join("netns/racimo").display());
+    for command in [
+        on_board("nft flush ruleset"),
+        on_board("nft flush table ip racimo"),
+        on_board("nft flush map ip racimo pub"),
+        on_board("ip link del rc-mesh"),
+        on_board("ip link set rc-mesh down"),
+        on_board("ip addr flush dev rc-mesh"),
+        on_board("ip route flush root 10.200.0.0/16"),
+        on_board("ip neigh flush dev rc-mesh nud permanent"),
+        on_board(&format!("ip link del {}", leg(11))),
+        on_board("sysctl -q net.ipv4.ip_forward=0"),
+        overlays("ip link del rcv4097"),
+        overlays("ip link del rcb4097"),
+        overlays("ip link set rcb4097 down"),
+    ] {
+        run(&command);
+        assert!(lan.agent(1).look(), "not seen: {command}");
+        until(&command, || whole(&lan) && !lan.agent(1).look());
+        assert_eq!(lan.agent(1).degraded(), [""; 0], "{command}");
+    }
+    // It looks by itself, too.
+    lan.agents.remove(&1).unwrap().stop();
+    lan.look_every = Duration::from_millis(200);
+    lan.start(1);
+    until("it is there again", || whole(&lan));
+    run(&format!("ip netns exec {}1 nft flush ruleset", lan.prefix));
+    until("the rules are there again", || whole(&lan));
 }
 
 #[test]

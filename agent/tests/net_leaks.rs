@@ -224,7 +224,7 @@ async fn round(network: &Network, number: u32) {
 
 async fn test(executor: Rc<LocalExecutor<'static>>, run: PathBuf) {
     let network = Network::open(executor.clone(), &run, PathBuf::from("/etc/resolv.conf")).unwrap();
-    let _drive = executor.spawn(network.clone().drive());
+    let _drive = executor.spawn(network.clone().drive(Duration::from_millis(50)));
     network.take(Net {
         complete: true,
         last: true,

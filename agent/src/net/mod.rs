@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`Network`] is the shell: one loop that tells the kernel what changed, in portions; and a task's coming and going.
-//! Nothing is torn down when the agent starts or stops. When it starts, and after a failure, everything is told anew,
-//! and then what nothing wants is removed.
+//! Nothing is torn down when the agent starts or stops. When it starts, after a failure, and when something is missing
+//! that was told, everything is told anew, and then what nothing wants is removed.
 
 pub mod dns;
 pub mod firewall;
@@ -21,6 +21,7 @@ pub mod plan;
 pub mod ports;
 pub mod probe;
 pub mod table;
+mod watch;
 pub mod wireguard;
 
 use std::cell::{Cell, RefCell};
@@ -28,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use racimo_common::id::TaskId;
@@ -82,6 +83,8 @@ struct Inner {
     unwritten: Cell<bool>,
     /// What failed, and why.
     faults: RefCell<BTreeMap<String, String>>,
+    /// What other programs had removed when it was last looked.
+    missing: RefCell<String>,
     wake: Sender<()>,
     woken: Receiver<()>,
 }
@@ -115,6 +118,7 @@ impl Network {
             unheld: Cell::new(true),
             unwritten: Cell::new(false),
             faults: RefCell::default(),
+            missing: RefCell::default(),
             wake,
             woken,
         })))
@@ -202,10 +206,10 @@ impl Network {
         }
     }
 
-    /// Keeps the kernel as it shall be. Runs for ever.
-    pub async fn drive(self) {
+    /// Keeps the kernel as it shall be, and looks every so often whether it is. Runs for ever.
+    pub async fn drive(self, look_every: Duration) {
         let inner = &self.0;
-        let (mut write_at, mut retry_at, mut ports_at) = (None, None, None);
+        let (mut write_at, mut retry_at, mut ports_at, mut look_at) = (None, None, None, None);
         let mut pause = limits::NET_RETRY.0;
         loop {
             if inner.anew.replace(false) {
@@ -223,12 +227,13 @@ impl Network {
             let failed = !inner.faults.borrow().is_empty();
             due(&mut retry_at, failed, pause);
             pause = if failed { pause } else { limits::NET_RETRY.0 };
+            due(&mut look_at, self.is_known(), look_every);
             let woken = async {
                 // It is never closed: this holds both ends.
                 let _ = inner.woken.recv().await;
             };
             let late = async {
-                match [write_at, retry_at, ports_at].into_iter().flatten().min() {
+                match [write_at, retry_at, ports_at, look_at].into_iter().flatten().min() {
                     Some(at) => drop(Timer::at(at).await),
                     None => smol::future::pending().await,
                 }
@@ -240,6 +245,9 @@ impl Network {
             }
             if is_due(&mut ports_at) && inner.ports.retry() {
                 self.publish_all();
+            }
+            if is_due(&mut look_at) {
+                self.look().await;
             }
             if is_due(&mut retry_at) {
                 inner.anew.set(true);

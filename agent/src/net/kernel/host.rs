@@ -31,7 +31,7 @@ pub(super) struct Host {
     pub(super) nft: Nft,
     pub(super) conntrack: Conntrack,
     /// The mesh's device, once it is there.
-    mesh: Option<u32>,
+    pub(super) mesh: Option<u32>,
     /// Whether the table had to be made anew.
     pub(super) emptied: bool,
 }
@@ -67,6 +67,8 @@ impl Host {
             ("net/ipv4/conf/rc-mesh/send_redirects", "0"),
             ("net/ipv4/conf/rc-mesh/rp_filter", rp_filter),
         ])?;
+        let no_ipv6 = Parameter { path: "net/ipv6/conf/rc-mesh/disable_ipv6", value: "1", optional: true };
+        self.namespace.set(&[no_ipv6]).map_err(doing("set the kernel's parameters"))?;
         // It stands for all tasks that are not there.
         self.route.replace_route(&blackhole(own.subnet));
         self.route.run().map_err(doing("close the board's part of the mesh"))?;
@@ -140,7 +142,7 @@ impl Host {
         rules::clear(&mut self.nft)
     }
 
-    fn our_rules(&mut self) -> Result<Vec<Rule>, Fault> {
+    pub(super) fn our_rules(&mut self) -> Result<Vec<Rule>, Fault> {
         let rules = self.route.rules().map_err(doing("list routing rules"))?;
         Ok(rules.into_iter().filter(|rule| rule.protocol == OURS).collect())
     }

@@ -10,6 +10,7 @@
 
 mod host;
 mod inside;
+mod look;
 mod overlays;
 mod rules;
 
@@ -271,7 +272,7 @@ impl Kernel {
     pub fn sweep(&mut self, wanted: &Wanted) -> Vec<Fault> {
         let mut faults = Vec::new();
         let mut links: BTreeSet<String> =
-            wanted.networks.keys().flat_map(|vni| [format!("rcb{vni}"), task::vxlan(*vni)]).collect();
+            wanted.networks.keys().flat_map(|vni| [task::bridge(*vni), task::vxlan(*vni)]).collect();
         let mut legs = BTreeSet::new();
         for (id, (has_leg, networks)) in &wanted.tasks {
             links.extend((1..=*networks).map(|place| task::link(*id, place)));

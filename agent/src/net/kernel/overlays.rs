@@ -11,7 +11,7 @@ use crate::net::netlink::route::{
     Change, Fdb, LOOPBACK, Link, LinkKind, Neighbour, NewKind, NewLink, Place, PortFlags, Route, Vxlan,
 };
 use crate::net::ns::{Namespace, Namespaces, Parameter};
-use crate::net::plan::task::{Overlay, vxlan};
+use crate::net::plan::task::{Overlay, bridge, vxlan};
 
 /// The namespace's name.
 pub(super) const NAME: &str = "racimo";
@@ -25,7 +25,7 @@ const VXLAN_PORT: PortFlags = PortFlags { learning: false, flood: true, multicas
 #[derive(Debug)]
 pub(super) struct Overlays {
     namespace: Namespace,
-    route: Route,
+    pub(super) route: Route,
     /// Indices of bridges and VXLANs, by the network's number.
     links: BTreeMap<u32, (u32, u32)>,
 }
@@ -90,6 +90,9 @@ impl Overlays {
         let what = "make the network's bridge";
         let name = overlay.bridge();
         if let Some(link) = self.route.link(&name).map_err(doing(what))? {
+            if !link.up {
+                self.route.change_link(link.index, &Change::UP);
+            }
             return Ok(link.index);
         }
         self.route.add_link(&NewLink {
@@ -128,7 +131,7 @@ impl Overlays {
     pub(super) fn overlay_gone(&mut self, vni: u32) -> Result<bool, Fault> {
         self.links.remove(&vni);
         self.route.delete_link_named(&vxlan(vni));
-        self.route.delete_link_named(&format!("rcb{vni}"));
+        self.route.delete_link_named(&bridge(vni));
         self.route.run().map_err(doing("remove the network"))?;
         Ok(self.links.is_empty())
     }

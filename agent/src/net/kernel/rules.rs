@@ -10,6 +10,7 @@ use super::{Fault, doing};
 use crate::net::netlink;
 use crate::net::netlink::nft::{self, Base, ESTABLISHED, Hook, Key, NEW, Nft, RELATED, Rule, SetKind, Value};
 use crate::net::plan::board::{self, Board};
+use crate::net::plan::missing::Found;
 use crate::net::plan::rule::{self, At, Backends, Device, Step};
 use crate::net::plan::task::Attach;
 use crate::net::plan::{Peer, Published, TABLE};
@@ -280,6 +281,24 @@ pub(super) fn sweep_task(nft: &mut Nft, wanted: &BTreeSet<Ipv4Addr>) -> Result<(
         }
     }
     nft.run(transaction.0).map_err(doing(what))
+}
+
+/// Adds what the board's table has. A published port's chain is used by its rules, and by the map that leads to it.
+pub(super) fn look(nft: &mut Nft, found: &mut Found) -> Result<(), Fault> {
+    let what = "list rules";
+    let keys = nft.elements(TABLE, PUBLISHED, SetKind::PortVerdicts).map_err(doing(what))?;
+    let keys: BTreeSet<Key> = keys.into_iter().collect();
+    let listed = nft.used_chains(TABLE, |name, uses| {
+        if let Some(port) = port_of(name) {
+            if uses >= 2 && keys.contains(&Key::port(port.0, port.1)) {
+                found.published.insert(port);
+            }
+        } else {
+            found.chains.insert(name.into(), uses);
+        }
+        None::<()>
+    });
+    listed.map(drop).map_err(doing(what))
 }
 
 /// The port that a chain is for.

@@ -8,6 +8,7 @@
 
 pub mod board;
 pub mod coming;
+pub mod missing;
 pub mod rule;
 pub mod task;
 #[cfg(test)]

@@ -62,13 +62,18 @@ impl Overlay {
 
     /// The name of its bridge.
     pub fn bridge(&self) -> String {
-        format!("rcb{}", self.vni)
+        bridge(self.vni)
     }
 
     /// The name of its VXLAN.
     pub fn vxlan(&self) -> String {
         vxlan(self.vni)
     }
+}
+
+/// The name of a network's bridge.
+pub fn bridge(vni: u32) -> String {
+    format!("rcb{vni}")
 }
 
 /// The name of a network's VXLAN.

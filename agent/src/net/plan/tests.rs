@@ -7,6 +7,8 @@ use racimo_common::wire::{Ip, Net, NetAttachment, NetEndpoint, NetPort};
 use super::task::Attach;
 use super::*;
 
+mod missing;
+
 fn ip(text: &str) -> Ip {
     Ip(text.parse().unwrap())
 }

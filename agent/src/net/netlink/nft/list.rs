@@ -13,11 +13,22 @@ impl Nft {
 
     /// The names of a table's chains; none of them: also if there is no such table.
     pub fn chains(&mut self, table: &str) -> Result<Vec<Box<str>>, Error> {
+        self.used_chains(table, |name, _| Some(name.into()))
+    }
+
+    /// What `read` makes of each of a table's chains: its name, and by how many rules, its own and those that lead to
+    /// it, and elements of maps it is used.
+    pub fn used_chains<T>(
+        &mut self,
+        table: &str,
+        mut read: impl FnMut(&str, u32) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         let request = request(GET_CHAIN, |_| {});
         self.socket.list(&request, |message| {
             let attributes = message.attributes(4);
             attributes.get(1).filter(|found| found.text() == table)?;
-            attributes.get(3).map(|name| name.text().into())
+            let uses = attributes.get(6).and_then(|uses| uses.be32()).unwrap_or(u32::MAX);
+            read(attributes.get(3)?.text(), uses)
         })
     }
 
