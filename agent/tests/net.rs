@@ -20,7 +20,7 @@ use racimo_agent::net::ns::Namespace;
 use racimo_agent::net::plan::Attached;
 use racimo_agent::net::{Network, NoNetwork};
 use racimo_common::id::{NetworkId, NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::net::{MTU, VXLAN_PORT};
+use racimo_common::net::{MTU, VXLAN_PORT, mac};
 use racimo_common::object::{HostPort, Protocol};
 use racimo_common::wire::{
     Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet,
@@ -450,6 +450,69 @@ fn who_reaches_whom() {
         assert_eq!(lan.agent(board).degraded(), [""; 0], "board {board}");
         assert_eq!(run(&format!("ip -n {}{board} -6 addr show dev rc-mesh", lan.prefix)), "", "board {board}");
     }
+}
+
+/// A VXLAN packet's content: a datagram with this text, from one address of a network to another.
+fn wrapped(vni: u32, from: Ipv4Addr, to: Ipv4Addr, port: u16, text: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = vni.to_be_bytes();
+    let mut packet = vec![8, 0, 0, 0, a, b, c, 0];
+    packet.extend(mac(to).into_iter().chain(mac(from)).chain([8, 0]));
+    let length = |header: usize| u16::try_from(header + text.len()).unwrap().to_be_bytes();
+    let [high, low] = length(28);
+    let mut header = vec![0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0];
+    header.extend(from.octets().into_iter().chain(to.octets()));
+    let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    header[10..12].copy_from_slice(&(!sum).to_be_bytes());
+    packet.extend(header);
+    packet.extend(port.to_be_bytes().into_iter().chain(port.to_be_bytes()).chain(length(8)).chain([0, 0]));
+    packet.extend(text);
+    packet
+}
+
+/// A task's packets leave with the board's address, which other boards take VXLAN packets from.
+#[test]
+#[ignore = "needs root"]
+fn a_task_is_not_taken_for_its_board() {
+    let lan = with_web();
+    let open = |place: Place, port: u16| {
+        let socket = lan.inside(place).run(|| UdpSocket::bind(("0.0.0.0", port))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket
+    };
+    let take = |socket: &UdpSocket| {
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let board = lan_address(2);
+    let victim = open(Task(21), 9000);
+    let frame = |text: &[u8]| wrapped(4097, overlay(1, 11), overlay(1, 21), 9000, text);
+    // The board itself can.
+    open(Host(1), 0).send_to(&frame(b"board"), (board, VXLAN_PORT)).unwrap();
+    assert_eq!(take(&victim).as_deref(), Some("board"));
+    // Its tasks cannot.
+    open(Task(12), 0).send_to(&frame(b"task"), (board, VXLAN_PORT)).unwrap();
+    assert_eq!(take(&victim), None);
+    // Nor with an address that is not theirs: that of another board inside the encryption.
+    run(&format!("nsenter --net={} ip addr add 10.200.3.0/32 dev eth0", namespace(&lan.run(1), task(12)).display()));
+    let false_one = lan.inside(Task(12)).run(|| UdpSocket::bind("10.200.3.0:0")).unwrap().unwrap();
+    false_one.send_to(&frame(b"false"), (board, VXLAN_PORT)).unwrap();
+    assert_eq!(take(&victim), None);
+    let outside = open(CLIENT, 9001);
+    false_one.send_to(b"false", (lan_address(100), 9001)).unwrap();
+    assert_eq!(take(&outside), None);
+    open(Task(12), 0).send_to(b"true", (lan_address(100), 9001)).unwrap();
+    assert_eq!(take(&outside).as_deref(), Some("true"));
+
+    // What other boards send to this one it cannot draw to itself by having the same port outside.
+    let thief = open(Task(12), VXLAN_PORT);
+    thief.send_to(b"mine", (board, 40_000)).unwrap();
+    let own = open(Task(11), 9000);
+    let frame = wrapped(4097, overlay(1, 21), overlay(1, 11), 9000, b"yours");
+    open(Host(2), 40_000).send_to(&frame, (lan_address(1), VXLAN_PORT)).unwrap();
+    assert_eq!(take(&own).as_deref(), Some("yours"));
+    assert_eq!(take(&thief), None);
 }
 
 #[test]

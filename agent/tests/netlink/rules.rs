@@ -65,6 +65,9 @@ fn board() -> Transaction<'static> {
     t.rule("guard", |r| {
         r.dport(Udp, VXLAN_PORT).daddr_is_local().saddr_in("peers", false).drop();
     });
+    t.rule("guard", |r| {
+        r.dport(Udp, VXLAN_PORT).daddr_is_local().untrack();
+    });
     for (chain, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
         t.add_base_chain(chain, base(true, hook, DSTNAT));
         t.rule(chain, |r| {

@@ -120,6 +120,7 @@ fn write(rule: &mut Rule<'_>, step: Step) {
         Step::MarkOrigin => rule.set_ct_mark_by_mac(ORIGIN),
         Step::Restore => rule.set_mark_of_ct(),
         Step::Unmark => rule.set_mark(0),
+        Step::Untrack => rule.untrack(),
         Step::Accept => rule.accept(),
         Step::Drop => rule.drop(),
         Step::Reset => rule.reject_with_reset(),

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use racimo_common::net::{Subnet, VXLAN_ENCRYPTED_PORT};
+use racimo_common::net::{Subnet, VXLAN_ENCRYPTED_PORT, WIREGUARD_PORT};
 use racimo_common::object::Protocol;
 use racimo_common::wire::NetOwn;
 
@@ -54,15 +54,24 @@ impl Board {
 
     /// What must not get in whatever else is allowed.
     fn guard(&self) -> Vec<Rule> {
+        let vxlan = Step::Port(Protocol::Udp, self.own.vxlan_port);
+        let encrypted = Step::Port(Protocol::Udp, VXLAN_ENCRYPTED_PORT);
         let mut rules = vec![
             // What makes it safe that the board's own 127.0.0.1 can be sent on to tasks.
             vec![Step::In(Device::Legs), Step::To(loopback()), Step::Drop],
             vec![Step::In(Device::Mesh), Step::To(loopback()), Step::Drop],
-            vec![Step::Port(Protocol::Udp, self.own.vxlan_port), Step::Local, Step::NotFromPeer, Step::Drop],
+            // A task is who it says it is.
+            vec![Step::In(Device::Legs), Step::NotFrom(self.own.subnet), Step::Drop],
+            // With the board's address, other boards would take it for the board's.
+            vec![Step::In(Device::Legs), vxlan, Step::Drop],
+            vec![vxlan, Step::Local, Step::NotFromPeer, Step::Drop],
+            // No task's connection that has the same port outside can draw it to itself.
+            vec![vxlan, Step::Local, Step::Untrack],
         ];
         if self.encrypts {
-            let port = Step::Port(Protocol::Udp, VXLAN_ENCRYPTED_PORT);
-            rules.push(vec![Step::NotIn(Device::Encryption), port, Step::Local, Step::Drop]);
+            rules.push(vec![Step::NotIn(Device::Encryption), encrypted, Step::Local, Step::Drop]);
+            rules.push(vec![Step::In(Device::Legs), encrypted, Step::Drop]);
+            rules.push(vec![Step::Port(Protocol::Udp, WIREGUARD_PORT), Step::Local, Step::Untrack]);
         }
         rules
     }

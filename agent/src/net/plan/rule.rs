@@ -99,6 +99,8 @@ pub enum Step {
     Restore,
     /// Take the packet's mark.
     Unmark,
+    /// It belongs to no connection.
+    Untrack,
     /// Let it pass.
     Accept,
     /// Make it vanish.
@@ -144,6 +146,7 @@ impl fmt::Display for Step {
             Self::MarkOrigin => f.write_str("ct mark set ether saddr map @origin"),
             Self::Restore => f.write_str("meta mark set ct mark"),
             Self::Unmark => f.write_str("meta mark set 0"),
+            Self::Untrack => f.write_str("notrack"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
             Self::Reset => f.write_str("reject with tcp reset"),

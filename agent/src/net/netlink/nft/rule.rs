@@ -321,6 +321,11 @@ impl<'m> Rule<'m> {
         })
     }
 
+    /// It is looked up in no connection; before connections are.
+    pub fn untrack(&mut self) -> &mut Self {
+        self.expression("notrack", |_| {})
+    }
+
     /// Lets it pass this chain's hook.
     pub fn accept(&mut self) -> &mut Self {
         self.verdict(ACCEPT, None)
