@@ -233,6 +233,7 @@ impl Board {
         self.turned_dirty = true;
         self.turned_bodies.extend(bodies.into_iter().map(|body| (id, body)));
         self.turned_away.push(TaskReport {
+            unhealthy: false,
             task: id,
             state: TaskState::Rejected,
             at: now.wall,

@@ -37,6 +37,7 @@ mod tests {
         let id = TaskId::from_bits(u128::MAX - u128::try_from(number).expect("a number"));
         let port = HostPort { protocol: Protocol::Sctp, published: u16::MAX, target: u16::MAX };
         TaskReport {
+            unhealthy: true,
             task: id,
             state: TaskState::Preparing,
             at: Wall::from_nanos(i64::MAX),

@@ -198,6 +198,7 @@ impl Task {
             sick: None,
             container: false,
             report: TaskReport {
+                unhealthy: false,
                 task: id,
                 state,
                 at,
@@ -323,11 +324,11 @@ impl Task {
         if self.grace.is_zero() { self.decide(now) } else { Some(Op::Signal(None)) }
     }
 
-    /// Whether boards send it new connections until they hear that it shall stop.
+    /// Whether boards send it new connections until they hear that it shall stop, or is not healthy.
     fn is_balanced(&self) -> bool {
         let net = self.work.as_ref().and_then(|work| work.net.as_ref());
-        // One that is unhealthy, or forgotten, is in nobody's balance; one that starts was never in it.
-        let is_in = self.sick.is_none() && self.wanted.is_some() && self.report.state == TaskState::Running;
+        // One that is forgotten is in nobody's balance; one that starts was never in it.
+        let is_in = self.wanted.is_some() && self.report.state == TaskState::Running;
         is_in && net.is_some_and(|net| net.balanced)
     }
 
@@ -450,6 +451,8 @@ impl Task {
                 log::info!("task {}: a health check failed", self.id);
                 if health.state() == State::Unhealthy {
                     self.sick = Some(format!("unhealthy container: {reason}"));
+                    self.report.unhealthy = true;
+                    self.dirty = true;
                 }
             }
             Done::Again(reason) => {

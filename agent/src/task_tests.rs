@@ -475,6 +475,26 @@ fn the_board_wakes_up_for_a_check() {
 }
 
 #[test]
+fn a_task_that_is_not_healthy_leaves_the_balance_before_it_is_stopped() {
+    let net = racimo_common::wire::TaskNet { balanced: true, ..Default::default() };
+    let work = Work { net: Some(net), ..work(Duration::from_secs(600)) };
+    let task = Task::assigned(TaskId::from_bits(1), Desired::Running, Rc::new(work), now(0));
+    let healthy = [(1002, Wait, "starting probe"), (1003, Ok, "running -")];
+    let mut task = check(check(task, &CHECKED), &healthy);
+    let once = [(2003, Wait, "running probe"), (2004, Failed, "running -"), (3004, Wait, "running probe")];
+    task = check(task, &once);
+    assert!(task.take_report().is_some_and(|report| !report.unhealthy));
+    // The manager hears it at once, long before the task ends.
+    task = check(task, &[(3005, Failed, "running -")]);
+    assert!(task.take_report().is_some_and(|report| report.unhealthy && report.state == TaskState::Running));
+    let told = 3005 + u64::try_from(limits::LEAVE_BALANCE.as_millis()).unwrap();
+    let task = check(task, &[(told - 1, Wait, "running -"), (told, Wait, "running stop"), (told + 1, Ok, "running -")]);
+    assert_eq!(task.wake_at(), Some(now(told + 600_000).mono));
+    let task = check(task, &[(told + 2, Exit(143), "failed -")]);
+    assert_eq!(task.report().err.as_deref(), Some("task: non-zero exit (143): unhealthy container: no"));
+}
+
+#[test]
 fn a_task_leaves_the_balance_before_it_is_told_to_stop() {
     let running = |balanced| {
         let net = racimo_common::wire::TaskNet { balanced, ..Default::default() };

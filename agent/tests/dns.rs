@@ -46,6 +46,7 @@ fn network() -> NetNetwork {
 
 fn service(number: u128, name: &str, vip: Option<&str>, aliases: &[&str], tasks: u32) -> NetService {
     let endpoint = |slot: u32| NetEndpoint {
+        targets: Box::default(),
         task: task(number * 1000 + u128::from(slot)),
         hostname: None,
         slot: Some(slot),

@@ -369,6 +369,7 @@ fn other() -> NetService {
 
 fn web(tasks: &[u8]) -> NetService {
     let endpoint = |&number: &u8| NetEndpoint {
+        targets: Box::default(),
         task: task(number),
         slot: None,
         hostname: None,

@@ -110,6 +110,7 @@ fn attached(round: u32, which: u8) -> Attached {
 /// A service with tasks here and on the other boards, twenty of them in every other round.
 fn service(round: u32) -> NetService {
     let endpoint = |number: u8| NetEndpoint {
+        targets: Box::default(),
         task: id(round * 64 + u32::from(number)),
         slot: Some(number.into()),
         hostname: None,

@@ -32,6 +32,7 @@ fn service(number: u32, active: bool) -> NetService {
     let endpoint = |place: u32| {
         let at = number * 32 + place + 2;
         NetEndpoint {
+            targets: Box::default(),
             task: TaskId::from_bits(u128::from(at) << 64),
             slot: Some(place),
             hostname: None,

@@ -28,6 +28,7 @@ fn to_manager() -> Vec<ToManager> {
         ..NodeDescription::default()
     };
     let report = TaskReport {
+        unhealthy: true,
         ports: Vec::new(),
         task: TaskId::from_bits(5),
         state: TaskState::Failed,
@@ -53,6 +54,7 @@ fn ip(bits: u32) -> Ip {
 fn net() -> Net {
     let subnet = Subnet::of([10, 200, 1, 0].into(), 24);
     let endpoint = NetEndpoint {
+        targets: [(0, 81)].into(),
         task: TaskId::from_bits(5),
         hostname: Some("h".into()),
         slot: Some(1),

@@ -154,6 +154,7 @@ fn assign() -> Assign {
 
 fn report() -> TaskReport {
     TaskReport {
+        unhealthy: false,
         ports: Vec::new(),
         task: TaskId::from_bits(4),
         state: TaskState::Failed,
@@ -181,6 +182,7 @@ fn net() -> Net {
     let subnet = |text: &str| text.parse::<Subnet>().expect("a subnet");
     let ip = |bits: u32| Ip(bits.into());
     let endpoint = |task: u128, sure: bool| NetEndpoint {
+        targets: if sure { Box::default() } else { [(0, 8081), (1, 0)].into() },
         task: TaskId::from_bits(task),
         hostname: (!sure).then(|| "web-1".into()),
         slot: sure.then_some(1),
@@ -251,6 +253,7 @@ fn to_manager() -> Vec<(&'static str, ToManager)> {
     };
     let port = HostPort { protocol: Protocol::Sctp, published: 9000, target: 90 };
     let with_port = TaskReport { state: TaskState::Running, ports: vec![port], ..report() };
+    let unhealthy = TaskReport { state: TaskState::Running, unhealthy: true, ..report() };
     vec![
         (
             "join",
@@ -264,6 +267,7 @@ fn to_manager() -> Vec<(&'static str, ToManager)> {
         ("logs", ToManager::Logs(logs)),
         ("describe-net", ToManager::Describe(described)),
         ("status-ports", ToManager::Status(Status { tasks: vec![with_port], ..Status::default() })),
+        ("status-unhealthy", ToManager::Status(Status { tasks: vec![unhealthy], ..Status::default() })),
     ]
 }
 

@@ -326,8 +326,9 @@ impl Network {
         let mut wanted: BTreeMap<ports::Key, Vec<SocketAddrV4>> = BTreeMap::new();
         for service in table.services.values() {
             let active = || service.endpoints.iter().filter(|endpoint| endpoint.active);
-            for port in &service.ports {
-                let to = active().filter_map(|endpoint| Some(SocketAddrV4::new(endpoint.mesh?.0, port.target)));
+            for (place, port) in service.ports.iter().enumerate() {
+                let to = active()
+                    .filter_map(|endpoint| Some(SocketAddrV4::new(endpoint.mesh?.0, endpoint.target(place, port)?)));
                 wanted.entry((port.protocol, port.published)).or_insert_with(|| to.collect());
             }
         }

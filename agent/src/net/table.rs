@@ -142,6 +142,7 @@ mod tests {
 
     fn service(endpoints: &[(u128, bool, bool)]) -> Net {
         let endpoint = |&(task, active, unsure): &(u128, bool, bool)| NetEndpoint {
+            targets: Box::default(),
             task: TaskId::from_bits(task),
             slot: None,
             hostname: None,

@@ -125,6 +125,9 @@ pub struct TaskReport {
     /// The ports of its board that it has, while it has them.
     #[serde(default)]
     pub ports: Vec<HostPort>,
+    /// Its health check has failed for good: it runs, but is about to be stopped, and takes no new connections.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
 }
 
 /// The container of a task as the agent sees it.

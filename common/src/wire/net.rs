@@ -190,10 +190,23 @@ pub struct NetEndpoint {
     pub addresses: Vec<Ip>,
     /// Whether it takes new connections: it runs, is healthy, shall run, and its board is there.
     pub active: bool,
+    /// Where it is not like the service's `ports`, being older: a place in them, and its own port there; 0: none.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub targets: Box<[(u8, u16)]>,
     /// The manager has not heard of its board since it started: `active` is a guess, and who has heard of the task
     /// before knows better.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsure: bool,
+}
+
+impl NetEndpoint {
+    /// The task's port for the one at this place of its service's `ports`; none: it does not have that one.
+    pub fn target(&self, place: usize, port: &NetPort) -> Option<u16> {
+        match self.targets.iter().find(|(at, _)| usize::from(*at) == place) {
+            Some((_, own)) => (*own != 0).then_some(*own),
+            None => Some(port.target),
+        }
+    }
 }
 
 /// What a task gets of the network.

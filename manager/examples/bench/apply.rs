@@ -130,6 +130,7 @@ fn service(number: u16, active: u16) -> NetService {
         let board = u8::try_from(2 + task % 3).unwrap_or(2);
         let [.., high, low] = (256 + all).to_be_bytes();
         NetEndpoint {
+            targets: Box::default(),
             task: TaskId::from_bits(u128::from(all) + 2),
             hostname: None,
             slot: Some(u32::from(task) + 1),

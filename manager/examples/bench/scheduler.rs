@@ -167,6 +167,7 @@ impl World {
         for task in tasks {
             let Some(node) = task.node else { continue };
             let report = TaskReport {
+                unhealthy: false,
                 ports: Vec::new(),
                 task: task.id,
                 state: TaskState::Running,

@@ -224,6 +224,7 @@ impl Lab {
                 smol::block_on(self.store.commit(self.now(), changes)).expect("a task");
                 let container = Some(ContainerStatus { id: format!("c-{id}"), pid: 7, exit_code: None });
                 let report = TaskReport {
+                    unhealthy: false,
                     ports: host_ports(service),
                     task: id,
                     state: TaskState::Running,

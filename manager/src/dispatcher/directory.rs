@@ -12,7 +12,7 @@ use imbl::{OrdMap, Vector};
 use racimo_common::id::{NetworkId, NodeId, ServiceId};
 use racimo_common::limits::FRAME_TO_AGENT_MAX;
 use racimo_common::net::{MTU, MTU_ENCRYPTED, Subnet};
-use racimo_common::object::{Desired, PortMode, TaskState};
+use racimo_common::object::{Desired, Port, PortMode, TaskState};
 use racimo_common::wire::{NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService};
 
 use super::work;
@@ -290,7 +290,7 @@ fn entry(view: &View, id: ServiceId, old: Option<&Entry>) -> Option<Entry> {
     let keep_source = keep_source.is_some_and(|value| value == "true");
     let known = old.map(|old| &old.whole.endpoints[..]).unwrap_or_default();
     let endpoints: Vec<NetEndpoint> =
-        tasks.iter().zip(nodes).map(|(task, node)| endpoint(view, (task, node), &networks, known)).collect();
+        tasks.iter().zip(nodes).map(|(task, node)| endpoint(view, (task, node), (&networks, &ports), known)).collect();
     let mut whole = NetService { id, name, ports, keep_source, networks, endpoints };
     let mut mesh = is_meshed.then(|| {
         let had_connections =
@@ -350,7 +350,7 @@ fn attachments(service: Option<&Service>, tasks: &[&Task]) -> Vec<NetAttachment>
 fn endpoint(
     view: &View,
     (task, node): (&Task, NodeId),
-    networks: &[NetAttachment],
+    (networks, ports): (&[NetAttachment], &[NetPort]),
     known: &[NetEndpoint],
 ) -> NetEndpoint {
     let on = |network: NetworkId| task.addresses.networks.iter().find(|(id, _)| *id == network);
@@ -372,8 +372,22 @@ fn endpoint(
         mesh: task.addresses.mesh.map(Into::into),
         addresses: networks.iter().map(address).collect(),
         active,
+        targets: targets(task, ports),
         unsure,
     }
+}
+
+/// What the task has instead of its service's ports: an update that adds or changes one reaches it last.
+fn targets(task: &Task, ports: &[NetPort]) -> Box<[(u8, u16)]> {
+    let differs = |(place, port): (usize, &NetPort)| {
+        let own = || task.spec.endpoint.ports.iter().filter(|own| own.protocol == port.protocol);
+        let is_it = |own: &&Port| own.mode == PortMode::Ingress && own.published == port.published;
+        if own().any(|own| own.target == port.target) {
+            return None;
+        }
+        Some((u8::try_from(place).ok()?, own().find(is_it).map_or(0, |own| own.target)))
+    };
+    ports.iter().enumerate().filter_map(differs).collect()
 }
 
 /// Whether the task takes new connections, and whether that is a guess: a manager that has just started has not heard
@@ -383,20 +397,22 @@ fn standing(view: &View, task: &Task, node: NodeId) -> (bool, bool) {
     match node {
         Some(node) if task.desired == Desired::Running => {
             let unsure = view.seen.task(task.id).is_none() && view.seen.node(node.id).is_none();
-            (unsure || view.task_state(task) == TaskState::Running, unsure)
+            (unsure || takes_connections(view, task), unsure)
         }
         Some(_) | None => (false, false),
     }
 }
 
+fn takes_connections(view: &View, task: &Task) -> bool {
+    let unhealthy = view.seen.task(task.id).is_some_and(|status| status.unhealthy);
+    view.task_state(task) == TaskState::Running && !unhealthy
+}
+
 /// Leaves out what fits no message, first of all tasks that take no connections; how many.
 fn bounded(service: &mut NetService) -> usize {
     let all = service.endpoints.len();
-    let per_task = |end: &NetEndpoint| {
-        ENDPOINT_BYTES + end.addresses.len() * 5 + end.hostname.as_ref().map_or(0, |name| name.len())
-    };
     let mut room = FRAME_TO_AGENT_MAX.saturating_sub(fixed_bytes(service) + MARGIN);
-    let most: usize = service.endpoints.iter().map(per_task).sum();
+    let most: usize = service.endpoints.iter().map(endpoint_bytes).sum();
     if all <= ENDPOINTS_MAX && most <= room {
         return 0;
     }
@@ -404,7 +420,7 @@ fn bounded(service: &mut NetService) -> usize {
     let mut stays = vec![false; all];
     let (active, others): (Vec<usize>, Vec<usize>) = (0..all).partition(|place| service.endpoints[*place].active);
     for place in active.into_iter().chain(others) {
-        let bytes = per_task(&service.endpoints[place]);
+        let bytes = endpoint_bytes(&service.endpoints[place]);
         if count == ENDPOINTS_MAX || bytes > room {
             break;
         }
@@ -419,8 +435,14 @@ fn bounded(service: &mut NetService) -> usize {
 /// Bytes of a message around its items, at most.
 pub(super) const MARGIN: usize = 512;
 
-/// Bytes of an endpoint on the wire, at most, without its addresses and its host name.
+/// Bytes of an endpoint on the wire, at most, without what differs in length.
 const ENDPOINT_BYTES: usize = 128;
+
+/// Bytes of an endpoint on the wire, at most.
+fn endpoint_bytes(end: &NetEndpoint) -> usize {
+    let targets = if end.targets.is_empty() { 0 } else { 16 + end.targets.len() * 6 };
+    ENDPOINT_BYTES + end.addresses.len() * 5 + end.hostname.as_ref().map_or(0, |name| name.len()) + targets
+}
 
 /// Bytes of a service on the wire, at most, without its endpoints.
 fn fixed_bytes(service: &NetService) -> usize {
@@ -431,7 +453,5 @@ fn fixed_bytes(service: &NetService) -> usize {
 
 /// Bytes of a service on the wire, at most.
 pub(super) fn bytes(service: &NetService) -> usize {
-    let hostnames: usize =
-        service.endpoints.iter().filter_map(|end| end.hostname.as_ref()).map(|name| name.len()).sum();
-    fixed_bytes(service) + service.endpoints.len() * (ENDPOINT_BYTES + service.networks.len() * 5) + hostnames
+    fixed_bytes(service) + service.endpoints.iter().map(endpoint_bytes).sum::<usize>()
 }

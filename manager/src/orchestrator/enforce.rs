@@ -66,14 +66,16 @@ fn enforce(draft: &mut Draft<'_>, node: &Node) {
 /// Shows the reason until the agent's next report.
 fn explain(draft: &mut Draft<'_>, task: &Task) {
     let Some(node) = task.node else { return };
+    let known = draft.view.seen.task(task.id);
     let report = TaskReport {
         task: task.id,
         state: draft.view.task_state(task),
         at: draft.now.wall,
         message: "task rejected by constraint enforcer".to_owned(),
         err: Some("assigned node no longer meets constraints".to_owned()),
-        container: draft.view.seen.task(task.id).and_then(|status| status.container.clone()),
-        ports: Vec::new(),
+        container: known.and_then(|status| status.container.clone()),
+        ports: known.map(|status| status.ports.clone()).unwrap_or_default(),
+        unhealthy: known.is_some_and(|status| status.unhealthy),
     };
     draft.observe(Observation::Task { node, report });
 }

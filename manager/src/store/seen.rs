@@ -43,6 +43,9 @@ pub struct TaskStatus {
     /// The ports of its board that it has.
     #[serde(default)]
     pub ports: Vec<HostPort>,
+    /// Whether it is about to be stopped because it is not healthy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
 }
 
 /// Something observed.
@@ -108,6 +111,7 @@ impl Seen {
                     err: report.err,
                     container: report.container,
                     ports: report.ports,
+                    unhealthy: report.unhealthy,
                 };
                 let old = self.tasks.get(&report.task);
                 if old.is_some_and(|old| old.state > status.state || *old == status) {
@@ -125,6 +129,7 @@ impl Seen {
                     err: reason,
                     container: None,
                     ports: Vec::new(),
+                    unhealthy: false,
                 };
                 if self.tasks.get(&id).is_some_and(|old| old.state > TaskState::Pending || old.err == status.err) {
                     return None;

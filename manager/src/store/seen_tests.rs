@@ -6,6 +6,7 @@ use super::*;
 fn report(number: u128, state: TaskState) -> TaskReport {
     let container = Some(ContainerStatus { id: "c".to_owned(), pid: 7, exit_code: None });
     TaskReport {
+        unhealthy: false,
         ports: Vec::new(),
         task: task(number),
         state,
@@ -44,6 +45,9 @@ fn observations() {
     check(&[says(1, 2, Running)], &[true], [Pending, Running]);
     // The same again is no news; nothing goes back.
     check(&[says(1, 2, Running), says(1, 2, Running), says(1, 2, Ready)], &[true, false, false], [Pending, Running]);
+    // What becomes unhealthy is in the same state.
+    let unhealthy = Observation::Task { node: node(1), report: TaskReport { unhealthy: true, ..report(2, Running) } };
+    check(&[says(1, 2, Running), unhealthy.clone(), unhealthy], &[true, true, false], [Pending, Running]);
     // Other nodes' tasks, tasks without a node, ended and unknown ones.
     check(&[says(2, 2, Running), says(1, 1, Running)], &[false, false], [Pending, Assigned]);
     check(&[says(1, 3, Running), says(1, 9, Running)], &[false, false], [Pending, Assigned]);

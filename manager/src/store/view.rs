@@ -81,6 +81,7 @@ impl View {
                 err: ended.err.clone(),
                 container: ended.container.clone().map(|id| ContainerStatus { id, pid: 0, exit_code: ended.exit_code }),
                 ports: Vec::new(),
+                unhealthy: false,
             };
         }
         let state = self.task_state(task);
@@ -93,6 +94,7 @@ impl View {
                 err: None,
                 container: None,
                 ports: Vec::new(),
+                unhealthy: false,
             },
             _ => TaskStatus {
                 state,
@@ -101,6 +103,7 @@ impl View {
                 err: None,
                 container: None,
                 ports: Vec::new(),
+                unhealthy: false,
             },
         }
     }

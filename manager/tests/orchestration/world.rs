@@ -244,8 +244,16 @@ impl World {
         } else if state < goal {
             let at = *self.since.entry((task.id, goal)).or_insert(self.now.wall);
             let message = goal.name().to_owned();
-            let report =
-                TaskReport { ports: Vec::new(), task: task.id, state: goal, at, message, err: None, container: None };
+            let report = TaskReport {
+                unhealthy: false,
+                ports: Vec::new(),
+                task: task.id,
+                state: goal,
+                at,
+                message,
+                err: None,
+                container: None,
+            };
             self.observe(Observation::Task { node, report });
         } else {
             return false;

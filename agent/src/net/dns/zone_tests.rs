@@ -49,6 +49,7 @@ fn task(bits: u128) -> TaskId {
 
 fn endpoint(bits: u128, slot: Option<u32>, addresses: &[&str], active: bool) -> NetEndpoint {
     NetEndpoint {
+        targets: Box::default(),
         task: task(bits),
         hostname: None,
         slot,

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use racimo_common::id::{NetworkId, NodeId, TaskId};
 use racimo_common::net::Subnet;
 use racimo_common::object::{HostPort, Protocol};
-use racimo_common::wire::{NetNetwork, NetOwn, NetPeer, NetService, TaskNet, encryption_address, gateway};
+use racimo_common::wire::{NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet, encryption_address, gateway};
 
 use serde::{Deserialize, Serialize};
 
@@ -442,9 +442,10 @@ impl<'a> View<'a> {
 
 /// What a service's port stands for; none: it does not publish it.
 fn backends(service: &NetService, (protocol, published): Published) -> Option<Backends> {
-    let port = service.ports.iter().find(|port| (port.protocol, port.published) == (protocol, published))?;
+    let is_it = |port: &NetPort| (port.protocol, port.published) == (protocol, published);
+    let (place, port) = service.ports.iter().enumerate().find(|(_, port)| is_it(port))?;
     let active = service.endpoints.iter().filter(|endpoint| endpoint.active);
-    let to = active.filter_map(|endpoint| Some((endpoint.mesh?.0, Some(port.target)))).collect();
+    let to = active.filter_map(|endpoint| Some((endpoint.mesh?.0, Some(endpoint.target(place, port)?)))).collect();
     Some(Backends { to, protocol: Some(protocol), keeps_source: service.keep_source })
 }
 

@@ -52,6 +52,7 @@ fn task(number: u8) -> TaskId {
 /// A service on network 1; its task N is on board N / 10 and has N as the last part of its addresses.
 fn service(number: u8, ports: &[(u16, u16)], tasks: &[(u8, bool)]) -> NetService {
     let endpoint = |&(number, active): &(u8, bool)| NetEndpoint {
+        targets: Box::default(),
         task: task(number),
         slot: None,
         hostname: None,
@@ -196,6 +197,22 @@ fn a_board_a_service_and_its_end() {
          forget connections to 10.200.1.11 10.200.2.21
          forget connections to 10.0.1.11 10.0.1.21 in task 11",
     );
+}
+
+/// An update that changes a port or adds one: older tasks have what they had.
+#[test]
+fn older_tasks_get_no_connections_on_ports_they_do_not_have() {
+    let mut bench = Bench::new();
+    bench.service(service(1, &[(80, 8080)], &[(11, true), (21, true)]));
+    let mut updated = service(1, &[(80, 9090), (81, 81)], &[(11, true), (21, true)]);
+    updated.endpoints[0].targets = [(0, 8080), (1, 0)].into();
+    check(
+        &bench.service(updated.clone()),
+        "publish tcp 80: 10.200.1.11:8080 10.200.2.21:9090
+         publish tcp 81: 10.200.2.21:81",
+    );
+    updated.endpoints[1].targets = [(1, 0)].into();
+    check(&bench.service(updated), "publish tcp 81: refuse");
 }
 
 /// Whichever comes first: what the port stands for is what all items say.

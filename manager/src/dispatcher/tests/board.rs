@@ -26,6 +26,7 @@ pub(super) fn hello(versions: (u16, u16)) -> ToManager {
 pub(super) fn report(number: u128, state: TaskState) -> TaskReport {
     let container = Some(ContainerStatus { id: "c".to_owned(), pid: 0, exit_code: Some(3) });
     TaskReport {
+        unhealthy: false,
         ports: Vec::new(),
         task: task(number),
         state,

@@ -100,7 +100,7 @@ fn see(view: &mut View, observation: Observation) -> Option<Event> {
 }
 
 /// A service in a line: name, ports, networks with virtual addresses, and each task with its addresses and whether it
-/// takes connections.
+/// takes connections; after `~` its own ports, by the places of those it differs from.
 fn line(service: &NetService) -> String {
     let mut line = service.name.clone();
     service.ports.iter().for_each(|port| line += &format!(" {}>{}", port.published, port.target));
@@ -113,6 +113,7 @@ fn line(service: &NetService) -> String {
         let addresses: Vec<String> = end.addresses.iter().map(|ip| ip.0.to_string()).collect();
         let active = if end.unsure { "?" } else { ["", "!"][usize::from(end.active)] };
         line += &format!(" {}@{}{active} {mesh}/{}", end.task.bits(), end.node.bits(), addresses.join(","));
+        end.targets.iter().for_each(|(place, own)| line += &format!("~{place}={own}"));
     }
     line
 }
@@ -173,6 +174,10 @@ fn who_takes_connections() {
     // It shall stop: out of the balance, but connections to it go on.
     check_web(|view| edit_task(&mut view.state, 1, |task| task.desired = Desired::Shutdown), bare, whole);
     check_web(|view| edit_task(&mut view.state, 1, |task| task.desired = Desired::Remove), bare, whole);
+    // It is not healthy, and has not ended yet.
+    let sick = racimo_common::object::TaskReport { unhealthy: true, ..report(1, TaskState::Running) };
+    let sick = Observation::Task { node: node(1), report: sick };
+    check_web(|view| assert!(see(view, sick).is_some()), bare, whole);
     // Its board was written off.
     check_web(|view| view.state = applied(&view.state, vec![write_off(1)]), bare, whole);
     let written_off_and_back = |view: &mut View| {
@@ -263,6 +268,42 @@ fn services_come_change_and_go() {
     // A service without ports and networks concerns nobody.
     let bare = new_service(3, spec("bare", "x", 0));
     assert_eq!(lines(&View { state: applied(&world().state, vec![bare]), ..world() }, 3), [WEB_BARE]);
+}
+
+#[test]
+fn an_update_of_ports_reaches_older_tasks_last() {
+    let ports = || {
+        let mut ports = [(80, 9090), (82, 8080), (83, 83), (84, 81), (85, 8080)]
+            .map(|(published, target)| port(PortMode::Ingress, published, target));
+        ports[4].protocol = racimo_common::object::Protocol::Udp;
+        ports.to_vec()
+    };
+    // Task 2 is a new one, task 1 has 8080 as 80, and 81 for its board.
+    let updated = |view: &mut View| {
+        edit_service(&mut view.state, 1, |service| service.endpoint.ports = ports());
+        edit_task(&mut view.state, 2, |task| {
+            let mut spec = (*task.spec).clone();
+            spec.endpoint.ports = ports();
+            task.spec = spec.into();
+        });
+    };
+    check_web(
+        updated,
+        Some("web 80>9090 82>8080 83>83 84>81 85>8080 1@1! 10.200.0.2/~0=8080~2=0~4=0 2@2! 10.200.1.2/"),
+        Some(
+            "web 80>9090 82>8080 83>83 84>81 85>8080 n1=10.0.1.2 \
+             1@1! 10.200.0.2/10.0.1.3~0=8080~2=0~4=0 2@2! 10.200.1.2/10.0.1.4",
+        ),
+    );
+    // A port that the manager chose is no other one.
+    let chosen = |view: &mut View| {
+        edit_task(&mut view.state, 1, |task| {
+            let mut spec = (*task.spec).clone();
+            spec.endpoint.ports = vec![port(PortMode::Ingress, 0, 8080)];
+            task.spec = spec.into();
+        });
+    };
+    check_web(chosen, Some(WEB_BARE), Some(WEB));
 }
 
 #[test]
