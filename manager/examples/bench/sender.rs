@@ -13,9 +13,9 @@ use clap::Subcommand;
 /// What the other process does.
 #[derive(Subcommand)]
 pub(crate) enum Sender {
-    /// Answer connections to this port, for ever.
+    /// Answer connections to so many ports from this one on, for ever.
     #[command(hide = true)]
-    Answer { port: u16 },
+    Answer { port: u16, count: u16 },
     /// Count new connections.
     #[command(hide = true)]
     Connect { to: SocketAddrV4, milliseconds: u64 },
@@ -36,7 +36,7 @@ impl Sender {
     /// Runs it; it prints what it counted, per second.
     pub(crate) fn run(&self) -> Result<()> {
         match self {
-            Self::Answer { port } => answer(*port),
+            Self::Answer { port, count } => answer(*port, *count),
             Self::Apply => super::apply::run(),
             Self::Connect { to, milliseconds } => connect(*to, Duration::from_millis(*milliseconds)),
             Self::Fetch { to, milliseconds } => fetch(*to, Duration::from_millis(*milliseconds)),
@@ -44,10 +44,11 @@ impl Sender {
     }
 }
 
-fn answer(port: u16) -> Result<()> {
-    let listener = TcpListener::bind(("0.0.0.0", port)).with_context(|| format!("listen on port {port}"))?;
+fn answer(first: u16, count: u16) -> Result<()> {
+    let listen = |port| TcpListener::bind(("0.0.0.0", port)).with_context(|| format!("listen on port {port}"));
+    let listeners: Vec<TcpListener> = (first..first + count).map(listen).collect::<Result<_>>()?;
     std::thread::scope(|scope| {
-        for _ in 0..2 * AT_ONCE {
+        for listener in listeners.iter().flat_map(|listener| std::iter::repeat_n(listener, 2 * AT_ONCE)) {
             scope.spawn(|| {
                 // Whoever hangs up early ends its own connection only.
                 listener.incoming().flatten().for_each(|stream| drop(one(stream)));

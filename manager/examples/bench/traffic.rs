@@ -21,8 +21,11 @@ use super::lab::Lab;
 use super::lab::process::{run, wait_for};
 use super::table::Table;
 
-/// The port that answers, in a task or on a board.
+/// The first port that answers, in a task or on a board. Each path has one of its own: the same two ends would
+/// otherwise meet again by another path while the kernel still remembers their last connections.
 const PORT: u16 = 9700;
+/// How many paths there are.
+const PATHS: u16 = 5;
 /// How long each figure is counted.
 const SPAN: Duration = Duration::from_secs(3);
 /// Each figure is the median of as many.
@@ -63,7 +66,7 @@ impl Place {
 
     /// Answers there until the value is dropped.
     fn answer(&self) -> Result<Answering> {
-        let argv = self.argv(&["answer", &PORT.to_string()])?;
+        let argv = self.argv(&["answer", &PORT.to_string(), &PATHS.to_string()])?;
         let child = Command::new(&argv[0]).args(&argv[1..]).stdin(Stdio::null()).spawn()?;
         Ok(Answering(child))
     }
@@ -120,7 +123,7 @@ fn networks(lab: &Lab, table: &mut Table) -> Result<()> {
 
 fn throughput(lab: &Lab, table: &mut Table) -> Result<()> {
     lab.manager().pi_mgr(&["network", "create", "bench"])?;
-    let published = format!("published=9080,target={PORT}");
+    let published = format!("published=9080,target={}", PORT + 4);
     let spread = ["--replicas-max-per-node", "1", "--constraint", "node.hostname != board3"];
     let flags = ["--network", "bench", "--publish", &published, "--replicas", "2"];
     client::create(lab, "answers", &[&flags[..], &spread].concat())?;
@@ -148,9 +151,9 @@ fn paths(lab: &Lab, table: &mut Table) -> Result<()> {
     let at = |address, port| SocketAddrV4::new(address, port);
     let ways = [
         ("direct", &machine, at(lab.board(2)?.address(), PORT)),
-        ("same board", &client, at(address(lab, &near.id)?, PORT)),
-        ("across boards", &client, at(address(lab, &far.id)?, PORT)),
-        ("VIP", &client, at(virtual_address(lab, "answers")?, PORT)),
+        ("same board", &client, at(address(lab, &near.id)?, PORT + 1)),
+        ("across boards", &client, at(address(lab, &far.id)?, PORT + 2)),
+        ("VIP", &client, at(virtual_address(lab, "answers")?, PORT + 3)),
         ("mesh", &machine, at(lab.board(3)?.address(), 9080)),
     ];
     ways.iter().try_for_each(|(_, place, to)| place.wait(*to))?;
