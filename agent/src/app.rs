@@ -372,6 +372,9 @@ impl App {
             Input::Described(description) => {
                 self.looks = true;
                 self.described(*description);
+                // One that was lost may be its task's again.
+                let tasks: Vec<TaskId> = self.board.tasks().map(|task| task.id).collect();
+                tasks.into_iter().for_each(|task| self.has_ports(task));
             }
             Input::Logs(found) => {
                 let (data, doomed) = (self.config.data.clone(), self.board.doomed_logs(found));

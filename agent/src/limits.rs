@@ -56,8 +56,8 @@ pub const PULL_LAYER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Time for containerd to let go of a layer whose writer died; then: an error.
 pub const PULL_UNLOCK_MAX: Duration = Duration::from_secs(10);
 
-/// Files that the agent has open at once at most, if the system lets it: sockets of each task, relays, queries under
-/// way. Beyond it whatever needs one more fails, and is tried again.
+/// Files that the agent has open at once at most, if the system lets it: sockets of each task and each published
+/// port, relays, queries under way. Beyond it whatever needs one more fails, and is tried again.
 pub const FILES_MAX: usize = 4096;
 /// Queries of a task that are answered in a second, and at once; further ones wait in its socket, where the kernel
 /// drops what has no room. Each costs a slow board some 0.1 ms.
@@ -82,7 +82,7 @@ pub const NAME_CONNECTIONS_MAX: usize = 64;
 pub const NAME_TCP_MAX: Duration = Duration::from_secs(5);
 
 const _: () = assert!(
-    4 * TASKS_MAX + FORWARDS_MAX + 2 * NAME_CONNECTIONS_MAX + 6 * RELAYS_MAX + 512 < FILES_MAX,
+    4 * TASKS_MAX + FORWARDS_MAX + 2 * NAME_CONNECTIONS_MAX + 7 * RELAYS_MAX + PORTS_MAX + 512 < FILES_MAX,
     "every limit can be reached at once"
 );
 
@@ -196,7 +196,7 @@ pub const LOG_READINGS_MAX: usize = racimo_common::limits::LOG_READINGS_MAX;
 const _: () = assert!(3 * LOG_BLOCK_BYTES < racimo_common::limits::FRAME_FROM_AGENT_MAX);
 const _: () = assert!(LOG_PIECE_BYTES_MAX + 128 < LOG_BLOCK_BYTES);
 
-/// Connections to published ports over IPv6 at once, some 2 KiB of heap and 6 open files each; those that are silent
+/// Connections to published ports over IPv6 at once, some 2 KiB of heap and 7 open files each; those that are silent
 /// longest make room, if they have been so for a while; else further ones wait.
 pub const RELAYS_MAX: usize = 128;
 /// Connections to one published port that wait to be taken; the kernel ignores further ones, and they try again.
@@ -214,6 +214,10 @@ pub const RELAY_TRIES: usize = 3;
 pub const RELAY_CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be taken, as there are too many open files.
 pub const RELAY_PAUSE: Duration = Duration::from_millis(100);
+/// Ports of the board that are published at once, of services and of single tasks, an open file and some 200 bytes of
+/// heap each. Those of services beyond it do not answer on this board until there is room, which is told as its
+/// degradation; a task that needs one more is rejected with the reason.
+pub const PORTS_MAX: usize = 1024;
 /// Taken ports that are told of one by one; others are counted.
 pub const DEGRADED_PORTS_MAX: usize = 8;
 /// How often a taken port is tried again.

@@ -9,6 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -54,7 +55,10 @@ enum Order {
     Detach(TaskId, Sender<()>),
     Degraded(Sender<Vec<String>>),
     Look(Sender<bool>),
+    With(Box<dyn FnOnce(Network) -> LocalBoxed + Send>, Sender<()>),
 }
+
+type LocalBoxed = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Moves the calling thread into a network namespace.
 #[expect(unsafe_code, reason = "no safe library of ours wraps setns(2)")]
@@ -114,6 +118,19 @@ impl Agent {
     fn look(&self) -> bool {
         self.ask(Order::Look)
     }
+
+    /// Does something with the network, on its thread.
+    fn with<F: Future<Output = ()> + 'static>(&self, work: impl FnOnce(Network) -> F + Send + 'static) {
+        self.ask(|done| Order::With(Box::new(|network| Box::pin(work(network))), done));
+    }
+
+    fn ports(&self, task: TaskId) -> Vec<u16> {
+        let (sender, receiver) = async_channel::bounded(1);
+        self.with(move |network| async move {
+            let _ = sender.send(network.ports(task).iter().map(|port| port.published).collect()).await;
+        });
+        receiver.recv_blocking().unwrap()
+    }
 }
 
 async fn serve(executor: Rc<LocalExecutor<'static>>, run: PathBuf, look_every: Duration, inbox: Receiver<Order>) {
@@ -129,6 +146,10 @@ async fn serve(executor: Rc<LocalExecutor<'static>>, run: PathBuf, look_every: D
             }
             Order::Degraded(done) => drop(done.send(network.degraded()).await),
             Order::Look(done) => drop(done.send(network.look().await).await),
+            Order::With(work, done) => {
+                work(network.clone()).await;
+                let _ = done.send(()).await;
+            }
         }
     }
     network.write();
@@ -830,4 +851,143 @@ fn datagrams_follow_at_once() {
     }
     until("task 21 answers", || ask(&outside, lan_address(2).into(), 80) == "21");
     until("task 21 answers inside", || ask(&inside, VIP.into(), PORT) == "21");
+}
+
+/// Without what the manager told, an agent that starts leaves the kernel alone until it is told all of it.
+#[test]
+#[ignore = "needs root"]
+fn a_restart_without_a_table_waits_for_the_manager() {
+    let mut lan = Lan::boards();
+    lan.agent(1).attach(task(12), place(12)).unwrap();
+    let file = lan.run(1).join("net/table");
+    assert!(file.exists(), "there is a table as soon as there is a task");
+    lan.service(web(&[21]));
+    lan.service(other());
+    lan.agent(2).attach(task(21), place(21)).unwrap();
+    lan.listen(Task(21), PORT);
+    let all = names(&["21"]);
+    until("board 1 answers", || lan.answers(CLIENT, lan_address(1), 80) == all);
+    lan.agents.remove(&1).unwrap().stop();
+    std::fs::remove_file(&file).unwrap();
+    let prefix = lan.prefix.clone();
+    let device = || run(&format!("ip -n {prefix}1 -o link show rc-mesh"));
+    let before = device();
+    lan.start(1);
+    let unknown = |agent: &Agent| {
+        for _ in 0..10 {
+            assert_eq!(agent.degraded(), [""; 0]);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let refused = agent.attach(task(11), place(11));
+        assert!(matches!(&refused, Err(NoNetwork::Again(why)) if why.contains("has not told")), "{refused:?}");
+        assert_eq!(device(), before);
+        assert_eq!(lan.answers(CLIENT, lan_address(1), 80), all);
+        assert_eq!(lan.answers(Task(12), VIP, PORT), all);
+    };
+    unknown(lan.agent(1));
+    // A part of it is not enough.
+    lan.agent(1).take(Net { own: Some(own(1)), complete: true, ..Net::default() });
+    unknown(lan.agent(1));
+    lan.agent(1).take(lan.whole(1));
+    lan.agent(1).attach(task(11), place(11)).unwrap();
+    assert_eq!(device(), before);
+    assert_eq!(lan.answers(CLIENT, lan_address(1), 80), all);
+    assert_eq!(lan.answers(Task(12), VIP, PORT), all);
+    until("nothing is wrong", || lan.agent(1).degraded().is_empty());
+}
+
+/// As when there are too many open files.
+#[test]
+#[ignore = "needs root"]
+fn a_task_whose_namespace_cannot_be_opened_is_not_given_up() {
+    let mut lan = with_web();
+    let all = names(&["11", "21", "31"]);
+    lan.agents.remove(&1).unwrap().stop();
+    let (dir, aside) = (lan.run(1).join("netns"), lan.run(1).join("aside"));
+    std::fs::rename(&dir, &aside).unwrap();
+    std::os::unix::fs::symlink("netns", &dir).unwrap();
+    lan.start(1);
+    let told = |lan: &Lan| lan.agent(1).degraded().iter().any(|why| why.contains("the task's namespace"));
+    until("it is told", || told(&lan));
+    std::fs::remove_file(&dir).unwrap();
+    std::fs::rename(&aside, &dir).unwrap();
+    until("all is well", || lan.agent(1).degraded().is_empty());
+    lan.service(web(&[11, 21]));
+    until("it hears of changes", || lan.answers(Task(12), VIP, PORT) == names(&["11", "21"]));
+    lan.service(web(&[11, 21, 31]));
+    until("board 1 answers", || lan.answers(CLIENT, lan_address(1), 80) == all);
+    lan.agent(1).detach(task(12));
+    assert!(!namespace(&lan.run(1), task(12)).exists());
+}
+
+fn with_ports(number: u8, published: &[u16]) -> TaskNet {
+    let port = |&published: &u16| HostPort { protocol: Protocol::Tcp, published, target: PORT };
+    TaskNet { mesh: Some(Ip(mesh(number))), ports: published.iter().map(port).collect(), ..TaskNet::default() }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_port_that_was_lost_while_there_was_no_agent_is_told_of() {
+    let mut lan = Lan::boards();
+    lan.agent(1).attach(task(11), with_ports(11, &[8081, 8082])).unwrap();
+    lan.listen(Task(11), PORT);
+    assert_eq!(lan.agent(1).ports(task(11)), [8081, 8082]);
+    lan.agents.remove(&1).unwrap().stop();
+    let program = lan.inside(Host(1)).run(|| TcpListener::bind(("0.0.0.0", 8081))).unwrap().unwrap();
+    lan.start(1);
+    assert_eq!(lan.agent(1).ports(task(11)), [8082]);
+    let told = |lan: &Lan| lan.agent(1).degraded().iter().any(|why| why.contains("port 8081/tcp of task"));
+    until("it is told", || told(&lan));
+    assert_eq!(lan.answers(CLIENT, lan_address(1), 8082), names(&["11"]));
+    drop(program);
+    until("it is the task's again", || lan.agent(1).ports(task(11)) == [8081, 8082]);
+    until("nothing is wrong", || lan.agent(1).degraded().is_empty());
+    assert_eq!(lan.answers(CLIENT, lan_address(1), 8081), names(&["11"]));
+    // What belonged to a task whose namespace somebody removed is free.
+    run(&format!("umount -l {}", namespace(&lan.run(1), task(11)).display()));
+    lan.agent(1).take(Net { own: Some(NetOwn { mtu: 1400, ..own(1) }), ..Net::default() });
+    until("it is found", || lan.agent(1).ports(task(11)).is_empty());
+    lan.agent(1).attach(task(12), with_ports(12, &[8081, 8082])).unwrap();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn tasks_come_while_others_go() {
+    let lan = with_web();
+    let attached = |number, net| (task(number), Attached { net, hostname: "task".into(), ..Attached::default() });
+    let (first, again) = (attached(13, place(13)), attached(12, place(12)));
+    let (waits, wants) = (attached(14, with_ports(14, &[8083])), attached(15, with_ports(15, &[8083])));
+    lan.agent(1).with(move |network| async move {
+        let here = BTreeSet::from([task(13)]);
+        // The first one is at work while the others wait: both tasks of before are gone, but one comes again.
+        let busy = smol::future::zip(network.attach(first.0, first.1), network.keep(&here));
+        let give_up = smol::future::poll_once(network.attach(waits.0, waits.1));
+        let coming = smol::future::zip(network.attach(again.0, again.1), give_up);
+        let ((first, ()), (again, given_up)) = smol::future::zip(busy, coming).await;
+        assert!(first.is_ok() && again.is_ok() && given_up.is_none());
+        assert!(!network.has(task(14)));
+        network.attach(wants.0, wants.1).await.unwrap();
+    });
+    assert!(!namespace(&lan.run(1), task(11)).exists());
+    assert_eq!(lan.ask(Task(12), overlay(1, 21), PORT).map(|(name, _)| name).as_deref(), Some("21"));
+    assert_eq!(lan.agent(1).degraded(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_task_that_was_given_up_midway_leaves_nothing_untold() {
+    let mut lan = Lan::boards();
+    lan.service(web(&[21]));
+    lan.agent(2).attach(task(21), place(21)).unwrap();
+    lan.listen(Task(21), PORT);
+    lan.agent(3).with(|network| async move {
+        let attached = Attached { net: place(31), hostname: "task".into(), ..Attached::default() };
+        let midway = smol::future::poll_once(network.attach(task(31), attached)).await;
+        assert!(midway.is_none() && network.has(task(31)));
+    });
+    lan.agent(3).attach(task(32), place(32)).unwrap();
+    lan.agent(3).detach(task(31));
+    lan.service(NetService { endpoints: web(&[21, 32]).endpoints, ..other() });
+    until("it reaches the other board", || lan.answers(Task(32), VIP, PORT) == names(&["21"]));
+    assert_eq!(lan.agent(3).degraded(), [""; 0]);
 }

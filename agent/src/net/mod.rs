@@ -69,9 +69,15 @@ struct Inner {
     table: Rc<RefCell<Table>>,
     /// Whether the table is what was told, and not only what was told since the agent started.
     known: Cell<bool>,
+    /// Whether there is a file with it.
+    has_file: Cell<bool>,
     tasks: RefCell<BTreeMap<TaskId, Attached>>,
     plan: RefCell<Plan>,
-    /// One at a time tells the kernel something.
+    /// Tasks of before that are not here and are still to be removed.
+    gone: RefCell<BTreeSet<TaskId>>,
+    /// Whether a task's coming is under way, or was given up midway.
+    unfinished: Cell<bool>,
+    /// One at a time tells the kernel something, and has tasks come and go.
     kernel: Mutex<Option<Kernel>>,
     ports: Ports,
     dns: Dns,
@@ -100,17 +106,20 @@ impl Network {
             log::warn!("what this board knew of the network is told anew: {error}");
             None
         });
-        let known = Cell::new(table.is_some());
+        let (known, has_file) = (Cell::new(table.is_some()), Cell::new(table.is_some()));
         let tasks = RefCell::new(files.read_tasks().into_iter().collect());
         let (wake, woken) = async_channel::bounded(1);
         let table = Rc::new(RefCell::new(table.unwrap_or_default()));
-        Ok(Self(Rc::new(Inner {
+        let network = Self(Rc::new(Inner {
             run: run.to_owned(),
             files,
             dns: Dns::new(executor, table.clone(), resolv_conf, fastrand::Rng::new()),
             table,
             known,
+            has_file,
             tasks,
+            gone: RefCell::default(),
+            unfinished: Cell::new(false),
             plan: RefCell::default(),
             kernel: Mutex::new(None),
             ports: Ports::new()?,
@@ -121,7 +130,9 @@ impl Network {
             missing: RefCell::default(),
             wake,
             woken,
-        })))
+        }));
+        network.hold_tasks_ports();
+        Ok(network)
     }
 
     /// What the manager told.
@@ -158,6 +169,8 @@ impl Network {
 
     /// The board is no member any more: nothing of it is wanted.
     pub fn forget_all(&self) {
+        // What parts of a whole have named so far is not wanted either.
+        self.session();
         self.take(Net { complete: true, last: true, ..Net::default() });
     }
 
@@ -171,9 +184,11 @@ impl Network {
         self.0.tasks.borrow().contains_key(&task)
     }
 
-    /// The ports that a task has on the board.
+    /// The ports that a task has on the board. One that another program took while there was no agent is not its.
     pub fn ports(&self, task: TaskId) -> Vec<HostPort> {
-        self.0.tasks.borrow().get(&task).map(|attached| attached.ports.clone()).unwrap_or_default()
+        let tasks = self.0.tasks.borrow();
+        let ports = tasks.get(&task).map(|attached| &attached.ports).into_iter().flatten();
+        ports.filter(|port| self.0.ports.has(task, (port.protocol, port.published))).copied().collect()
     }
 
     /// What is wrong, one sentence each.
@@ -192,7 +207,10 @@ impl Network {
     }
 
     fn fault(&self, what: String, why: &Fault) {
-        let why = why.reason();
+        self.failed(what, why.reason());
+    }
+
+    fn failed(&self, what: String, why: String) {
         log::warn!("network: {what}: {why}");
         self.0.faults.borrow_mut().insert(what, why);
     }
@@ -200,10 +218,16 @@ impl Network {
     /// Writes what must outlive the agent.
     pub fn write(&self) {
         if self.0.unwritten.replace(false) && self.0.known.get() {
-            if let Err(error) = self.0.files.write_table(&self.0.table.borrow()) {
+            if let Err(error) = self.write_table() {
                 log::warn!("what this board knows of the network is not kept: {error}");
             }
         }
+    }
+
+    fn write_table(&self) -> std::io::Result<()> {
+        self.0.files.write_table(&self.0.table.borrow())?;
+        self.0.has_file.set(true);
+        Ok(())
     }
 
     /// Keeps the kernel as it shall be, and looks every so often whether it is. Runs for ever.
@@ -265,14 +289,19 @@ impl Network {
 
     async fn kernel(&self) -> Result<MutexGuard<'_, Option<Kernel>>, Fault> {
         let mut kernel = self.0.kernel.lock().await;
-        if kernel.is_none() {
-            *kernel = Some(Kernel::open(&self.0.run)?);
-        }
+        self.opened(&mut kernel)?;
         Ok(kernel)
     }
 
+    fn opened<'a>(&self, kernel: &'a mut Option<Kernel>) -> Result<&'a mut Kernel, Fault> {
+        match kernel {
+            Some(kernel) => Ok(kernel),
+            none => Ok(none.insert(Kernel::open(&self.0.run)?)),
+        }
+    }
+
     async fn tell_changes(&self) {
-        if self.0.plan.borrow().changes.is_empty() && !self.is_known() {
+        if !self.is_known() {
             return;
         }
         match self.kernel().await {
@@ -285,9 +314,9 @@ impl Network {
         }
     }
 
-    /// Whether there is anything to go by.
+    /// Whether there is anything to go by: the kernel is left as an earlier agent made it until all has been told.
     fn is_known(&self) -> bool {
-        self.0.known.get() || self.0.table.borrow().own.is_some()
+        self.0.known.get()
     }
 
     /// Tells the kernel what is to be told, in portions.
@@ -345,7 +374,7 @@ impl Network {
     /// Tells everything, then removes what is not wanted.
     async fn tell_all(&self) {
         self.0.faults.borrow_mut().clear();
-        if !self.is_known() && self.0.tasks.borrow().is_empty() {
+        if !self.is_known() {
             return;
         }
         let mut kernel = match self.kernel().await {
@@ -353,39 +382,57 @@ impl Network {
             Err(fault) => return self.fault("open the kernel's network".to_owned(), &fault),
         };
         let Some(kernel) = kernel.as_mut() else { return };
-        // Those of before a restart of the board have nothing any more.
-        let gone: Vec<TaskId> = self.0.tasks.borrow().keys().filter(|task| !kernel.has(**task)).copied().collect();
-        for task in gone {
-            self.0.tasks.borrow_mut().remove(&task);
-            self.unkeep(task);
-        }
+        self.forget_gone(kernel);
+        self.hold_tasks_ports();
         let tasks: Vec<(TaskId, Attached)> = self.0.tasks.borrow().clone().into_iter().collect();
-        for (task, attached) in &tasks {
-            let Some(mesh) = attached.net.mesh else { continue };
-            if let Err(why) = self.0.ports.reserve(*task, mesh.0, &attached.ports) {
-                log::warn!("task {task}: {why}");
-            }
-        }
         self.0.plan.borrow_mut().forget(&self.0.table.borrow());
         self.tell(kernel).await;
         for (task, attached) in &tasks {
             if let Err(why) = self.place(kernel, *task, attached, true).await {
                 let (NoNetwork::Again(why) | NoNetwork::Never(why)) = why;
-                log::warn!("network: task {task}: {why}");
-                self.0.faults.borrow_mut().insert(format!("task {task}"), why);
+                self.failed(format!("task {task}"), why);
             }
         }
         // What changed meanwhile.
         self.tell(kernel).await;
-        if self.0.known.get() {
-            let wanted = {
-                let (table, tasks) = (self.0.table.borrow(), self.0.tasks.borrow());
-                View { table: &table, tasks: &tasks }.wanted()
-            };
-            for fault in kernel.sweep(&wanted) {
-                self.fault("remove what is left".to_owned(), &fault);
+        let wanted = {
+            let (table, tasks) = (self.0.table.borrow(), self.0.tasks.borrow());
+            View { table: &table, tasks: &tasks }.wanted()
+        };
+        for fault in kernel.sweep(&wanted) {
+            self.fault("remove what is left".to_owned(), &fault);
+        }
+    }
+
+    /// Those of before a restart of the board have nothing any more. One of which that is not certain stays.
+    fn forget_gone(&self, kernel: &Kernel) {
+        let tasks: Vec<TaskId> = self.0.tasks.borrow().keys().copied().collect();
+        for task in tasks {
+            match kernel.has(task) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.0.tasks.borrow_mut().remove(&task);
+                    self.0.dns.close(task);
+                    self.0.ports.release(task);
+                    self.unkeep(task);
+                }
+                Err(fault) => self.fault(format!("task {task}"), &fault),
             }
         }
+    }
+
+    /// Tasks have the ports they had; one that another program took meanwhile is told of, and tried again.
+    fn hold_tasks_ports(&self) {
+        let mut lost = Vec::new();
+        for (task, attached) in &*self.0.tasks.borrow() {
+            let Some(mesh) = attached.net.mesh else { continue };
+            for port in &attached.ports {
+                if let Err(why) = self.0.ports.reserve(*task, mesh.0, &[*port]) {
+                    lost.push((format!("port {}/{} of task {task}", port.published, port.protocol), why));
+                }
+            }
+        }
+        lost.into_iter().for_each(|(what, why)| self.failed(what, why));
     }
 
     fn unkeep(&self, task: TaskId) {
@@ -399,18 +446,35 @@ impl Network {
     /// # Errors
     /// It has none: nothing of it is left.
     pub async fn attach(&self, task: TaskId, attached: Attached) -> Result<Vec<HostPort>, NoNetwork> {
+        // It is here again.
+        self.0.gone.borrow_mut().remove(&task);
+        if !self.is_known() {
+            return Err(NoNetwork::Again("the manager has not told this board of its networks yet".to_owned()));
+        }
+        let mut kernel = self.kernel().await.map_err(|fault| NoNetwork::Again(fault.reason()))?;
+        let Some(kernel) = kernel.as_mut() else { return Ok(Vec::new()) };
+        if self.0.unfinished.replace(true) {
+            // What was given up midway may not have told what others rely on.
+            self.0.anew.set(true);
+            self.wake();
+        }
         // First of all: whoever gives this up midway finds that there is something to detach.
         self.0.tasks.borrow_mut().insert(task, attached.clone());
-        let done = self.attach_all(task, attached).await;
+        let done = self.attach_all(kernel, task, attached).await;
         if let Err(why) = &done {
             log::debug!("task {task}: no network: {why:?}");
-            self.detach(task).await;
+            self.remove(Ok(kernel), task);
         }
+        self.0.unfinished.set(false);
         done
     }
 
-    async fn attach_all(&self, task: TaskId, mut attached: Attached) -> Result<Vec<HostPort>, NoNetwork> {
-        let again = |fault: Fault| NoNetwork::Again(fault.reason());
+    async fn attach_all(
+        &self,
+        kernel: &mut Kernel,
+        task: TaskId,
+        mut attached: Attached,
+    ) -> Result<Vec<HostPort>, NoNetwork> {
         if let Some(mesh) = attached.net.mesh {
             let ports = self.0.ports.reserve(task, mesh.0, &attached.net.ports);
             attached.ports = ports.map_err(NoNetwork::Never)?;
@@ -420,13 +484,19 @@ impl Network {
             let networks = attached.net.networks.iter();
             networks.filter_map(|(id, _)| table.networks.get(id)).map(|network| network.vni).collect()
         };
-        let mut kernel = self.kernel().await.map_err(again)?;
-        let Some(kernel) = kernel.as_mut() else { return Ok(Vec::new()) };
-        let kept = self.0.files.write_task(task, &attached);
+        let kept = self.write_task(task, &attached);
         kept.map_err(|error| NoNetwork::Again(format!("keep the task's place in the network: {error}")))?;
         self.0.tasks.borrow_mut().insert(task, attached.clone());
         self.place(kernel, task, &attached, false).await?;
         Ok(attached.ports)
+    }
+
+    /// There is a table whenever there is a task: an agent that starts goes by both.
+    fn write_task(&self, task: TaskId, attached: &Attached) -> std::io::Result<()> {
+        if !self.0.has_file.get() {
+            self.write_table()?;
+        }
+        self.0.files.write_task(task, attached)
     }
 
     /// Tells the kernel of one task, and everything that it needs. `present`: its networks are known to be there.
@@ -481,9 +551,19 @@ impl Network {
 
     /// Removes a task from the network, with everything it had. What fails is told, and removed later.
     pub async fn detach(&self, task: TaskId) {
+        let mut kernel = self.0.kernel.lock().await;
+        // One that never had a network needs no kernel.
+        if self.has(task) {
+            self.remove(self.opened(&mut kernel), task);
+        }
+    }
+
+    fn remove(&self, kernel: Result<&mut Kernel, Fault>, task: TaskId) {
         let Some(attached) = self.0.tasks.borrow_mut().remove(&task) else { return };
-        match self.kernel().await {
-            Ok(mut kernel) => self.remove(kernel.as_mut(), task, &attached),
+        // Its sockets would keep the namespace.
+        self.0.dns.close(task);
+        match kernel {
+            Ok(kernel) => self.depart(kernel, task, &attached),
             Err(fault) => self.fault(format!("remove task {task}"), &fault),
         }
         self.0.ports.release(task);
@@ -491,8 +571,7 @@ impl Network {
         self.wake();
     }
 
-    fn remove(&self, kernel: Option<&mut Kernel>, task: TaskId, attached: &Attached) {
-        let Some(kernel) = kernel else { return };
+    fn depart(&self, kernel: &mut Kernel, task: TaskId, attached: &Attached) {
         let ops = {
             let (table, tasks) = (self.0.table.borrow(), self.0.tasks.borrow());
             View { table: &table, tasks: &tasks }.departure(attached)
@@ -501,8 +580,6 @@ impl Network {
         for (op, fault) in kernel.apply(ports) {
             self.fault(op.to_string(), &fault);
         }
-        // Its sockets would keep the namespace.
-        self.0.dns.close(task);
         let mesh = attached.net.mesh.map(|address| address.0);
         if let Err(fault) = kernel.detach(task, mesh, attached.net.networks.len()) {
             self.fault(format!("remove task {task}"), &fault);
@@ -514,10 +591,14 @@ impl Network {
 
     /// The tasks that are here: all others are removed from the network.
     pub async fn keep(&self, tasks: &BTreeSet<TaskId>) {
-        let gone: Vec<TaskId> = self.0.tasks.borrow().keys().filter(|task| !tasks.contains(task)).copied().collect();
-        for task in gone {
+        let gone = self.0.tasks.borrow().keys().filter(|task| !tasks.contains(task)).copied().collect();
+        self.0.gone.replace(gone);
+        loop {
+            let mut kernel = self.0.kernel.lock().await;
+            // One of them may have come again while this waited.
+            let Some(task) = self.0.gone.borrow_mut().pop_first() else { return };
             log::info!("task {task} is not here any more: its network is removed");
-            self.detach(task).await;
+            self.remove(self.opened(&mut kernel), task);
         }
     }
 }
@@ -525,4 +606,30 @@ impl Network {
 /// What of a board's place in the mesh cannot change without everything being made anew.
 fn place(own: &NetOwn) -> (Subnet, Subnet, u16, u16) {
     (own.mesh, own.subnet, own.vxlan_port, own.mtu)
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::wire::Ip;
+
+    use super::*;
+
+    #[test]
+    fn a_board_that_is_no_member_any_more_forgets_what_a_part_of_a_whole_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let executor = Rc::new(LocalExecutor::new());
+        let network = Network::open(executor, dir.path(), "/etc/resolv.conf".into()).expect("a network");
+        let own = NetOwn {
+            mesh: "10.200.0.0/16".parse().expect("a subnet"),
+            subnet: "10.200.1.0/24".parse().expect("a subnet"),
+            address: Ip([192, 168, 1, 1].into()),
+            vxlan_port: 4789,
+            mtu: 1450,
+            key_epoch: 0,
+        };
+        network.take(Net { complete: true, own: Some(own), ..Net::default() });
+        assert!(network.table().borrow().own.is_some());
+        network.forget_all();
+        assert!(network.table().borrow().own.is_none());
+    }
 }

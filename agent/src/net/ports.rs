@@ -80,6 +80,11 @@ impl Ports {
         self.book.borrow().is_held(key)
     }
 
+    /// Whether the port is this task's.
+    pub fn has(&self, task: TaskId, key: Key) -> bool {
+        self.book.borrow().has(task, key)
+    }
+
     /// Whether a port of the mesh is taken: [`retry`](Self::retry) it.
     pub fn is_short(&self) -> bool {
         self.book.borrow().is_short()

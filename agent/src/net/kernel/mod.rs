@@ -203,8 +203,12 @@ impl Kernel {
     }
 
     /// Whether a task's namespace is there.
-    pub fn has(&self, task: TaskId) -> bool {
-        matches!(self.namespaces.open(&task.to_string()), Ok(Some(_)))
+    ///
+    /// # Errors
+    /// It cannot be said: there is no room for another open file, or no memory.
+    pub fn has(&self, task: TaskId) -> Result<bool, Fault> {
+        let found = self.namespaces.open(&task.to_string()).map_err(doing("open the task's namespace"))?;
+        Ok(found.is_some())
     }
 
     /// Makes sure of a task's namespace with its links, addresses and rules; its networks are there. `virtuals`: all
@@ -287,11 +291,11 @@ impl Kernel {
         if let Some(board) = &wanted.board {
             faults.extend(self.host.sweep(board, &legs, &wanted.peers, &wanted.published).err());
         }
+        self.tasks.retain(|task, _| wanted.tasks.contains_key(task));
         let names = self.namespaces.list().map_err(doing("list namespaces"));
         for name in names.map_err(|fault| faults.push(fault)).unwrap_or_default() {
             let Ok(task) = name.parse::<TaskId>() else { continue };
             if !wanted.tasks.contains_key(&task) {
-                self.tasks.remove(&task);
                 let removed = self.namespaces.remove(&name).map_err(doing("remove a namespace that is left"));
                 faults.extend(removed.err());
             }

@@ -31,8 +31,8 @@ struct Held<S> {
 #[derive(Debug)]
 struct Waiting {
     to: Vec<SocketAddrV4>,
-    /// Who has it, or what is wrong.
-    why: String,
+    /// Who has it, or what is wrong; none: there is no room for another port.
+    why: Option<String>,
 }
 
 impl<S> Default for Book<S> {
@@ -53,7 +53,7 @@ impl<S> Book<S> {
         for (key, to) in wanted {
             match self.held.get_mut(&key) {
                 Some(held) if held.task.is_none() => held.to = to,
-                Some(_) | None => drop(self.waiting.insert(key, Waiting { to, why: String::new() })),
+                Some(_) | None => drop(self.waiting.insert(key, Waiting { to, why: None })),
             }
         }
         self.retry(bind);
@@ -63,15 +63,17 @@ impl<S> Book<S> {
     pub(super) fn retry(&mut self, mut bind: impl FnMut(Key) -> io::Result<(u16, S)>) -> bool {
         let before = self.waiting.len();
         for (key, Waiting { to, .. }) in std::mem::take(&mut self.waiting) {
+            let has_room = self.held.len() < limits::PORTS_MAX;
             let why = match self.held.entry(key) {
-                Entry::Occupied(_) => "a task that publishes it in host mode".to_owned(),
-                Entry::Vacant(free) => match bind(key) {
+                Entry::Occupied(_) => Some("a task that publishes it in host mode".to_owned()),
+                Entry::Vacant(free) if has_room => match bind(key) {
                     Ok((_, socket)) => {
                         free.insert(Held { socket, task: None, to });
                         continue;
                     }
-                    Err(error) => why(&error),
+                    Err(error) => Some(why(&error)),
                 },
+                Entry::Vacant(_) => None,
             };
             self.waiting.insert(key, Waiting { to, why });
         }
@@ -96,6 +98,9 @@ impl<S> Book<S> {
             let key = (port.protocol, port.published);
             if let Some(why) = self.owner(key) {
                 return Err(taken(key, &why));
+            }
+            if self.held.len() + new.len() >= limits::PORTS_MAX {
+                return Err(format!("{TOO_MANY}: it takes {}", limits::PORTS_MAX));
             }
             let (published, socket) = bind(key).map_err(|error| taken(key, &why(&error)))?;
             new.insert((port.protocol, published), Held { socket, task: Some(task), to: vec![to] });
@@ -137,6 +142,11 @@ impl<S> Book<S> {
         self.held.contains_key(&key)
     }
 
+    /// Whether the port is this task's.
+    pub(super) fn has(&self, task: TaskId, key: Key) -> bool {
+        self.held.get(&key).is_some_and(|held| held.task == Some(task))
+    }
+
     /// Whether a port of the mesh is not ours.
     pub(super) fn is_short(&self) -> bool {
         !self.waiting.is_empty()
@@ -149,16 +159,26 @@ impl<S> Book<S> {
 
     /// What is wrong, one sentence for each port; beyond a few they are counted.
     pub(super) fn degraded(&self) -> Vec<String> {
-        let told = self.waiting.iter().take(limits::DEGRADED_PORTS_MAX).map(|(key, waiting)| {
+        let taken: Vec<(Key, &str)> =
+            self.waiting.iter().filter_map(|(key, waiting)| Some((*key, waiting.why.as_deref()?))).collect();
+        let told = taken.iter().take(limits::DEGRADED_PORTS_MAX).map(|(key, why)| {
             format!(
                 "{}, so that it does not answer here for its service: stop that, or publish another port",
-                taken(*key, &waiting.why)
+                self::taken(*key, why)
             )
         });
-        let rest = self.waiting.len().saturating_sub(limits::DEGRADED_PORTS_MAX);
-        told.chain((rest > 0).then(|| format!("{rest} more published ports are taken on this board"))).collect()
+        let rest = taken.len().saturating_sub(limits::DEGRADED_PORTS_MAX);
+        let rest = (rest > 0).then(|| format!("{rest} more published ports are taken on this board"));
+        let beyond = self.waiting.len() - taken.len();
+        let beyond = (beyond > 0).then(|| {
+            let most = limits::PORTS_MAX;
+            format!("{TOO_MANY}: {beyond} of them do not answer here, as it takes {most}: publish fewer")
+        });
+        told.chain(rest).chain(beyond).collect()
     }
 }
+
+const TOO_MANY: &str = "too many published ports on this board";
 
 fn taken((protocol, port): Key, why: &str) -> String {
     format!("port {port}/{protocol} is taken on this board by {why}")
@@ -290,5 +310,29 @@ mod tests {
         book.publish(wanted(&all), |_| Err(io::ErrorKind::AddrInUse.into()));
         assert_eq!(book.degraded().len(), limits::DEGRADED_PORTS_MAX + 1);
         assert_eq!(book.degraded().last().map(String::as_str), Some("12 more published ports are taken on this board"));
+    }
+
+    #[test]
+    fn ports_beyond_the_limit_wait_and_are_counted() {
+        let (board, mut book) = (Board::default(), Book::default());
+        let all: Vec<Key> = (1..=u16::MAX).map(|port| (Protocol::Tcp, port)).take(limits::PORTS_MAX + 2).collect();
+        book.reserve(task(1), MESH, &[port(0, 1), port(40_010, 1)], |key| board.bind(key)).expect("room");
+        book.publish(wanted(&all), |key| board.bind(key));
+        assert_eq!(board.0.borrow().len(), limits::PORTS_MAX);
+        let told = format!(
+            "too many published ports on this board: 4 of them do not answer here, as it takes {}: publish fewer",
+            limits::PORTS_MAX
+        );
+        assert_eq!(book.degraded(), [told]);
+        let refused = book.reserve(task(2), MESH, &[port(0, 1)], |key| board.bind(key)).unwrap_err();
+        assert_eq!(refused, format!("too many published ports on this board: it takes {}", limits::PORTS_MAX));
+        // What a task has it keeps; what it leaves others get.
+        let again = book.reserve(task(1), MESH, &[port(40_010, 1)], |key| board.bind(key));
+        assert_eq!(again, Ok(vec![port(40_010, 1)]));
+        book.release(task(1));
+        assert!(book.retry(|key| board.bind(key)) && board.0.borrow().len() == limits::PORTS_MAX);
+        assert!(book.degraded()[0].contains("2 of them"), "{:?}", book.degraded());
+        book.publish(wanted(&all[2..]), |key| board.bind(key));
+        assert!(book.degraded().is_empty() && !book.is_short());
     }
 }
