@@ -11,7 +11,7 @@ use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::limits::MESSAGE_DEPTH_MAX;
+use super::unpack;
 
 const HEADER_BYTES: usize = 4;
 
@@ -60,15 +60,12 @@ pub fn encode<T: Serialize>(message: &T, max: usize) -> Result<Vec<u8>, FrameErr
 ///
 /// # Errors
 /// [`FrameError::Decode`] for anything but one `T`, for bytes after it, and
-/// for nesting deeper than [`MESSAGE_DEPTH_MAX`].
+/// for nesting deeper than [`MESSAGE_DEPTH_MAX`](crate::limits::MESSAGE_DEPTH_MAX).
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
-    let mut rest = body;
-    let mut de = rmp_serde::Deserializer::new(&mut rest);
-    de.set_max_depth(MESSAGE_DEPTH_MAX);
-    let message = T::deserialize(&mut de).map_err(|e| FrameError::Decode(e.to_string()))?;
-    match rest.len() {
-        0 => Ok(message),
-        left => Err(FrameError::Decode(format!("{left} bytes after the message"))),
+    match unpack::read(body) {
+        Ok((message, 0)) => Ok(message),
+        Ok((_, left)) => Err(FrameError::Decode(format!("{left} bytes after the message"))),
+        Err(error) => Err(FrameError::Decode(error.to_string())),
     }
 }
 
@@ -210,6 +207,7 @@ impl Write for Bounded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MESSAGE_DEPTH_MAX;
     use futures_lite::future::block_on;
     use proptest::prelude::*;
     use serde::Deserialize;

@@ -22,6 +22,7 @@
 
 pub mod frame;
 mod net;
+mod unpack;
 
 use serde::{Deserialize, Serialize};
 
