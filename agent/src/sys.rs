@@ -130,7 +130,7 @@ pub(crate) fn wait_readable(files: &[&File], within: Option<Duration>) -> Woken 
         libc::sigemptyset(&raw mut none);
         let mut limit: libc::timespec = std::mem::zeroed();
         let limit = within.map_or(ptr::null(), |within| {
-            limit.tv_sec = libc::time_t::try_from(within.as_secs()).unwrap_or(libc::time_t::MAX);
+            limit.tv_sec = within.as_secs().try_into().unwrap_or(i32::MAX.into());
             limit.tv_nsec = within.subsec_nanos() as libc::c_long;
             &raw const limit
         });

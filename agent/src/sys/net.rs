@@ -36,8 +36,8 @@ pub(crate) fn netlink_socket(
     }
     // SAFETY: an all-zero timeval is one.
     let mut patience: libc::timeval = unsafe { std::mem::zeroed() };
-    patience.tv_sec = libc::time_t::try_from(answer_max.as_secs()).unwrap_or(libc::time_t::MAX);
-    patience.tv_usec = answer_max.subsec_micros() as libc::suseconds_t;
+    patience.tv_sec = answer_max.as_secs().try_into().unwrap_or(i32::MAX.into());
+    patience.tv_usec = i32::try_from(answer_max.subsec_micros()).unwrap_or_default().into();
     // SAFETY: the value lives through the call, and its size is told.
     let done = unsafe {
         libc::setsockopt(
