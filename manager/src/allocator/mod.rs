@@ -32,6 +32,8 @@ use crate::store::TaskSpec;
 
 /// What is wrong with a node that joined when all parts of the mesh were taken.
 pub const NO_PART: &str = "the mesh has no part left for it";
+/// What is wrong with a node that other boards cannot reach over IPv4: it joined over IPv6.
+pub const NO_DATA_ADDRESS: &str = "no IPv4 address among the boards (`pi-agent run --data-path-addr` gives one)";
 
 /// Whether a task with this spec has an address in its board's part of the mesh: it reaches what is outside its
 /// networks, or is reached through published ports.

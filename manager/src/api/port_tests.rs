@@ -80,7 +80,10 @@ fn refusals() {
         (port(json!({"TargetPort": 80, "Protocol": "icmp"})), "Ports[0].Protocol: \"icmp\" is not tcp, udp or sctp"),
         (port(json!({"TargetPort": 80, "PublishMode": "x"})), "Ports[0].PublishMode: \"x\" is not ingress or host"),
         (port(json!({"TargetPort": 65_536})), "Ports[0].TargetPort: 65536 is not a port: expected 1 to 65535"),
-        (port(json!({"TargetPort": 80, "PublishedPort": -1})), "PublishedPort: -1 is not a port"),
+        (
+            port(json!({"TargetPort": 80, "PublishedPort": -1})),
+            "PublishedPort: -1 is not a port: expected 1 to 65535, or 0 for any",
+        ),
         (port(json!({"PublishedPort": 80})), "EndpointSpec: a port without TargetPort"),
         (
             json!({"Mode": "dnsrr", "Ports": [{"TargetPort": 80}]}),

@@ -180,6 +180,11 @@ impl Lab {
     }
 
     /// Publishes, and waits until it is in the view.
+    /// Changes the store behind the API's back.
+    pub(super) fn commit(&self, change: Change) {
+        smol::block_on(self.store.commit(self.now(), vec![change])).expect("it is allowed");
+    }
+
     fn observe(&self, observation: Observation) {
         let (_, mut feed) = self.store.watch();
         smol::block_on(async {

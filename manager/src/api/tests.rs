@@ -136,6 +136,38 @@ fn a_node_without_a_part_of_the_mesh_says_so() {
 }
 
 #[test]
+fn a_node_says_what_is_wrong_with_its_address() {
+    let lab = Lab::active();
+    let board = lab.join(1, "pi1");
+    let ipam = json!({"Config": [{"Subnet": "10.44.0.0/24"}]});
+    assert_eq!(
+        lab.post("/networks/create", &json!({"Name": "db", "Driver": "overlay", "IPAM": ipam}).to_string()).0,
+        201
+    );
+    let describe = |address: Option<&str>, addr: &str, no_network: Option<&str>| {
+        let mut description = (*lab.store.view().state.node(board).expect("pi1").description).clone();
+        description.data_address = address.map(|address| address.parse().expect("an address"));
+        description.no_network = no_network.map(str::to_owned);
+        let description = description.into();
+        lab.commit(crate::store::Change::NodeDescribe { node: board, description, addr: addr.to_owned() });
+        let (_, node) = lab.get("/nodes/pi1");
+        let plugins = node["Description"]["Engine"]["Plugins"].as_array().expect("a list").clone();
+        let networks = plugins.iter().filter(|plugin| plugin["Type"] == "Network");
+        let names: Vec<String> = networks.map(|plugin| plugin["Name"].as_str().expect("a name").to_owned()).collect();
+        (node["Status"]["Message"].clone(), names.join(" "))
+    };
+    let all = "bridge host null overlay".to_owned();
+    assert_eq!(describe(None, "192.0.2.9", None), (json!(null), all.clone()));
+    let hidden = "its address 10.44.0.9 is within the subnet of network db (10.44.0.0/24)";
+    assert_eq!(describe(Some("10.44.0.9"), "192.0.2.9", None), (json!(hidden), all.clone()));
+    let hidden = "its address 10.200.7.9 is within the subnet of network ingress (10.200.0.0/16)";
+    assert_eq!(describe(None, "10.200.7.9", None), (json!(hidden), all.clone()));
+    let none = "no IPv4 address among the boards (`pi-agent run --data-path-addr` gives one)";
+    assert_eq!(describe(None, "fd00::9", None), (json!(none), all));
+    assert_eq!(describe(None, "192.0.2.9", Some("no vxlan")).1, "host null");
+}
+
+#[test]
 fn nodes() {
     let lab = Lab::active();
     let (board, twin) = (lab.join(1, "pi1"), lab.join(2, "pi2"));

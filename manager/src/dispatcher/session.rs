@@ -149,7 +149,14 @@ async fn describe(context: &Context, node: NodeId, description: NodeDescription,
     }
     let change = Change::NodeDescribe { node, description: description.into(), addr: addr.to_owned() };
     match context.store.commit(context.clock.now().wall, vec![change]).await {
-        Ok(_) | Err(CommitError::Refused(_)) => Ok(()),
+        Ok(_) => {
+            let state = &context.store.view().state;
+            if let Some(hidden) = state.node(node).and_then(|node| state.hidden_by(node)) {
+                log::warn!("node {node}: {hidden}: remove the network, or give the board another address");
+            }
+            Ok(())
+        }
+        Err(CommitError::Refused(_)) => Ok(()),
         Err(CommitError::Stopped) => Err(End::Stopped),
         Err(error @ (CommitError::Full | CommitError::TooLarge)) => {
             log::warn!("the description of node {node} was not stored: {error}");

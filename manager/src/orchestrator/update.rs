@@ -106,6 +106,13 @@ pub(super) fn step(draft: &mut Draft<'_>, service: &Arc<Service>, slots: &[Fille
     let works: Vec<Work> = slots.iter().map(|fill| judge(draft, service, fill, config)).collect();
     let dirty = slots.iter().zip(&works).any(|(fill, work)| fill.tasks.len() > 1 || matches!(work, Work::Replace));
     if !dirty && !active {
+        // A slot that is not to be filled now may still have an old task, on a paused node.
+        let old = |task: &Arc<Task>| {
+            task.ended.is_none() && task.desired <= Desired::Running && is_dirty(&draft.view, service, task)
+        };
+        if service.held.is_some() && !draft.view.state.tasks_of_service(service.id).any(old) {
+            draft.push(vec![Change::ServiceSettle { service: service.id, revision: service.revision }]);
+        }
         return;
     }
     if state.is_none() && !begin(draft, service) {

@@ -11,7 +11,7 @@ use racimo_common::registry::Platform;
 use racimo_common::units::{Bytes, NanoCpus};
 
 use super::counts_as_active;
-use crate::allocator::{Holder, NO_PART, Usage, host_ports};
+use crate::allocator::{Holder, NO_DATA_ADDRESS, NO_PART, Usage, host_ports};
 use crate::store::generic;
 use crate::store::{Attachment, Node, NodeStatus, State, TaskSpec, View};
 
@@ -85,6 +85,8 @@ pub(super) enum NoNetwork {
     Encryption,
     /// It has no part of the mesh.
     Part,
+    /// No other board can reach it over IPv4.
+    DataAddress,
     /// All addresses of its part are given.
     Addresses,
 }
@@ -157,8 +159,13 @@ impl<'a> Ask<'a> {
         Ok(())
     }
 
+    /// Whether its tasks have addresses.
+    pub(super) fn any_network(&self) -> bool {
+        self.mesh || !self.networks.is_empty()
+    }
+
     fn network(&self, room: &Room) -> Result<(), NoNetwork> {
-        if !self.mesh && self.networks.is_empty() {
+        if !self.any_network() {
             return Ok(());
         }
         let about = &room.node.description;
@@ -168,11 +175,12 @@ impl<'a> Ask<'a> {
         if self.encrypted && about.no_encryption.is_some() {
             return Err(NoNetwork::Encryption);
         }
-        match room.mesh.filter(|_| self.mesh) {
-            None if self.mesh => Err(NoNetwork::Part),
-            Some(0) => Err(NoNetwork::Addresses),
-            Some(_) | None => Ok(()),
+        // Its agent needs both for overlay networks, too.
+        let Some(free) = room.mesh else { return Err(NoNetwork::Part) };
+        if room.node.data_address().is_none() {
+            return Err(NoNetwork::DataAddress);
         }
+        if self.mesh && free == 0 { Err(NoNetwork::Addresses) } else { Ok(()) }
     }
 
     fn ready(&self, room: &Room) -> Result<(), Refusal> {
@@ -349,6 +357,7 @@ fn no_network(why: NoNetwork, node: &Node) -> String {
         NoNetwork::Any => said(&about.no_network),
         NoNetwork::Encryption => format!("it cannot encrypt: {}", said(&about.no_encryption)),
         NoNetwork::Part => NO_PART.to_owned(),
+        NoNetwork::DataAddress => NO_DATA_ADDRESS.to_owned(),
         NoNetwork::Addresses => "all addresses of its part of the mesh are in use".to_owned(),
     }
 }

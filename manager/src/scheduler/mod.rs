@@ -13,6 +13,7 @@ mod rank;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use racimo_common::id::{NetworkId, NodeId, ServiceId, TaskId};
@@ -53,12 +54,8 @@ impl Waiting {
             Event::Node { .. } | Event::NodeSeen(_) | Event::Network { .. } => true,
             // Virtual addresses came back.
             Event::Service { old, new, .. } => {
-                let vips = |service: &Option<Arc<Service>>| {
-                    service.as_ref().map_or(0, |service| {
-                        service.endpoint.vips.len() + service.held.as_ref().map_or(0, |held| held.vips.len())
-                    })
-                };
-                vips(new) < vips(old)
+                let kept: Vec<_> = new.iter().flat_map(|service| vips(service)).collect();
+                old.iter().flat_map(|service| vips(service)).any(|vip| !kept.contains(&vip))
             }
             Event::Cluster | Event::Dependency { .. } | Event::TaskSeen { .. } => false,
         }
@@ -75,11 +72,17 @@ impl Waiting {
     }
 }
 
+/// What a service has of networks, by network.
+fn vips(service: &Service) -> impl Iterator<Item = (NetworkId, Ipv4Addr)> {
+    let endpoints = [Some(&service.endpoint), service.held.as_ref()].into_iter().flatten();
+    endpoints.flat_map(|endpoint| &endpoint.vips).copied()
+}
+
 fn waits(task: &Task) -> bool {
     task.node.is_none() && task.ended.is_none() && task.desired <= Desired::Running
 }
 
-/// Why tasks wait that reach, or are reached from, outside of their networks.
+/// Why tasks wait that have any network: the mesh carries them all.
 const NO_INGRESS: &str =
     "there is no ingress network: make one with `docker network create --driver overlay --ingress ingress`";
 
@@ -207,7 +210,7 @@ impl Hall {
 
     /// Why no node could have the task: an overlay network that is full, or no mesh.
     fn no_network(&self, view: &View, ask: &Ask<'_>) -> Option<String> {
-        if ask.mesh && view.state.ingress().is_none() {
+        if ask.any_network() && view.state.ingress().is_none() {
             return Some(NO_INGRESS.to_owned());
         }
         ask.networks.iter().find_map(|attachment| {
@@ -337,7 +340,8 @@ mod tests {
     use racimo_common::time::Wall;
 
     use super::*;
-    use crate::store::{Command, NewNode, NodeSpec, SeenNode, WrittenOff};
+    use crate::store::testing::{applied, network, new_cluster, new_service, service, spec};
+    use crate::store::{Command, Endpoint, NewNode, NodeSpec, SeenNode, State, WrittenOff};
 
     /// A node of `role` with this availability; ready, written off, or neither.
     type Case = (Role, Availability, NodeStatus);
@@ -369,6 +373,35 @@ mod tests {
             }
         }
         assert_eq!(awaits_nodes(&view), want, "{nodes:?}");
+    }
+
+    #[test]
+    fn a_virtual_address_that_comes_back_wakes_the_waiting() {
+        let (a, b) = (network(1), network(2));
+        let state = applied(&State::default(), vec![new_cluster(), new_service(1, spec("web", "nginx", 1))]);
+        let bare = state.service(service(1)).expect("web");
+        let with = |vips: &[(NetworkId, u8)], held: Option<&[(NetworkId, u8)]>| {
+            let endpoint = |vips: &[(NetworkId, u8)]| {
+                let address = |number| Ipv4Addr::new(10, 0, 0, number);
+                let vips = vips.iter().map(|(network, number)| (*network, address(*number))).collect();
+                Endpoint { ports: Vec::new(), vips }
+            };
+            Some(Arc::new(Service { endpoint: endpoint(vips), held: held.map(endpoint), ..(**bare).clone() }))
+        };
+        #[track_caller]
+        fn check(old: Option<Arc<Service>>, new: Option<Arc<Service>>, want: bool) {
+            let event = Event::Service { id: service(1), old: old.clone(), new: new.clone() };
+            assert_eq!(Waiting::default().take(&event), want, "{old:?} {new:?}");
+        }
+        check(None, with(&[(a, 2)], None), false);
+        check(with(&[(a, 2)], None), with(&[(a, 2), (b, 2)], None), false);
+        check(with(&[(a, 2)], None), None, true);
+        check(with(&[(a, 2), (b, 2)], None), with(&[(b, 2)], None), true);
+        // As many as before, but not the same.
+        check(with(&[(a, 2)], None), with(&[(b, 2)], None), true);
+        check(with(&[(a, 2)], None), with(&[(b, 2)], Some(&[(a, 2)])), false);
+        check(with(&[(b, 2)], Some(&[(a, 2)])), with(&[(b, 2)], None), true);
+        check(with(&[(b, 2)], Some(&[(a, 2)])), with(&[(a, 2)], None), true);
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Chance {
         let (s, t, n) = (self.few(), u128::from(self.rng.u64(1..30)), self.few());
         let of = state.service(service(s));
         let (version, revision) = of.map_or((0, 0), |service| (service.meta.version, service.revision));
-        match self.rng.u8(..28) {
+        match self.rng.u8(..29) {
             0..=2 => {
                 self.networks += 1;
                 Change::NetworkCreate { network: network(self.networks), spec: self.network_spec() }
@@ -196,6 +196,7 @@ impl Chance {
             }
             21..=24 => assign(t, n),
             25 | 26 => end(t, TaskState::Failed),
+            27 => Change::ServiceSettle { service: service(s), revision },
             _ => desire(t, if self.rng.bool() { Desired::Shutdown } else { Desired::Remove }),
         }
     }
@@ -317,7 +318,7 @@ proptest! {
 #[test]
 fn the_random_commands_meet_every_rule() {
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
-    for seed in 0..40 {
+    for seed in 0..100 {
         run(seed).into_iter().for_each(|(what, count)| *seen.entry(what).or_default() += count);
     }
     for what in [
@@ -422,6 +423,30 @@ fn every_node_has_a_part_of_the_mesh() {
     refused(&on, remove_network(7), &format!("network {} is in use by task {}", network(7), task(1)));
     let gone = applied(&on, vec![end(1, TaskState::Failed), remove_network(7)]);
     assert_eq!(part(&gone, 1), None);
+}
+
+#[test]
+fn tasks_of_internal_networks_need_a_part_of_the_mesh_too() {
+    let internal = NetworkSpec { name: "in".to_owned(), internal: true, ..NetworkSpec::default() };
+    let internal = Change::NetworkCreate { network: network(1), spec: internal };
+    let small = vec![new_cluster(), remove_network(MESH), mesh(7, Some("10.9.8.0/24")), internal];
+    let state = applied(&State::default(), small);
+    let state = applied(&state, vec![new_node(1), new_node(2), new_service(1, publishing("web", &[], &[1]))]);
+    let revision = state.index();
+    let state = applied(&state, vec![create(new_task(1, 1, revision)), create(new_task(2, 1, revision))]);
+    refused(&state, assign(1, 2), &format!("node {}: it has no part of the mesh", node(2)));
+    let about = |addr: &str| {
+        let description = state.node(node(1)).expect("a node").description.clone();
+        Change::NodeDescribe { node: node(1), description, addr: addr.to_owned() }
+    };
+    let far = applied(&state, vec![about("fd00::1")]);
+    refused(&far, assign(1, 1), &format!("node {}: it has no IPv4 address among the boards", node(1)));
+    let near = applied(&far, vec![about("[::ffff:192.0.2.1]:4000"), assign(1, 1)]);
+    // Without the mesh its board would cut it off: it has no address there, but its way to the others is.
+    assert_eq!(near.task(task(1)).expect("a task").addresses.mesh, None);
+    refused(&near, remove_network(7), &format!("network {} is in use by task {}", network(7), task(1)));
+    let gone = applied(&near, vec![end(1, TaskState::Failed), remove_network(7)]);
+    refused(&gone, assign(2, 1), &format!("task {}: there is no ingress network", task(2)));
 }
 
 /// A service with these ports (published, target, mode) on these networks, that rolls back by itself.
@@ -539,6 +564,13 @@ fn an_update_that_may_go_back_holds_what_the_spec_before_had() {
         let back = applied(&done, vec![Change::ServiceRemove { service: service(2) }, back]);
         assert_eq!(endpoint(&back, 1).0[1], 9999);
     }
+    // Or the orchestrator finds nothing to update.
+    let settle = |revision| Change::ServiceSettle { service: service(1), revision };
+    assert_eq!(apply(&state, vec![settle(revision - 1)]).expect_err("an old one"), Refusal::OutOfSequence);
+    let done = applied(&state, vec![settle(revision), other()]);
+    assert_eq!(done.service(service(1)).expect("web").held, None);
+    assert_eq!(endpoint(&done, 2), (vec![9999], vec!["10.0.0.4".to_owned()]));
+    check_given(&done);
     // Without a task there is nothing to go back to.
     let idle = applied(&before, vec![end(1, TaskState::Failed)]);
     let idle = applied(&idle, vec![update(&idle, 1, publishing("web", &[], &[])), other()]);

@@ -201,8 +201,18 @@ impl Step {
                 if service.revision != *revision {
                     return Err(Refusal::OutOfSequence);
                 }
-                let service = self.settle(service, update.state);
+                let goes_on = update.state == UpdateState::Updating;
+                let service = if goes_on { service } else { self.settle(service) };
                 self.put_service(Service { update: Some(update.clone()), ..service });
+                Ok(())
+            }
+            Change::ServiceSettle { service, revision } => {
+                let service = Arc::unwrap_or_clone(self.service(*service)?);
+                if service.revision != *revision {
+                    return Err(Refusal::OutOfSequence);
+                }
+                let service = self.settle(service);
+                self.put_service(service);
                 Ok(())
             }
             Change::ServiceRemove { service } => self.service_remove(*service),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ServiceUpdate ─▶ endpoint: the new spec's · held: what the spec before had, if the update may go back by itself
-//!   ├─ Completed, Paused ─▶ held: none
+//!   ├─ Completed, Paused, ServiceSettle (it never began) ─▶ held: none
 //!   └─ ServiceRollback   ─▶ endpoint: what was held · held: none
 //! ```
 
@@ -15,7 +15,7 @@ use racimo_common::object::{Desired, EndpointMode, HostPort};
 
 use super::apply::{Step, not_found};
 use super::change::Refusal;
-use super::object::{Addresses, Endpoint, FailureAction, Node, Service, ServiceSpec, Task, TaskSpec, UpdateState};
+use super::object::{Addresses, Endpoint, FailureAction, Node, Service, ServiceSpec, Task, TaskSpec};
 use crate::allocator::{BadPorts, Holder, Usage, host_ports};
 
 impl Step {
@@ -72,38 +72,41 @@ impl Step {
     }
 
     /// An update that does not go on will not go back by itself: what was held for that comes back.
-    pub(super) fn settle(&mut self, service: Service, state: UpdateState) -> Service {
-        match (state, &service.held) {
-            (UpdateState::Updating, _) | (_, None) => service,
-            (_, Some(held)) => {
-                self.state.ledger.give_back_endpoint(service.id, held);
-                self.state.ledger.note_endpoint(service.id, &service.endpoint);
-                Service { held: None, ..service }
-            }
+    pub(super) fn settle(&mut self, service: Service) -> Service {
+        if let Some(held) = &service.held {
+            self.state.ledger.give_back_endpoint(service.id, held);
+            self.state.ledger.note_endpoint(service.id, &service.endpoint);
         }
+        Service { held: None, ..service }
     }
 
     /// The addresses of a task with this spec on this node.
     pub(super) fn give_addresses(&mut self, id: TaskId, spec: &TaskSpec, node: &Node) -> Result<Addresses, Refusal> {
         let needs_mesh = self.state.needs_mesh(spec);
-        if (needs_mesh || !spec.networks.is_empty()) && node.description.no_network.is_some() {
-            return Err(Refusal::NodeUnfit(node.id, "it cannot give tasks a network"));
-        }
+        let part = if needs_mesh || !spec.networks.is_empty() {
+            if node.description.no_network.is_some() {
+                return Err(Refusal::NodeUnfit(node.id, "it cannot give tasks a network"));
+            }
+            // Overlay networks go between the boards as the mesh does.
+            let mesh = self.state.ingress().ok_or(Refusal::TaskMoved(id, "there is no ingress network"))?;
+            let part = node.mesh.ok_or(Refusal::NodeUnfit(node.id, "it has no part of the mesh"))?;
+            if node.data_address().is_none() {
+                return Err(Refusal::NodeUnfit(node.id, "it has no IPv4 address among the boards"));
+            }
+            needs_mesh.then(|| (mesh.spec.name.clone(), part))
+        } else {
+            None
+        };
         let wanted: Vec<HostPort> = host_ports(spec).collect();
         if !wanted.is_empty() && self.state.tasks_on_node(node.id).any(|task| task.id != id && clashes(&wanted, task)) {
             return Err(Refusal::NodeUnfit(node.id, "its ports are taken"));
         }
         let mut addresses = Addresses::default();
-        if needs_mesh {
-            let part = match (self.state.ingress(), node.mesh) {
-                (None, _) => return Err(Refusal::TaskMoved(id, "there is no ingress network")),
-                (Some(_), None) => return Err(Refusal::NodeUnfit(node.id, "it has no part of the mesh")),
-                (Some(network), Some(part)) => (network.spec.name.clone(), part),
-            };
+        if let Some((name, subnet)) = part {
             let address = self.state.ledger.take(Holder::Node(node.id));
             addresses.mesh = Some(address.ok_or_else(|| {
                 let usage = self.state.ledger.usage(Holder::Node(node.id)).unwrap_or(Usage { used: 0, all: 0 });
-                Refusal::NoAddress { name: part.0, subnet: part.1, usage }
+                Refusal::NoAddress { name, subnet, usage }
             })?);
         }
         for network in spec.networks.iter().map(|attachment| attachment.network) {

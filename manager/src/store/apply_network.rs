@@ -10,7 +10,7 @@ use racimo_common::object::{Desired, PortMode};
 use super::apply::{Step, not_found};
 use super::change::Refusal;
 use super::event::Event;
-use super::object::{Attachment, Endpoint, Network, NetworkSpec, Service, UpdateState};
+use super::object::{Addresses, Attachment, Endpoint, Network, NetworkSpec, Service, UpdateState};
 use crate::allocator::{Ranges, address_of, check_subnet, first_free, mesh};
 use crate::limits::NETWORKS_MAX;
 
@@ -113,7 +113,7 @@ impl Step {
         Ok(())
     }
 
-    /// Tasks keep their addresses in the mesh until they ended.
+    /// Tasks keep their addresses until they ended; those on overlay networks are the mesh's, too: it leads to them.
     fn mesh_is_unused(&self, id: NetworkId) -> Result<(), Refusal> {
         let publishes = |endpoint: &Endpoint| endpoint.ports.iter().any(|port| port.mode == PortMode::Ingress);
         let mut services = self.state.services.values();
@@ -123,7 +123,7 @@ impl Step {
             return Err(Refusal::IngressInUse(service.id));
         }
         let mut live = self.state.tasks.values().filter(|task| task.ended.is_none());
-        match live.find(|task| task.addresses.mesh.is_some()) {
+        match live.find(|task| task.addresses != Addresses::default()) {
             Some(task) => Err(Refusal::NetworkInUse { network: id, kind: "task", by: task.id.to_string() }),
             None => Ok(()),
         }

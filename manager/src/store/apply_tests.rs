@@ -383,7 +383,7 @@ fn generic_resources_are_granted_once() {
     let terms = |text: &str| parse_generics(text.split_whitespace()).expect("terms");
     let describe = |text: &str| {
         let description = NodeDescription { generic: terms(text), ..(*node_of(&base(), 1).description).clone() };
-        Change::NodeDescribe { node: node(1), description: description.into(), addr: String::new() }
+        Change::NodeDescribe { node: node(1), description: description.into(), addr: "192.0.2.1".to_owned() }
     };
     let mut heavy = (*spec("radio", "nginx", 0)).clone();
     let mut inner = (*heavy.task).clone();

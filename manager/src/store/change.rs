@@ -248,6 +248,13 @@ pub enum Change {
         /// The progress.
         update: UpdateStatus,
     },
+    /// The last spec leaves nothing to update, so that nothing will go back by itself: what is held for it comes back.
+    ServiceSettle {
+        /// The service.
+        service: ServiceId,
+        /// Its revision; must be current.
+        revision: u64,
+    },
     /// The service is gone at once; its tasks get desired `Remove`.
     ServiceRemove {
         /// The service.

@@ -19,6 +19,7 @@ use racimo_common::time::Wall;
 use racimo_common::units::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::allocator::address_of;
 use crate::limits;
 
 /// When an object was made and last changed, and its version for optimistic updates.
@@ -164,7 +165,7 @@ impl Node {
     /// The IPv4 address by which other boards reach it: the one its agent was told, else the one its session comes
     /// from. None: that is an IPv6 one, so it can have no part of the mesh and no overlay network.
     pub fn data_address(&self) -> Option<Ipv4Addr> {
-        let seen = || self.addr.parse().ok();
+        let seen = || address_of(&self.addr);
         let address = self.description.data_address.or_else(seen)?;
         (!address.is_unspecified() && !address.is_multicast() && !address.is_broadcast()).then_some(address)
     }

@@ -12,7 +12,7 @@ use super::generic;
 use super::object::{
     Cluster, Dependency, DependencyKind, Network, Node, NodeFailures, Service, Slot, SlotHistory, Task, TaskSpec,
 };
-use crate::allocator::{Cursors, Holder, Ledger, Usage, needs_mesh};
+use crate::allocator::{Cursors, Holder, Ledger, Usage, address_of, needs_mesh};
 
 /// Everything that is decided. Pure data; [`super::apply`] is the only writer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -101,6 +101,16 @@ impl State {
     /// The mesh between the boards, if there is one.
     pub fn ingress(&self) -> Option<&Arc<Network>> {
         self.networks.get(&self.ledger.mesh()?)
+    }
+    /// What is wrong with a node that came, or moved, to an address within the subnet of a network that was there
+    /// first: tasks on that network do not reach it. None: nothing.
+    pub fn hidden_by(&self, node: &Node) -> Option<String> {
+        let addresses = [address_of(&node.addr), node.description.data_address];
+        addresses.into_iter().flatten().find_map(|address| {
+            let network = self.networks.values().find(|network| network.subnet.contains(address))?;
+            let (name, subnet) = (&network.spec.name, network.subnet);
+            Some(format!("its address {address} is within the subnet of network {name} ({subnet})"))
+        })
     }
     /// How many addresses of a network, or of a node's part of the mesh, are given; none: there is no such thing.
     pub fn addresses(&self, holder: Holder) -> Option<Usage> {

@@ -1,12 +1,12 @@
 //! The scenarios' little language.
 //!
 //! ```text
-//! node NAME [generic= mem= cpus= arch= os= avail= role= addr= places= no-network= no-encryption= label.K=V engine.K=V]
+//! node NAME [generic= mem= cpus= arch= os= avail= role= addr= data= places= no-network= no-encryption= label.K=V engine.K=V]
 //! set NAME KEY=VALUE…               the same keys, later
 //! down|up|forget|remove|freeze|thaw NODE
 //! service NAME replicas=N|global|job=TOTAL[/AT-ONCE]|global-job [image= reserve-memory= reserve-cpu= limit-memory= limit-cpu= constraint=
 //!         network= publish=PORT[@host] generic= spread= per-node= platform= restart= delay= attempts= window= label= container-label= force=]
-//! update NAME KEY=VALUE…            constraint=- drops all constraints
+//! update NAME KEY=VALUE…            constraint=- drops all constraints, publish=- all ports
 //! network NAME [subnet= internal encrypted ingress] | network-rm NAME
 //! rollback NAME | service-line NAME | delete NAME | history N
 //! config|rollback-config [parallelism= delay= monitor= action= ratio= order=]
@@ -117,6 +117,7 @@ fn board_word(board: &mut Board, word: &str) {
         "avail" => board.spec.availability = availability(value),
         "role" => board.role = if value == "manager" { Role::Manager } else { Role::Worker },
         "addr" => value.clone_into(&mut board.addr),
+        "data" => board.about.data_address = Some(value.parse().unwrap()),
         _ => match key.split_once('.') {
             Some(("label", label)) => drop(board.spec.labels.insert(label.to_owned(), value.to_owned())),
             Some(("engine", label)) => drop(board.about.labels.insert(label.to_owned(), value.to_owned())),
@@ -207,6 +208,7 @@ pub(crate) fn service_word(spec: &mut ServiceSpec, word: &str) {
             resources.generic.insert(kind.to_owned(), count.parse().unwrap());
         }
         "network" => task.networks.push(Attachment { network: network_id(value), aliases: Vec::new() }),
+        "publish" if value == "-" => task.endpoint.ports.clear(),
         // `PORT@host` or `PORT`.
         "publish" => {
             let (number, mode) = value.split_once('@').map_or((value, PortMode::Ingress), |(n, _)| (n, PortMode::Host));

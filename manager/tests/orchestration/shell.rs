@@ -61,7 +61,7 @@ fn loops_serve_a_store() {
 
 async fn scenario(store: &Store, clock: &Clock) {
     let (id, description) = (NodeId::from_bits(NODE), NodeDescription { memory: Bytes::mib(512), ..about() });
-    let (role, spec, addr) = (Role::Worker, NodeSpec::default(), String::new());
+    let (role, spec, addr) = (Role::Worker, NodeSpec::default(), "192.0.2.1".to_owned());
     let new = NewNode { id, role, key_digest: None, spec, description: Arc::new(description), addr };
     let at = || clock.now().wall;
     store.commit(at(), vec![Change::NodeCreate(Box::new(new))]).await.unwrap();

@@ -338,6 +338,10 @@ impl World {
                 let name = self.view.state.service(*service).map_or("?", |service| &service.spec.name);
                 format!("{name}: {:?}, {}", update.state, self.plain(&update.message))
             }
+            Change::ServiceSettle { service, .. } => {
+                let name = self.view.state.service(*service).map_or("?", |service| &service.spec.name);
+                format!("{name}: nothing to update, it will not go back")
+            }
             Change::ServiceRollback { service, by: RollbackBy::Updater { task, .. } } => {
                 let name = self.view.state.service(*service).map_or("?", |service| &service.spec.name);
                 format!("{name}: rolled back for {}", self.name(*task))

@@ -292,6 +292,7 @@ pub(crate) fn brief(command: &Command) -> String {
         }
         Change::ServiceRollback { service, by } => format!("roll back {service}: {by:?}"),
         Change::ServiceProgress { service, update, .. } => format!("progress {service} {}", update.message),
+        Change::ServiceSettle { service, .. } => format!("settle {service}"),
         Change::ServiceRemove { service } => format!("remove {service}"),
         Change::DependencyCreate(new) => format!("{} {} {}", new.kind.name(), new.id, new.name),
         Change::DependencyLabel { dependency, labels, .. } => format!("label {dependency} {labels:?}"),

@@ -43,14 +43,15 @@ fn port(path: &str, value: &Value) -> Result<Port, ApiError> {
             .find(|mode| mode.name().eq_ignore_ascii_case(&text))
             .ok_or_else(|| invalid(&fields.path("PublishMode"), format_args!("{text:?} is not ingress or host")))?,
     };
-    let (target, published) = (number(&mut fields, "TargetPort")?, number(&mut fields, "PublishedPort")?);
+    let target = number(&mut fields, "TargetPort", "1 to 65535")?;
+    let published = number(&mut fields, "PublishedPort", "1 to 65535, or 0 for any")?;
     fields.done()?;
     Ok(Port { name, protocol, target, published, mode })
 }
 
-fn number(fields: &mut Fields<'_>, key: &str) -> Result<u16, ApiError> {
+fn number(fields: &mut Fields<'_>, key: &str, want: &str) -> Result<u16, ApiError> {
     let (path, number) = (fields.path(key), fields.int(key)?.unwrap_or_default());
-    u16::try_from(number).map_err(|_| invalid(&path, format_args!("{number} is not a port: expected 1 to 65535")))
+    u16::try_from(number).map_err(|_| invalid(&path, format_args!("{number} is not a port: expected {want}")))
 }
 
 fn invalid(path: &str, why: std::fmt::Arguments<'_>) -> ApiError {

@@ -13,7 +13,7 @@ use racimo_common::registry::platform;
 use serde_json::Value;
 
 use super::{generic, json, map, some_map, time, tls, version};
-use crate::allocator::NO_PART;
+use crate::allocator::{NO_DATA_ADDRESS, NO_PART};
 use crate::api::error::{ApiError, Code};
 use crate::api::fields::Fields;
 use crate::store::{Node, NodeSpec, NodeStatus, View};
@@ -90,6 +90,9 @@ impl Shared {
     fn description(&self, board: &NodeDescription) -> DescriptionModel {
         let plugin =
             |typ: &str, name: &str| EngineDescriptionPlugins { typ: Some(typ.to_owned()), name: Some(name.to_owned()) };
+        let network = |name: &str| plugin("Network", name);
+        let networks = ["bridge", "host", "null", "overlay"].into_iter();
+        let networks = networks.filter(|name| board.no_network.is_none() || ["host", "null"].contains(name));
         DescriptionModel {
             hostname: Some(board.hostname.clone()),
             platform: Some(PlatformModel { architecture: Some(board.machine.clone()), os: Some("linux".to_owned()) }),
@@ -101,7 +104,7 @@ impl Shared {
             engine: Some(EngineDescription {
                 engine_version: Some(board.agent_version.clone()),
                 labels: some_map(&engine_labels(board)),
-                plugins: Some(vec![plugin("Network", "host"), plugin("Network", "null"), plugin("Volume", "local")]),
+                plugins: Some(networks.map(network).chain([plugin("Volume", "local")]).collect()),
             }),
             tls_info: self.tls.clone(),
         }
@@ -185,11 +188,20 @@ pub fn availability(text: &str) -> Result<Availability, ApiError> {
     }
 }
 
-/// Why it is down, or why it gets no tasks that have a way out.
+/// Why it is down, why it gets no tasks with a network, or what is wrong with those that it has.
 fn message(view: &View, node: &Node) -> Option<String> {
     let down = node.written_off.as_ref().map(|w| w.reason.clone()).filter(|reason| !reason.is_empty());
-    let without = view.state.ingress().is_some() && node.mesh.is_none() && node.has_agent();
-    down.or_else(|| without.then(|| NO_PART.to_owned()))
+    let network = || {
+        let reason = if node.mesh.is_none() {
+            Some(NO_PART.to_owned())
+        } else if node.data_address().is_none() {
+            Some(NO_DATA_ADDRESS.to_owned())
+        } else {
+            view.state.hidden_by(node)
+        };
+        reason.filter(|_| view.state.ingress().is_some() && node.has_agent())
+    };
+    down.or_else(network)
 }
 
 #[cfg(test)]

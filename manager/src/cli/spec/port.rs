@@ -109,7 +109,7 @@ fn long(text: &str) -> Result<Port, String> {
         let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid field: {field}"))?;
         let (key, value) = (key.to_lowercase(), value.to_lowercase());
         let number = |what: &str| -> Result<u16, String> {
-            value.parse().map_err(|_| format!("invalid {what} port ({value}): expected a port from 1 to 65535"))
+            digits(&value).ok_or_else(|| format!("invalid {what} port ({value}): expected a port from 1 to 65535"))
         };
         match key.as_str() {
             "target" => port.target = number("target")?,
@@ -159,8 +159,8 @@ pub(crate) fn short(text: &str) -> Result<Vec<Port>, String> {
     // Nothing, or 0: the manager chooses.
     let outside = if published.is_empty() { (0, 0) } else { range(published).ok_or_else(|| bad(published))? };
     match outside {
-        (0, 0) => Ok((first..=last).map(|target| port(target, 0)).collect()),
-        (0, _) => Err(bad(published)),
+        (0, 0) if published.is_empty() || first == last => Ok((first..=last).map(|target| port(target, 0)).collect()),
+        (0, to) if to > 0 => Err(bad(published)),
         (from, to) if to - from == last - first => {
             Ok((first..=last).zip(from..=to).map(|(target, published)| port(target, published)).collect())
         }
@@ -171,10 +171,14 @@ pub(crate) fn short(text: &str) -> Result<Vec<Port>, String> {
 
 /// `80` as (80, 80), `80-82` as (80, 82).
 fn range(text: &str) -> Option<(u16, u16)> {
-    let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (port(first)?, port(last)?);
+    let (first, last) = (digits(first)?, digits(last)?);
     (first <= last).then_some((first, last))
+}
+
+/// `80`, but not `+80`.
+fn digits(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -206,6 +210,15 @@ mod tests {
         check("::1:80:80", Err("hostip is not supported"));
         check("1:2:3", Err("invalid IP address: 1"));
         check("0-5:80", Err("expected a port"));
+        check("80-81", Ok(&["0:80/tcp/ingress", "0:81/tcp/ingress"]));
+        check("0:80", Ok(&["0:80/tcp/ingress"]));
+        check("0-0:80", Ok(&["0:80/tcp/ingress"]));
+        check("0:80-82", Err("the ranges have different lengths: 0 and 80-82"));
+        check("0-0:80-82", Err("the ranges have different lengths: 0-0 and 80-82"));
+        check("0-2:80-82", Err("expected a port"));
+        check("published=+80,target=80", Err("invalid published port (+80)"));
+        check("published=,target=80", Err("invalid published port ()"));
+        check("published=0,target=80", Ok(&["0:80/tcp/ingress"]));
         check("+5:80", Err("expected a port"));
         check("80:0", Err("expected a port"));
         check("", Err("no port specified"));
