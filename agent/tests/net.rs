@@ -618,7 +618,10 @@ fn a_restart_leaves_traffic_flowing_and_nothing_stale() {
     assert_eq!(lan.answers(Task(12), VIP, PORT), all);
     // What nobody wants.
     let prefix = lan.prefix.clone();
-    run(&format!("ip -n {prefix}1 link add rg-stale type bridge"));
+    run(&format!("ip -n {prefix}1 link add rg-stale0000000 type veth peer name other"));
+    // Somebody else's.
+    run(&format!("ip -n {prefix}1 link add rg-users type bridge"));
+    run(&format!("ip -n {prefix}1 link add rg-users0000000 type bridge"));
     run(&format!("ip -n {prefix}1 neigh add 10.200.9.1 lladdr 02:42:0a:c8:09:01 dev rc-mesh nud permanent"));
     run(&format!("ip -n {prefix}1 link add rcv9999 type vxlan id 9999 dstport 4789"));
     run(&format!("ip netns exec {prefix}1 nft add chain ip racimo p_tcp_99"));
@@ -630,6 +633,7 @@ fn a_restart_leaves_traffic_flowing_and_nothing_stale() {
         let neighbours = run(&format!("ip -n {prefix}1 neigh show nud permanent"));
         let rules = run(&format!("ip netns exec {prefix}1 nft list table ip racimo"));
         let stale = run_directory.join("netns").join(task(19).to_string()).exists();
+        assert!(links.contains("rg-users:") && links.contains("rg-users0000000"), "{links}");
         !links.contains("stale")
             && !links.contains("rcv9999")
             && !neighbours.contains("10.200.9.1")
@@ -715,6 +719,10 @@ fn a_board_moves_and_is_reached_again() {
     until("tasks reach it", || lan.answers(Task(12), VIP, PORT) == all);
     assert_eq!(lan.answers(CLIENT, to, 80), all);
     assert_eq!(lan.answers(Task(31), VIP, PORT), all);
+    // Whoever gets its old address is no board.
+    let peers = run(&format!("ip netns exec {}3 nft list set ip racimo peers", lan.prefix));
+    assert!(peers.contains(&to.to_string()) && !peers.contains(&format!("{} ", lan_address(3))), "{peers}");
+    assert!(!peers.contains(&format!("{},", lan_address(3))), "{peers}");
     lan.services.clear();
 }
 

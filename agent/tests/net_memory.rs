@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use racimo_agent::net::plan::{Attached, Plan, View};
+use racimo_agent::net::plan::{Attached, Op, Plan, View};
 use racimo_agent::net::table::Table;
 use racimo_agent::{alloc, limits};
 use racimo_common::id::{NetworkId, NodeId, RandomId, ServiceId, TaskId};
@@ -119,6 +119,44 @@ fn measure(services: u32) -> (usize, usize) {
     (alloc::used() - before, most)
 }
 
+/// One service with as many ports as it can have, and so many tasks; answers the most that was held.
+fn measure_large(ports: u16, endpoints: u32) -> usize {
+    let before = alloc::used();
+    let (mut table, mut plan, mut most) = (Table::default(), Plan::default(), 0);
+    let mut tasks: BTreeMap<TaskId, Attached> = BTreeMap::new();
+    for number in 0..25 {
+        let networks = vec![(network(1), address(1, 60_000 + number))];
+        let net = TaskNet { mesh: Some(address(200, 60_000 + number)), networks, ..TaskNet::default() };
+        tasks.insert(TaskId::from_bits(number.into()), Attached { net, ..Attached::default() });
+    }
+    told(0).for_each(|net| table.take_into(net, &mut plan.changes));
+    let large = |active: bool| {
+        let mut service = service(1, active);
+        let (one, port) = (service.endpoints[0].clone(), service.ports[0]);
+        service.endpoints = (0..endpoints)
+            .map(|at| NetEndpoint {
+                task: TaskId::from_bits(u128::from(at) << 64),
+                mesh: Some(address(200, at)),
+                addresses: vec![address(1, at)],
+                ..one.clone()
+            })
+            .collect();
+        service.networks.truncate(1);
+        service.ports = (0..ports).map(|at| NetPort { published: 8000 + at, ..port }).collect();
+        service
+    };
+    let mut published = 0;
+    for active in [true, false] {
+        table.take_into(Net { services: vec![large(active)], ..Net::default() }, &mut plan.changes);
+        while let Some(ops) = plan.next(View { table: &table, tasks: &tasks }) {
+            published += ops.iter().filter(|op| matches!(op, Op::Publish { .. })).count();
+            most = most.max(alloc::used() - before);
+        }
+    }
+    assert_eq!(published, 2 * usize::from(ports));
+    most
+}
+
 /// One test, because the heap is the process's.
 #[test]
 fn a_board_knows_many_services_in_little_memory() {
@@ -128,4 +166,7 @@ fn a_board_knows_many_services_in_little_memory() {
     let (held, most) = measure(500);
     eprintln!("500 services: {} KiB held, {} KiB at most", held >> 10, most >> 10);
     assert!(held < limits::HEAP_MAX / 4 && most < limits::HEAP_MAX * 3 / 4, "{held} held, {most} at most");
+    let most = measure_large(128, 1000);
+    eprintln!("128 ports, 1000 tasks: {} KiB at most", most >> 10);
+    assert!(most < limits::HEAP_MAX / 4, "{most} at most");
 }

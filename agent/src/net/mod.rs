@@ -284,7 +284,8 @@ impl Network {
     fn publish_all(&self) {
         let table = self.0.table.borrow();
         let services = table.services.values().filter(|service| !service.ports.is_empty());
-        self.0.plan.borrow_mut().changes.services.extend(services.map(|service| (service.id, None)));
+        let mut plan = self.0.plan.borrow_mut();
+        services.for_each(|service| plan.tell_anew(service.id));
     }
 
     async fn kernel(&self) -> Result<MutexGuard<'_, Option<Kernel>>, Fault> {
@@ -514,7 +515,7 @@ impl Network {
             let (table, tasks) = (self.0.table.borrow(), self.0.tasks.borrow());
             let view = View { table: &table, tasks: &tasks };
             let attach = Attach::new(view, task, &attached.net).map_err(|why| NoNetwork::Again(why.to_string()))?;
-            let ops = if present { Vec::new() } else { view.arrival(task, attached) };
+            let ops = if present { Vec::new() } else { view.arrival(attached) };
             let virtuals: Vec<(Ipv4Addr, Rc<Backends>)> =
                 view.virtuals(&attached.net).map(|(address, to)| (address, Rc::new(to))).collect();
             (attach, ops, virtuals)

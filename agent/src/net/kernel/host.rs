@@ -17,8 +17,8 @@ use crate::net::netlink::route::{
 use crate::net::ns::{Namespace, Parameter};
 use crate::net::plan::board::Board;
 use crate::net::plan::rule::Backends;
-use crate::net::plan::task::Leg;
-use crate::net::plan::{LEG_PREFIX, MESH_LINK, ORIGIN, Peer, Published};
+use crate::net::plan::task::{Leg, is_leg};
+use crate::net::plan::{MESH_LINK, ORIGIN, Peer, Published};
 
 /// Place of the rules that lead answers back to the board their clients came to.
 const RULE_PRIORITY: u32 = 2000;
@@ -238,7 +238,7 @@ impl Host {
     ) -> Result<(), Fault> {
         let (own, mesh) = (&board.own, self.mesh()?);
         for link in self.route.links().map_err(doing("list links"))? {
-            let is_leg = link.name.starts_with(LEG_PREFIX) && !legs.contains(&*link.name);
+            let is_leg = link.kind == LinkKind::Veth && is_leg(&link.name) && !legs.contains(&*link.name);
             // One that was made and never got to its place.
             let is_lost = link.name.starts_with("rcv") && matches!(link.kind, LinkKind::Vxlan(..));
             if is_leg || is_lost {

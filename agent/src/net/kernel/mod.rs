@@ -145,6 +145,7 @@ impl Kernel {
     fn group(&mut self, ops: &[Op]) -> Result<(), Fault> {
         match &ops[0] {
             Op::Board(board) => self.host.board(board.as_ref()),
+            Op::Left(address) => rules::left(&mut self.host.nft, *address),
             Op::Peer { peer, keeps_source } => self.host.peer(peer, *keeps_source),
             Op::PeerGone { peer, address } => self.host.peer_gone(peer, *address),
             Op::Overlay(overlay) => {

@@ -213,6 +213,14 @@ pub(super) fn clear(nft: &mut Nft) -> Result<(), Fault> {
     nft.run(transaction.0).map_err(doing("remove the board's rules"))
 }
 
+/// The board itself has this address no more.
+pub(super) fn left(nft: &mut Nft, address: Ipv4Addr) -> Result<(), Fault> {
+    let mut transaction = Transaction::new();
+    transaction.0.add_elements(PEERS, [(Key::Address(address), Value::Present)]);
+    transaction.0.delete_elements(PEERS, [Key::Address(address)]);
+    nft.run(transaction.0).map_err(doing("keep packets from the board's last address out"))
+}
+
 pub(super) fn peer(nft: &mut Nft, peer: &Peer, keeps_source: bool) -> Result<(), Fault> {
     let mut transaction = Transaction::new();
     transaction.0.add_elements(PEERS, peer_keys(peer, true).map(|key| (key, Value::Present)));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use racimo_common::id::{NetworkId, TaskId};
+use racimo_common::id::TaskId;
 
 use super::board::Board;
 use super::task::Overlay;
@@ -26,18 +26,16 @@ pub struct Wanted {
 
 impl View<'_> {
     /// What a task's coming changes beside its own namespace. It is among the others already.
-    pub fn arrival(self, task: TaskId, attached: &Attached) -> Vec<Op> {
+    pub fn arrival(self, attached: &Attached) -> Vec<Op> {
         let mut ops = Vec::new();
         let Some(own) = &self.table.own else { return ops };
         for (id, _) in &attached.net.networks {
             let Some(network) = self.table.networks.get(id) else { continue };
             ops.push(Op::Overlay(Overlay::new(network, own)));
-            // Others have been told.
-            if !self.is_used(*id, task) {
-                let vni = network.vni;
-                let remotes = self.remotes(network);
-                ops.extend(remotes.map(|(address, board)| Op::Remote { vni, address, board: Some(board) }));
-            }
+            // Whether another task is on it says nothing: that one may be on its way, too.
+            let vni = network.vni;
+            let remotes = self.remotes(network);
+            ops.extend(remotes.map(|(address, board)| Op::Remote { vni, address, board: Some(board) }));
         }
         ops.extend(self.ports(attached));
         ops
@@ -57,11 +55,6 @@ impl View<'_> {
             let port = (port.protocol, port.published);
             Op::Publish { port, to: self.published(port) }
         })
-    }
-
-    /// Whether another task is on the network.
-    fn is_used(self, network: NetworkId, task: TaskId) -> bool {
-        self.on(network).any(|id| id != task)
     }
 
     /// Everything that shall be there.

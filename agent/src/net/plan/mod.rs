@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
-use racimo_common::id::{NetworkId, NodeId, TaskId};
+use racimo_common::id::{NetworkId, NodeId, ServiceId, TaskId};
 use racimo_common::net::Subnet;
 use racimo_common::object::{HostPort, Protocol};
 use racimo_common::wire::{NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet, encryption_address, gateway};
@@ -109,6 +109,8 @@ impl Peer {
 pub enum Op {
     /// The board's own device and rules; none: it has no part in a mesh.
     Board(Option<Board>),
+    /// The board itself had this address, which none has now.
+    Left(Ipv4Addr),
     /// Another board is here, or elsewhere than before.
     Peer {
         /// It.
@@ -170,6 +172,12 @@ pub struct Plan {
     board: Option<Option<Board>>,
     /// What changed.
     pub changes: Changes,
+    /// Of these services everything is to be told, not only what changed.
+    anew: BTreeSet<ServiceId>,
+    /// Ports to be told of; all of a service with many are no portion.
+    ports: BTreeSet<Published>,
+    /// What comes after them.
+    late: Vec<Op>,
 }
 
 impl Plan {
@@ -178,7 +186,13 @@ impl Plan {
         self.board = None;
         self.changes.peers = table.peers.keys().map(|id| (*id, None)).collect();
         self.changes.networks = table.networks.keys().map(|id| (*id, None)).collect();
-        self.changes.services = table.services.keys().map(|id| (*id, None)).collect();
+        table.services.keys().for_each(|id| self.tell_anew(*id));
+    }
+
+    /// Everything of a service is to be told. What it was stays known: connections of its last tasks are to be forgotten.
+    pub fn tell_anew(&mut self, service: ServiceId) {
+        self.changes.services.entry(service).or_insert(None);
+        self.anew.insert(service);
     }
 
     /// The next portion; none: nothing is left.
@@ -187,7 +201,7 @@ impl Plan {
         self.board(view, &mut ops);
         let Some(own) = &view.table.own else {
             // Nothing can be without the board's own part.
-            self.changes = Changes::default();
+            *self = Self { board: self.board.take(), ..Self::default() };
             return (!ops.is_empty()).then_some(ops);
         };
         let keeps_source = view.keeps_source();
@@ -197,14 +211,34 @@ impl Plan {
         for (id, old) in std::mem::take(&mut self.changes.networks) {
             view.network(id, old, &mut ops);
         }
-        let mut weight = ops.len();
-        while weight < limits::NET_PORTION {
+        let first = ops.len();
+        let mut weight = first;
+        loop {
+            while weight < limits::NET_PORTION {
+                let Some(port) = self.ports.pop_first() else { break };
+                let to = view.published(port);
+                weight += 1 + to.as_ref().map_or(0, |to| to.to.len());
+                ops.push(Op::Publish { port, to });
+            }
+            if self.ports.is_empty() {
+                // Tasks share what an address stands for.
+                weight += self.late.len() / 8 + self.late.iter().map(Op::weight).max().unwrap_or_default();
+                ops.append(&mut self.late);
+            }
+            if weight >= limits::NET_PORTION {
+                break;
+            }
             let Some((id, old)) = self.changes.services.pop_first() else { break };
-            let new = view.table.services.get(&id);
-            weight += 1 + old.iter().chain(new).map(|service| service.endpoints.len()).sum::<usize>();
-            view.service(old.as_ref(), new, &mut ops);
+            let anew = self.anew.remove(&id);
+            let change = Change { old: old.as_ref(), new: view.table.services.get(&id), anew };
+            self.ports.extend(change.ports());
+            view.service(change, &mut self.late);
+            weight += 1;
         }
-        if ops.is_empty() && self.changes.is_empty() { None } else { Some(ops) }
+        // What is alike is one transaction; all else stays in order.
+        ops[first..].sort_by_key(Op::turn);
+        let is_done = self.changes.is_empty() && self.ports.is_empty() && self.late.is_empty();
+        if ops.is_empty() && is_done { None } else { Some(ops) }
     }
 
     /// The board's own part.
@@ -216,6 +250,9 @@ impl Plan {
         let old = self.board.take().flatten();
         ops.push(Op::Board(wanted.clone()));
         if let Some(new) = &wanted {
+            let left = old.as_ref().map(|old| old.own.address).filter(|left| *left != new.own.address);
+            let left = left.filter(|left| view.table.peers.values().all(|peer| peer.address != *left));
+            ops.extend(left.map(|address| Op::Left(address.0)));
             let is_same = |old: &Board| {
                 let NetOwn { mesh, subnet, vxlan_port, mtu, address: _, key_epoch: _ } = new.own;
                 (mesh, subnet, vxlan_port, mtu) == (old.own.mesh, old.own.subnet, old.own.vxlan_port, old.own.mtu)
@@ -224,7 +261,7 @@ impl Plan {
             if !old.as_ref().is_some_and(is_same) {
                 for (id, service) in &view.table.services {
                     if !service.ports.is_empty() || !service.networks.is_empty() {
-                        self.changes.services.insert(*id, None);
+                        self.tell_anew(*id);
                     }
                 }
             }
@@ -286,8 +323,9 @@ impl<'a> View<'a> {
 
     /// What a port stands for; none: nothing publishes it.
     pub fn published(self, port: Published) -> Option<Backends> {
-        let of_service = self.table.services.values().find_map(|service| backends(service, port));
-        of_service.or_else(|| self.host_ports().find(|(known, _)| *known == port).map(|(_, to)| to))
+        // A task has its port for itself, also if a service got the same one later.
+        let of_task = self.host_ports().find(|(known, _)| *known == port).map(|(_, to)| to);
+        of_task.or_else(|| self.table.services.values().find_map(|service| backends(service, port)))
     }
 
     /// All ports that are published.
@@ -329,6 +367,9 @@ impl<'a> View<'a> {
             let others = self.table.peers.values().map(|peer| peer.address).chain([own.address]);
             let address = !others.into_iter().any(|address| address == old.address);
             ops.push(Op::PeerGone { peer: Peer::new(old, own), address });
+            // Another one may have its part by now, and have been told of before.
+            let heirs = self.table.peers.values().filter(|peer| peer.node != id && peer.subnet == old.subnet);
+            ops.extend(heirs.map(|peer| Op::Peer { peer: Peer::new(peer, own), keeps_source }));
         }
         if let Some(new) = new.filter(|_| old.as_ref().is_none_or(changed)) {
             ops.push(Op::Peer { peer: Peer::new(new, own), keeps_source });
@@ -352,34 +393,28 @@ impl<'a> View<'a> {
         }
     }
 
-    fn service(self, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
+    /// All but its ports.
+    fn service(self, change: Change<'_>, ops: &mut Vec<Op>) {
+        let Change { old, new, .. } = change;
         let both = || old.into_iter().chain(new);
-        let ports: BTreeSet<Published> =
-            both().flat_map(|service| &service.ports).map(|port| (port.protocol, port.published)).collect();
-        for port in ports {
-            let of = |service: Option<&NetService>| service.and_then(|service| backends(service, port));
-            if of(old) != of(new) {
-                ops.push(Op::Publish { port, to: self.published(port) });
-            }
-        }
         let networks: BTreeSet<NetworkId> =
             both().flat_map(|service| &service.networks).map(|attachment| attachment.network).collect();
         for id in networks {
             if self.on(id).next().is_none() {
                 continue;
             }
-            self.virtual_address(id, old, new, ops);
+            self.virtual_address(id, change, ops);
             if let Some(network) = self.table.networks.get(&id) {
-                self.remote(network, old, new, ops);
+                self.remote(network, change, ops);
             }
         }
         self.forget(old, new, ops);
     }
 
-    fn virtual_address(self, id: NetworkId, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
+    fn virtual_address(self, id: NetworkId, change: Change<'_>, ops: &mut Vec<Op>) {
         let of = |service: Option<&NetService>| service.and_then(|service| virtuals(service, id));
-        let (old, new) = (of(old), of(new));
-        if old == new {
+        let (old, new) = (of(change.old), of(change.new));
+        if old == new && !change.anew {
             return;
         }
         let address_of = |found: &Option<(Ipv4Addr, Backends)>| found.as_ref().map(|(address, _)| *address);
@@ -395,16 +430,21 @@ impl<'a> View<'a> {
         }
     }
 
-    fn remote(self, network: &NetNetwork, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
+    fn remote(self, network: &NetNetwork, change: Change<'_>, ops: &mut Vec<Op>) {
         let of = |service: Option<&NetService>| -> BTreeMap<Ipv4Addr, NodeId> {
             service.into_iter().flat_map(|service| members(service, network.id)).map(|(node, a)| (a, node)).collect()
         };
-        let (old, new) = (of(old), of(new));
+        let (old, new) = (of(change.old), of(change.new));
         let vni = network.vni;
-        for address in old.keys().filter(|address| !new.contains_key(address)) {
-            ops.push(Op::Remote { vni, address: *address, board: None });
+        let gone: BTreeSet<Ipv4Addr> = old.keys().filter(|address| !new.contains_key(address)).copied().collect();
+        if !gone.is_empty() {
+            // Another service's task may have the address by now.
+            let taken: BTreeMap<Ipv4Addr, Ipv4Addr> =
+                self.remotes(network).filter(|(address, _)| gone.contains(address)).collect();
+            let now = |address: Ipv4Addr| Op::Remote { vni, address, board: taken.get(&address).copied() };
+            ops.extend(gone.into_iter().map(now));
         }
-        for (&address, node) in new.iter().filter(|(address, node)| old.get(address) != Some(node)) {
+        for (&address, node) in new.iter().filter(|(address, node)| change.anew || old.get(address) != Some(node)) {
             let board = self.vtep(network, *node);
             if board.is_some() || old.contains_key(&address) {
                 ops.push(Op::Remote { vni, address, board });
@@ -437,6 +477,48 @@ impl<'a> View<'a> {
             }
         }
         ops.extend(found.into_iter().map(|((place, datagrams), addresses)| Op::Forget { place, addresses, datagrams }));
+    }
+}
+
+/// A service that changed.
+#[derive(Debug, Clone, Copy)]
+struct Change<'a> {
+    old: Option<&'a NetService>,
+    new: Option<&'a NetService>,
+    /// Whether what did not change is to be told, too.
+    anew: bool,
+}
+
+impl<'a> Change<'a> {
+    /// The ports whose tasks are others now.
+    fn ports(self) -> impl Iterator<Item = Published> + 'a {
+        let both = self.old.into_iter().chain(self.new);
+        let ports: BTreeSet<Published> =
+            both.flat_map(|service| &service.ports).map(|port| (port.protocol, port.published)).collect();
+        ports.into_iter().filter(move |port| {
+            let of = |service: Option<&NetService>| service.and_then(|service| backends(service, *port));
+            self.anew || of(self.old) != of(self.new)
+        })
+    }
+}
+
+impl Op {
+    /// How much there is to tell.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Virtual { to: Some(to), .. } => 1 + to.to.len(),
+            _ => 1,
+        }
+    }
+
+    /// Its place among those of services.
+    fn turn(&self) -> (u8, Option<TaskId>) {
+        match self {
+            Self::Publish { .. } => (0, None),
+            Self::Virtual { task, .. } => (1, Some(*task)),
+            Self::Forget { .. } => (3, None),
+            _ => (2, None),
+        }
     }
 }
 
@@ -496,6 +578,7 @@ impl fmt::Display for Op {
                 f.write_str(if board.keeps_source { " keeps sources" } else { "" })?;
                 f.write_str(if board.encrypts { " encrypts" } else { "" })
             }
+            Self::Left(address) => write!(f, "no board at {address}"),
             Self::Peer { peer, keeps_source } => {
                 write!(f, "peer {} at {}", peer.subnet, peer.address)?;
                 if *keeps_source { write!(f, " mark {:#x}", peer.origin) } else { Ok(()) }

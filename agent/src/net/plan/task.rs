@@ -132,3 +132,9 @@ pub fn link(task: TaskId, place: usize) -> String {
         place => format!("v{place:02}-{}", &task[..11]),
     }
 }
+
+/// Whether a task's way out may have this name; others may have links whose names begin so.
+pub fn is_leg(name: &str) -> bool {
+    let task = name.strip_prefix(super::LEG_PREFIX);
+    task.is_some_and(|task| task.len() == 12 && task.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()))
+}

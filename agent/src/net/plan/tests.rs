@@ -262,10 +262,91 @@ fn boards_move_come_and_go() {
     check(
         &bench.take(Net { own: Some(own("192.168.1.9")), ..Net::default() }),
         "board 10.200.1.0/24 at 192.168.1.9:4789 mtu 1450
+         no board at 192.168.1.1
          overlay 4097 10.0.1.0/24 at 192.168.1.9:4789 mtu 1450",
     );
     check(&bench.take(Net { complete: true, last: true, ..Net::default() }), "no board");
     check(&bench.ops(), "");
+}
+
+/// Whichever is told first: what another board or service has now stays.
+#[test]
+fn what_goes_takes_nothing_from_its_heir() {
+    let mut bench = Bench::new();
+    let heir = NetPeer { node: node(2), ..peer(3, "192.168.1.2") };
+    check(
+        &bench.take(Net { peers: vec![heir], peers_gone: vec![node(3)], ..Net::default() }),
+        "no peer 10.200.2.0/24 at 192.168.1.2, which another one has
+         peer 10.200.3.0/24 at 192.168.1.2
+         no peer 10.200.3.0/24 at 192.168.1.3
+         peer 10.200.3.0/24 at 192.168.1.2",
+    );
+    bench.service(service(2, &[], &[(21, false)]));
+    let services = vec![service(1, &[], &[(21, false)])];
+    let found = bench.take(Net { services, services_gone: vec![ServiceId::from_bits(2)], ..Net::default() });
+    let remotes: Vec<&str> = found.lines().filter(|line| line.starts_with("overlay")).collect();
+    assert_eq!(remotes, ["overlay 4097: 10.0.1.21 at 192.168.1.2"; 2], "{found}");
+    // An address that the board had, and another board has now.
+    let net = Net { own: Some(own("192.168.1.9")), peers: vec![peer(4, "192.168.1.1")], ..Net::default() };
+    assert!(!bench.take(net).contains("no board"));
+}
+
+#[test]
+fn each_task_that_comes_is_told_where_others_are() {
+    let mut bench = Bench::new();
+    bench.service(service(1, &[], &[(21, true)]));
+    let attached = bench.tasks[&task(11)].clone();
+    // It may have come at the same time, and be behind.
+    bench.tasks.insert(task(12), attached.clone());
+    let ops = View { table: &bench.table, tasks: &bench.tasks }.arrival(&attached);
+    let found: Vec<String> = ops.iter().map(ToString::to_string).collect();
+    assert!(found.contains(&"overlay 4097: 10.0.1.21 at 192.168.1.2".to_owned()), "{found:?}");
+}
+
+#[test]
+fn a_task_has_its_port_for_itself() {
+    let mut bench = Bench::new();
+    let ports = vec![HostPort { protocol: Protocol::Tcp, published: 30_000, target: 81 }];
+    bench.tasks.get_mut(&task(11)).unwrap().ports = ports;
+    let found = bench.service(service(1, &[(30_000, 80)], &[(21, true)]));
+    assert!(found.starts_with("publish tcp 30000: 10.200.1.11:81\n"), "{found}");
+}
+
+/// One transaction for each task, not one for each address.
+#[test]
+fn what_tasks_are_told_together_is_together() {
+    let mut bench = Bench::new();
+    bench.tasks.insert(task(12), bench.tasks[&task(11)].clone());
+    let found = bench.take(Net { services: (1..=3).map(|n| service(n, &[], &[])).collect(), ..Net::default() });
+    let tasks: Vec<&str> = found.lines().filter_map(|line| line.strip_prefix("task ")?.get(..2)).collect();
+    assert_eq!(tasks.len(), 6, "{found}");
+    assert!(tasks.windows(2).filter(|pair| pair[0] != pair[1]).count() == 1, "{found}");
+}
+
+/// Nor if all is told anew before it was told.
+#[test]
+fn connections_of_tasks_that_went_are_always_forgotten() {
+    let mut bench = Bench::new();
+    bench.service(service(1, &[(80, 80)], &[(21, true), (31, true)]));
+    bench.service(service(2, &[(81, 80)], &[(22, true)]));
+    let net = Net {
+        services: vec![service(1, &[(80, 80)], &[(21, true)])],
+        services_gone: vec![ServiceId::from_bits(2)],
+        ..Net::default()
+    };
+    bench.table.take_into(net, &mut bench.plan.changes);
+    bench.plan.forget(&bench.table);
+    let found = bench.ops();
+    for wanted in [
+        "publish tcp 80: 10.200.2.21:80",
+        "no publish tcp 81",
+        "overlay 4097: 10.0.1.21 at 192.168.1.2",
+        "task 11: 10.0.1.201: 10.0.1.21",
+        "forget connections to 10.200.3.31",
+        "forget connections to 10.200.2.22",
+    ] {
+        assert!(found.lines().any(|line| line == wanted), "{wanted}: {found}");
+    }
 }
 
 #[test]
@@ -321,7 +402,7 @@ fn a_change_of_one_service_is_small_and_many_are_cut() {
     let first = bench.plan.next(view).unwrap();
     assert!(first.len() <= 3 * limits::NET_PORTION, "{}", first.len());
     assert!(bench.plan.next(view).is_some());
-    check(&bench.ops(), "");
+    bench.ops();
     let one = bench.service(service(7, &[(8007, 80)], &[(11, false), (21, true)]));
     assert_eq!(one.lines().filter(|line| !line.starts_with("forget")).count(), 2, "{one}");
 }
@@ -398,6 +479,8 @@ fn what_a_task_gets() {
     net.networks.push((NetworkId::from_bits(9), ip("10.0.9.2")));
     assert_eq!(Attach::new(view, task(11), &net), Err(task::NotYet::Network(NetworkId::from_bits(9))));
     for place in [0, 1, 12] {
-        assert!(task::link(task(11), place).len() <= 15);
+        let name = task::link(task(11), place);
+        assert!(name.len() <= 15 && task::is_leg(&name) == (place == 0), "{name}");
     }
+    assert!(!task::is_leg("rg-vpn") && !task::is_leg("rg-My-bridge-01"));
 }

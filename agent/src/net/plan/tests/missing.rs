@@ -20,7 +20,7 @@ fn board() -> (Bench, Found) {
             .into(),
         neighbours: [ip("10.200.2.1").0, ip("10.200.3.1").0].into(),
         origins: BTreeSet::new(),
-        chains: [("guard", 3), ("prerouting", 1), ("output", 1), ("postrouting", 4), ("forward", 6)]
+        chains: [("guard", 6), ("prerouting", 1), ("output", 1), ("postrouting", 4), ("forward", 6)]
             .map(|(name, rules)| (name.into(), rules))
             .into(),
         published: [(Protocol::Tcp, 80)].into(),
