@@ -27,6 +27,13 @@ budget=$((2 * 1024 * 1024)) # bytes; of the armv7 agent
 # Thumb-2 code is a quarter smaller than ARM code, and every ARMv7 runs it. Not ARMv6, which has Thumb-1 only.
 flags=
 [ "$target" = armv7-unknown-linux-musleabihf ] && flags="-C target-feature=+thumb-mode"
+# Nothing unwinds: a panic ends the process.
+flags="$flags -C force-unwind-tables=no"
+# Messages of panics name the files of crates without the builder's directories.
+cargo fetch --quiet --locked --target "$target"
+for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/ /usr/lib/rustlib/src/rust/library/; do
+  flags="$flags --remap-path-prefix=$sources="
+done
 
 target_dir=${CARGO_TARGET_DIR:-target}
 venv=$PWD/$target_dir/zig-venv
