@@ -60,7 +60,9 @@ fn a_task_s_life_in_the_balance() {
     let (mut one, mut two) = (ready(&manager, 1, &[]), ready(&manager, 2, &[]));
     one.say_status(false, false, manager.view().version(), vec![report(1, TaskState::Starting)]);
     one.settle(1);
-    until(&mut two, "no task yet", |board| active(board).is_empty());
+    // It is known, and takes no connections yet.
+    until(&mut two, "the service", |board| board.table.services.contains_key(&service(1)));
+    assert_eq!(active(&two), []);
     // Healthy: both hear it.
     one.say_status(false, false, manager.view().version(), vec![report(1, TaskState::Running)]);
     until(&mut one, "in", |board| active(board) == [1]);
