@@ -87,6 +87,9 @@ pub const NET_PART_BYTES: usize = 32 << 10;
 /// fewer fit. Beyond: those that take no connections are left out first, then the youngest; they run, but get no
 /// connections from other boards, and the log says so.
 pub const ENDPOINTS_MAX: usize = 1800;
+/// Networks of one service that boards are told: those of its specification, then those that only older tasks of it are
+/// on. Beyond: not told; names and virtual addresses there do not lead to those tasks, and the log says so.
+pub const TOLD_NETWORKS_MAX: usize = 64;
 /// Changes of the network that sessions can look up one by one. A session that is further behind compares everything.
 pub const NET_NEWS_MAX: usize = 1024;
 /// Sessions that wait for the network's directory to be as new as the store. Beyond: they wait for room.
@@ -97,6 +100,11 @@ pub const HOSTNAME_CHARS_MAX: usize = 64;
 const _: () = assert!(
     COMMAND_BYTES_MAX as u64 + LOG_COMMAND_OVERHEAD_BYTES <= LOG_BATCH_BYTES_MAX,
     "every command the store takes must fit into a batch"
+);
+
+const _: () = assert!(
+    TOLD_NETWORKS_MAX <= u64::BITS as usize && SERVICE_NETWORKS_MAX <= TOLD_NETWORKS_MAX,
+    "places of a service's networks are bits of a word, and all of its specification are told"
 );
 
 /// Replicas of a service: far more than a cluster of boards holds, and the memory they take stays bounded (about

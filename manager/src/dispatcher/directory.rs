@@ -16,11 +16,8 @@ use racimo_common::object::{Desired, Port, PortMode, TaskState};
 use racimo_common::wire::{NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService};
 
 use super::work;
-use crate::limits::{ENDPOINTS_MAX, NET_NEWS_MAX};
+use crate::limits::{ENDPOINTS_MAX, NET_NEWS_MAX, TOLD_NETWORKS_MAX};
 use crate::store::{Event, KEEP_SOURCE_LABEL, Network, Node, Service, Slot, Task, View};
-
-/// Networks of one service at once, those that only its older tasks are on included. A further one is not told.
-pub(super) const NETWORKS_MAX: usize = 64;
 
 /// All items.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +66,8 @@ pub struct Entry {
     pub mesh: Option<Arc<NetService>>,
     /// How many of its tasks there was no room for.
     pub left_out: usize,
+    /// How many of its networks are not told.
+    pub networks_left_out: usize,
 }
 
 impl Directory {
@@ -278,7 +277,7 @@ fn entry(view: &View, id: ServiceId, old: Option<&Entry>) -> Option<Entry> {
     let service = view.state.service(id);
     let live = view.state.tasks_of_service(id).filter(|task| task.ended.is_none() && has_address(task));
     let (tasks, nodes): (Vec<&Task>, Vec<NodeId>) = live.filter_map(|task| Some((&**task, task.node?))).unzip();
-    let networks = attachments(service.map(|service| &**service), &tasks);
+    let (networks, networks_left_out) = attachments(service.map(|service| &**service), &tasks);
     let ports = service.map(|service| ports(service)).unwrap_or_default();
     // Boards without its networks know a service as long as one of its tasks was published.
     let is_meshed = !ports.is_empty() || tasks.iter().any(|task| publishes(task));
@@ -305,7 +304,7 @@ fn entry(view: &View, id: ServiceId, old: Option<&Entry>) -> Option<Entry> {
         whole.endpoints.iter_mut().for_each(|end| end.mesh = None);
     }
     let left_out = bounded(&mut whole).max(mesh.as_mut().map_or(0, bounded));
-    Some(Entry { whole: Arc::new(whole), mesh: mesh.map(Arc::new), left_out })
+    Some(Entry { whole: Arc::new(whole), mesh: mesh.map(Arc::new), left_out, networks_left_out })
 }
 
 fn has_address(task: &Task) -> bool {
@@ -323,8 +322,8 @@ fn ports(service: &Service) -> Vec<NetPort> {
     port.collect()
 }
 
-/// The service's networks; after them those that only older tasks of it are on.
-fn attachments(service: Option<&Service>, tasks: &[&Task]) -> Vec<NetAttachment> {
+/// The service's networks; after them those that only older tasks of it are on. And how many there is no room for.
+fn attachments(service: Option<&Service>, tasks: &[&Task]) -> (Vec<NetAttachment>, usize) {
     let vip = |network| {
         let vips = &service?.endpoint.vips;
         vips.iter().find(|(id, _)| *id == network).map(|(_, vip)| (*vip).into())
@@ -342,8 +341,9 @@ fn attachments(service: Option<&Service>, tasks: &[&Task]) -> Vec<NetAttachment>
             networks.push(NetAttachment { network, vip: None, aliases: Vec::new() });
         }
     }
-    networks.truncate(NETWORKS_MAX);
-    networks
+    let left_out = networks.len().saturating_sub(TOLD_NETWORKS_MAX);
+    networks.truncate(TOLD_NETWORKS_MAX);
+    (networks, left_out)
 }
 
 /// `known`: as it was told before. A container keeps the host name it was made with.

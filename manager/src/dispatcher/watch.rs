@@ -3,8 +3,9 @@
 //! ```text
 //! store ─ events ─▶ run ─ view and directory of the same moment ─▶ Watch ─ wakes ─▶ sessions
 //! ```
-//! A session sees both together, so what a task needs of the network is never newer or older than the task; and it is
-//! woken only for what may concern its board.
+//! A session sees both together, so what a task needs of the network is never newer or older than the task. A change of
+//! one board's tasks wakes that board's sessions only; one of the mesh, a node, a network or a service wakes all, and each
+//! finds out what of it concerns its board.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,7 +79,7 @@ impl Watch {
 }
 
 impl Alarm {
-    /// Waits for a change that may concern the board. False: the store has stopped.
+    /// Waits for a change that may concern the board: see the module. False: the store has stopped.
     pub(super) async fn wait(&self) -> bool {
         self.wakes.recv().await.is_ok()
     }
@@ -147,10 +148,13 @@ fn join(mut batch: Batch, more: Batch) -> Batch {
 
 fn warn_of_full(old: &Directory, new: &Directory) {
     let warn = |id: &ServiceId, entry: &Entry| {
-        let before = old.services().get(id).map_or(0, |entry| entry.left_out);
-        if entry.left_out > 0 && before == 0 {
-            let (name, left_out) = (&entry.whole.name, entry.left_out);
+        let before = old.services().get(id).map_or((0, 0), |entry| (entry.left_out, entry.networks_left_out));
+        let name = &entry.whole.name;
+        if let Some(left_out @ 1..) = (before.0 == 0).then_some(entry.left_out) {
             log::warn!("service {name} has more tasks than boards can be told: {left_out} get no connections");
+        }
+        if let Some(left_out @ 1..) = (before.1 == 0).then_some(entry.networks_left_out) {
+            log::warn!("tasks of service {name} are on more networks than boards can be told: {left_out} are left out");
         }
     };
     match new.since(old.count()) {

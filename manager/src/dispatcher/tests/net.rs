@@ -13,7 +13,7 @@ use super::board::report;
 use crate::dispatcher::directory::{Directory, Key};
 use crate::dispatcher::net::{complete, delta};
 use crate::dispatcher::work;
-use crate::limits::{ENDPOINTS_MAX, NET_NEWS_MAX};
+use crate::limits::{ENDPOINTS_MAX, NET_NEWS_MAX, TOLD_NETWORKS_MAX};
 use crate::store::testing::*;
 use crate::store::{
     Addresses, Attachment, Event, KEEP_SOURCE_LABEL, Observation, Seen, SeenNode, ServiceSpec, Slot, State, Task,
@@ -463,6 +463,27 @@ fn a_service_with_very_many_tasks_fits_a_frame() {
     let active = entry.whole.endpoints.iter().filter(|end| end.active).count();
     assert_eq!(active, entry.whole.endpoints.len().min(many - 500));
     assert!(entry.whole.endpoints.is_sorted_by_key(|end| end.task));
+}
+
+#[test]
+fn no_more_networks_of_a_service_are_told_than_there_is_room_for() {
+    let told = |older: usize| {
+        let mut view = world();
+        let networks: Vec<_> = (100..).take(older).map(|number| (network(number), ip("10.0.9.9"))).collect();
+        edit_task(&mut view.state, 1, |task| task.addresses.networks.extend(networks.clone()));
+        let directory = Directory::new(&view);
+        let entry = &directory.services()[&service(1)];
+        // Its own comes first.
+        assert_eq!(entry.whole.networks[0].network, network(1));
+        // All at once are the places of a board with all of them but one.
+        edit_task(&mut view.state, 3, |task| task.addresses.networks = networks[1..].to_vec());
+        let some = &table(&view, 2).services[&service(1)];
+        assert!(some.endpoints.iter().all(|end| end.addresses.len() == some.networks.len()));
+        (entry.whole.networks.len(), some.networks.len(), entry.networks_left_out)
+    };
+    let room = TOLD_NETWORKS_MAX;
+    assert_eq!(told(room - 1), (room, room - 1, 0));
+    assert_eq!(told(room + 2), (room, room - 1, 3));
 }
 
 #[test]
