@@ -122,7 +122,7 @@ pub async fn run(
     }
     let network = Network::open(executor.clone(), &config.run, RESOLV_CONF.into())
         .map_err(|source| AppError::Directory { path: config.run.display().to_string(), source })?;
-    let host = Host::new(config.data.clone());
+    let host = Host::new(config.data.clone(), config.run.clone());
     if network.table().borrow().own.is_some() {
         host.take(&network.table().borrow());
     }
@@ -727,7 +727,7 @@ mod tests {
         let tools = Tools {
             runtime: Runtime::new(executor, runtime::Config::default()).expect("cgroups"),
             network,
-            host: Host::new(dir.path().to_owned()),
+            host: Host::new(dir.path().to_owned(), dir.path().to_owned()),
             registry: Registry::new(racimo_common::registry::Config::default()),
             description: Rc::default(),
             node: RefCell::default(),

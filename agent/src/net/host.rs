@@ -24,6 +24,7 @@ pub struct Host(Rc<Inner>);
 
 struct Inner {
     data: PathBuf,
+    run: PathBuf,
     state: RefCell<State>,
     /// Something was told.
     told: (Sender<()>, Receiver<()>),
@@ -35,7 +36,9 @@ struct Inner {
 struct State {
     found: Found,
     key: Option<Key>,
-    /// Why there is no key, or no device.
+    /// Why there is no key, or none of the cluster's rotation.
+    no_key: Option<String>,
+    /// Why there is no device.
     fault: Option<String>,
     /// What other firewalls do not let through.
     firewalls: Vec<String>,
@@ -50,17 +53,22 @@ struct State {
 }
 
 impl Host {
-    /// Tries what the kernel can, which takes some milliseconds. `data`: where the key is kept.
-    pub fn new(data: PathBuf) -> Self {
+    /// Tries what the kernel can, which takes some milliseconds. `data`: where the key is kept; `run`: where is kept
+    /// what other firewalls were asked for.
+    pub fn new(data: PathBuf, run: PathBuf) -> Self {
         let found = probe();
         for fault in [&found.no_network, &found.no_encryption].into_iter().flatten() {
             log::warn!("{fault}");
         }
-        let state = RefCell::new(State { found, ..State::default() });
-        let host =
-            Self(Rc::new(Inner { data, state, told: async_channel::bounded(1), changed: async_channel::bounded(1) }));
+        let host = Self::of(data, run, found);
         host.make_key();
         host
+    }
+
+    fn of(data: PathBuf, run: PathBuf, found: Found) -> Self {
+        let state = RefCell::new(State { found, ..State::default() });
+        let (told, changed) = (async_channel::bounded(1), async_channel::bounded(1));
+        Self(Rc::new(Inner { data, run, state, told, changed }))
     }
 
     /// Takes what concerns it of what the manager told. Of a whole, only the end counts.
@@ -70,10 +78,13 @@ impl Host {
         }
         {
             let mut state = self.0.state.borrow_mut();
+            let peers = wireguard::peers(table.peers.values());
+            let encrypts = table.networks.values().any(|network| network.encrypted);
+            if state.knows && (&state.own, &state.peers, state.encrypts) == (&table.own, &peers, encrypts) {
+                return;
+            }
             state.own.clone_from(&table.own);
-            state.peers = wireguard::peers(table.peers.values());
-            state.encrypts = table.networks.values().any(|network| network.encrypted);
-            state.knows = true;
+            (state.peers, state.encrypts, state.knows) = (peers, encrypts, true);
         }
         // One that waits already is as good.
         let _ = self.0.told.0.try_send(());
@@ -83,20 +94,21 @@ impl Host {
     pub fn describe(&self, description: &mut NodeDescription) {
         let state = self.0.state.borrow();
         description.no_network.clone_from(&state.found.no_network);
-        description.no_encryption.clone_from(&state.found.no_encryption);
-        if let Some(key) = state.key.as_ref().filter(|_| state.found.no_encryption.is_none()) {
+        description.no_encryption = state.no_encryption();
+        if let Some(key) = state.key.as_ref().filter(|_| description.no_encryption.is_none()) {
             (description.wireguard_key, description.key_epoch) = (Some(key.public), key.epoch);
+            description.degraded.extend(state.no_key.clone());
         }
         description.degraded.extend(state.fault.iter().chain(&state.firewalls).cloned());
     }
 
     /// Why a task cannot have its network on this board, whatever is tried; none: it can.
     pub fn refuses(&self, net: &TaskNet, table: &Table) -> Option<String> {
-        let found = &self.0.state.borrow().found;
-        if let Some(why) = &found.no_network {
+        let state = self.0.state.borrow();
+        if let Some(why) = &state.found.no_network {
             return Some(format!("this board cannot give tasks a network: {why}"));
         }
-        let why = found.no_encryption.as_ref()?;
+        let why = state.no_encryption()?;
         let mut networks = net.networks.iter().filter_map(|(id, _)| table.networks.get(id));
         let encrypted = networks.find(|network| network.encrypted)?;
         Some(format!("this board cannot encrypt network {}: {why}", encrypted.name))
@@ -110,9 +122,11 @@ impl Host {
 
     /// Looks, until dropped.
     pub async fn drive(self) {
-        let mut firewall = Firewall::default();
+        let mut firewall = Firewall::new(&self.0.run);
+        let mut is_late = false;
         loop {
-            let mut changed = self.look_again() | self.make_key();
+            let mut changed = is_late && self.look_again();
+            changed |= self.make_key();
             changed |= self.encrypt();
             let wanted = {
                 let state = self.0.state.borrow();
@@ -138,11 +152,13 @@ impl Host {
             }
             let later = async {
                 Timer::after(limits::FIREWALL_EVERY).await;
+                true
             };
             let told = async {
                 let _ = self.0.told.1.recv().await;
+                false
             };
-            smol::future::or(told, later).await;
+            is_late = smol::future::or(told, later).await;
         }
     }
 
@@ -158,7 +174,7 @@ impl Host {
         changed
     }
 
-    /// Makes sure of a key of the cluster's rotation.
+    /// Makes sure of a key of the cluster's rotation. True: what is said of it changed.
     fn make_key(&self) -> bool {
         let mut state = self.0.state.borrow_mut();
         let epoch = state.own.as_ref().map_or(0, |own| own.key_epoch);
@@ -166,10 +182,18 @@ impl Host {
             return false;
         }
         match Key::load(&self.0.data, epoch, &ring::rand::SystemRandom::new()) {
-            Ok(key) => state.key = Some(key),
-            Err(error) => state.fault = Some(format!("encrypted networks cannot be reached: no key: {error}")),
+            Ok(key) => {
+                (state.key, state.no_key) = (Some(key), None);
+                true
+            }
+            Err(error) => {
+                let why = Some(format!("no new key for encrypted networks can be made: {error}"));
+                if state.no_key != why {
+                    log::warn!("{}", why.as_deref().unwrap_or_default());
+                }
+                why != std::mem::replace(&mut state.no_key, why.clone())
+            }
         }
-        true
     }
 
     /// Makes sure of the device, if a network needs it; else that there is none. True: what is said of it changed.
@@ -195,25 +219,25 @@ impl Host {
     }
 }
 
+impl State {
+    /// Why the board cannot encrypt; none: it can, perhaps with a key of an older rotation.
+    fn no_encryption(&self) -> Option<String> {
+        self.found.no_encryption.clone().or_else(|| self.no_key.clone().filter(|_| self.key.is_none()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use racimo_common::id::IdSource;
-    use racimo_common::wire::NetNetwork;
+    use racimo_common::object::WireguardKey;
+    use racimo_common::wire::{NetNetwork, NetPeer};
 
     use super::*;
 
     #[test]
     fn a_board_without_wireguard_says_so_and_has_no_key() {
         let data = tempfile::tempdir().unwrap();
-        let state = |found| RefCell::new(State { found, ..State::default() });
-        let host = |found| {
-            Host(Rc::new(Inner {
-                data: data.path().to_owned(),
-                state: state(found),
-                told: async_channel::bounded(1),
-                changed: async_channel::bounded(1),
-            }))
-        };
+        let host = |found| Host::of(data.path().to_owned(), data.path().to_owned(), found);
         let mut said = NodeDescription::default();
         let lacks = host(Found { no_network: None, no_encryption: Some("no wireguard".into()) });
         assert!(!lacks.make_key());
@@ -252,19 +276,88 @@ mod tests {
         let first = said.wireguard_key.take();
         assert!(said.no_encryption.is_none() && first.is_some() && said.key_epoch == 0);
         // The cluster rotates.
-        let own = NetOwn {
+        able.take(&table_of(3));
+        assert!(able.make_key());
+        able.describe(&mut said);
+        assert!(said.key_epoch == 3 && said.wireguard_key.is_some() && said.wireguard_key != first);
+    }
+
+    fn table_of(key_epoch: u32) -> Table {
+        let mut table = Table::default();
+        table.own = Some(NetOwn {
             mesh: "10.200.0.0/16".parse().unwrap(),
             subnet: "10.200.1.0/24".parse().unwrap(),
             address: std::net::Ipv4Addr::new(10, 77, 0, 1).into(),
             vxlan_port: 4789,
             mtu: 1450,
-            key_epoch: 3,
+            key_epoch,
+        });
+        table
+    }
+
+    #[test]
+    fn what_does_not_concern_it_does_not_wake_it() {
+        let data = tempfile::tempdir().unwrap();
+        let host = Host::of(data.path().to_owned(), data.path().to_owned(), Found::default());
+        let wakes = |table: &Table| {
+            host.take(table);
+            host.0.told.1.try_recv().is_ok()
         };
-        let mut table = Table::default();
-        table.own = Some(own);
-        able.take(&table);
-        assert!(able.make_key());
-        able.describe(&mut said);
-        assert!(said.key_epoch == 3 && said.wireguard_key.is_some() && said.wireguard_key != first);
+        // Also that there is nothing is told once.
+        assert!(wakes(&Table::default()) && !wakes(&Table::default()));
+        let mut table = table_of(0);
+        assert!(wakes(&table) && !wakes(&table));
+        let id = IdSource::seeded(1).draw();
+        let network = |encrypted| NetNetwork {
+            id,
+            name: "backend".into(),
+            vni: 4097,
+            subnet: "10.0.1.0/24".parse().unwrap(),
+            internal: false,
+            encrypted,
+            mtu: 1450,
+        };
+        table.networks.insert(id, network(false));
+        assert!(!wakes(&table));
+        table.networks.insert(id, network(true));
+        assert!(wakes(&table) && !wakes(&table));
+        let peer = NetPeer {
+            node: IdSource::seeded(2).draw(),
+            address: std::net::Ipv4Addr::new(10, 77, 0, 2).into(),
+            subnet: "10.200.2.0/24".parse().unwrap(),
+            key: None,
+        };
+        let node = peer.node;
+        // One without a key is none of the encryption's.
+        table.peers.insert(node, peer.clone());
+        assert!(!wakes(&table));
+        table.peers.insert(node, NetPeer { key: Some(WireguardKey::new([7; 32])), ..peer });
+        assert!(wakes(&table) && !wakes(&table));
+    }
+
+    #[test]
+    fn a_board_that_can_keep_no_key_cannot_encrypt() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join("data");
+        let host = Host::of(path.clone(), path.clone(), Found::default());
+        let said = || {
+            let mut said = NodeDescription::default();
+            host.describe(&mut said);
+            (said.no_encryption, said.wireguard_key.map(|_| said.key_epoch), said.degraded)
+        };
+        assert!(host.make_key() && !host.make_key(), "what stays is told once");
+        let why = "no new key for encrypted networks can be made: No such file or directory (os error 2)".to_owned();
+        assert_eq!(said(), (Some(why.clone()), None, Vec::new()));
+        std::fs::create_dir(&path).unwrap();
+        assert!(host.make_key() && !host.make_key());
+        assert_eq!(said(), (None, Some(0), Vec::new()));
+        // With the key of an older rotation it can, still.
+        std::fs::remove_dir_all(&path).unwrap();
+        host.take(&table_of(2));
+        assert!(host.make_key() && !host.make_key());
+        assert_eq!(said(), (None, Some(0), vec![why]));
+        std::fs::create_dir(&path).unwrap();
+        assert!(host.make_key() && !host.make_key());
+        assert_eq!(said(), (None, Some(2), Vec::new()));
     }
 }

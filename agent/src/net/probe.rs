@@ -12,7 +12,7 @@ use std::thread;
 use racimo_common::net::{MESH_VNI, MTU, VXLAN_PORT};
 
 use super::netlink::Error;
-use super::netlink::message::{Batch, Tolerate};
+use super::netlink::message::{Batch, DUMP, Tolerate};
 use super::netlink::nft::{self, Base, Hook, Nft, Rule, SetKind, Transaction};
 use super::netlink::route::{NewKind, NewLink, Route, Vxlan};
 use super::netlink::socket::{Protocol, Socket};
@@ -224,7 +224,6 @@ fn tables(nft: &mut Nft, tried: &mut Tried) {
 /// Lists connections; there are none.
 fn connections() -> Result<(), Error> {
     const LIST: u16 = 0x101;
-    const DUMP: u16 = 0x300;
     let mut request = Batch::new();
     request.begin(LIST, DUMP, Tolerate::Nothing, &[2, 0, 0, 0]);
     Socket::open(Protocol::Netfilter)?.list(&request, |_| None::<()>).map(drop)

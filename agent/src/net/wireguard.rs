@@ -21,7 +21,7 @@ use racimo_common::net::WIREGUARD_PORT;
 use racimo_common::wire::{NetOwn, NetPeer, encryption_address};
 
 use super::netlink::Error;
-use super::netlink::message::{Attributes, Batch, Message, Tolerate};
+use super::netlink::message::{Attributes, Batch, DUMP, Message, Tolerate};
 use super::netlink::socket::{Protocol, Socket};
 use crate::limits;
 
@@ -167,9 +167,6 @@ pub(super) fn family(socket: &mut Socket) -> Result<u16, Error> {
     };
     found.first().copied().ok_or(Error::NoFamily("wireguard"))
 }
-
-/// `NLM_F_DUMP`.
-const DUMP: u16 = 0x300;
 
 fn begin(family: u16, batch: &mut Batch) -> &mut Batch {
     batch.begin(family, 0, Tolerate::Nothing, &[SET, VERSION, 0, 0]).text(device::NAME, LINK)

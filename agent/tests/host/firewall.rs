@@ -43,6 +43,12 @@ fn board() -> (Lab, Namespace, Namespace) {
     (lab, board, outside)
 }
 
+/// Whether somebody's port 80 is reached: nobody listens, and it is told so.
+fn reaches(from: &Namespace, address: [u8; 4]) -> bool {
+    let connected = from.run(|| TcpStream::connect_timeout(&(address, 80).into(), SILENCE)).unwrap();
+    connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
 /// Whether the client reaches the task, and the board's own port of the mesh: nobody listens, and it is told so.
 fn flows(client: &Namespace) -> bool {
     let is_refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
@@ -66,7 +72,8 @@ fn check(variant: &str) {
     let (lab, board, client) = board();
     let tables = |arguments: &str| lab.inside("board", &format!("{variant} {arguments}"));
     let rules = || tables("-S").lines().filter(|line| line.contains("racimo")).count();
-    let mut firewall = Firewall::default();
+    let run = tempfile::tempdir().unwrap();
+    let mut firewall = Firewall::new(run.path());
     let mut keep = |wanted: Option<&Wanted>| {
         board.run(|| firewall.keep(wanted)).unwrap();
         assert_eq!(firewall.degraded(), [""; 0]);
@@ -89,23 +96,57 @@ fn check(variant: &str) {
     let input = tables("-S INPUT -v");
     assert!(input.contains("--dport 4789") && input.contains("--dport 51820"), "{input}");
 
-    // Docker comes.
+    // The user forbids something, and Docker comes. What its containers do not publish is left to the policy.
+    let task = Namespace::at(&lab.path("task")).unwrap();
+    lab.make("container");
+    lab.inside(
+        "board",
+        &format!(
+            "ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0 && ip link set docker0 up
+             ip link add c0 type veth peer name eth0 netns {} && ip link set c0 master docker0 up",
+            lab.path("container").display()
+        ),
+    );
+    lab.inside(
+        "container",
+        "ip link set lo up && ip addr add 172.17.0.2/16 dev eth0 && ip link set eth0 up && ip route add default via 172.17.0.1",
+    );
+    let (client_address, container) = ([10, 77, 0, 2], [172, 17, 0, 2]);
+    assert!(reaches(&task, client_address) && reaches(&task, container), "the policy is no more");
     tables("-N DOCKER-USER");
     tables("-A DOCKER-USER -j RETURN");
     tables("-I FORWARD -j DOCKER-USER");
     keep(Some(&WANTED));
-    assert!(flows(&client));
-    assert_eq!((rules(), tables("-S DOCKER-USER").matches("racimo").count()), (7, 4));
+    assert_eq!(rules(), 8);
+    assert!(flows(&client) && reaches(&task, client_address));
+    assert!(!reaches(&task, container), "a port of a container that is not published");
+    tables("-I DOCKER-USER -i rg-+ -d 10.77.0.2 -p tcp -m conntrack --ctstate NEW -j DROP");
+    keep(Some(&WANTED));
+    assert!(flows(&client) && !reaches(&task, client_address), "the user's rule comes first");
+    tables("-D DOCKER-USER 1");
+    // As Docker does it for a port that is published, and for answers.
+    tables("-I FORWARD -o docker0 -p tcp --dport 80 -j ACCEPT");
+    tables("-I FORWARD -i docker0 ! -o docker0 -j ACCEPT");
+    assert!(reaches(&task, container));
+    let container = Namespace::at(&lab.path("container")).unwrap();
+    tables("-D FORWARD -o docker0 -p tcp --dport 80 -j ACCEPT");
+    assert!(reaches(&container, [10, 200, 1, 2]), "answers to a container");
 
-    // Somebody flushes everything.
-    tables("-F DOCKER-USER");
+    // Somebody flushes everything, and ends with a rule instead of a policy.
+    tables("-F FORWARD");
     tables("-F INPUT");
     assert!(!flows(&client));
+    tables("-P FORWARD ACCEPT");
+    tables("-A FORWARD -p icmp -j ACCEPT");
+    tables("-A FORWARD -j REJECT --reject-with icmp-host-prohibited");
+    assert!(!reaches(&task, client_address));
     keep(Some(&WANTED));
-    assert!(flows(&client));
+    assert!(flows(&client) && reaches(&task, client_address));
+    assert!(tables("-S FORWARD").trim_end().ends_with("icmp-host-prohibited"));
 
     keep(None);
     assert_eq!(rules(), 0);
+    tables("-P FORWARD DROP");
     assert!(!flows(&client));
 }
 
@@ -125,7 +166,8 @@ fn tasks_are_let_through_iptables_as_it_was_before() {
 #[ignore = "needs root"]
 fn a_users_own_rules_are_told_of_until_they_let_tasks_through() {
     let (lab, board, client) = board();
-    let mut firewall = Firewall::default();
+    let run = tempfile::tempdir().unwrap();
+    let mut firewall = Firewall::new(run.path());
     lab.inside(
         "board",
         "nft add table inet mine && nft add chain inet mine through '{ type filter hook forward priority 0; policy drop; }'

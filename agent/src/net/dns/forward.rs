@@ -3,6 +3,7 @@
 //! In: a query, servers in order, where to ask from. Out: the first answer that is one. Each query has a socket of its
 //! own, and so a port that nobody can guess, and an id of its own.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,8 +26,38 @@ const PIECE: usize = 512;
 /// Whom to ask, and from where.
 pub(super) struct Way {
     pub(super) servers: Vec<SocketAddr>,
-    /// The network namespace to ask from; none: the agent's own.
-    pub(super) netns: Option<Rc<Namespace>>,
+    /// Where to ask from; none: the agent's own network namespace.
+    pub(super) inside: Option<Rc<Inside>>,
+}
+
+/// A task's network namespace, and sockets that are open there already: each way in costs a thread.
+pub(super) struct Inside {
+    netns: Namespace,
+    ahead: RefCell<Vec<OwnedFd>>,
+}
+
+impl Inside {
+    pub(super) fn new(netns: Namespace) -> Self {
+        Self { netns, ahead: RefCell::default() }
+    }
+
+    fn socket(&self, family: AddressFamily, kind: SocketType) -> io::Result<OwnedFd> {
+        // The others are rare.
+        if (family, kind) != (AddressFamily::INET, SocketType::DGRAM) {
+            return self.netns.run(|| open(family, kind))?;
+        }
+        if let Some(socket) = self.ahead.borrow_mut().pop() {
+            return Ok(socket);
+        }
+        let mut sockets = self.netns.run(|| {
+            let first = open(family, kind)?;
+            let others = (1..limits::FORWARD_SOCKETS_AHEAD).map_while(|_| open(family, kind).ok());
+            io::Result::Ok(std::iter::once(first).chain(others).collect::<Vec<_>>())
+        })??;
+        let socket = sockets.pop().ok_or(io::ErrorKind::Other)?;
+        *self.ahead.borrow_mut() = sockets;
+        Ok(socket)
+    }
 }
 
 /// Asks over UDP.
@@ -122,14 +153,15 @@ fn tells(code: u8) -> bool {
 
 fn socket(way: &Way, server: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = if server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let open = || {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        Ok(rustix::net::socket_with(family, kind, flags, None)?)
-    };
-    match &way.netns {
-        None => open(),
-        Some(netns) => netns.run(open)?,
+    match &way.inside {
+        None => open(family, kind),
+        Some(inside) => inside.socket(family, kind),
     }
+}
+
+fn open(family: AddressFamily, kind: SocketType) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(family, kind, flags, None)?)
 }
 
 /// An error if it takes longer.
@@ -142,3 +174,27 @@ pub(super) async fn within<T>(limit: Duration, act: impl Future<Output = io::Res
 }
 
 const _: () = assert!(PIECE >= HEADER + 255 + 4, "the question is in the first piece");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs root"]
+    fn sockets_inside_a_task_are_opened_ahead_and_each_is_used_once() {
+        let inside = Inside::new(Namespace::own().unwrap());
+        let mut all = Vec::new();
+        for at in 0..2 * limits::FORWARD_SOCKETS_AHEAD {
+            let socket = inside.socket(AddressFamily::INET, SocketType::DGRAM).unwrap();
+            let left = limits::FORWARD_SOCKETS_AHEAD - 1 - at % limits::FORWARD_SOCKETS_AHEAD;
+            assert_eq!(inside.ahead.borrow().len(), left);
+            // Each has a port of its own.
+            rustix::net::connect(&socket, &SocketAddr::from(([127, 0, 0, 1], 53))).unwrap();
+            all.push(UdpSocket::from(socket));
+        }
+        let ports: std::collections::BTreeSet<u16> = all.iter().map(|one| one.local_addr().unwrap().port()).collect();
+        assert_eq!(ports.len(), all.len());
+        inside.socket(AddressFamily::INET, SocketType::STREAM).unwrap();
+        assert_eq!(inside.ahead.borrow().len(), 0);
+    }
+}

@@ -16,7 +16,7 @@ use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
 use smol::{Async, LocalExecutor, Timer, future};
 
-use super::forward::{self, Way, within};
+use super::forward::{self, Inside, Way, within};
 use super::message::{self, Code, Query, Records};
 use super::upstream::{self, Upstream};
 use super::zone::{self, Found, Own};
@@ -79,8 +79,8 @@ struct Seat {
     own: Own,
     /// The service's own servers.
     servers: Vec<SocketAddr>,
-    /// The task's network namespace, if they are asked.
-    netns: Option<Rc<Namespace>>,
+    /// Where they are asked from.
+    inside: Option<Rc<Inside>>,
     allowance: Allowance,
 }
 
@@ -89,11 +89,14 @@ pub(super) fn open(board: &Rc<Board>, own: Own, netns: &Path, servers: &[IpAddr]
     let netns = Namespace::at(netns)?;
     let address = SocketAddr::from((SERVER, PORT));
     let open = || io::Result::Ok((UdpSocket::bind(address)?, TcpListener::bind(address)?));
-    let (udp_socket, listener) = netns.run(open)??;
+    let (udp_socket, listener) = netns.run(open)?.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => io::Error::new(error.kind(), format!("the container has {address} itself")),
+        _ => error,
+    })?;
     let (udp_socket, listener) = (Async::new(udp_socket)?, Async::new(listener)?);
     let servers = upstream::of_service(servers);
-    let netns = (!servers.is_empty()).then(|| Rc::new(netns));
-    let seat = Rc::new(Seat { own, servers, netns, allowance: Allowance::new(Instant::now()) });
+    let inside = (!servers.is_empty()).then(|| Rc::new(Inside::new(netns)));
+    let seat = Rc::new(Seat { own, servers, inside, allowance: Allowance::new(Instant::now()) });
     Ok(Served {
         _udp: board.spawn(udp(board.clone(), seat.clone(), Rc::new(udp_socket))),
         _tcp: board.spawn(tcp(board.clone(), seat, listener)),
@@ -139,7 +142,7 @@ fn way(board: &Board, seat: &Seat) -> Way {
         ([], Some(_)) => board.upstream.servers(),
         (own, _) => own.to_vec(),
     };
-    Way { servers, netns: seat.netns.clone() }
+    Way { servers, inside: seat.inside.clone() }
 }
 
 async fn udp(board: Rc<Board>, seat: Rc<Seat>, socket: Rc<Async<UdpSocket>>) {

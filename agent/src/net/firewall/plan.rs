@@ -2,10 +2,13 @@
 //!
 //! | firewall | how it is known | what it is asked |
 //! |---|---|---|
-//! | Docker | chain `DOCKER-USER` of iptables | rules there, before Docker's own |
-//! | ufw, or iptables by hand | chain `FORWARD` or `INPUT` of iptables | rules at their beginning |
+//! | Docker, ufw, or iptables by hand | chain `FORWARD` or `INPUT` of iptables | rules at the end of the first, the beginning of the second |
 //! | firewalld | table `firewalld` of nf_tables | our links trusted, the mesh's ports open |
 //! | others | a chain that drops what it does not know | nothing: the user is told |
+//!
+//! What goes through is let through at the end, where it would be dropped otherwise: the user's rules, also those in
+//! `DOCKER-USER`, and Docker's own have judged before. Old Dockers leave it to the chain's policy that nobody reaches
+//! ports of containers which are not published; so what is for their bridges is left to it, too.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -52,15 +55,17 @@ pub(super) struct Chain {
     pub(super) ours: BTreeSet<Accept>,
     /// Whether a rule names tasks' links, whoever put it there.
     pub(super) names_ours: bool,
+    /// The number of its last rule, counted from 1, if that drops all that comes to it.
+    pub(super) ends: Option<usize>,
 }
 
 /// What the older packet filter has of ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Legacy {
-    /// Docker's chain for users, if there is one.
-    pub(super) user: Option<BTreeSet<Accept>>,
     pub(super) forward: BTreeSet<Accept>,
     pub(super) input: BTreeSet<Accept>,
+    /// As in [`Chain::ends`], of `FORWARD`.
+    pub(super) ends: Option<usize>,
 }
 
 /// What there is.
@@ -69,11 +74,22 @@ pub(super) struct Found {
     pub(super) chains: Vec<Chain>,
     /// None: it is not used.
     pub(super) legacy: Option<Legacy>,
+    /// Docker's bridges.
+    pub(super) bridges: BTreeSet<String>,
+}
+
+/// Whether a bridge is one that Docker makes, by its name.
+pub(super) fn is_dockers(name: &str) -> bool {
+    let is_id = |id: &str| id.len() == 12 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    matches!(name, "docker0" | "docker_gwbridge") || name.strip_prefix("br-").is_some_and(is_id)
 }
 
 /// One kind of packets that is let through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Accept {
+    /// Not: new ones from tasks to a bridge of Docker's, which are left to what comes after all rules. Before
+    /// [`FromTasks`](Self::FromTasks).
+    NotTo(String),
     /// From tasks.
     FromTasks,
     /// To tasks.
@@ -93,10 +109,12 @@ pub(super) enum Accept {
 impl Accept {
     const THROUGH: [Self; 4] = [Self::FromTasks, Self::ToTasks, Self::FromMesh, Self::ToMesh];
     const MESH: &str = "racimo: mesh ";
+    const NOT_TO: &str = "racimo: not to ";
 
     /// The comment by which we know it again.
-    fn mark(self) -> String {
+    fn mark(&self) -> String {
         match self {
+            Self::NotTo(bridge) => format!("{}{bridge}", Self::NOT_TO),
             Self::FromTasks => "racimo: from tasks".to_owned(),
             Self::ToTasks => "racimo: to tasks".to_owned(),
             Self::FromMesh => "racimo: from boards".to_owned(),
@@ -117,13 +135,19 @@ impl Accept {
             let port: String = digits.map(|digit| char::from(*digit)).collect();
             found.extend(port.parse().ok().map(Self::Vxlan));
         }
+        if let Some(at) = at(Self::NOT_TO.as_bytes()) {
+            let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            let name: String = bytes[at..].iter().take_while(is_part).map(|byte| char::from(*byte)).collect();
+            found.extend(is_dockers(&name).then_some(Self::NotTo(name)));
+        }
         found
     }
 
     /// In iptables' language.
-    fn arguments(self) -> Vec<String> {
+    fn arguments(&self) -> Vec<String> {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect();
         match self {
+            Self::NotTo(bridge) => words(&format!("-i rg-+ -o {bridge} -m conntrack --ctstate NEW")),
             Self::FromTasks => words("-i rg-+"),
             Self::ToTasks => words("-o rg-+"),
             Self::FromMesh => words("-i rc-mesh"),
@@ -132,6 +156,11 @@ impl Accept {
             Self::Wireguard => words(&format!("-p udp --dport {WIREGUARD_PORT}")),
             Self::Encrypted => words(&format!("-i rc-wg -p udp --dport {VXLAN_ENCRYPTED_PORT}")),
         }
+    }
+
+    /// What becomes of them. A chain that the kernel calls returns to its policy.
+    fn target(&self) -> &'static str {
+        if matches!(self, Self::NotTo(_)) { "RETURN" } else { "ACCEPT" }
     }
 }
 
@@ -157,34 +186,55 @@ impl Way {
     }
 }
 
+/// What becomes of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It is put at the chain's beginning.
+    First,
+    /// Before the rule of this number.
+    Before(usize),
+    /// At its end.
+    Last,
+    /// The first that is so is taken out.
+    Out,
+}
+
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Put a rule at a chain's beginning, or take it out.
-    Rule { way: Way, insert: bool, chain: &'static str, accept: Accept },
-    /// Ask firewalld for something in one of its zones: until it loads its rules anew.
-    Firewalld {
-        /// None: the one that links are in by default.
-        zone: Option<&'static str>,
-        what: String,
-    },
+    /// Change a chain.
+    Rule { way: Way, change: Change, chain: &'static str, accept: Accept },
+    /// Ask firewalld for a link in its zone *trusted*, or take it out: until it loads its rules anew.
+    Link { name: &'static str, add: bool },
+    /// Ask firewalld to open a UDP port, or to close it. As above.
+    Port { number: u16, add: bool },
 }
+
+/// firewalld's program.
+pub(super) const FIREWALL_CMD: &str = "firewall-cmd";
 
 impl Step {
     /// The command that does it.
     pub(super) fn command(&self) -> (&'static str, Vec<String>) {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let verb = |add| if add { "add" } else { "remove" };
         match self {
-            Self::Rule { way, insert, chain, accept } => {
-                let verb = if *insert { "-I" } else { "-D" };
-                let mut arguments: Vec<String> = ["-w", "5", verb, chain].map(str::to_owned).into();
+            Self::Rule { way, change, chain, accept } => {
+                let mut arguments = match change {
+                    Change::First => words(&format!("-w 5 -I {chain}")),
+                    Change::Before(number) => words(&format!("-w 5 -I {chain} {number}")),
+                    Change::Last => words(&format!("-w 5 -A {chain}")),
+                    Change::Out => words(&format!("-w 5 -D {chain}")),
+                };
                 arguments.extend(accept.arguments());
-                arguments.extend(["-m", "comment", "--comment", &accept.mark(), "-j", "ACCEPT"].map(str::to_owned));
+                let mark = accept.mark();
+                arguments.extend(["-m", "comment", "--comment", &mark, "-j", accept.target()].map(str::to_owned));
                 (way.program(), arguments)
             }
-            Self::Firewalld { zone, what } => {
-                let zone = zone.map(|zone| format!("--zone={zone}"));
-                ("firewall-cmd", ["-q".to_owned()].into_iter().chain(zone).chain([what.clone()]).collect())
+            Self::Link { name, add } => {
+                (FIREWALL_CMD, words(&format!("-q --zone=trusted --{}-interface={name}", verb(*add))))
             }
+            Self::Port { number, add } => (FIREWALL_CMD, words(&format!("-q --{}-port={number}/udp", verb(*add)))),
         }
     }
 }
@@ -207,8 +257,17 @@ pub(super) struct Plan {
     pub(super) told: Vec<String>,
 }
 
+/// What is known of firewalld's ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Ports {
+    /// Those that were closed before we asked.
+    pub(super) added: BTreeSet<u16>,
+    /// Those that are open, ours or the user's.
+    pub(super) open: BTreeSet<u16>,
+}
+
 /// What makes others let through what is wanted; none: what takes back all that they were asked for.
-pub(super) fn plan(found: &Found, wanted: Option<&Wanted>) -> Plan {
+pub(super) fn plan(found: &Found, wanted: Option<&Wanted>, ports: &Ports) -> Plan {
     let mut plan = Plan::default();
     let find = |name: &str| {
         found
@@ -216,15 +275,18 @@ pub(super) fn plan(found: &Found, wanted: Option<&Wanted>) -> Plan {
             .iter()
             .find(|chain| (chain.family, chain.table.as_str(), chain.name.as_str()) == (2, "filter", name))
     };
-    let (user, forward, input) = (find("DOCKER-USER"), find("FORWARD"), find("INPUT"));
-    let of = |chain: Option<&Chain>| chain.map(|chain| chain.ours.clone());
-    plan.iptables(Way::Tables, &of(user), &of(forward), &of(input), wanted);
-    if let Some(legacy) = &found.legacy {
-        plan.iptables(Way::Legacy, &legacy.user, &Some(legacy.forward.clone()), &Some(legacy.input.clone()), wanted);
+    if let Some(forward) = find("FORWARD") {
+        plan.forward(Way::Tables, &forward.ours, forward.ends, &found.bridges, wanted);
     }
-    let firewalld: Vec<&Chain> = found.chains.iter().filter(|chain| chain.table == FIREWALLD).collect();
-    if !firewalld.is_empty() {
-        plan.firewalld(firewalld.iter().any(|chain| chain.names_ours), wanted);
+    if let Some(input) = find("INPUT") {
+        plan.input(Way::Tables, &input.ours, wanted);
+    }
+    if let Some(legacy) = &found.legacy {
+        plan.forward(Way::Legacy, &legacy.forward, legacy.ends, &found.bridges, wanted);
+        plan.input(Way::Legacy, &legacy.input, wanted);
+    }
+    if found.chains.iter().any(|chain| chain.table == FIREWALLD) {
+        plan.firewalld(found.firewalld_knows(), wanted, ports);
     }
     if wanted.is_some() {
         plan.others(found);
@@ -232,48 +294,71 @@ pub(super) fn plan(found: &Found, wanted: Option<&Wanted>) -> Plan {
     plan
 }
 
+impl Found {
+    /// Whether firewalld was asked since it loaded its rules.
+    pub(super) fn firewalld_knows(&self) -> bool {
+        self.chains.iter().any(|chain| chain.table == FIREWALLD && chain.names_ours)
+    }
+}
+
 impl Plan {
-    fn iptables(
+    fn forward(
         &mut self,
         way: Way,
-        user: &Option<BTreeSet<Accept>>,
-        forward: &Option<BTreeSet<Accept>>,
-        input: &Option<BTreeSet<Accept>>,
+        have: &BTreeSet<Accept>,
+        ends: Option<usize>,
+        bridges: &BTreeSet<String>,
         wanted: Option<&Wanted>,
     ) {
-        let through = wanted.map(|_| Accept::THROUGH.to_vec()).unwrap_or_default();
-        // Docker keeps what users put there, and nothing comes before it.
-        let (for_user, for_forward) = if user.is_some() { (through, Vec::new()) } else { (Vec::new(), through) };
-        let mut inside = Vec::new();
-        if let Some(wanted) = wanted {
-            inside.push(Accept::Vxlan(wanted.vxlan_port));
-            if wanted.encrypts {
-                inside.extend([Accept::Wireguard, Accept::Encrypted]);
-            }
+        let want: Vec<Accept> = match wanted {
+            Some(_) => bridges.iter().cloned().map(Accept::NotTo).chain(Accept::THROUGH).collect(),
+            None => Vec::new(),
+        };
+        let mut new: Vec<&Accept> = want.iter().filter(|accept| !have.contains(accept)).collect();
+        let mut old: Vec<&Accept> = have.iter().filter(|accept| !want.contains(accept)).collect();
+        // An exception must be before what it is one of: that moves behind it.
+        let moves = have.contains(&Accept::FromTasks) && new.iter().any(|accept| matches!(accept, Accept::NotTo(_)));
+        if moves {
+            new.push(&Accept::FromTasks);
+            old.push(&Accept::FromTasks);
         }
-        for (name, have, want) in
-            [("DOCKER-USER", user, for_user), ("FORWARD", forward, for_forward), ("INPUT", input, inside)]
-        {
-            let Some(have) = have else { continue };
-            let new = want.iter().filter(|accept| !have.contains(accept));
-            self.steps.extend(new.map(|accept| Step::Rule { way, insert: true, chain: name, accept: *accept }));
-            let old = have.iter().filter(|accept| !want.contains(accept));
-            self.steps.extend(old.map(|accept| Step::Rule { way, insert: false, chain: name, accept: *accept }));
+        for (place, accept) in new.into_iter().enumerate() {
+            let change = ends.map_or(Change::Last, |ends| Change::Before(ends + place));
+            self.rule(way, change, "FORWARD", accept);
         }
+        old.into_iter().for_each(|accept| self.rule(way, Change::Out, "FORWARD", accept));
     }
 
-    fn firewalld(&mut self, is_asked: bool, wanted: Option<&Wanted>) {
-        let verb = if wanted.is_some() { "add" } else { "remove" };
-        if is_asked == wanted.is_some() {
-            return;
-        }
-        let mut ask = |zone, what: String| self.steps.push(Step::Firewalld { zone, what });
+    fn input(&mut self, way: Way, have: &BTreeSet<Accept>, wanted: Option<&Wanted>) {
+        let mut want = Vec::new();
         if let Some(wanted) = wanted {
-            ask(None, format!("--add-port={}/udp", wanted.vxlan_port));
+            want.push(Accept::Vxlan(wanted.vxlan_port));
+            if wanted.encrypts {
+                want.extend([Accept::Wireguard, Accept::Encrypted]);
+            }
         }
-        ask(None, format!("--{verb}-port={WIREGUARD_PORT}/udp"));
-        for link in ["rc-mesh", "rc-wg", "rg-+"] {
-            ask(Some("trusted"), format!("--{verb}-interface={link}"));
+        let new = want.iter().filter(|accept| !have.contains(accept));
+        new.for_each(|accept| self.rule(way, Change::First, "INPUT", accept));
+        let old = have.iter().filter(|accept| !want.contains(accept));
+        old.for_each(|accept| self.rule(way, Change::Out, "INPUT", accept));
+    }
+
+    fn rule(&mut self, way: Way, change: Change, chain: &'static str, accept: &Accept) {
+        self.steps.push(Step::Rule { way, change, chain, accept: accept.clone() });
+    }
+
+    fn firewalld(&mut self, knows: bool, wanted: Option<&Wanted>, ports: &Ports) {
+        let mut want = BTreeSet::new();
+        if let Some(wanted) = wanted {
+            want.insert(wanted.vxlan_port);
+            want.extend(wanted.encrypts.then_some(WIREGUARD_PORT));
+        }
+        let port = |add| move |number: &u16| Step::Port { number: *number, add };
+        self.steps.extend(want.difference(&ports.open).map(port(true)));
+        self.steps.extend(ports.added.difference(&want).map(port(false)));
+        let add = wanted.is_some();
+        if knows != add {
+            self.steps.extend(["rc-mesh", "rc-wg", "rg-+"].map(|name| Step::Link { name, add }));
         }
     }
 

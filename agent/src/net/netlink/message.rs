@@ -20,7 +20,7 @@ const REQUEST: u16 = 1;
 /// `NLM_F_ACK`: the kernel answers also if all went well.
 pub(super) const ACK: u16 = 4;
 /// `NLM_F_DUMP`: list all.
-pub(super) const DUMP: u16 = 0x300;
+pub const DUMP: u16 = 0x300;
 /// `NLM_F_CREATE`.
 pub(super) const CREATE: u16 = 0x400;
 /// `NLM_F_EXCL`: refuse what is there already.

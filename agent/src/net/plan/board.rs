@@ -7,6 +7,7 @@ use racimo_common::object::Protocol;
 use racimo_common::wire::NetOwn;
 
 use super::rule::{At, Base, Device, Hook, KEPT_MARK, Rule, Step};
+use crate::net::netlink::nft::{DSTNAT, FILTER, MANGLE, RAW, SRCNAT};
 
 /// The board's own part of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +19,6 @@ pub struct Board {
     /// Whether a network of this board is encrypted.
     pub encrypts: bool,
 }
-
-const RAW: i32 = -300;
-const MANGLE: i32 = -150;
-pub(super) const DSTNAT: i32 = -100;
-const FILTER: i32 = 0;
-const SRCNAT: i32 = 100;
 
 fn base(name: &'static str, kind: &'static str, hook: At, priority: i32, rules: Vec<Rule>) -> Base {
     Base { name, hook: Hook { kind, hook, priority }, rules }

@@ -8,9 +8,9 @@ use racimo_common::object::Protocol;
 use racimo_common::wire::{NetNetwork, NetOwn, TaskNet, encryption_address};
 
 use super::View;
-use super::board::DSTNAT;
 use super::rule::{At, Base, Hook, Step};
 use crate::net::dns;
+use crate::net::netlink::nft::DSTNAT;
 
 /// Why a task cannot have its network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

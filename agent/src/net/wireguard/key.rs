@@ -119,8 +119,10 @@ fn read(data: &Path) -> io::Result<Option<Key>> {
     key
 }
 
-/// The public half. ring computes it only for keys that it has drawn itself, so it is given a source that has drawn
-/// this one: no other code for the curve comes into the agent.
+/// The public half. ring computes it only for keys that it has drawn itself and shows to nobody, and its trait for
+/// sources of random bytes is sealed, so that none of ours can be given to it; the one that draws given bytes is in a
+/// module that ring calls deprecated. No other code for the curve comes into the agent for it. Should ring take it away,
+/// this does not compile; should it draw otherwise, the test with the vectors of RFC 7748 fails.
 #[expect(deprecated, reason = "ring has no other way in")]
 fn public(private: &Private) -> io::Result<WireguardKey> {
     let drawn = ring::test::rand::FixedSliceRandom { bytes: &private.0 };
