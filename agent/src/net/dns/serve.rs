@@ -89,9 +89,12 @@ pub(super) fn open(board: &Rc<Board>, own: Own, netns: &Path, servers: &[IpAddr]
     let netns = Namespace::at(netns)?;
     let address = SocketAddr::from((SERVER, PORT));
     let open = || io::Result::Ok((UdpSocket::bind(address)?, TcpListener::bind(address)?));
-    let (udp_socket, listener) = netns.run(open)?.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => io::Error::new(error.kind(), format!("the container has {address} itself")),
-        _ => error,
+    let (udp_socket, listener) = netns.run(open)?.map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            io::Error::new(error.kind(), format!("the container has {address} itself"))
+        } else {
+            error
+        }
     })?;
     let (udp_socket, listener) = (Async::new(udp_socket)?, Async::new(listener)?);
     let servers = upstream::of_service(servers);

@@ -507,7 +507,16 @@ impl Op {
     fn weight(&self) -> usize {
         match self {
             Self::Virtual { to: Some(to), .. } => 1 + to.to.len(),
-            _ => 1,
+            Self::Virtual { to: None, .. }
+            | Self::Board(_)
+            | Self::Left(_)
+            | Self::Peer { .. }
+            | Self::PeerGone { .. }
+            | Self::Overlay(_)
+            | Self::OverlayGone(_)
+            | Self::Remote { .. }
+            | Self::Publish { .. }
+            | Self::Forget { .. } => 1,
         }
     }
 
@@ -517,7 +526,13 @@ impl Op {
             Self::Publish { .. } => (0, None),
             Self::Virtual { task, .. } => (1, Some(*task)),
             Self::Forget { .. } => (3, None),
-            _ => (2, None),
+            Self::Board(_)
+            | Self::Left(_)
+            | Self::Peer { .. }
+            | Self::PeerGone { .. }
+            | Self::Overlay(_)
+            | Self::OverlayGone(_)
+            | Self::Remote { .. } => (2, None),
         }
     }
 }
