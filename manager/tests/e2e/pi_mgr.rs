@@ -76,7 +76,7 @@ fn nodes(lab: &Lab) -> Result<()> {
 fn mistakes(lab: &Lab) -> Result<()> {
     for (line, code, wanted) in [
         ("service create", 2, "<IMAGE>"),
-        ("service create --publish 80 busybox", 2, "--publish"),
+        ("service create --publish 99999:80 busybox", 2, "--publish"),
         ("service create --limit-memory zz busybox", 2, "--limit-memory"),
         ("service create -d --constraint x busybox", 1, "Placement.Constraints"),
         ("service scale nosuch", 2, "SERVICE=REPLICAS"),
