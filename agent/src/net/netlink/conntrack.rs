@@ -31,13 +31,17 @@ const TUPLE_PROTOCOL: u16 = 2;
 const SOURCE: u16 = 1;
 const PROTOCOL_NUMBER: u16 = 1;
 const UDP: u8 = 17;
+const STATUS: u16 = 3;
+/// `IPS_SEEN_REPLY`: the other side has answered.
+const ANSWERED: u32 = 1 << 1;
 
 /// Which connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// All: the task is gone.
     All,
-    /// Only datagrams, which do not end by themselves: the task takes no new ones.
+    /// Only what would still lead new ones there: the task takes none. Datagrams, which do not end by themselves, and
+    /// connections that nobody has answered: a client that comes round to its port would meet a dead task again.
     Datagrams,
 }
 
@@ -117,6 +121,8 @@ fn found<'a>(message: &Message<'a>, addresses: &BTreeSet<Ipv4Addr>, which: Which
     let reply: Attributes<'_> = attributes.get(REPLY)?.nested();
     let source = reply.get(TUPLE_ADDRESSES)?.nested().get(SOURCE)?.ip()?;
     let protocol = reply.get(TUPLE_PROTOCOL)?.nested().get(PROTOCOL_NUMBER)?.value;
-    let wanted = addresses.contains(&source) && (which == Which::All || protocol == [UDP]);
+    let status = attributes.get(STATUS).and_then(|status| Some(u32::from_be_bytes(status.value.try_into().ok()?)));
+    let is_answered = status.is_none_or(|status| status & ANSWERED != 0);
+    let wanted = addresses.contains(&source) && (which == Which::All || protocol == [UDP] || !is_answered);
     wanted.then_some((attributes.get(ORIGINAL)?.value, attributes.get(ID)?.value))
 }
