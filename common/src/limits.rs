@@ -6,6 +6,9 @@ pub const FRAME_FROM_AGENT_MAX: usize = 64 * 1024;
 pub const FRAME_TO_AGENT_MAX: usize = 256 * 1024;
 /// Largest frame from a peer that has shown no certificate, bytes: it may only ask to join. Larger: as above.
 pub const FRAME_JOIN_MAX: usize = 16 * 1024;
+/// Root certificates that a board trusts at once: the one in use and the one that replaces it, with room for one that
+/// comes sooner than expected. More in a message: refused.
+pub const ROOTS_MAX: usize = 4;
 /// Ended tasks whose logs a board keeps for readers. Beyond: those that ended first go.
 pub const ENDED_LOGS_MAX: usize = 64;
 /// Readings of logs on one board at once. Beyond: refused, with the reason as the reading's end.

@@ -14,10 +14,11 @@ use racimo_common::object::{
 use racimo_common::time::Wall;
 use racimo_common::token::JoinToken;
 use racimo_common::wire::{
-    Assign, Assignment, Hello, Ip, Join, Joined, Net, NetAttachment, NetEndpoint, NetPeer, NetPort, NetService,
-    Refused, RefusedCode, Status, TaskNet, ToAgent, ToManager, Welcome, Work, frame,
+    Assign, Assignment, BoardId, Certified, Hello, Ip, Join, Joined, Net, NetAttachment, NetEndpoint, NetPeer, NetPort,
+    NetService, Refused, RefusedCode, Renew, Status, TaskNet, ToAgent, ToManager, Trusts, Welcome, Work, frame,
 };
 use serde::Serialize;
+use serde_bytes::ByteBuf;
 
 fn to_manager() -> Vec<ToManager> {
     let description = NodeDescription {
@@ -39,7 +40,14 @@ fn to_manager() -> Vec<ToManager> {
     };
     vec![
         ToManager::Join(Join { versions: (1, 1), token: "t".into(), csr: vec![1, 2], hostname: "h".into() }),
-        ToManager::Hello(Hello { versions: (1, 2), boot: u64::MAX, description: description.clone() }),
+        ToManager::Hello(Hello {
+            versions: (1, 2),
+            boot: u64::MAX,
+            description: description.clone(),
+            trusts: Trusts { certificate: [1; 32], roots: vec![[2; 32]] },
+            board: BoardId { serial: Some([3; 32]), machine: None },
+        }),
+        ToManager::Renew(Renew { csr: vec![1, 2] }),
         ToManager::Describe(description),
         ToManager::Status(Status { complete: true, last: true, index: 9, tasks: vec![report] }),
         ToManager::Heartbeat(1),
@@ -104,8 +112,23 @@ fn to_agent() -> Vec<ToAgent> {
     let managers = vec!["m:2377".to_owned()];
     let (cluster, node) = (ClusterId::from_bits(1), NodeId::from_bits(2));
     vec![
-        ToAgent::Joined(Joined { cluster, node, role: Role::Worker, certificate: vec![3], managers: managers.clone() }),
-        ToAgent::Welcome(Welcome { version: 1, heartbeat_ms: 1000, managers, node }),
+        ToAgent::Joined(Joined {
+            cluster,
+            node,
+            role: Role::Worker,
+            certificate: vec![3],
+            managers: managers.clone(),
+            roots: Vec::new(),
+        }),
+        ToAgent::Welcome(Welcome {
+            version: 1,
+            heartbeat_ms: 1000,
+            managers: managers.clone(),
+            node,
+            time: Wall::default(),
+        }),
+        ToAgent::Certified(Certified { certificate: vec![1], roots: vec![ByteBuf::from(vec![2])] }),
+        ToAgent::Managers(managers),
         ToAgent::Refused(Refused { code: RefusedCode::Busy, reason: "later".to_owned() }),
         ToAgent::Assign(Assign { complete: true, to: 7, last: true, tasks: vec![assignment], ..Assign::default() }),
         ToAgent::Net(net()),

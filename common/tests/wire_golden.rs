@@ -19,10 +19,12 @@ use racimo_common::registry::{Credentials, Platform};
 use racimo_common::time::Wall;
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_common::wire::{
-    Assign, Assignment, BodyKey, BodyPart, File, Hello, Ip, Join, Joined, LogsEnd, LogsOpen, LogsPart, Net,
-    NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, Refused, RefusedCode, Status,
-    TaskNet, ToAgent, ToManager, Welcome, Work, frame,
+    Assign, Assignment, BoardId, BodyKey, BodyPart, Certified, File, Hello, Ip, Join, Joined, LogsEnd, LogsOpen,
+    LogsPart, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, Refused, RefusedCode,
+    Renew, Status, TaskNet, ToAgent, ToManager, Trusts, Welcome, Work, frame,
 };
+
+use serde_bytes::ByteBuf;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-1.txt");
 const MAX: usize = 1 << 20;
@@ -254,16 +256,21 @@ fn to_manager() -> Vec<(&'static str, ToManager)> {
     let port = HostPort { protocol: Protocol::Sctp, published: 9000, target: 90 };
     let with_port = TaskReport { state: TaskState::Running, ports: vec![port], ..report() };
     let unhealthy = TaskReport { state: TaskState::Running, unhealthy: true, ..report() };
+    let trusts = Trusts { certificate: [1; 32], roots: vec![[2; 32]] };
+    let board = BoardId { serial: Some([3; 32]), machine: None };
+    let hello = Hello { versions: (1, 1), boot: 7, description: description(), trusts: trusts.clone(), board };
     vec![
         (
             "join",
             ToManager::Join(Join { versions: (1, 1), token: "t".into(), csr: vec![1, 2], hostname: "board1".into() }),
         ),
-        ("hello", ToManager::Hello(Hello { versions: (1, 1), boot: 7, description: description() })),
+        ("hello", ToManager::Hello(hello)),
         ("describe", ToManager::Describe(description())),
         ("status", ToManager::Status(Status { complete: true, last: true, index: 9, tasks: vec![report()] })),
         ("heartbeat", ToManager::Heartbeat(1)),
         ("bye", ToManager::Bye { leaving: true }),
+        ("renew", ToManager::Renew(Renew { csr: vec![1, 2] })),
+        ("trusts", ToManager::Trusts(trusts)),
         ("logs", ToManager::Logs(logs)),
         ("describe-net", ToManager::Describe(described)),
         ("status-ports", ToManager::Status(Status { tasks: vec![with_port], ..Status::default() })),
@@ -278,9 +285,16 @@ fn to_agent() -> Vec<(&'static str, ToAgent)> {
         role: Role::Worker,
         certificate: vec![3, 4],
         managers: vec!["10.0.0.1:2377".into()],
+        roots: vec![ByteBuf::from(vec![5])],
     };
-    let welcome =
-        Welcome { version: 1, heartbeat_ms: 1000, managers: vec!["10.0.0.1:2377".into()], node: NodeId::from_bits(2) };
+    let welcome = Welcome {
+        version: 1,
+        heartbeat_ms: 1000,
+        managers: vec!["10.0.0.1:2377".into()],
+        node: NodeId::from_bits(2),
+        time: Wall::from_nanos(7),
+    };
+    let certified = Certified { certificate: vec![1], roots: vec![ByteBuf::from(vec![2]), ByteBuf::from(vec![3])] };
     let ask = LogAsk {
         follow: true,
         tail: Some(10),
@@ -296,6 +310,10 @@ fn to_agent() -> Vec<(&'static str, ToAgent)> {
         ("refused", ToAgent::Refused(refused)),
         ("assign", ToAgent::Assign(assign())),
         ("pong", ToAgent::Pong(1)),
+        ("renew-now", ToAgent::Renew),
+        ("certified", ToAgent::Certified(certified)),
+        ("roots", ToAgent::Roots(vec![ByteBuf::from(vec![2])])),
+        ("managers", ToAgent::Managers(vec!["10.0.0.1:2377".into()])),
         ("logs-open", ToAgent::LogsOpen(LogsOpen { reading: 3, task: TaskId::from_bits(4), ask, parts: 8 })),
         ("logs-more", ToAgent::LogsMore { reading: 3, parts: 2 }),
         ("logs-close", ToAgent::LogsClose { reading: 3 }),
@@ -371,7 +389,8 @@ fn the_first_bytes_of_version_1_are_still_read() {
     };
     let hello: ToManager = frame::decode(&line("hello")).expect("it is read");
     let without = NodeDescription { generic: Default::default(), ..description() };
-    assert_eq!(hello, ToManager::Hello(Hello { versions: (1, 1), boot: 7, description: without }));
+    let (trusts, board) = (Trusts::default(), BoardId::default());
+    assert_eq!(hello, ToManager::Hello(Hello { versions: (1, 1), boot: 7, description: without, trusts, board }));
     let ToAgent::Assign(assign) = frame::decode(&line("assign")).expect("it is read") else { panic!("an assignment") };
     let work = assign.tasks.first().and_then(|task| task.work.as_deref()).expect("work");
     assert_eq!((work.log, work.files.len(), work.container.health.is_none()), (LogConfig::default(), 0, true));

@@ -170,6 +170,8 @@ fn a_node() -> Node {
         description: Default::default(),
         addr: String::new(),
         written_off: None,
+        trust: None,
+        board: None,
     }
 }
 

@@ -60,6 +60,11 @@ const _: () = assert!(
 
 /// Encoded command, bytes: the largest config, sealed, with labels. A larger change is refused.
 pub const COMMAND_BYTES_MAX: usize = 5 << 18;
+/// Roots that were replaced and are remembered, so that boards that were off meanwhile find back. Beyond: the oldest is
+/// forgotten, and boards that know only that one must join again.
+pub const ROOTS_RETIRED_MAX: usize = 8;
+/// People and programs that may use the API from afar. Beyond: refused.
+pub const ACCESSES_MAX: usize = 256;
 /// Signs of life that wait for the hub; sessions wait their turn.
 pub const SIGNS_QUEUE_MAX: usize = 1024;
 /// Members of a cluster; a further join is refused.

@@ -71,7 +71,9 @@ impl JoinError {
                 | RefusedCode::Protocol
                 | RefusedCode::Version
                 | RefusedCode::NotMember
-                | RefusedCode::Replaced => false,
+                | RefusedCode::Replaced
+                | RefusedCode::Expired
+                | RefusedCode::Clone => false,
             },
             Self::Answer(_) | Self::Identity(_) | Self::Key(_) | Self::Store(_) => false,
         }
@@ -147,6 +149,10 @@ async fn try_once(
             | ToAgent::Net(_)
             | ToAgent::Assign(_)
             | ToAgent::Pong(_)
+            | ToAgent::Renew
+            | ToAgent::Certified(_)
+            | ToAgent::Roots(_)
+            | ToAgent::Managers(_)
             | ToAgent::LogsOpen(_)
             | ToAgent::LogsMore { .. }
             | ToAgent::LogsClose { .. },

@@ -17,7 +17,7 @@ use racimo_common::time::Wall;
 use racimo_common::tls::{self, TrustClock};
 use racimo_common::wire::frame::{self, FrameError};
 use racimo_common::wire::{
-    Assign, Hello, Net, Refused, RefusedCode, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome,
+    Assign, BoardId, Hello, Net, Refused, RefusedCode, ToAgent, ToManager, Trusts, VERSION, VERSION_MIN, Welcome,
 };
 use smol::Timer;
 
@@ -168,7 +168,14 @@ impl Link {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let description = self.description.borrow().clone();
-        let hello = ToManager::Hello(Hello { versions: (VERSION_MIN, VERSION), boot: self.boot, description });
+        let hello = Hello {
+            versions: (VERSION_MIN, VERSION),
+            boot: self.boot,
+            description,
+            trusts: Trusts::default(),
+            board: BoardId::default(),
+        };
+        let hello = ToManager::Hello(hello);
         frame::send(&mut stream, &hello, FRAME_FROM_AGENT_MAX).await?;
         let welcome = match receive_within(&mut stream, limits::MANAGER_SILENCE_MAX).await? {
             ToAgent::Welcome(welcome) => welcome,
@@ -177,6 +184,10 @@ impl Link {
             | ToAgent::Net(_)
             | ToAgent::Assign(_)
             | ToAgent::Pong(_)
+            | ToAgent::Renew
+            | ToAgent::Certified(_)
+            | ToAgent::Roots(_)
+            | ToAgent::Managers(_)
             | ToAgent::LogsOpen(_)
             | ToAgent::LogsMore { .. }
             | ToAgent::LogsClose { .. } => {
@@ -231,6 +242,10 @@ async fn read_all(
             ToAgent::Net(net) => told.send(Told::Net(net)).await.map_err(|_| End::Stopped)?,
             ToAgent::Assign(assign) => told.send(Told::Assign(assign)).await.map_err(|_| End::Stopped)?,
             ToAgent::Refused(refused) => return Err(End::Refused(refused)),
+            ToAgent::Managers(list) => told.send(Told::Managers(list)).await.map_err(|_| End::Stopped)?,
+            ToAgent::Renew | ToAgent::Certified(_) | ToAgent::Roots(_) => {
+                return Err(End::Protocol("this agent does not renew its certificate yet"));
+            }
             ToAgent::Welcome(_) | ToAgent::Joined(_) => return Err(End::Protocol("Welcome inside a session")),
         }
     }
@@ -279,8 +294,13 @@ mod tests {
         let (mut stream, _) = listener.accept().await.expect("a board dials");
         let hello: Option<ToManager> = frame::receive(&mut stream, FRAME_FROM_AGENT_MAX).await.expect("a frame");
         assert!(matches!(hello, Some(ToManager::Hello(_))), "{hello:?}");
-        let welcome =
-            Welcome { version: VERSION, heartbeat_ms: 60_000, managers: Vec::new(), node: NodeId::from_bits(1) };
+        let welcome = Welcome {
+            version: VERSION,
+            heartbeat_ms: 60_000,
+            managers: Vec::new(),
+            node: NodeId::from_bits(1),
+            time: Wall::default(),
+        };
         frame::send(&mut stream, &ToAgent::Welcome(welcome), FRAME_TO_AGENT_MAX).await.expect("it listens");
         let mut last = None;
         while let Ok(Some(message)) = frame::receive(&mut stream, FRAME_FROM_AGENT_MAX).await {

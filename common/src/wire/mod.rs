@@ -15,6 +15,11 @@
 //!   ── Status{complete} ──────────────▶        every task it holds, once; then only changes
 //!   ◀── LogsOpen, LogsMore, LogsClose ─        a reader of a log, at any time
 //!   ── Logs ──────────────────────────▶        never more parts than the reader has room for
+//!   ◀── Renew ─────────────────────────        its certificate is half over, or the root changes
+//!   ── Renew{csr} ────────────────────▶        also as the only message of a connection
+//!   ◀── Certified | Roots ─────────────
+//!   ── Trusts ────────────────────────▶        kept
+//!   ◀── Managers ──────────────────────        where to dial from now on
 //!   ── Heartbeat ─────────────────────▶
 //!   ◀── Pong ──────────────────────────
 //!   ── Bye ───────────────────────────▶
@@ -22,20 +27,25 @@
 
 pub mod frame;
 mod net;
+mod trust;
 mod unpack;
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::id::{ClusterId, DependencyId, NodeId, ServiceId, TaskId};
 use crate::object::{
     ContainerSpec, Desired, LogAsk, LogConfig, LogEntry, NodeDescription, Resources, Role, TaskReport,
 };
 use crate::registry::Credentials;
+use crate::time::Wall;
 
 pub use net::{
     Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet, encryption_address,
     gateway,
 };
+
+pub use trust::{BoardId, Certified, Renew, Trusts};
 
 /// The TCP port that managers listen on for agents.
 pub const PORT: u16 = 2377;
@@ -59,6 +69,10 @@ pub enum ToManager {
     Heartbeat(u64),
     /// A part of a log that was asked for.
     Logs(LogsPart),
+    /// I need a new certificate.
+    Renew(Renew),
+    /// What I show and trust changed, and is on my disk.
+    Trusts(Trusts),
     /// I close the connection on purpose.
     Bye {
         /// Whether the board leaves the cluster for good (else the agent only restarts).
@@ -81,6 +95,14 @@ pub enum ToAgent {
     Assign(Assign),
     /// Answers a heartbeat.
     Pong(u64),
+    /// Ask for a new certificate now.
+    Renew,
+    /// A new certificate.
+    Certified(Certified),
+    /// The root certificates to trust from now on, DER: in place of all others.
+    Roots(Vec<ByteBuf>),
+    /// Addresses (`host:port`) of managers to dial from now on.
+    Managers(Vec<String>),
     /// A reader wants a task's log.
     LogsOpen(LogsOpen),
     /// The reader has room for more.
@@ -168,6 +190,9 @@ pub struct Joined {
     pub certificate: Vec<u8>,
     /// Addresses (`host:port`) of managers it may dial.
     pub managers: Vec<String>,
+    /// Root certificates to trust, DER, while there is more than the one that the token names: else empty.
+    #[serde(default)]
+    pub roots: Vec<ByteBuf>,
 }
 
 /// Why the manager closes the connection.
@@ -194,6 +219,10 @@ pub enum RefusedCode {
     Busy,
     /// A newer session of the same node took over.
     Replaced,
+    /// The certificate is over, or of a root that is none any more: ask for a new one first ([`ToManager::Renew`]).
+    Expired,
+    /// Another board with the same key is in the cluster: the card was copied. The board needs an identity of its own.
+    Clone,
 }
 
 /// The first message of a session.
@@ -205,6 +234,12 @@ pub struct Hello {
     pub boot: u64,
     /// The board.
     pub description: NodeDescription,
+    /// What it shows and trusts.
+    #[serde(default)]
+    pub trusts: Trusts,
+    /// Which board it is.
+    #[serde(default)]
+    pub board: BoardId,
 }
 
 /// The session is open.
@@ -218,6 +253,9 @@ pub struct Welcome {
     pub managers: Vec<String>,
     /// The node's id, so that templates and labels can name it.
     pub node: NodeId,
+    /// The manager's clock: a board without one judges certificates by it, and never by an earlier time.
+    #[serde(default)]
+    pub time: Wall,
 }
 
 /// What the board shall run: the whole set, or what changed in it. Large sets come in parts.

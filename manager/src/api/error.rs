@@ -103,6 +103,9 @@ impl From<Refusal> for ApiError {
             Refusal::NetworkTaken(_) => Self::new(StatusCode::CONFLICT, refusal.to_string()),
             Refusal::NetworksMax
             | Refusal::NetworkInUse { .. }
+            | Refusal::RotationUnderWay
+            | Refusal::NoRotation
+            | Refusal::AccessesMax
             | Refusal::DependenciesMax
             | Refusal::DependenciesBytesMax => Self::rpc(Code::FailedPrecondition, refusal),
             Refusal::InUse { .. } | Refusal::Unknown { .. } => Self::invalid(refusal),

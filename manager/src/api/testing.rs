@@ -49,6 +49,7 @@ impl Control for FakeControl {
                 root_pem: ROOT.into(),
                 worker_secret: [1; 16],
                 manager_secret: [2; 16],
+                key: None,
                 managers: vec![format!("{addr}:2377")],
             };
             let new = new_node(node, "node0", Role::Manager, &addr, request.availability);

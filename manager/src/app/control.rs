@@ -216,6 +216,7 @@ impl Manager {
             manager_secret: *tokens.manager.secret(),
             managers: vec![advertise.to_string()],
             net: request.net,
+            key: None,
             ingress: NetworkId::from_bits(bits(&rng)?),
         };
         let new_node = NewNode {

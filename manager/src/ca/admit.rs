@@ -59,7 +59,14 @@ impl Admission {
         rng: &dyn SecureRandom,
     ) -> Result<Joined, CaError> {
         let certificate = ca.issue(&self.request, node, self.role, now, validity, rng)?.der.to_vec();
-        Ok(Joined { cluster: ca.cluster(), node, role: self.role, certificate, managers: managers.to_vec() })
+        Ok(Joined {
+            cluster: ca.cluster(),
+            node,
+            role: self.role,
+            certificate,
+            managers: managers.to_vec(),
+            roots: Vec::new(),
+        })
     }
 }
 

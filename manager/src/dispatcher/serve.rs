@@ -182,6 +182,8 @@ where
             | ToManager::Status(_)
             | ToManager::Heartbeat(_)
             | ToManager::Logs(_)
+            | ToManager::Renew(_)
+            | ToManager::Trusts(_)
             | ToManager::Bye { .. },
         ) => {
             log::warn!("{addr} has no certificate but wanted a session: refused");

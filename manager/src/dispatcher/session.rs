@@ -117,7 +117,7 @@ async fn open<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str) ->
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let ToManager::Hello(Hello { versions, boot: _, description }) =
+    let ToManager::Hello(Hello { versions, boot: _, description, trusts: _, board: _ }) =
         receive_within(stream, FRAME_FROM_AGENT_MAX, limits::HELLO_WITHIN).await?
     else {
         return Err(protocol("a session starts with Hello"));
@@ -135,6 +135,7 @@ where
         heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
         managers: cluster.managers.clone(),
         node,
+        time: context.clock.now().wall,
     };
     frame::send(stream, &ToAgent::Welcome(welcome), FRAME_TO_AGENT_MAX).await?;
     Ok(heartbeat)
@@ -377,6 +378,9 @@ impl Reader<'_> {
                 return self.logs.part(part).map_err(protocol);
             }
             ToManager::Bye { leaving } => return Err(End::Bye { leaving }),
+            ToManager::Renew(_) | ToManager::Trusts(_) => {
+                return Err(protocol("certificates are not renewed inside a session yet"));
+            }
             ToManager::Join(_) | ToManager::Hello(_) => {
                 return Err(protocol("Join and Hello have no place inside a session"));
             }

@@ -233,6 +233,8 @@ mod tests {
             }),
             addr: "192.168.1.17:40312".into(),
             written_off: None,
+            trust: None,
+            board: None,
         }
     }
 

@@ -231,6 +231,9 @@ impl Chance {
             | Refusal::InUse { .. }
             | Refusal::Unknown { .. }
             | Refusal::ClusterExists
+            | Refusal::RotationUnderWay
+            | Refusal::NoRotation
+            | Refusal::AccessesMax
             | Refusal::NoCluster
             | Refusal::NoPrevious(_)
             | Refusal::Immutable(_)

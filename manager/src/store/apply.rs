@@ -17,6 +17,7 @@ use super::object::{
     ServiceSpec, Slot, SlotHistory, Task, UpdateState, UpdateStatus, WrittenOff,
 };
 use super::state::State;
+use super::trust::Trust;
 use crate::limits;
 
 impl State {
@@ -51,7 +52,7 @@ impl Step {
         Meta { version: self.state.index, created: meta.created, updated: self.at }
     }
 
-    fn node(&self, id: NodeId) -> Result<Arc<Node>, Refusal> {
+    pub(super) fn node(&self, id: NodeId) -> Result<Arc<Node>, Refusal> {
         self.state.nodes.get(&id).cloned().ok_or_else(|| not_found("node", id))
     }
 
@@ -114,6 +115,7 @@ impl Step {
                     net: new.net.clone(),
                     key_epoch: 0,
                     keys_rotated: self.at,
+                    trust: Trust { key: new.key.clone(), ..Trust::default() },
                 }));
                 self.events.push(Event::Cluster);
                 let ingress = NetworkSpec { name: INGRESS.to_owned(), ingress: true, ..NetworkSpec::default() };
@@ -142,6 +144,12 @@ impl Step {
                     Ok(())
                 })
             }
+            Change::RootKey(key) => self.root_key(key),
+            Change::RotationBegin(rotation) => self.rotation_begin(rotation),
+            Change::RotationFinish { tokens } => self.rotation_finish(tokens),
+            Change::UnlockKey(key) => self.unlock_key(key.as_ref()),
+            Change::AccessCreate(access) => self.access_create(access),
+            Change::AccessRemove { name } => self.access_remove(name),
             Change::ClusterLeave => self.leave(),
             Change::NodeCreate(new) => {
                 if self.state.nodes.contains_key(&new.id) {
@@ -163,6 +171,8 @@ impl Step {
                     addr: new.addr.clone(),
                     mesh,
                     written_off: None,
+                    trust: None,
+                    board: None,
                 });
                 Ok(())
             }
@@ -188,6 +198,12 @@ impl Step {
             Change::NodeReadmit { node } => {
                 let node = Arc::unwrap_or_clone(self.node(*node)?);
                 self.put_node(Node { written_off: None, ..node });
+                Ok(())
+            }
+            Change::NodeTrust { node, trust } => self.node_trust(*node, trust),
+            Change::NodeBoard { node, board } => {
+                let node = Arc::unwrap_or_clone(self.node(*node)?);
+                self.put_node(Node { board: Some(*board), ..node });
                 Ok(())
             }
             Change::NodeRemove { node } => self.node_remove(*node),

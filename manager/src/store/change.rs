@@ -7,14 +7,16 @@ use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, ServiceId, T
 use racimo_common::net::Subnet;
 use racimo_common::object::{Desired, Generics, NodeDescription, PortMode, Role};
 use racimo_common::time::Wall;
+use racimo_common::wire::BoardId;
 use serde::{Deserialize, Serialize};
 
 use super::object::{
     ClusterNet, ClusterSpec, DependencyKind, Ended, Gate, NetworkSpec, NodeSpec, Sealed, ServiceSpec, Slot,
     UpdateStatus, WrittenOff,
 };
+use super::trust::{Access, NodeTrust, Rotation};
 use crate::allocator::{BadPorts, BadSubnet, Usage};
-use crate::limits::{DEPENDENCIES_BYTES_MAX, DEPENDENCIES_MAX, NETWORKS_MAX};
+use crate::limits::{ACCESSES_MAX, DEPENDENCIES_BYTES_MAX, DEPENDENCIES_MAX, NETWORKS_MAX};
 
 /// One transaction, as it is logged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +45,9 @@ pub struct NewCluster {
     /// Where subnets and ports of networks come from.
     #[serde(default)]
     pub net: ClusterNet,
+    /// The root's private key, PEM, sealed by the vault.
+    #[serde(default)]
+    pub key: Option<Sealed>,
     /// Id of the mesh between the boards, the network `ingress`, which is made with it.
     pub ingress: NetworkId,
 }
@@ -58,6 +63,7 @@ impl NewCluster {
             manager_secret: [0; 16],
             managers: Vec::new(),
             net: ClusterNet::default(),
+            key: None,
             ingress,
         }
     }
@@ -165,6 +171,24 @@ pub enum Change {
         /// Counts the rotations.
         epoch: u32,
     },
+    /// The root's private key, which was in a file of its own.
+    RootKey(Sealed),
+    /// Another root shall replace the present one; there must be none on its way.
+    RotationBegin(Box<Rotation>),
+    /// The root that is on its way takes the present one's place.
+    RotationFinish {
+        /// New secrets of the worker and the manager token: those before name the old root.
+        tokens: [[u8; 16]; 2],
+    },
+    /// The key that unlocks the manager after a start; none: it needs none.
+    UnlockKey(Option<Sealed>),
+    /// Somebody may use the API from afar; the name must be free.
+    AccessCreate(Box<Access>),
+    /// Somebody may not any more.
+    AccessRemove {
+        /// Whose.
+        name: String,
+    },
     /// The cluster is left: everything is forgotten.
     ClusterLeave,
     /// A member joined.
@@ -198,6 +222,20 @@ pub enum Change {
     NodeReadmit {
         /// The node.
         node: NodeId,
+    },
+    /// What the node shows and trusts is something else now.
+    NodeTrust {
+        /// The node.
+        node: NodeId,
+        /// What.
+        trust: NodeTrust,
+    },
+    /// The node's key is on this board.
+    NodeBoard {
+        /// The node.
+        node: NodeId,
+        /// Which.
+        board: BoardId,
     },
     /// The node is no longer a member; its tasks are orphaned.
     NodeRemove {
@@ -447,6 +485,15 @@ pub enum Refusal {
     /// There is no cluster.
     #[error("this manager is not part of a cluster")]
     NoCluster,
+    /// A root is on its way already.
+    #[error("a root rotation is under way already: wait until it is done (docker swarm ca --rotate shows it)")]
+    RotationUnderWay,
+    /// No root is on its way.
+    #[error("no root rotation is under way")]
+    NoRotation,
+    /// There are as many accesses as there may be.
+    #[error("there are {ACCESSES_MAX} accesses already: revoke one that is not used (pi-mgr access revoke)")]
+    AccessesMax,
     /// There is nothing to roll back to.
     #[error("service {0} does not have a previous spec")]
     NoPrevious(ServiceId),

@@ -13,6 +13,7 @@ mod apply_endpoint;
 mod apply_network;
 #[cfg(test)]
 mod apply_tests;
+mod apply_trust;
 pub mod change;
 mod dependency;
 pub mod event;
@@ -30,6 +31,7 @@ mod state;
 mod state_tests;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod trust;
 mod view;
 mod wake;
 
@@ -45,5 +47,6 @@ pub use object::{
 pub use owner::{Batch, CommitError, Feed, Store};
 pub use seen::{Observation, Seen, SeenNode, TaskStatus};
 pub use state::State;
+pub use trust::{Access, AccessRole, NodeTrust, Retired, Rotation, Trust};
 pub use view::{NodeStatus, View};
 pub use wake::Wake;

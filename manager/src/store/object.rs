@@ -17,8 +17,10 @@ use racimo_common::object::{
 use racimo_common::registry::Platform;
 use racimo_common::time::Wall;
 use racimo_common::units::Bytes;
+use racimo_common::wire::BoardId;
 use serde::{Deserialize, Serialize};
 
+use super::trust::{NodeTrust, Trust};
 use crate::allocator::address_of;
 use crate::limits;
 
@@ -59,6 +61,9 @@ pub struct Cluster {
     /// When the keys were last rotated.
     #[serde(default)]
     pub keys_rotated: Wall,
+    /// How its certificates are signed. Written by the certificate authority.
+    #[serde(default)]
+    pub trust: Trust,
 }
 
 impl fmt::Debug for Cluster {
@@ -114,6 +119,8 @@ pub struct ClusterSpec {
     pub heartbeat: Option<Duration>,
     /// Validity of new node certificates.
     pub cert_expiry: Option<Duration>,
+    /// Whether the manager asks for the unlock key after a start.
+    pub autolock: bool,
 }
 
 impl ClusterSpec {
@@ -154,6 +161,12 @@ pub struct Node {
     /// Set while the node counts as down: its tasks are replaced. Written by the dispatcher's liveness;
     /// cleared only by a clean report of the node.
     pub written_off: Option<WrittenOff>,
+    /// What it shows and trusts; none: it has not said so yet. Written by the dispatcher, when it differs.
+    #[serde(default)]
+    pub trust: Option<NodeTrust>,
+    /// Which board its key is on; none: it has not said so yet. Written by the dispatcher, when it differs.
+    #[serde(default)]
+    pub board: Option<BoardId>,
 }
 
 impl Node {

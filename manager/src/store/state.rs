@@ -12,6 +12,7 @@ use super::generic;
 use super::object::{
     Cluster, Dependency, DependencyKind, Network, Node, NodeFailures, Service, Slot, SlotHistory, Task, TaskSpec,
 };
+use super::trust::Access;
 use crate::allocator::{Cursors, Holder, Ledger, Usage, address_of, needs_mesh};
 
 /// Everything that is decided. Pure data; [`super::apply`] is the only writer.
@@ -28,6 +29,7 @@ pub struct State {
     pub(super) slots: OrdMap<(ServiceId, Slot), Arc<SlotHistory>>,
     pub(super) failures: OrdMap<(ServiceId, NodeId), Arc<NodeFailures>>,
     pub(super) dependencies: OrdMap<DependencyId, Arc<Dependency>>,
+    pub(super) accesses: OrdMap<String, Arc<Access>>,
     // Indexes: rebuilt on load, never stored.
     pub(super) by_service: OrdSet<(ServiceId, TaskId)>,
     pub(super) by_node: OrdSet<(NodeId, TaskId)>,
@@ -85,6 +87,14 @@ impl State {
     /// All secrets and configs by id.
     pub fn dependencies(&self) -> impl Iterator<Item = &Arc<Dependency>> {
         self.dependencies.values()
+    }
+    /// Who may use the API from afar, by name.
+    pub fn access(&self, name: &str) -> Option<&Arc<Access>> {
+        self.accesses.get(name)
+    }
+    /// All who may use the API from afar, by name.
+    pub fn accesses(&self) -> impl Iterator<Item = &Arc<Access>> {
+        self.accesses.values()
     }
     /// All nodes by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
@@ -194,6 +204,7 @@ impl State {
             slots: self.slots.iter().map(|(k, v)| (*k, v.clone())).collect(),
             failures: self.failures.iter().map(|(k, v)| (*k, v.clone())).collect(),
             dependencies: self.dependencies.values().cloned().collect(),
+            accesses: self.accesses.values().cloned().collect(),
             cursors: self.ledger.cursors(),
         }
     }
@@ -209,6 +220,7 @@ impl State {
             slots: stored.slots.into_iter().collect(),
             failures: stored.failures.into_iter().collect(),
             dependencies: stored.dependencies.into_iter().map(|d| (d.id, d)).collect(),
+            accesses: stored.accesses.into_iter().map(|a| (a.name.clone(), a)).collect(),
             ..State::default()
         };
         for dependency in state.dependencies.values() {
@@ -268,6 +280,8 @@ pub(super) struct Stored {
     failures: Vec<((ServiceId, NodeId), Arc<NodeFailures>)>,
     #[serde(default)]
     dependencies: Vec<Arc<Dependency>>,
+    #[serde(default)]
+    accesses: Vec<Arc<Access>>,
     #[serde(default)]
     cursors: Cursors,
 }

@@ -78,6 +78,7 @@ pub(crate) fn new_cluster() -> Change {
         root_pem: "root".to_owned(),
         worker_secret: [1; 16],
         manager_secret: [2; 16],
+        key: None,
         managers: vec!["m:2377".to_owned()],
     }))
 }

@@ -12,7 +12,7 @@ use racimo_agent::{limits, report};
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::{NodeDescription, TaskState};
 use racimo_common::time::{Mono, Now};
-use racimo_common::wire::{Assign, Hello, RefusedCode, ToAgent, ToManager, VERSION, VERSION_MIN};
+use racimo_common::wire::{Assign, BoardId, Hello, RefusedCode, ToAgent, ToManager, Trusts, VERSION, VERSION_MIN};
 
 use crate::net::ConnId;
 use crate::runtime::{Effect, Runtime};
@@ -189,7 +189,8 @@ impl Board {
                 let conn = sim.net.connect(self.index, self.node);
                 (agent.link.conn, agent.link.open, agent.link.heard) = (Some(conn), false, sim.now);
                 let description = (*self.description).clone();
-                let hello = Hello { versions: (VERSION_MIN, VERSION), boot: self.boot, description };
+                let (versions, boot) = ((VERSION_MIN, VERSION), self.boot);
+                let hello = Hello { versions, boot, description, trusts: Trusts::default(), board: BoardId::default() };
                 sim.send_up(conn, Some(ToManager::Hello(hello)));
                 self.link_after(sim, HEARTBEAT, LinkStep::Beat);
             }
@@ -242,7 +243,16 @@ impl Board {
         agent.link.heard = sim.now;
         match message {
             None => self.hang_up(sim, None),
-            Some(ToAgent::Pong(_) | ToAgent::LogsOpen(_) | ToAgent::LogsMore { .. } | ToAgent::LogsClose { .. }) => {}
+            Some(
+                ToAgent::Pong(_)
+                | ToAgent::LogsOpen(_)
+                | ToAgent::LogsMore { .. }
+                | ToAgent::LogsClose { .. }
+                | ToAgent::Renew
+                | ToAgent::Certified(_)
+                | ToAgent::Roots(_)
+                | ToAgent::Managers(_),
+            ) => {}
             Some(ToAgent::Welcome(_)) => {
                 agent.link.open = true;
                 agent.core.session();
@@ -263,7 +273,12 @@ impl Board {
                         Some(limits::REMOVED_PAUSE)
                     }
                     RefusedCode::Replaced => Some(limits::DIAL_PAUSE.1),
-                    RefusedCode::Busy | RefusedCode::Protocol | RefusedCode::Token | RefusedCode::Version => None,
+                    RefusedCode::Busy
+                    | RefusedCode::Protocol
+                    | RefusedCode::Token
+                    | RefusedCode::Version
+                    | RefusedCode::Expired
+                    | RefusedCode::Clone => None,
                 };
                 self.hang_up(sim, wait);
                 self.turn(sim);

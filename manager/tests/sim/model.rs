@@ -275,9 +275,18 @@ pub(crate) fn plan_is_wrong(view: &View, assigns: &[Change]) -> Option<String> {
 pub(crate) fn brief(command: &Command) -> String {
     let brief = |change: &Change| match change {
         Change::ClusterCreate(_) => "cluster".to_owned(),
-        Change::ClusterUpdate { .. } | Change::ClusterManagers(_) | Change::KeysTurn { .. } | Change::ClusterLeave => {
-            "cluster update".to_owned()
-        }
+        Change::ClusterUpdate { .. }
+        | Change::ClusterManagers(_)
+        | Change::KeysTurn { .. }
+        | Change::RootKey(_)
+        | Change::RotationBegin(_)
+        | Change::RotationFinish { .. }
+        | Change::UnlockKey(_)
+        | Change::ClusterLeave => "cluster update".to_owned(),
+        Change::AccessCreate(access) => format!("access {}", access.name),
+        Change::AccessRemove { name } => format!("revoke {name}"),
+        Change::NodeTrust { node, .. } => format!("trust of {node}"),
+        Change::NodeBoard { node, .. } => format!("board of {node}"),
         Change::NodeCreate(new) => format!("node {}", new.id),
         Change::NodeUpdate { node, spec, .. } => format!("node {node} {} {:?}", spec.availability, spec.labels),
         Change::NodeDescribe { node, .. } => format!("describe {node}"),

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::{Desired, TaskReport, TaskState};
+use racimo_common::time::Wall;
 use racimo_common::wire::{Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, Welcome};
 use racimo_manager::dispatcher::{assign, net, report};
 use racimo_manager::store::{Batch, Change, CommitError, Ended};
@@ -138,7 +139,9 @@ impl Manager {
                 | ToManager::Describe(_)
                 | ToManager::Join(_)
                 | ToManager::Hello(_)
-                | ToManager::Logs(_),
+                | ToManager::Logs(_)
+                | ToManager::Renew(_)
+                | ToManager::Trusts(_),
             ) => sim.fail(format_args!("the simulated agent does not send this")),
         }
     }
@@ -165,7 +168,8 @@ impl Manager {
         session.ready_at = Some(view.version());
         (session.sent, session.at) = (sent, view.version());
         sim.note(format_args!("session {id} of {node} opens at {}", view.version()));
-        let welcome = Welcome { version: VERSION, heartbeat_ms: 1000, managers: Vec::new(), node };
+        let time = Wall::default();
+        let welcome = Welcome { version: VERSION, heartbeat_ms: 1000, managers: Vec::new(), node, time };
         sim.send_down(conn, Some(ToAgent::Welcome(welcome)));
         self.sign(sim, node, id, Sign::Opened);
         for part in nets {

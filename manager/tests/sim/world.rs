@@ -105,6 +105,7 @@ impl World {
             root_pem: String::new(),
             worker_secret: [0; 16],
             manager_secret: [0; 16],
+            key: None,
             managers: Vec::new(),
         };
         manager.commit(&mut self.sim, vec![Change::ClusterCreate(Box::new(cluster))], Waiter::User);

@@ -124,7 +124,7 @@ pub fn spec(mut fields: Fields<'_>) -> Result<ClusterSpec, ApiError> {
     if heartbeat.is_some_and(|h| h < least || h > most) {
         return Err(ApiError::invalid(format_args!("the heartbeat period must be from {least:?} to {most:?}")));
     }
-    Ok(ClusterSpec { labels, task_history, heartbeat, cert_expiry })
+    Ok(ClusterSpec { labels, task_history, heartbeat, cert_expiry, autolock: false })
 }
 
 /// Reads a request to make a cluster.

@@ -4,7 +4,9 @@ use futures_lite::AsyncWriteExt;
 use racimo_agent::net::table::Table;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::{ContainerStatus, NodeDescription, TaskReport, TaskState};
-use racimo_common::wire::{Assign, Hello, Refused, RefusedCode, Status, ToAgent, ToManager, Welcome, frame};
+use racimo_common::wire::{
+    Assign, BoardId, Hello, Refused, RefusedCode, Status, ToAgent, ToManager, Trusts, Welcome, frame,
+};
 use smol::net::unix::UnixStream;
 
 use super::{Manager, within};
@@ -20,7 +22,7 @@ pub(super) struct Board {
 
 pub(super) fn hello(versions: (u16, u16)) -> ToManager {
     let description = NodeDescription { hostname: "board".to_owned(), ..NodeDescription::default() };
-    ToManager::Hello(Hello { versions, boot: 1, description })
+    ToManager::Hello(Hello { versions, boot: 1, description, trusts: Trusts::default(), board: BoardId::default() })
 }
 
 pub(super) fn report(number: u128, state: TaskState) -> TaskReport {

@@ -28,6 +28,10 @@ fn ask(manager: &Manager, join: Join) -> Result<Joined, (RefusedCode, String)> {
         | ToAgent::Net(_)
         | ToAgent::Assign(_)
         | ToAgent::Pong(_)
+        | ToAgent::Renew
+        | ToAgent::Certified(_)
+        | ToAgent::Roots(_)
+        | ToAgent::Managers(_)
         | ToAgent::LogsOpen(_)
         | ToAgent::LogsMore { .. }
         | ToAgent::LogsClose { .. }) => panic!("{other:?}"),

@@ -1,0 +1,162 @@
+//! Applying what changes about trust.
+
+use std::sync::Arc;
+
+use racimo_common::id::NodeId;
+
+use super::apply::{Step, not_found};
+use super::change::Refusal;
+use super::object::{Node, Sealed};
+use super::trust::{Access, NodeTrust, Retired, Rotation};
+use crate::limits::{ACCESSES_MAX, ROOTS_RETIRED_MAX};
+
+impl Step {
+    pub(super) fn root_key(&mut self, key: &Sealed) -> Result<(), Refusal> {
+        self.edit_cluster(|cluster| {
+            cluster.trust.key = Some(key.clone());
+            Ok(())
+        })
+    }
+
+    pub(super) fn rotation_begin(&mut self, rotation: &Rotation) -> Result<(), Refusal> {
+        let started = self.at;
+        self.edit_cluster(|cluster| {
+            if cluster.trust.rotation.is_some() {
+                return Err(Refusal::RotationUnderWay);
+            }
+            cluster.trust.rotation = Some(Rotation { started, ..rotation.clone() });
+            cluster.trust.asked += 1;
+            Ok(())
+        })
+    }
+
+    /// The new root takes the old one's place; `tokens` for worker and manager, because the digest in them changes.
+    pub(super) fn rotation_finish(&mut self, tokens: &[[u8; 16]; 2]) -> Result<(), Refusal> {
+        self.edit_cluster(|cluster| {
+            let rotation = cluster.trust.rotation.take().ok_or(Refusal::NoRotation)?;
+            let root_pem = std::mem::replace(&mut cluster.root_pem, rotation.root_pem);
+            cluster.trust.key = Some(rotation.key);
+            cluster.trust.retired.push(Retired { root_pem, cross_pem: rotation.cross_pem });
+            let surplus = cluster.trust.retired.len().saturating_sub(ROOTS_RETIRED_MAX);
+            cluster.trust.retired.drain(..surplus);
+            [cluster.worker_secret, cluster.manager_secret] = *tokens;
+            Ok(())
+        })
+    }
+
+    pub(super) fn unlock_key(&mut self, key: Option<&Sealed>) -> Result<(), Refusal> {
+        self.edit_cluster(|cluster| {
+            cluster.trust.unlock = key.cloned();
+            Ok(())
+        })
+    }
+
+    pub(super) fn node_trust(&mut self, id: NodeId, trust: &NodeTrust) -> Result<(), Refusal> {
+        let node = Arc::unwrap_or_clone(self.node(id)?);
+        self.put_node(Node { trust: Some(trust.clone()), ..node });
+        Ok(())
+    }
+
+    pub(super) fn access_create(&mut self, access: &Access) -> Result<(), Refusal> {
+        if self.state.cluster.is_none() {
+            return Err(Refusal::NoCluster);
+        }
+        if self.state.accesses.contains_key(&access.name) {
+            return Err(Refusal::NameTaken { kind: "access", name: access.name.clone() });
+        }
+        if self.state.accesses.len() >= ACCESSES_MAX {
+            return Err(Refusal::AccessesMax);
+        }
+        let access = Access { created: self.at, ..access.clone() };
+        self.state.accesses.insert(access.name.clone(), Arc::new(access));
+        Ok(())
+    }
+
+    pub(super) fn access_remove(&mut self, name: &str) -> Result<(), Refusal> {
+        self.state.accesses.remove(name).map(drop).ok_or_else(|| not_found("access", name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::time::Wall;
+
+    use super::super::testing::{apply, at, base, node};
+    use super::super::{AccessRole, Change, NodeTrust, State};
+    use super::*;
+
+    fn sealed(byte: u8) -> Sealed {
+        Sealed(Arc::new(serde_bytes::ByteBuf::from(vec![byte])))
+    }
+
+    fn begin() -> Change {
+        let (root_pem, cross_pem) = ("new root".to_owned(), "cross".to_owned());
+        Change::RotationBegin(Box::new(Rotation { root_pem, key: sealed(2), cross_pem, started: Wall::default() }))
+    }
+
+    fn access(name: &str) -> Change {
+        let (role, name) = (AccessRole::Admin, name.to_owned());
+        let (created, expires) = (Wall::default(), at(100));
+        Change::AccessCreate(Box::new(Access { name, role, key_digest: [1; 32], created, expires }))
+    }
+
+    #[track_caller]
+    fn after(state: &State, changes: Vec<Change>) -> State {
+        apply(state, changes).expect("it is taken").0
+    }
+
+    #[track_caller]
+    fn refused(state: &State, change: Change, words: &str) {
+        let refusal = apply(state, vec![change]).expect_err("it is refused").to_string();
+        assert!(refusal.contains(words), "{refusal}");
+    }
+
+    #[test]
+    fn a_root_replaces_another() {
+        let finish = Change::RotationFinish { tokens: [[8; 16], [9; 16]] };
+        let before = after(&base(), vec![Change::RootKey(sealed(1))]);
+        refused(&before, finish.clone(), "no root rotation");
+        let turning = after(&before, vec![begin()]);
+        refused(&turning, begin(), "under way already");
+        let cluster = turning.cluster().expect("a cluster");
+        assert_eq!((&*cluster.root_pem, cluster.trust.asked), ("root", 1));
+        assert!(cluster.trust.rotation.as_ref().is_some_and(|rotation| rotation.started > Wall::default()));
+
+        let mut state = after(&turning, vec![finish.clone()]);
+        let cluster = state.cluster().expect("a cluster");
+        assert_eq!(
+            (&*cluster.root_pem, &cluster.trust.key, cluster.worker_secret),
+            ("new root", &Some(sealed(2)), [8; 16])
+        );
+        let retired = Retired { root_pem: "root".to_owned(), cross_pem: "cross".to_owned() };
+        assert_eq!((&cluster.trust.rotation, &cluster.trust.retired), (&None, &vec![retired]));
+        for _ in 0..ROOTS_RETIRED_MAX {
+            state = after(&after(&state, vec![begin()]), vec![finish.clone()]);
+        }
+        let retired = &state.cluster().expect("a cluster").trust.retired;
+        assert!(retired.len() == ROOTS_RETIRED_MAX && retired.iter().all(|retired| retired.root_pem == "new root"));
+    }
+
+    #[test]
+    fn accesses_have_names() {
+        let state = after(&base(), vec![access("ann"), access("bob")]);
+        assert_eq!(state.accesses().map(|access| &*access.name).collect::<Vec<_>>(), ["ann", "bob"]);
+        assert!(state.access("ann").is_some_and(|access| access.created > Wall::default()));
+        refused(&state, access("ann"), "access ann already exists");
+        refused(&State::default(), access("ann"), "not part of a cluster");
+        let state = after(&state, vec![Change::AccessRemove { name: "ann".to_owned() }]);
+        refused(&state, Change::AccessRemove { name: "ann".to_owned() }, "access ann not found");
+        assert!(State::from_stored(state.to_stored()).is_some_and(|again| again == state));
+        let full = (0..ACCESSES_MAX).map(|number| access(&format!("n{number}"))).collect();
+        refused(&after(&base(), full), access("one more"), "already");
+        assert_eq!(after(&state, vec![Change::ClusterLeave]).accesses().count(), 0);
+    }
+
+    #[test]
+    fn what_a_node_trusts() {
+        let trust = NodeTrust { issuer: [1; 32], roots: vec![[2; 32]], expires: at(9) };
+        let state = after(&base(), vec![Change::NodeTrust { node: node(1), trust: trust.clone() }]);
+        assert_eq!(state.node(node(1)).and_then(|node| node.trust.clone()), Some(trust.clone()));
+        refused(&base(), Change::NodeTrust { node: node(99), trust }, "not found");
+    }
+}
