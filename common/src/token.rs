@@ -9,6 +9,8 @@
 use std::fmt;
 use std::hint::black_box;
 
+use zeroize::Zeroize;
+
 /// Bytes of the root certificate's SHA-256.
 pub const DIGEST_BYTES: usize = 32;
 /// Bytes of a token's secret.
@@ -114,6 +116,12 @@ impl JoinToken {
     /// where their secrets differ.
     pub fn matches(&self, other: &Self) -> bool {
         self.root_digest == other.root_digest && equal_constant_time(&self.secret, &other.secret)
+    }
+}
+
+impl Drop for JoinToken {
+    fn drop(&mut self) {
+        self.secret.zeroize();
     }
 }
 

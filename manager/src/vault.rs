@@ -13,12 +13,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use racimo_common::id::{DependencyId, ServiceId};
+use racimo_common::object::Role;
+use racimo_common::token::DIGEST_BYTES;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_bytes::ByteBuf;
 use zeroize::Zeroize;
 
-use crate::store::{DependencyKind, Sealed, State};
+use crate::ca::kept::root_digest;
+use crate::store::{DependencyKind, Sealed, State, TokenSecret};
 
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
@@ -33,6 +36,10 @@ pub enum Owner {
     Dependency(DependencyKind, DependencyId),
     /// How the boards of a service log in at a registry.
     Credentials(ServiceId),
+    /// The private key of the root certificate with this SHA-256.
+    RootKey([u8; DIGEST_BYTES]),
+    /// The secret of the join token that makes nodes of this role.
+    Token(Role),
 }
 
 impl Owner {
@@ -41,6 +48,11 @@ impl Owner {
         match self {
             Self::Dependency(kind, id) => format!("racimo {} {id}", kind.name()),
             Self::Credentials(service) => format!("racimo credentials {service}"),
+            Self::RootKey(digest) => {
+                let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("racimo root-key {digest}")
+            }
+            Self::Token(role) => format!("racimo token {role}"),
         }
     }
 }
@@ -192,7 +204,21 @@ pub fn first_sealed(state: &State) -> Option<(Owner, &Sealed)> {
         let sealed = specs.filter_map(|spec| spec.credentials.as_ref());
         sealed.map(|sealed| (Owner::Credentials(service.id), sealed))
     });
-    bodies.chain(logins).next()
+    kept(state).chain(bodies).chain(logins).next()
+}
+
+/// What is sealed of the cluster itself.
+fn kept(state: &State) -> impl Iterator<Item = (Owner, &Sealed)> {
+    let cluster = state.cluster();
+    let secrets =
+        cluster.map(|cluster| [(Role::Worker, &cluster.worker_secret), (Role::Manager, &cluster.manager_secret)]);
+    let tokens = secrets.into_iter().flatten().filter_map(|(role, secret)| match secret {
+        TokenSecret::Sealed(sealed) => Some((Owner::Token(role), sealed)),
+        TokenSecret::Plain(_) => None,
+    });
+    let key = cluster
+        .and_then(|cluster| Some((Owner::RootKey(root_digest(&cluster.root_pem)?), cluster.trust.key.as_ref()?)));
+    key.into_iter().chain(tokens)
 }
 
 fn seal(key: &LessSafeKey, nonce: [u8; NONCE_LEN], owner: Owner, plain: &[u8]) -> Result<Sealed, VaultError> {

@@ -1,9 +1,11 @@
 //! `/swarm`: the cluster itself.
 
 use hyper::StatusCode;
+use racimo_common::object::Role;
 use racimo_common::token::SECRET_BYTES;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::answer::Answer;
 use super::control::{ControlError, ControlStatus};
@@ -11,7 +13,8 @@ use super::error::ApiError;
 use super::fields::Fields;
 use super::request::Request;
 use super::{Context, convert};
-use crate::store::Change;
+use crate::ca::kept;
+use crate::store::{Change, TokenSecret};
 
 /// Said to everything that needs a cluster while there is none.
 pub(super) const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
@@ -36,7 +39,7 @@ impl From<ControlError> for ApiError {
 pub(super) async fn inspect(context: &Context, _: &Request) -> Result<Answer, ApiError> {
     let view = context.cluster_view()?;
     let cluster = view.state.cluster().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
-    Ok(Answer::ok(&convert::swarm::cluster(cluster)))
+    Ok(Answer::ok(&convert::swarm::cluster(cluster, &context.vault)?))
 }
 
 /// `POST /swarm/init`.
@@ -82,23 +85,27 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
     }
     let body = request.json()?;
     let spec = convert::swarm::spec(Fields::of("", &body)?)?;
-    let fresh = |flag| if request.flag(flag) { draw_secret().map(Some) } else { Ok(None) };
+    let fresh = |flag, role| match request.flag(flag) {
+        true => draw_token(context, role).map(Some),
+        false => Ok(None),
+    };
     let change = Change::ClusterUpdate {
         version,
         spec,
-        worker_secret: fresh("rotateWorkerToken")?,
-        manager_secret: fresh("rotateManagerToken")?,
+        worker_secret: fresh("rotateWorkerToken", Role::Worker)?,
+        manager_secret: fresh("rotateManagerToken", Role::Manager)?,
     };
     context.commit(change).await?;
     Ok(Answer::empty())
 }
 
-fn draw_secret() -> Result<[u8; SECRET_BYTES], ApiError> {
-    let mut secret = [0; SECRET_BYTES];
-    SystemRandom::new().fill(&mut secret).map_err(|_| {
+/// A new secret for the token that makes nodes of this role, sealed.
+fn draw_token(context: &Context, role: Role) -> Result<TokenSecret, ApiError> {
+    let mut secret = Zeroizing::new([0; SECRET_BYTES]);
+    SystemRandom::new().fill(&mut *secret).map_err(|_| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random numbers: nothing was changed")
     })?;
-    Ok(secret)
+    Ok(kept::seal_token(&context.vault, role, &secret)?)
 }
 
 /// `GET /swarm/unlockkey`.

@@ -47,8 +47,8 @@ impl Control for FakeControl {
                 ingress: ids.draw(),
                 spec: request.spec,
                 root_pem: ROOT.into(),
-                worker_secret: [1; 16],
-                manager_secret: [2; 16],
+                worker_secret: [1; 16].into(),
+                manager_secret: [2; 16].into(),
                 key: None,
                 managers: vec![format!("{addr}:2377")],
             };

@@ -20,11 +20,13 @@ use super::address;
 use super::keep::{self, Own};
 use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
 use crate::api::host::Host;
-use crate::ca::{Ca, JoinTokens};
+use crate::ca::{Ca, JoinTokens, kept};
 use crate::config::Config;
 use crate::dispatcher::broker::Broker;
 use crate::dispatcher::serve::{Dispatcher, Parts};
-use crate::store::{Change, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store};
+use crate::store::{
+    Change, Cluster, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store,
+};
 use crate::vault::{self, Key, Vault};
 
 /// How long to wait before a cluster that could not be resumed is tried again.
@@ -86,15 +88,15 @@ impl Manager {
         let view = self.0.store.view();
         let Some(cluster) = view.state.cluster().filter(|_| self.running().is_none()) else { return true };
         let resumed = async {
-            let (own, key) =
-                keep::load(&self.0.data).map_err(|error| failed("read the manager's own files", &error))?;
+            let own = keep::load_own(&self.0.data).map_err(|error| failed("read the manager's own files", &error))?;
             if own.cluster != cluster.id {
                 let text =
                     format!("the manager's own files are of cluster {}, the store of {}", own.cluster, cluster.id);
                 return Err(ControlError::Failed(text));
             }
             self.open_vault(&view.state)?;
-            let ca = Ca::load(cluster.id, &cluster.root_pem, &key).map_err(|error| failed("load the root", &error))?;
+            let cluster = self.bring_over(cluster).await?;
+            let ca = kept::open(&self.0.vault, &cluster).map_err(|error| failed("load the root", &error))?;
             let advertised = cluster.managers.first().cloned().unwrap_or_default();
             let listener = bind(&own.listen)?;
             self.start(&own, ca, listener, advertised).await
@@ -130,6 +132,43 @@ impl Manager {
             self.0.vault.lock();
             failed(&format!("use the vault's key {}", path.display()), &error)
         })
+    }
+
+    /// Brings what older versions kept elsewhere, or as it is, sealed into the store.
+    async fn bring_over(&self, cluster: &Arc<Cluster>) -> Result<Arc<Cluster>, ControlError> {
+        let vault = &self.0.vault;
+        let mut changes = Vec::new();
+        if cluster.worker_secret.is_plain() || cluster.manager_secret.is_plain() {
+            // The root's digest is no part of what is stored.
+            let tokens = JoinTokens::open(vault, Default::default(), cluster).and_then(|tokens| tokens.seal(vault));
+            let [worker, manager] = tokens.map_err(|error| failed("seal the join tokens", &error))?;
+            changes.push(Change::ClusterUpdate {
+                version: cluster.meta.version,
+                spec: cluster.spec.clone(),
+                worker_secret: Some(worker),
+                manager_secret: Some(manager),
+            });
+        }
+        if cluster.trust.key.is_none() {
+            let read = keep::load_old_key(&self.0.data).map_err(|error| failed("read the root's key", &error))?;
+            let key = read.ok_or_else(|| {
+                let path = keep::old_key_path(&self.0.data);
+                ControlError::Failed(format!("the root's key is neither in the store nor in {}", path.display()))
+            })?;
+            let ca = Ca::load(cluster.id, &cluster.root_pem, &key).map_err(|error| failed("load the root", &error))?;
+            let sealed = kept::seal_key(vault, &ca).map_err(|error| failed("seal the root's key", &error))?;
+            changes.push(Change::RootKey(sealed));
+        }
+        let brought = !changes.is_empty();
+        let stored = self.0.store.commit(self.0.clock.now().wall, changes).await;
+        stored.map_err(|error| failed("bring the root's key and the join tokens into the store", &error))?;
+        // Also when the power went between the two.
+        let erased = keep::erase_old_key(&self.0.data).map_err(|error| failed("erase the root's key", &error))?;
+        if brought || erased {
+            log::info!("the root's key and the join tokens are sealed in the store now");
+        }
+        let view = self.0.store.view();
+        view.state.cluster().cloned().ok_or(ControlError::NotIn)
     }
 
     fn make_vault_key(&self) -> Result<Key, ControlError> {
@@ -205,18 +244,22 @@ impl Manager {
         let ca = Ca::create(cluster, now.max(tls::BUILT), &rng).map_err(|error| failed("make the root", &error))?;
         let tokens = JoinTokens::draw(ca.root_digest(), &rng).map_err(|_| no_random())?;
         let own = Own { cluster, node, listen: listen.to_string() };
-        keep::store(&self.0.data, &own, &ca.key_pem()).map_err(|error| failed("keep the root's key", &error))?;
+        keep::store_own(&self.0.data, &own).map_err(|error| failed("keep which node this is", &error))?;
         let vault_key = self.make_vault_key()?;
         self.0.vault.unlock(&vault_key).map_err(|error| failed("use the vault's key", &error))?;
+        let vault = &self.0.vault;
+        let [worker_secret, manager_secret] =
+            tokens.seal(vault).map_err(|error| failed("seal the join tokens", &error))?;
+        let root_key = kept::seal_key(vault, &ca).map_err(|error| failed("seal the root's key", &error))?;
         let new_cluster = NewCluster {
             id: cluster,
             spec: request.spec,
             root_pem: ca.root_pem(),
-            worker_secret: *tokens.worker.secret(),
-            manager_secret: *tokens.manager.secret(),
+            worker_secret,
+            manager_secret,
             managers: vec![advertise.to_string()],
             net: request.net,
-            key: None,
+            key: Some(root_key),
             ingress: NetworkId::from_bits(bits(&rng)?),
         };
         let new_node = NewNode {
@@ -240,7 +283,7 @@ impl Manager {
             if let Err(undo) = self.0.store.commit(now, vec![Change::ClusterLeave]).await {
                 log::error!("undo the cluster that could not start: {undo}");
             } else if let Err(undo) = keep::erase(&self.0.data) {
-                log::error!("erase the root's key of the cluster that could not start: {undo}");
+                log::error!("erase the keys of the cluster that could not start: {undo}");
             }
             return Err(error);
         }
@@ -396,6 +439,62 @@ mod tests {
                 let running = manager.running().take();
                 if let Some(running) = running {
                     running.dispatcher.stop().await;
+                }
+            }
+        });
+    }
+
+    /// A cluster of an older version: the tokens are plain, the root's key is a file, and there may be no vault's key.
+    async fn older(store: &Store, data: &std::path::Path) -> (Ca, JoinTokens) {
+        let (rng, now) = (SystemRandom::new(), Clock::start().now().wall);
+        let (cluster, node) = (ClusterId::from_bits(5), NodeId::from_bits(6));
+        let ca = Ca::create(cluster, now, &rng).expect("a root");
+        let tokens = JoinTokens::draw(ca.root_digest(), &rng).expect("tokens");
+        keep::store_own(data, &Own { cluster, node, listen: "127.0.0.1:0".to_owned() }).expect("kept");
+        std::fs::write(keep::old_key_path(data), ca.key_pem().as_bytes()).expect("written");
+        let new = NewCluster {
+            root_pem: ca.root_pem(),
+            worker_secret: (*tokens.worker.secret()).into(),
+            manager_secret: (*tokens.manager.secret()).into(),
+            ..NewCluster::bare(cluster, NetworkId::from_bits(7))
+        };
+        store.commit(now, vec![Change::ClusterCreate(Box::new(new))]).await.expect("stored");
+        (ca, tokens)
+    }
+
+    #[test]
+    fn what_older_versions_kept_is_brought_into_the_store_and_erased() {
+        let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
+        let old = keep::old_key_path(data.path());
+        let start = || {
+            let (store, vault) = (Store::open(disk.clone(), 1).expect("a store"), Vault::default());
+            (Manager::new(store.clone(), Clock::start(), vault.clone(), &config(data.path())), store, vault)
+        };
+        block_on(async {
+            let (manager, store, _) = start();
+            let (ca, tokens) = older(&store, data.path()).await;
+            let key = std::fs::read(&old).expect("a key");
+            std::fs::remove_file(&old).expect("removed");
+            assert!(!manager.resume().await, "there is no root key anywhere");
+            std::fs::write(&old, &key).expect("written");
+            drop((manager, store));
+            // The second time the power went before the file was erased; the third time all is as it should be.
+            for round in 0..3 {
+                let (manager, store, vault) = start();
+                let version = store.view().version();
+                assert!(manager.resume().await, "{round}");
+                assert_eq!((store.view().version() == version, old.exists()), (round > 0, false), "{round}");
+                let view = store.view();
+                let cluster = view.state.cluster().expect("a cluster");
+                assert!(!cluster.worker_secret.is_plain() && !cluster.manager_secret.is_plain());
+                let kept = JoinTokens::open(&vault, ca.root_digest(), cluster).expect("they open");
+                assert!(kept.worker.matches(&tokens.worker) && kept.manager.matches(&tokens.manager));
+                let opened = kept::open(&vault, cluster).expect("it opens");
+                assert_eq!(opened.key_pem(), ca.key_pem());
+                let running = manager.running().take().expect("it runs");
+                running.dispatcher.stop().await;
+                if round == 0 {
+                    std::fs::write(&old, &key).expect("written");
                 }
             }
         });

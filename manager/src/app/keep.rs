@@ -1,9 +1,9 @@
-//! What the manager keeps beside its store: the root's key, the vault's key, and which node it is itself.
+//! What the manager keeps beside its store: the vault's key, and which node it is itself.
 //!
 //! ```text
-//! <data>/manager/ca.key       the root's private key, PEM, 0600
 //! <data>/manager/vault.key    the vault's key, 32 bytes, 0600
 //! <data>/manager/self.json    own node id, listen address
+//! <data>/manager/ca.key       of older versions: the root's private key, PEM, 0600. It is in the store now, sealed
 //! ```
 //! Written beside and renamed, so that a power cut leaves the old or the new file.
 
@@ -42,22 +42,42 @@ fn place(data: &Path) -> PathBuf {
     data.join("manager")
 }
 
-/// Keeps both, durably.
-pub(super) fn store(data: &Path, own: &Own, key_pem: &str) -> io::Result<()> {
+/// Keeps which node it is, durably.
+pub(super) fn store_own(data: &Path, own: &Own) -> io::Result<()> {
     let directory = place(data);
     self::directory(&directory)?;
-    write(&directory, KEY, key_pem.as_bytes())?;
     write(&directory, OWN, serde_json::to_string_pretty(own)?.as_bytes())
 }
 
-/// Reads both.
-pub(super) fn load(data: &Path) -> io::Result<(Own, String)> {
-    let named = |name: &str, error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
-    let directory = place(data);
-    let key = fs::read_to_string(directory.join(KEY)).map_err(|error| named(KEY, error))?;
-    let own = fs::read(directory.join(OWN)).map_err(|error| named(OWN, error))?;
-    let own = serde_json::from_slice(&own).map_err(|error| named(OWN, error.into()))?;
-    Ok((own, key))
+/// Reads which node it is.
+pub(super) fn load_own(data: &Path) -> io::Result<Own> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{OWN}: {error}"));
+    let own = fs::read(place(data).join(OWN)).map_err(named)?;
+    serde_json::from_slice(&own).map_err(|error| named(error.into()))
+}
+
+/// The root's key as older versions kept it; none: there is no such file.
+pub(super) fn load_old_key(data: &Path) -> io::Result<Option<Zeroizing<String>>> {
+    let path = old_key_path(data);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(Zeroizing::new(text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    }
+}
+
+/// Where older versions kept the root's key.
+pub(super) fn old_key_path(data: &Path) -> PathBuf {
+    place(data).join(KEY)
+}
+
+/// Erases the root's key as older versions kept it, durably; whether it was there.
+pub(super) fn erase_old_key(data: &Path) -> io::Result<bool> {
+    match fs::remove_file(old_key_path(data)) {
+        Ok(()) => File::open(place(data))?.sync_all().map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Keeps the vault's key, durably.

@@ -1,12 +1,13 @@
 //! The cluster's certificate authority: who is a member, and as what.
 //!
 //! In: a join token and a certificate request, or a verified client certificate. Out: a certificate, or the [`Peer`]
-//! it stands for. Keeps nothing: the caller stores the root's key and certificate and the tokens.
+//! it stands for. Keeps nothing: the store holds the root's key and certificate and the tokens ([`kept`]).
 //!
 //! A certificate says: CN = node id, OU = `swarm-worker` or `swarm-manager`, O = cluster id. Only managers' carry the
 //! name [`MANAGER_NAME`](racimo_common::tls::MANAGER_NAME), by which agents know them.
 
 pub mod admit;
+pub mod kept;
 mod peer;
 mod root;
 mod tokens;

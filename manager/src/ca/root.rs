@@ -16,6 +16,7 @@ use rcgen::{
 use ring::rand::SecureRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use super::unit;
 
@@ -60,7 +61,7 @@ pub struct Issued {
     /// The certificate and the root, PEM.
     pub certificates: String,
     /// The private key, PEM: keep it secret.
-    pub key: String,
+    pub key: Zeroizing<String>,
     /// When the certificate ends.
     pub expires: Wall,
 }
@@ -149,8 +150,8 @@ impl Ca {
     }
 
     /// The root's private key, PEM: keep it secret.
-    pub fn key_pem(&self) -> String {
-        self.issuer.key().serialize_pem()
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
     }
 
     /// SHA-256 of the root certificate's DER, as join tokens carry it.
@@ -188,7 +189,7 @@ impl Ca {
         let key = key(rng)?;
         let signed = self.sign(&key, node, Role::Manager, now, validity, rng)?;
         let certificates = tls::certificate_to_pem(&signed.der) + &self.root_pem();
-        Ok(Issued { certificates, key: key.serialize_pem(), expires: signed.expires })
+        Ok(Issued { certificates, key: Zeroizing::new(key.serialize_pem()), expires: signed.expires })
     }
 
     fn sign(
@@ -394,8 +395,8 @@ mod tests {
 
         for (root, key, want) in [
             (ca.root_pem(), other.key_pem(), "the key is not the certificate's"),
-            (ca.root_pem(), ca.root_pem(), "root key: not a PEM private key"),
-            (ca.key_pem(), ca.key_pem(), "root certificate"),
+            (ca.root_pem(), ca.root_pem().into(), "root key: not a PEM private key"),
+            (ca.key_pem().to_string(), ca.key_pem(), "root certificate"),
             (issued.certificates.clone(), issued.key.clone(), "no authority's"),
         ] {
             let text = Ca::load(cluster, &root, &key).unwrap_err().to_string();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use racimo_common::id::{NodeId, RandomId};
 use racimo_common::object::{NodeDescription, Role};
 use racimo_common::tls;
-use racimo_common::token::JoinToken;
 use racimo_common::wire::{Join, Joined, Refused, RefusedCode, ToAgent};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -38,10 +37,8 @@ async fn grant(context: &Context, join: &Join, host: &str, addr: &str) -> Result
     let view = context.store.view();
     let cluster = view.state.cluster().ok_or_else(|| refused(RefusedCode::Busy, "this manager is in no cluster"))?;
     let digest = context.ca.root_digest();
-    let tokens = JoinTokens {
-        worker: JoinToken::new(digest, cluster.worker_secret),
-        manager: JoinToken::new(digest, cluster.manager_secret),
-    };
+    let tokens = JoinTokens::open(&context.vault, digest, cluster)
+        .map_err(|error| refused(RefusedCode::Busy, format!("the join tokens cannot be opened: {error}")))?;
     let admission = admit::judge(&tokens, join)?;
     if admission.role == Role::Manager {
         return Err(refused(RefusedCode::Token, "further managers are not supported yet: use the worker token"));

@@ -109,8 +109,8 @@ impl Step {
                     meta: self.new_meta(),
                     spec: new.spec.clone(),
                     root_pem: new.root_pem.clone(),
-                    worker_secret: new.worker_secret,
-                    manager_secret: new.manager_secret,
+                    worker_secret: new.worker_secret.clone(),
+                    manager_secret: new.manager_secret.clone(),
                     managers: new.managers.clone(),
                     net: new.net.clone(),
                     key_epoch: 0,
@@ -126,8 +126,14 @@ impl Step {
                     return Err(Refusal::OutOfSequence);
                 }
                 cluster.spec = spec.clone();
-                cluster.worker_secret = worker_secret.unwrap_or(cluster.worker_secret);
-                cluster.manager_secret = manager_secret.unwrap_or(cluster.manager_secret);
+                let changed = [worker_secret, manager_secret];
+                for (secret, changed) in
+                    [&mut cluster.worker_secret, &mut cluster.manager_secret].into_iter().zip(changed)
+                {
+                    if let Some(changed) = changed {
+                        secret.clone_from(changed);
+                    }
+                }
                 Ok(())
             }),
             Change::ClusterManagers(managers) => self.edit_cluster(|cluster| {

@@ -40,7 +40,7 @@ fn cluster() {
     let update = |version| Change::ClusterUpdate {
         version,
         spec: ClusterSpec { task_history: Some(2), ..ClusterSpec::default() },
-        worker_secret: Some([7; 16]),
+        worker_secret: Some([7; 16].into()),
         manager_secret: None,
     };
     check(vec![new_cluster()], Err("already part of a cluster"));
@@ -51,7 +51,7 @@ fn cluster() {
     let updated = |s: &State, events: &[Event]| {
         let cluster = s.cluster().expect("a cluster");
         cluster.spec.task_history() == 2
-            && (cluster.worker_secret, cluster.manager_secret) == ([7; 16], [2; 16])
+            && (&cluster.worker_secret, &cluster.manager_secret) == (&[7; 16].into(), &[2; 16].into())
             && (cluster.meta.version, cluster.meta.created, cluster.meta.updated) == (11, at(1), at(11))
             && matches!(events, [Event::Cluster])
     };

@@ -7,7 +7,7 @@ use racimo_common::id::NodeId;
 use super::apply::{Step, not_found};
 use super::change::Refusal;
 use super::object::{Node, Sealed};
-use super::trust::{Access, NodeTrust, Retired, Rotation};
+use super::trust::{Access, NodeTrust, Retired, Rotation, TokenSecret};
 use crate::limits::{ACCESSES_MAX, ROOTS_RETIRED_MAX};
 
 impl Step {
@@ -31,7 +31,7 @@ impl Step {
     }
 
     /// The new root takes the old one's place; `tokens` for worker and manager, because the digest in them changes.
-    pub(super) fn rotation_finish(&mut self, tokens: &[[u8; 16]; 2]) -> Result<(), Refusal> {
+    pub(super) fn rotation_finish(&mut self, tokens: &[TokenSecret; 2]) -> Result<(), Refusal> {
         self.edit_cluster(|cluster| {
             let rotation = cluster.trust.rotation.take().ok_or(Refusal::NoRotation)?;
             let root_pem = std::mem::replace(&mut cluster.root_pem, rotation.root_pem);
@@ -39,7 +39,7 @@ impl Step {
             cluster.trust.retired.push(Retired { root_pem, cross_pem: rotation.cross_pem });
             let surplus = cluster.trust.retired.len().saturating_sub(ROOTS_RETIRED_MAX);
             cluster.trust.retired.drain(..surplus);
-            [cluster.worker_secret, cluster.manager_secret] = *tokens;
+            [cluster.worker_secret, cluster.manager_secret] = tokens.clone();
             Ok(())
         })
     }
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_root_replaces_another() {
-        let finish = Change::RotationFinish { tokens: [[8; 16], [9; 16]] };
+        let finish = Change::RotationFinish { tokens: [[8; 16].into(), [9; 16].into()] };
         let before = after(&base(), vec![Change::RootKey(sealed(1))]);
         refused(&before, finish.clone(), "no root rotation");
         let turning = after(&before, vec![begin()]);
@@ -125,8 +125,8 @@ mod tests {
         let mut state = after(&turning, vec![finish.clone()]);
         let cluster = state.cluster().expect("a cluster");
         assert_eq!(
-            (&*cluster.root_pem, &cluster.trust.key, cluster.worker_secret),
-            ("new root", &Some(sealed(2)), [8; 16])
+            (&*cluster.root_pem, &cluster.trust.key, &cluster.worker_secret),
+            ("new root", &Some(sealed(2)), &[8; 16].into())
         );
         let retired = Retired { root_pem: "root".to_owned(), cross_pem: "cross".to_owned() };
         assert_eq!((&cluster.trust.rotation, &cluster.trust.retired), (&None, &vec![retired]));

@@ -14,7 +14,7 @@ use super::object::{
     ClusterNet, ClusterSpec, DependencyKind, Ended, Gate, NetworkSpec, NodeSpec, Sealed, ServiceSpec, Slot,
     UpdateStatus, WrittenOff,
 };
-use super::trust::{Access, NodeTrust, Rotation};
+use super::trust::{Access, NodeTrust, Rotation, TokenSecret};
 use crate::allocator::{BadPorts, BadSubnet, Usage};
 use crate::limits::{ACCESSES_MAX, DEPENDENCIES_BYTES_MAX, DEPENDENCIES_MAX, NETWORKS_MAX};
 
@@ -37,9 +37,9 @@ pub struct NewCluster {
     /// The root certificate, PEM.
     pub root_pem: String,
     /// Secret part of the worker token.
-    pub worker_secret: [u8; 16],
+    pub worker_secret: TokenSecret,
     /// Secret part of the manager token.
-    pub manager_secret: [u8; 16],
+    pub manager_secret: TokenSecret,
     /// Addresses agents may dial.
     pub managers: Vec<String>,
     /// Where subnets and ports of networks come from.
@@ -59,8 +59,8 @@ impl NewCluster {
             id,
             spec: ClusterSpec::default(),
             root_pem: String::new(),
-            worker_secret: [0; 16],
-            manager_secret: [0; 16],
+            worker_secret: [0; 16].into(),
+            manager_secret: [0; 16].into(),
             managers: Vec::new(),
             net: ClusterNet::default(),
             key: None,
@@ -160,9 +160,9 @@ pub enum Change {
         /// The new settings.
         spec: ClusterSpec,
         /// New secret of the worker token, if it is rotated.
-        worker_secret: Option<[u8; 16]>,
+        worker_secret: Option<TokenSecret>,
         /// New secret of the manager token, if it is rotated.
-        manager_secret: Option<[u8; 16]>,
+        manager_secret: Option<TokenSecret>,
     },
     /// New addresses agents may dial.
     ClusterManagers(Vec<String>),
@@ -178,7 +178,7 @@ pub enum Change {
     /// The root that is on its way takes the present one's place.
     RotationFinish {
         /// New secrets of the worker and the manager token: those before name the old root.
-        tokens: [[u8; 16]; 2],
+        tokens: [TokenSecret; 2],
     },
     /// The key that unlocks the manager after a start; none: it needs none.
     UnlockKey(Option<Sealed>),

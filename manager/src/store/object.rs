@@ -20,7 +20,7 @@ use racimo_common::units::Bytes;
 use racimo_common::wire::BoardId;
 use serde::{Deserialize, Serialize};
 
-use super::trust::{NodeTrust, Trust};
+use super::trust::{NodeTrust, TokenSecret, Trust};
 use crate::allocator::address_of;
 use crate::limits;
 
@@ -47,9 +47,9 @@ pub struct Cluster {
     /// The root certificate, PEM.
     pub root_pem: String,
     /// Secret part of the worker token.
-    pub worker_secret: [u8; 16],
+    pub worker_secret: TokenSecret,
     /// Secret part of the manager token.
-    pub manager_secret: [u8; 16],
+    pub manager_secret: TokenSecret,
     /// Addresses (`host:port`) agents may dial; the first is the advertised one.
     pub managers: Vec<String>,
     /// Where subnets and ports of networks come from. Written at `init`.

@@ -78,7 +78,7 @@ impl Chance {
             1 => Change::ClusterUpdate {
                 version: self.version(state.cluster().map(|c| c.meta.version)),
                 spec: ClusterSpec { task_history: Some(self.0.i64(0..9)), ..ClusterSpec::default() },
-                worker_secret: self.0.bool().then_some([8; 16]),
+                worker_secret: self.0.bool().then_some([8; 16].into()),
                 manager_secret: None,
             },
             2 => Change::ClusterManagers(vec![format!("m{}:1", self.0.u8(..9))]),

@@ -76,8 +76,8 @@ pub(crate) fn new_cluster() -> Change {
         id: ClusterId::from_bits(9),
         spec: ClusterSpec::default(),
         root_pem: "root".to_owned(),
-        worker_secret: [1; 16],
-        manager_secret: [2; 16],
+        worker_secret: [1; 16].into(),
+        manager_secret: [2; 16].into(),
         key: None,
         managers: vec!["m:2377".to_owned()],
     }))

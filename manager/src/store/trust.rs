@@ -6,10 +6,13 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 
 use racimo_common::time::Wall;
-use racimo_common::token::DIGEST_BYTES;
-use serde::{Deserialize, Serialize};
+use racimo_common::token::{DIGEST_BYTES, SECRET_BYTES};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_bytes::ByteBuf;
 
 use super::object::Sealed;
 
@@ -33,6 +36,84 @@ pub struct Trust {
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+/// The secret part of a join token. Stored as bytes; an array of numbers is a plain one of an older version.
+#[derive(Clone, PartialEq, Eq)]
+pub enum TokenSecret {
+    /// Sealed by the vault.
+    Sealed(Sealed),
+    /// As older versions stored it: it is sealed at the manager's next start.
+    Plain([u8; SECRET_BYTES]),
+}
+
+impl TokenSecret {
+    /// Whether the disk tells it.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+}
+
+impl From<Sealed> for TokenSecret {
+    fn from(sealed: Sealed) -> Self {
+        Self::Sealed(sealed)
+    }
+}
+
+impl From<[u8; SECRET_BYTES]> for TokenSecret {
+    fn from(plain: [u8; SECRET_BYTES]) -> Self {
+        Self::Plain(plain)
+    }
+}
+
+impl fmt::Debug for TokenSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSecret(…)")
+    }
+}
+
+impl Serialize for TokenSecret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Sealed(sealed) => sealed.serialize(serializer),
+            Self::Plain(plain) => plain.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenSecret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TokenSecretVisitor)
+    }
+}
+
+struct TokenSecretVisitor;
+
+impl<'de> Visitor<'de> for TokenSecretVisitor {
+    type Value = TokenSecret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sealed bytes, or {SECRET_BYTES} numbers")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<TokenSecret, E> {
+        self.visit_byte_buf(bytes.to_vec())
+    }
+
+    fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<TokenSecret, E> {
+        Ok(Sealed(Arc::new(ByteBuf::from(bytes))).into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<TokenSecret, A::Error> {
+        let mut plain = [0; SECRET_BYTES];
+        for (at, byte) in plain.iter_mut().enumerate() {
+            *byte = numbers.next_element()?.ok_or_else(|| A::Error::invalid_length(at, &self))?;
+        }
+        match numbers.next_element::<u8>()? {
+            None => Ok(plain.into()),
+            Some(_) => Err(A::Error::invalid_length(SECRET_BYTES + 1, &self)),
+        }
     }
 }
 
@@ -102,4 +183,43 @@ pub struct Access {
     pub created: Wall,
     /// When its certificate ends.
     pub expires: Wall,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As an older version wrote it: an array of numbers.
+    #[derive(Serialize)]
+    struct Older {
+        secret: [u8; SECRET_BYTES],
+        changed: Option<[u8; SECRET_BYTES]>,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Newer {
+        secret: TokenSecret,
+        changed: Option<TokenSecret>,
+    }
+
+    #[test]
+    fn token_secrets_of_older_versions_are_read() {
+        let numbers = [0, 1, 127, 128, 255, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 200];
+        for changed in [None, Some(numbers)] {
+            let bytes = rmp_serde::to_vec_named(&Older { secret: numbers, changed }).expect("encodes");
+            let read: Newer = rmp_serde::from_slice(&bytes).expect("it is read");
+            assert_eq!(read, Newer { secret: numbers.into(), changed: changed.map(Into::into) });
+            assert_eq!(rmp_serde::to_vec_named(&read).expect("encodes"), bytes, "and written alike");
+        }
+        let sealed = TokenSecret::Sealed(Sealed(Arc::new(ByteBuf::from(vec![1; 45]))));
+        let newer = Newer { secret: sealed.clone(), changed: Some(sealed) };
+        let bytes = rmp_serde::to_vec_named(&newer).expect("encodes");
+        assert_eq!(rmp_serde::from_slice::<Newer>(&bytes).expect("it is read"), newer);
+        for length in [0, 15, 17] {
+            let bytes = rmp_serde::to_vec(&vec![1_u8; length]).expect("encodes");
+            assert!(rmp_serde::from_slice::<TokenSecret>(&bytes).is_err(), "{length}");
+        }
+        assert!(rmp_serde::from_slice::<TokenSecret>(&[0xc0]).is_err());
+        assert!(!format!("{:?}", TokenSecret::Plain([65; 16])).contains("65"));
+    }
 }

@@ -103,8 +103,8 @@ impl World {
             ingress: self.ids.draw(),
             spec: ClusterSpec::default(),
             root_pem: String::new(),
-            worker_secret: [0; 16],
-            manager_secret: [0; 16],
+            worker_secret: [0; 16].into(),
+            manager_secret: [0; 16].into(),
             key: None,
             managers: Vec::new(),
         };

@@ -7,7 +7,6 @@ use bollard_stubs::models::{
     SwarmSpecOrchestration, SwarmSpecRaft, SwarmSpecTaskDefaults,
 };
 use racimo_common::net::{Subnet, VXLAN_ENCRYPTED_PORT};
-use racimo_common::token::JoinToken;
 use serde_json::{Value, json};
 
 use super::{json as to_json, map, nanos, time, tls, version};
@@ -16,7 +15,9 @@ use crate::api::control::InitRequest;
 use crate::api::convert::node::availability;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
+use crate::ca;
 use crate::store::{Cluster, ClusterNet, ClusterSpec, NetworkSpec};
+use crate::vault::{Vault, VaultError};
 
 /// Least validity of node certificates, as in SwarmKit.
 const CERT_EXPIRY_MIN: Duration = Duration::from_secs(3600);
@@ -44,14 +45,17 @@ pub fn info(cluster: &Cluster) -> ClusterInfo {
 }
 
 /// The cluster as `GET /swarm` shows it: with its join tokens.
-pub fn cluster(cluster: &Cluster) -> Value {
+///
+/// # Errors
+/// The vault does not open the tokens.
+pub fn cluster(cluster: &Cluster, vault: &Vault) -> Result<Value, VaultError> {
     let mut value = to_json(&info(cluster));
     if let Value::Object(fields) = &mut value {
         // Clients tell "no pool was given" by null.
         fields.insert("DefaultAddrPool".to_owned(), json!(pools(&cluster.net)));
-        fields.insert("JoinTokens".to_owned(), to_json(&tokens(cluster)));
+        fields.insert("JoinTokens".to_owned(), to_json(&tokens(cluster, vault)?));
     }
-    value
+    Ok(value)
 }
 
 /// None: the default ones.
@@ -60,10 +64,11 @@ fn pools(net: &ClusterNet) -> Option<Vec<String>> {
     given.then(|| net.pools.iter().map(ToString::to_string).collect())
 }
 
-fn tokens(cluster: &Cluster) -> JoinTokens {
-    let Some(root) = tls::root_digest(&cluster.root_pem) else { return JoinTokens::default() };
-    let token = |secret| Some(JoinToken::new(root, secret).to_string());
-    JoinTokens { worker: token(cluster.worker_secret), manager: token(cluster.manager_secret) }
+fn tokens(cluster: &Cluster, vault: &Vault) -> Result<JoinTokens, VaultError> {
+    let Some(root) = tls::root_digest(&cluster.root_pem) else { return Ok(JoinTokens::default()) };
+    let tokens = ca::JoinTokens::open(vault, root, cluster)?;
+    let (worker, manager) = (tokens.worker.to_string(), tokens.manager.to_string());
+    Ok(JoinTokens { worker: Some(worker), manager: Some(manager) })
 }
 
 fn spec_model(spec: &ClusterSpec) -> SwarmSpec {

@@ -95,7 +95,7 @@ fn refusals() {
 fn a_rotated_token_lets_nobody_in() {
     let manager = Manager::new(Vec::new());
     let version = manager.view().state.cluster().expect("a cluster").meta.version;
-    let (spec, worker_secret) = (ClusterSpec::default(), Some([6; 16]));
+    let (spec, worker_secret) = (ClusterSpec::default(), Some([6; 16].into()));
     manager.commit(Change::ClusterUpdate { version, spec, worker_secret, manager_secret: None });
     ask(&manager, join(&manager, 1, &request())).expect_err("the old token");
     ask(&manager, join(&manager, 6, &request())).expect("the new token");
