@@ -8,6 +8,7 @@ use std::time::Duration;
 use racimo_agent::net::netlink::conntrack::{Conntrack, Which};
 use racimo_agent::net::netlink::nft::{Base, DSTNAT, Hook, Nft, Transaction};
 use racimo_agent::net::netlink::route::{Address, Change, LOOPBACK, Route};
+use racimo_agent::net::ns::Namespace;
 use racimo_common::net::Subnet;
 use racimo_common::object::Protocol::{Tcp, Udp};
 
@@ -18,6 +19,19 @@ const PORT: u16 = 7000;
 
 fn task(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 1, 10 + number)
+}
+
+/// A namespace with the addresses of both tasks and the virtual one.
+fn with_two_tasks(lab: &Lab) -> (Namespace, Nft, Conntrack) {
+    let inside = lab.make("t1");
+    let mut route = Route::open_in(&inside).unwrap();
+    route.change_link(LOOPBACK, &Change::UP);
+    for address in [task(1), task(2), VIP] {
+        route.replace_address(Address { link: LOOPBACK, address, prefix: 32 });
+    }
+    route.run().unwrap();
+    let (nft, conntrack) = (Nft::open_in(&inside).unwrap(), Conntrack::open_in(&inside).unwrap());
+    (inside, nft, conntrack)
 }
 
 /// All connections to the virtual address go to this task.
@@ -49,15 +63,7 @@ fn answer(socket: &UdpSocket) -> Ipv4Addr {
 #[ignore = "needs root"]
 fn only_connections_to_that_task_are_forgotten() {
     let lab = Lab::new();
-    let inside = lab.make("t1");
-    let mut route = Route::open_in(&inside).unwrap();
-    route.change_link(LOOPBACK, &Change::UP);
-    for address in [task(1), task(2), VIP] {
-        route.replace_address(Address { link: LOOPBACK, address, prefix: 32 });
-    }
-    route.run().unwrap();
-    let mut nft = Nft::open_in(&inside).unwrap();
-    let mut conntrack = Conntrack::open_in(&inside).unwrap();
+    let (inside, mut nft, mut conntrack) = with_two_tasks(&lab);
     inside
         .run(|| {
             let listeners = [1, 2].map(|number| TcpListener::bind((task(number), PORT)).unwrap());
@@ -108,15 +114,7 @@ fn only_connections_to_that_task_are_forgotten() {
 #[ignore = "needs root"]
 fn thousands_are_forgotten() {
     let lab = Lab::new();
-    let inside = lab.make("t1");
-    let mut route = Route::open_in(&inside).unwrap();
-    route.change_link(LOOPBACK, &Change::UP);
-    for address in [task(1), task(2), VIP] {
-        route.replace_address(Address { link: LOOPBACK, address, prefix: 32 });
-    }
-    route.run().unwrap();
-    let mut nft = Nft::open_in(&inside).unwrap();
-    let mut conntrack = Conntrack::open_in(&inside).unwrap();
+    let (inside, mut nft, mut conntrack) = with_two_tasks(&lab);
     let gone = BTreeSet::from([task(1)]);
     let forgotten = inside.run(|| {
         for (to, ports) in [(1, 20_000..23_000), (2, 30_000..30_500)] {
