@@ -1,12 +1,12 @@
 //! Connections that are forgotten: real ones, through a real translation of addresses.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use racimo_agent::net::netlink::conntrack::{Conntrack, Which};
-use racimo_agent::net::netlink::nft::{Base, DSTNAT, Hook, Nft, Transaction};
+use racimo_agent::net::netlink::nft::{Base, DSTNAT, FILTER, Hook, NEW, Nft, Transaction};
 use racimo_agent::net::netlink::route::{Address, Change, LOOPBACK, Route};
 use racimo_agent::net::ns::Namespace;
 use racimo_common::net::Subnet;
@@ -99,12 +99,45 @@ fn only_connections_to_that_task_are_forgotten() {
             first.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let _ = (&first).write_all(b"x");
             let error = (&first).read(&mut [0]).unwrap_err();
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
             (&second).write_all(b"y").unwrap();
             (&second_peer).read_exact(&mut [0]).unwrap();
             // Several addresses at once: what is left of both.
             let left = conntrack.forget(&BTreeSet::from([task(1), task(2)]), Which::All).unwrap();
             assert!(left >= 2, "{left}");
+        })
+        .unwrap();
+}
+
+/// A client that comes round to the port of a connection to a dead task is not led there again.
+#[test]
+#[ignore = "needs root"]
+fn connections_that_nobody_answered_go_with_datagrams() {
+    let lab = Lab::new();
+    let (inside, mut nft, mut conntrack) = with_two_tasks(&lab);
+    inside
+        .run(|| {
+            lead_to(&mut nft, task(1));
+            let listener = TcpListener::bind((task(1), PORT)).unwrap();
+            let mut answered = TcpStream::connect((VIP, PORT)).unwrap();
+            let (mut peer, _) = listener.accept().unwrap();
+            let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            datagrams.send_to(b"ping", (VIP, PORT)).unwrap();
+            // From now on new ones are not answered.
+            let mut t = Transaction::new("racimo");
+            t.add_base_chain("input", Base { nat: false, hook: Hook::Input, priority: FILTER });
+            t.rule("input", |r| {
+                r.protocol(Tcp).ct_state(NEW).drop();
+            });
+            nft.run(t).unwrap();
+            let error = TcpStream::connect_timeout(&(VIP, PORT).into(), Duration::from_millis(50)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+
+            let gone = BTreeSet::from([task(1)]);
+            assert_eq!(conntrack.forget(&gone, Which::Datagrams).unwrap(), 2);
+            answered.write_all(b"x").unwrap();
+            peer.read_exact(&mut [0]).unwrap();
+            assert_eq!(conntrack.forget(&gone, Which::All).unwrap(), 1);
         })
         .unwrap();
 }

@@ -160,7 +160,7 @@ pub enum Op {
         place: Place,
         /// Whose.
         addresses: Vec<Ipv4Addr>,
-        /// Only datagrams: they do not end by themselves.
+        /// Only datagrams, which do not end by themselves, and connections that nobody has answered.
         datagrams: bool,
     },
 }
