@@ -33,9 +33,8 @@ use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use racimo_common::id::TaskId;
-use racimo_common::net::Subnet;
 use racimo_common::object::HostPort;
-use racimo_common::wire::{Net, NetOwn};
+use racimo_common::wire::Net;
 use smol::future::yield_now;
 use smol::lock::{Mutex, MutexGuard};
 use smol::{LocalExecutor, Timer};
@@ -43,6 +42,7 @@ use smol::{LocalExecutor, Timer};
 use self::dns::{Dns, Own};
 use self::keep::Files;
 use self::kernel::{Fault, Kernel};
+use self::plan::board::place;
 use self::plan::rule::Backends;
 use self::plan::task::Attach;
 use self::plan::{Attached, Op, Plan, View};
@@ -604,14 +604,9 @@ impl Network {
     }
 }
 
-/// What of a board's place in the mesh cannot change without everything being made anew.
-fn place(own: &NetOwn) -> (Subnet, Subnet, u16, u16) {
-    (own.mesh, own.subnet, own.vxlan_port, own.mtu)
-}
-
 #[cfg(test)]
 mod tests {
-    use racimo_common::wire::Ip;
+    use racimo_common::wire::{Ip, NetOwn};
 
     use super::*;
 

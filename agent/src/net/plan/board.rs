@@ -20,6 +20,12 @@ pub struct Board {
     pub encrypts: bool,
 }
 
+/// What of a board's place in the mesh cannot change without everything being made anew.
+pub fn place(own: &NetOwn) -> (Subnet, Subnet, u16, u16) {
+    let NetOwn { mesh, subnet, vxlan_port, mtu, address: _, key_epoch: _ } = *own;
+    (mesh, subnet, vxlan_port, mtu)
+}
+
 fn base(name: &'static str, kind: &'static str, hook: At, priority: i32, rules: Vec<Rule>) -> Base {
     Base { name, hook: Hook { kind, hook, priority }, rules }
 }

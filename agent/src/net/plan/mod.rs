@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Changes, Table};
 use crate::limits;
-use board::Board;
+use board::{Board, place};
 use rule::Backends;
 use task::Overlay;
 
@@ -95,7 +95,7 @@ pub struct Peer {
 
 impl Peer {
     fn new(peer: &NetPeer, own: &NetOwn) -> Self {
-        Self { subnet: peer.subnet, address: peer.address.0, origin: ORIGIN | place(own, peer.subnet) }
+        Self { subnet: peer.subnet, address: peer.address.0, origin: ORIGIN | number(own, peer.subnet) }
     }
 
     /// Its gateway.
@@ -253,19 +253,15 @@ impl Plan {
             let left = old.as_ref().map(|old| old.own.address).filter(|left| *left != new.own.address);
             let left = left.filter(|left| view.table.peers.values().all(|peer| peer.address != *left));
             ops.extend(left.map(|address| Op::Left(address.0)));
-            let is_same = |old: &Board| {
-                let NetOwn { mesh, subnet, vxlan_port, mtu, address: _, key_epoch: _ } = new.own;
-                (mesh, subnet, vxlan_port, mtu) == (old.own.mesh, old.own.subnet, old.own.vxlan_port, old.own.mtu)
-            };
+            let is_same = old.as_ref().is_some_and(|old| place(&old.own) == place(&new.own));
             // With another device everything that hung on it is to be told again.
-            if !old.as_ref().is_some_and(is_same) {
+            if !is_same {
                 for (id, service) in &view.table.services {
                     if !service.ports.is_empty() || !service.networks.is_empty() {
                         self.tell_anew(*id);
                     }
                 }
             }
-            let is_same = old.as_ref().is_some_and(is_same);
             let told = is_same && old.as_ref().is_some_and(|old| old.keeps_source == new.keeps_source);
             for (id, peer) in view.table.peers.iter().filter(|_| !told) {
                 if is_same {
@@ -567,7 +563,7 @@ fn address_at(addresses: &[racimo_common::wire::Ip], at: usize) -> Option<Ipv4Ad
 }
 
 /// A board's number among those of the mesh.
-fn place(own: &NetOwn, subnet: Subnet) -> u32 {
+fn number(own: &NetOwn, subnet: Subnet) -> u32 {
     let apart = u32::from(subnet.address()).wrapping_sub(u32::from(own.mesh.address()));
     apart.checked_shr(u32::from(32 - subnet.prefix())).unwrap_or(0) & 0x00ff_ffff
 }
