@@ -45,7 +45,7 @@ use self::kernel::{Fault, Kernel};
 use self::plan::board::place;
 use self::plan::rule::Backends;
 use self::plan::task::Attach;
-use self::plan::{Attached, Op, Plan, View};
+use self::plan::{Attached, Op, Plan, View, targets};
 use self::ports::Ports;
 use self::table::Table;
 use crate::limits;
@@ -355,10 +355,8 @@ impl Network {
         let table = self.0.table.borrow();
         let mut wanted: BTreeMap<ports::Key, Vec<SocketAddrV4>> = BTreeMap::new();
         for service in table.services.values() {
-            let active = || service.endpoints.iter().filter(|endpoint| endpoint.active);
             for (place, port) in service.ports.iter().enumerate() {
-                let to = active()
-                    .filter_map(|endpoint| Some(SocketAddrV4::new(endpoint.mesh?.0, endpoint.target(place, port)?)));
+                let to = targets(service, place, port).map(|(address, target)| SocketAddrV4::new(address, target));
                 wanted.entry((port.protocol, port.published)).or_insert_with(|| to.collect());
             }
         }

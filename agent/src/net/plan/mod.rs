@@ -537,9 +537,14 @@ impl Op {
 fn backends(service: &NetService, (protocol, published): Published) -> Option<Backends> {
     let is_it = |port: &NetPort| (port.protocol, port.published) == (protocol, published);
     let (place, port) = service.ports.iter().enumerate().find(|(_, port)| is_it(port))?;
-    let active = service.endpoints.iter().filter(|endpoint| endpoint.active);
-    let to = active.filter_map(|endpoint| Some((endpoint.mesh?.0, Some(endpoint.target(place, port)?)))).collect();
+    let to = targets(service, place, port).map(|(address, target)| (address, Some(target))).collect();
     Some(Backends { to, protocol: Some(protocol), keeps_source: service.keep_source })
+}
+
+/// The tasks that get the connections to a service's port: their addresses in the mesh, and their own ports.
+pub fn targets(service: &NetService, place: usize, port: &NetPort) -> impl Iterator<Item = (Ipv4Addr, u16)> {
+    let active = service.endpoints.iter().filter(|endpoint| endpoint.active);
+    active.filter_map(move |endpoint| Some((endpoint.mesh?.0, endpoint.target(place, port)?)))
 }
 
 /// A service's virtual address in a network, with what it stands for.
