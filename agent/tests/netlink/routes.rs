@@ -1,11 +1,11 @@
-//! Links, addresses, routes, neighbours, nexthops and rules: made as in the recipe, listed by us and by `ip`.
+//! Links, addresses, routes, neighbours and rules: made as in the recipe, listed by us and by `ip`.
 
 use std::net::Ipv4Addr;
 
 use racimo_agent::net::netlink::Error;
 use racimo_agent::net::netlink::route::{
-    Address, Change, Fdb, LOOPBACK, Link, LinkKind, MAIN, Neighbour, NewKind, NewLink, Nexthop, OURS, Place, PortFlags,
-    Route, RouteEntry, Rule, Target, Vxlan,
+    Address, Change, Fdb, LOOPBACK, Link, LinkKind, MAIN, Neighbour, NewKind, NewLink, OURS, Place, PortFlags, Route,
+    RouteEntry, Rule, Target, Vxlan,
 };
 use racimo_common::net::{MESH_VNI, Subnet, VXLAN_PORT, mac};
 
@@ -128,9 +128,6 @@ fn an_overlay_with_a_task() {
     let (board, overlays, task) = (lab.make("board"), lab.make("racimo"), lab.make("task"));
     let mut outside = Route::open_in(&board).unwrap();
     let mut inside = Route::open_in(&overlays).unwrap();
-    // The other board by a number, where the VXLAN is made.
-    outside.replace_nexthop(2, &Nexthop::Peer(ip("10.77.0.2")));
-    outside.replace_nexthop(1002, &Nexthop::Group(2));
     outside.add_link(&vxlan("rcv4097", 4097, "10.77.0.1", true));
     outside.run().unwrap();
     let index = link(&mut outside, "rcv4097").index;
@@ -163,7 +160,7 @@ fn an_overlay_with_a_task() {
     inside.set_port(port.index, port_flags);
     let local = Fdb { link: port.index, mac: mac(address), place: Place::Port };
     let far = ip("10.0.1.12");
-    let remote = Fdb { link: wire, mac: mac(far), place: Place::Nexthop(1002) };
+    let remote = Fdb { link: wire, mac: mac(far), place: Place::Peer(ip("10.77.0.2")) };
     for _ in 0..2 {
         inside.replace_fdb(local);
         inside.replace_fdb(remote);
@@ -187,21 +184,6 @@ fn an_overlay_with_a_task() {
     let names: Vec<(Box<str>, bool)> = own.links().unwrap().into_iter().map(|link| (link.name, link.up)).collect();
     assert!(names.contains(&("eth1".into(), true)) && names.contains(&("lo".into(), true)), "{names:?}");
 
-    // A new address of the other board is one change, whatever names it.
-    outside.replace_nexthop(2, &Nexthop::Peer(ip("10.77.0.9")));
-    outside.run().unwrap();
-    let mut nexthops = outside.nexthops().unwrap();
-    nexthops.sort();
-    assert_eq!(nexthops, [(2, Nexthop::Peer(ip("10.77.0.9"))), (1002, Nexthop::Group(2))]);
-    assert_eq!(inside.fdb(wire).unwrap(), [remote]);
-
-    // With the nexthop go the entries that name it; with the link all others.
-    for _ in 0..2 {
-        outside.delete_nexthop(1002);
-        outside.delete_nexthop(2);
-        outside.run().unwrap();
-    }
-    assert_eq!((outside.nexthops().unwrap(), inside.fdb(wire).unwrap()), (vec![], vec![]));
     inside.delete_link(port.index);
     inside.run().unwrap();
     assert_eq!(own.link("eth1").unwrap(), None);

@@ -1,7 +1,7 @@
 //! Our own small netlink: what the recipe for a board's network needs, and nothing more.
 //!
 //! ```text
-//! route     ─┐                              links, addresses, routes, neighbours, nexthops, rules
+//! route     ─┐                              links, addresses, routes, neighbours, rules
 //! nft        ├▶ Batch ─▶ Socket ─▶ kernel   tables, chains, sets, rules: one transaction, all or nothing
 //! conntrack  │  Attributes ◀─┘              connections to a task that is gone
 //! WireGuard ─┘                              in `net/wireguard`

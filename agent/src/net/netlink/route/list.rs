@@ -7,8 +7,7 @@ use racimo_common::net::Subnet;
 use super::link::{HEADER, Link, NAME, link_header};
 use super::{
     Address, BRIDGE, FRA_FWMARK, FRA_PRIORITY, FRA_PROTOCOL, FRA_TABLE, Fdb, GET_ADDRESS, GET_LINK, GET_NEIGHBOUR,
-    GET_NEXTHOP, GET_ROUTE, GET_RULE, INET, NDA_NH_ID, NHA_FDB, NHA_GATEWAY, NHA_GROUP, NHA_ID, Neighbour, Nexthop,
-    ONLINK_FLAG, Place, Route, RouteEntry, Rule, Target, neighbour_header,
+    GET_ROUTE, GET_RULE, INET, Neighbour, ONLINK_FLAG, Place, Route, RouteEntry, Rule, Target, neighbour_header,
 };
 use crate::net::netlink::Error;
 use crate::net::netlink::message::{ACK, Batch, DUMP, Message, Tolerate, u16_at, u32_at};
@@ -81,23 +80,6 @@ impl Route {
         self.all(&request, |message| fdb(message).filter(|entry| entry.link == link))
     }
 
-    /// All nexthops with their numbers.
-    pub fn nexthops(&mut self) -> Result<Vec<(u32, Nexthop)>, Error> {
-        let request = request(GET_NEXTHOP, DUMP, &[0; 8], |_| {});
-        self.all(&request, |message| {
-            let attributes = message.attributes(8);
-            let id = attributes.get(NHA_ID)?.u32()?;
-            let group = attributes.get(NHA_GROUP).filter(|group| group.value.len() == 8);
-            let peer = attributes.get(NHA_GATEWAY).and_then(|gateway| gateway.ip());
-            let nexthop = match (attributes.get(NHA_FDB), group, peer) {
-                (Some(_), Some(group), _) => Nexthop::Group(group.u32()?),
-                (Some(_), None, Some(peer)) => Nexthop::Peer(peer),
-                _ => Nexthop::Other,
-            };
-            Some((id, nexthop))
-        })
-    }
-
     /// The rules that look at a mark and name a table.
     pub fn rules(&mut self) -> Result<Vec<Rule>, Error> {
         let request = request(GET_RULE, DUMP, &[INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], |_| {});
@@ -153,9 +135,8 @@ fn fdb(message: &Message<'_>) -> Option<Fdb> {
     let flags = *message.body.get(10)?;
     let mac = attributes.get(libc::NDA_LLADDR)?.mac()?;
     let place = if flags & libc::NTF_SELF != 0 {
-        let nexthop = attributes.get(NDA_NH_ID).and_then(|id| id.u32()).map(Place::Nexthop);
         let peer = attributes.get(libc::NDA_DST).and_then(|peer| peer.ip()).map(Place::Peer);
-        nexthop.or(peer).filter(|_| state & libc::NUD_PERMANENT != 0)?
+        peer.filter(|_| state & libc::NUD_PERMANENT != 0)?
     } else {
         // The ports' own addresses are permanent; what is learnt has no such state.
         Some(Place::Port).filter(|_| state & libc::NUD_NOARP != 0)?

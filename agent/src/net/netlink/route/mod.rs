@@ -1,4 +1,4 @@
-//! rtnetlink: links, addresses, routes, neighbours, nexthops and rules of one network namespace.
+//! rtnetlink: links, addresses, routes, neighbours and rules of one network namespace.
 //!
 //! Changes are queued and sent together with [`Route::run`]; each stands for itself. What replaces can be repeated,
 //! what deletes is content when there is nothing. Listings (`list.rs`) send what is queued first.
@@ -18,7 +18,7 @@ use super::{Error, route::link::link_header};
 use crate::limits::NETLINK_PART;
 use crate::net::ns::Namespace;
 
-/// Says in routes, rules and nexthops that they are ours.
+/// Says in routes and rules that they are ours.
 pub const OURS: u8 = 82;
 /// The table of routes without another.
 pub const MAIN: u32 = 254;
@@ -41,9 +41,6 @@ const GET_NEIGHBOUR: u16 = 30;
 const NEW_RULE: u16 = 32;
 const DEL_RULE: u16 = 33;
 const GET_RULE: u16 = 34;
-const NEW_NEXTHOP: u16 = 104;
-const DEL_NEXTHOP: u16 = 105;
-const GET_NEXTHOP: u16 = 106;
 
 /// `AF_INET`, in a byte.
 pub(super) const INET: u8 = 2;
@@ -101,8 +98,6 @@ pub enum Place {
     Port,
     /// Behind the VXLAN's peer with this address.
     Peer(Ipv4Addr),
-    /// Behind the VXLAN's peer that the nexthop group names.
-    Nexthop(u32),
 }
 
 /// An entry of a forwarding table.
@@ -125,17 +120,6 @@ pub struct Neighbour {
     pub address: Ipv4Addr,
     /// Its hardware address.
     pub mac: Mac,
-}
-
-/// Another board, by a number that stays when its address changes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Nexthop {
-    /// A VXLAN's peer.
-    Peer(Ipv4Addr),
-    /// A group of one: what forwarding tables name.
-    Group(u32),
-    /// Anything else; only listed.
-    Other,
 }
 
 /// Packets with this mark go by this table.
@@ -275,25 +259,16 @@ impl Route {
         self.begin(DEL_NEIGHBOUR, 0, Tolerate::Missing, &header).ip(libc::NDA_DST, address);
     }
 
-    /// Tells where a hardware address is, for ever; an entry that was there is replaced. A VXLAN's entry with an
-    /// address must be deleted before one with a nexthop can take its place, and the other way round.
+    /// Tells where a hardware address is, for ever; an entry that was there is replaced.
     pub fn replace_fdb(&mut self, entry: Fdb) {
         let header = match entry.place {
             Place::Port => neighbour_header(BRIDGE, entry.link, libc::NUD_NOARP, libc::NTF_MASTER),
-            Place::Peer(_) | Place::Nexthop(_) => {
-                neighbour_header(BRIDGE, entry.link, libc::NUD_PERMANENT, libc::NTF_SELF)
-            }
+            Place::Peer(_) => neighbour_header(BRIDGE, entry.link, libc::NUD_PERMANENT, libc::NTF_SELF),
         };
         let message = self.begin(NEW_NEIGHBOUR, CREATE | REPLACE, Tolerate::Nothing, &header);
         message.attribute(libc::NDA_LLADDR, &entry.mac);
-        match entry.place {
-            Place::Port => {}
-            Place::Peer(address) => {
-                message.ip(libc::NDA_DST, address);
-            }
-            Place::Nexthop(id) => {
-                message.u32(NDA_NH_ID, id);
-            }
+        if let Place::Peer(address) = entry.place {
+            message.ip(libc::NDA_DST, address);
         }
     }
 
@@ -302,29 +277,6 @@ impl Route {
         let flags = if entry.place == Place::Port { libc::NTF_MASTER } else { libc::NTF_SELF };
         let header = neighbour_header(BRIDGE, entry.link, 0, flags);
         self.begin(DEL_NEIGHBOUR, 0, Tolerate::Missing, &header).attribute(libc::NDA_LLADDR, &entry.mac);
-    }
-
-    /// Names another board by a number; what had it is replaced, and all that names it follows.
-    pub fn replace_nexthop(&mut self, id: u32, nexthop: &Nexthop) {
-        let family = if matches!(nexthop, Nexthop::Peer(_)) { INET } else { 0 };
-        let header = [family, 0, OURS, 0, 0, 0, 0, 0];
-        let message = self.begin(NEW_NEXTHOP, CREATE | REPLACE, Tolerate::Nothing, &header).u32(NHA_ID, id);
-        match nexthop {
-            Nexthop::Peer(address) => {
-                message.ip(NHA_GATEWAY, *address).attribute(NHA_FDB, &[]);
-            }
-            Nexthop::Group(member) => {
-                let mut group = [0; 8];
-                group[..4].copy_from_slice(&member.to_ne_bytes());
-                message.attribute(NHA_GROUP, &group).attribute(NHA_FDB, &[]);
-            }
-            Nexthop::Other => {}
-        }
-    }
-
-    /// Forgets a number, if it was known, with all entries that name it.
-    pub fn delete_nexthop(&mut self, id: u32) {
-        self.begin(DEL_NEXTHOP, 0, Tolerate::Missing, &[0; 8]).u32(NHA_ID, id);
     }
 
     /// Adds a rule, unless it is there.
@@ -356,11 +308,6 @@ impl Route {
 
 /// `RTNH_F_ONLINK`.
 const ONLINK_FLAG: u32 = 4;
-const NDA_NH_ID: u16 = 13;
-const NHA_ID: u16 = 1;
-const NHA_GROUP: u16 = 2;
-const NHA_GATEWAY: u16 = 6;
-const NHA_FDB: u16 = 11;
 const FRA_PRIORITY: u16 = 6;
 const FRA_FWMARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
