@@ -291,7 +291,6 @@ fn doing(kind: u16) -> &'static str {
         0xa06 => "add a rule",
         0xa08 => "flush a chain",
         0xa09 => "add a set",
-        0xa0b => "delete a set",
         0xa0c => "add elements to a set",
         0xa0d => "list elements of a set",
         0xa0e => "delete elements of a set",

@@ -16,7 +16,7 @@ use super::Error;
 use super::message::{ACK, APPEND, Batch, CREATE, Tolerate};
 use super::route::Mac;
 use super::socket::{Protocol as Family, Socket};
-use crate::limits::{NETLINK_PART, NFT_ELEMENTS_PER_MESSAGE, NFT_LISTED_ENDPOINTS};
+use crate::limits::{NFT_ELEMENTS_PER_MESSAGE, NFT_LISTED_ENDPOINTS};
 use crate::net::ns::Namespace;
 
 const BATCH_BEGIN: u16 = 0x10;
@@ -32,7 +32,6 @@ const DEL_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const DEL_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
-const DEL_SET: u16 = 11;
 const NEW_ELEMENTS: u16 = 12;
 const GET_ELEMENTS: u16 = 13;
 const DEL_ELEMENTS: u16 = 14;
@@ -202,11 +201,6 @@ impl<'a> Transaction<'a> {
         self.batch.len()
     }
 
-    /// Whether it is so large that what does not depend on it should go into another one.
-    pub fn is_large(&self) -> bool {
-        self.batch.len() >= NETLINK_PART
-    }
-
     /// Its bytes as they are sent, and the number of the message that is acknowledged.
     pub fn finish(mut self) -> (Batch, u32) {
         let last = self.batch.count();
@@ -281,11 +275,6 @@ impl<'a> Transaction<'a> {
             set.be32(7, 4).attribute(SET_USERDATA, &machine_order(1));
         }
         set.be32(10, id);
-    }
-
-    /// Deletes a set that no rule names.
-    pub fn delete_set(&mut self, name: &str) {
-        self.begin(DEL_SET, 0).text(2, name);
     }
 
     /// Adds elements to a set; one that is there must have the same value.

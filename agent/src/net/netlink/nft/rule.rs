@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use racimo_common::net::Subnet;
 use racimo_common::object::Protocol;
 
-use super::{ANONYMOUS_MAP, DATA_VALUE, DATA_VERDICT, GOTO, LIST_ITEM, VERDICT_CHAIN, VERDICT_CODE};
+use super::{ANONYMOUS_MAP, DATA_VALUE, DATA_VERDICT, LIST_ITEM, VERDICT_CODE};
 use crate::net::netlink::message::Batch;
 
 const VERDICT: u32 = 0;
@@ -18,8 +18,6 @@ const THIRD: u32 = 10;
 
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
-/// `NFT_JUMP`.
-const JUMP: u32 = 0_u32.wrapping_sub(3);
 
 const META_MARK: u32 = 3;
 const META_IN: u32 = 6;
@@ -115,14 +113,11 @@ impl<'m> Rule<'m> {
         })
     }
 
-    fn verdict(&mut self, code: u32, chain: Option<&str>) -> &mut Self {
+    fn verdict(&mut self, code: u32) -> &mut Self {
         self.expression("immediate", |message| {
             message.be32(1, VERDICT).nest(2, |data| {
                 data.nest(DATA_VERDICT, |verdict| {
                     verdict.be32(VERDICT_CODE, code);
-                    if let Some(chain) = chain {
-                        verdict.text(VERDICT_CHAIN, chain);
-                    }
                 });
             });
         })
@@ -328,22 +323,12 @@ impl<'m> Rule<'m> {
 
     /// Lets it pass this chain's hook.
     pub fn accept(&mut self) -> &mut Self {
-        self.verdict(ACCEPT, None)
+        self.verdict(ACCEPT)
     }
 
     /// Makes it vanish.
     pub fn drop(&mut self) -> &mut Self {
-        self.verdict(DROP, None)
-    }
-
-    /// Goes on in another chain.
-    pub fn goto(&mut self, chain: &str) -> &mut Self {
-        self.verdict(GOTO, Some(chain))
-    }
-
-    /// Goes on in another chain, and then here.
-    pub fn jump(&mut self, chain: &str) -> &mut Self {
-        self.verdict(JUMP, Some(chain))
+        self.verdict(DROP)
     }
 
     /// Refuses a TCP connection.
