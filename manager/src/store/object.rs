@@ -2,16 +2,18 @@
 //!
 //! Each field's doc names its writer where it is not the user. Stored times are stamped by the leader.
 
+mod network;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, ServiceId, TaskId};
-use racimo_common::net::{Subnet, VXLAN_PORT};
+use racimo_common::id::{ClusterId, DependencyId, NodeId, ServiceId, TaskId};
+use racimo_common::net::Subnet;
 use racimo_common::object::{
-    Availability, ContainerSpec, Desired, EndpointSpec, Generics, NodeDescription, Port, Reservations, Resources, Role,
+    Availability, ContainerSpec, Desired, EndpointSpec, Generics, NodeDescription, Reservations, Resources, Role,
     TaskState,
 };
 use racimo_common::registry::Platform;
@@ -20,6 +22,10 @@ use racimo_common::units::Bytes;
 use racimo_common::wire::BoardId;
 use serde::{Deserialize, Serialize};
 
+pub use self::network::{
+    ADDRESS_POOL_DEFAULT, Addresses, Attachment, ClusterNet, Endpoint, INGRESS, KEEP_SOURCE_LABEL, MESH_SUBNET_DEFAULT,
+    Network, NetworkSpec,
+};
 use super::trust::{NodeTrust, TokenSecret, Trust};
 use crate::allocator::address_of;
 use crate::limits;
@@ -70,33 +76,6 @@ impl fmt::Debug for Cluster {
     /// Without the token secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster").field("id", &self.id).field("spec", &self.spec).finish_non_exhaustive()
-    }
-}
-
-/// Where subnets of networks come from if `init` does not say, and the length of their masks (Docker's).
-pub const ADDRESS_POOL_DEFAULT: (Ipv4Addr, u8, u8) = (Ipv4Addr::new(10, 0, 0, 0), 8, 24);
-/// The subnet of the mesh between boards (the network `ingress`) unless it is made anew with another one.
-pub const MESH_SUBNET_DEFAULT: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 200, 0, 0), 16);
-
-/// Name of the mesh that a new cluster has.
-pub const INGRESS: &str = "ingress";
-
-/// What `init` decided about networks; it cannot be changed later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ClusterNet {
-    /// Where the subnets of networks come from that name none.
-    pub pools: Vec<Subnet>,
-    /// The length of their masks.
-    pub mask: u8,
-    /// UDP port of the VXLANs.
-    pub vxlan_port: u16,
-}
-
-impl Default for ClusterNet {
-    fn default() -> Self {
-        let (address, prefix, mask) = ADDRESS_POOL_DEFAULT;
-        Self { pools: vec![Subnet::of(address, prefix)], mask, vxlan_port: VXLAN_PORT }
     }
 }
 
@@ -244,18 +223,6 @@ pub struct Service {
     #[serde(default)]
     pub held: Option<Endpoint>,
 }
-
-/// What a service was given of the network.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
-    /// Its ports, in the order of its spec, each with its number; 0 only for a host's port that each board chooses.
-    pub ports: Vec<Port>,
-    /// A virtual address on each of its networks, unless its name stands for its tasks' addresses.
-    pub vips: Vec<(NetworkId, Ipv4Addr)>,
-}
-
-/// The label of a service whose tasks see the addresses of clients that come through the mesh, if it is `true`.
-pub const KEEP_SOURCE_LABEL: &str = "io.racimo.mesh.keep-source";
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -460,60 +427,6 @@ impl DependencyKind {
     }
 }
 
-/// An overlay network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Network {
-    /// Its id.
-    pub id: NetworkId,
-    /// Times and version.
-    pub meta: Meta,
-    /// What users want.
-    pub spec: NetworkSpec,
-    /// Its VXLAN network identifier. Written by the store.
-    pub vni: u32,
-    /// Its subnet. Written by the store.
-    pub subnet: Subnet,
-    /// The address that users see as its gateway; no task and no service has it. Written by the store.
-    pub gateway: Ipv4Addr,
-}
-
-/// What users want of a network.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct NetworkSpec {
-    /// Unique name.
-    pub name: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its subnet; none: one of the cluster's pools.
-    pub subnet: Option<Subnet>,
-    /// Its gateway; none: the first address.
-    pub gateway: Option<Ipv4Addr>,
-    /// Where tasks and services get their addresses; none: all of the subnet.
-    pub range: Option<Subnet>,
-    /// Addresses that stay free, by name.
-    pub reserved: BTreeMap<String, Ipv4Addr>,
-    /// Whether its tasks reach nothing else through it.
-    pub internal: bool,
-    /// Whether containers outside of services might join it. There are none here, so that it is only shown.
-    pub attachable: bool,
-    /// Whether it is the mesh between boards. There is one at most.
-    pub ingress: bool,
-    /// Whether traffic between boards is encrypted.
-    pub encrypted: bool,
-    /// Bytes of a packet in it; none: what fits a link of 1500 bytes.
-    pub mtu: Option<u16>,
-}
-
-/// A network that a service's tasks are attached to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
-    /// The network.
-    pub network: NetworkId,
-    /// Further names of the service there.
-    pub aliases: Vec<String>,
-}
-
 /// What a task runs, where it may run and when it is restarted. Immutable inside a task.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -680,15 +593,6 @@ pub struct Task {
     pub addresses: Addresses,
     /// How it ended. Written by the dispatcher or an enforcer, once.
     pub ended: Option<Ended>,
-}
-
-/// The addresses of a task.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Addresses {
-    /// In its board's part of the mesh: for ports published there, and for the way out.
-    pub mesh: Option<Ipv4Addr>,
-    /// On each of its overlay networks, in the order of its spec.
-    pub networks: Vec<(NetworkId, Ipv4Addr)>,
 }
 
 impl Task {
