@@ -3,7 +3,10 @@
 //! SwarmKit's rules and words (`controlapi`, reference page `swarm-behaviour.md` §13), and ours where they let
 //! through what could never run: a limit below a reservation, an image for nobody, a task too large to send.
 
+mod endpoint;
 mod options;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -13,23 +16,20 @@ use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::limits::{
     ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX, GENERIC_NAME_BYTES_MAX, GENERIC_NAMES_MAX, SERVICE_PORTS_MAX,
 };
-use racimo_common::object::{
-    ContainerSpec, Desired, EndpointMode, EndpointSpec, HostPort, MountKind, NetworkMode, Port, PortMode, Resources,
-};
+use racimo_common::object::{ContainerSpec, Desired, HostPort, MountKind, Port, PortMode, Resources};
 use racimo_common::registry::Reference;
 use racimo_common::signal;
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_common::wire::frame;
 use racimo_common::wire::{Assign, Assignment, TaskNet, ToAgent, Work};
 
+use self::endpoint::ALIAS_CHARS_MAX;
 pub use self::options::{InvalidOption, health_retries, health_span, oom_score};
 use crate::dispatcher::work;
 use crate::limits;
 use crate::log_driver::{self, BadLogDriver};
 use crate::scheduler::constraint;
-use crate::store::{
-    Attachment, DependencyKind, KEEP_SOURCE_LABEL, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec,
-};
+use crate::store::{DependencyKind, KEEP_SOURCE_LABEL, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec};
 use crate::template::{self, Facts};
 
 /// Least CPU time a limit or reservation may name: a thousandth of a CPU.
@@ -37,8 +37,6 @@ pub const CPU_MIN: NanoCpus = NanoCpus::new(1_000_000);
 /// Least memory a limit or reservation may name.
 pub const MEMORY_MIN: Bytes = Bytes::mib(4);
 const NAME_CHARS_MAX: usize = 63;
-/// What a name may have in DNS.
-const ALIAS_CHARS_MAX: usize = 253;
 
 /// Why a service is refused. The words are SwarmKit's where it has some.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -151,9 +149,9 @@ pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     mode(spec)?;
     container(&filled(spec)?)?;
     resources(&spec.task.resources)?;
-    networks(&spec.task.networks)?;
-    endpoint(&spec.task)?;
-    keep_source(&spec.labels)?;
+    endpoint::networks(&spec.task.networks)?;
+    endpoint::endpoint(&spec.task)?;
+    endpoint::keep_source(&spec.labels)?;
     restart(&spec.task.restart)?;
     placement(&spec.task.placement)?;
     log_driver::config(spec.task.log.as_ref())?;
@@ -175,61 +173,6 @@ fn mode(spec: &ServiceSpec) -> Result<(), Invalid> {
 /// A span of time in nanoseconds; zero is a value of its own.
 pub fn span(nanos: i64, what: &'static str) -> Result<Duration, Invalid> {
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| Invalid::Negative(what))
-}
-
-fn networks(networks: &[Attachment]) -> Result<(), Invalid> {
-    if networks.len() > limits::SERVICE_NETWORKS_MAX {
-        return Err(Invalid::NetworksMax(networks.len()));
-    }
-    let bytes: usize = networks.iter().flat_map(|attachment| &attachment.aliases).map(String::len).sum();
-    if bytes > limits::ALIASES_BYTES_MAX {
-        return Err(Invalid::AliasesBytes(bytes));
-    }
-    for Attachment { aliases, .. } in networks {
-        if aliases.len() > limits::ALIASES_MAX {
-            return Err(Invalid::AliasesMax(aliases.len()));
-        }
-        let fits =
-            |alias: &str| (1..=ALIAS_CHARS_MAX).contains(&alias.len()) && alias.bytes().all(|b| b.is_ascii_graphic());
-        if let Some(bad) = aliases.iter().find(|alias| !fits(alias)) {
-            return Err(Invalid::Alias(bad.clone()));
-        }
-    }
-    Ok(())
-}
-
-/// SwarmKit's rules and words first.
-fn endpoint(task: &TaskSpec) -> Result<(), Invalid> {
-    let EndpointSpec { mode, ports } = &task.endpoint;
-    if ports.len() > SERVICE_PORTS_MAX {
-        return Err(Invalid::PortsMax(ports.len()));
-    }
-    let mut published = BTreeSet::new();
-    for port in ports {
-        if (*mode, port.mode) == (EndpointMode::Dnsrr, PortMode::Ingress) {
-            return Err(Invalid::PortDnsrr);
-        }
-        if port.published > 0 && !published.insert((port.published, port.protocol)) {
-            return Err(Invalid::PortTwice);
-        }
-        if port.target == 0 {
-            return Err(Invalid::PortTarget);
-        }
-    }
-    match task.container.network {
-        NetworkMode::Host if !ports.is_empty() => {
-            Err(Invalid::PortNetwork("host", "its ports are the board's already"))
-        }
-        NetworkMode::None if !ports.is_empty() => Err(Invalid::PortNetwork("none", "nothing reaches its ports")),
-        NetworkMode::Unset | NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None => Ok(()),
-    }
-}
-
-fn keep_source(labels: &BTreeMap<String, String>) -> Result<(), Invalid> {
-    match labels.get(KEEP_SOURCE_LABEL).map(String::as_str) {
-        None | Some("true" | "false") => Ok(()),
-        Some(other) => Err(Invalid::KeepSource(other.to_owned())),
-    }
 }
 
 /// A name of a service or network: letters, digits, and inside it `-` and `_`.
@@ -462,191 +405,5 @@ fn net(task: &TaskSpec) -> TaskNet {
         networks: task.networks.iter().map(|attachment| (attachment.network, largest)).collect(),
         ports: ports.map(port).collect(),
         balanced: true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use racimo_common::object::{Mount, Protocol};
-    use std::sync::Arc;
-
-    use super::*;
-
-    fn spec() -> ServiceSpec {
-        let container = ContainerSpec { image: "busybox".into(), ..ContainerSpec::default() };
-        ServiceSpec {
-            name: "web".into(),
-            labels: Default::default(),
-            task: Arc::new(TaskSpec { container, ..TaskSpec::default() }),
-            mode: Mode::Replicated { replicas: 1 },
-            update: None,
-            rollback: None,
-            credentials: None,
-        }
-    }
-
-    #[track_caller]
-    fn check(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec), want: &str) {
-        let mut spec = spec();
-        let mut task = (*spec.task).clone();
-        edit(&mut spec, &mut task);
-        spec.task = Arc::new(task);
-        let got = service(&spec).err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(if want.is_empty() { got.is_empty() } else { got.contains(want) }, "{got:?} instead of {want:?}");
-    }
-
-    fn mount(target: &str, kind: MountKind) -> Mount {
-        Mount { target: target.into(), read_only: false, kind }
-    }
-
-    fn tmpfs(target: &str) -> Mount {
-        mount(target, MountKind::Tmpfs { options: Default::default() })
-    }
-
-    fn volume(name: &str) -> Mount {
-        mount("/v", MountKind::Volume { source: Some(name.into()), options: Default::default() })
-    }
-
-    #[test]
-    fn names() {
-        for good in ["a", "Web_1", "a-b", "a__b", &"x".repeat(63)] {
-            check(|s, _| s.name = good.into(), "");
-        }
-        check(|s, _| s.name = String::new(), "name must be provided");
-        for bad in ["bad_name!", "-a", "a-", "_a", "a.b", "ä", "a b"] {
-            check(|s, _| s.name = bad.into(), "name must be valid as a DNS name component");
-        }
-        check(|s, _| s.name = "x".repeat(64), "63 characters or fewer");
-    }
-
-    #[test]
-    fn amounts() {
-        assert_eq!(cpu(0), Ok(None));
-        assert_eq!(cpu(1_000_000), Ok(Some(CPU_MIN)));
-        assert_eq!(cpu(999_999).unwrap_err().to_string(), "invalid cpu value 0.000999999: Must be at least 0.001");
-        assert_eq!(cpu(-5_000_000_000).unwrap_err().to_string(), "invalid cpu value -5: Must be at least 0.001");
-        assert_eq!(memory(0), Ok(None));
-        assert_eq!(memory(4 << 20), Ok(Some(MEMORY_MIN)));
-        for bad in [1, -1, i64::MIN, (4 << 20) - 1] {
-            assert_eq!(memory(bad), Err(Invalid::Memory(bad)));
-        }
-    }
-
-    #[test]
-    fn limits_and_reservations() {
-        check(|_, t| t.resources.limits.memory = Some(Bytes::mib(10)), "");
-        check(
-            |_, t| {
-                t.resources.limits.memory = Some(Bytes::mib(10));
-                t.resources.reservations.memory = Bytes::mib(20);
-            },
-            "the memory limit (10MiB) is below the reservation (20MiB)",
-        );
-        check(
-            |_, t| {
-                t.resources.limits.cpu = Some(NanoCpus::new(100_000_000));
-                t.resources.reservations.cpu = NanoCpus::new(500_000_000);
-            },
-            "the CPU limit (0.1) is below the reservation (0.5)",
-        );
-    }
-
-    #[test]
-    fn restarts() {
-        let policy = |attempts, window: bool| RestartPolicy {
-            attempts_max: Some(attempts),
-            window: window.then(|| Duration::from_secs(1)),
-            ..RestartPolicy::default()
-        };
-        check(|_, t| t.restart = policy(1000, true), "");
-        check(|_, t| t.restart = policy(5000, false), "");
-        check(|_, t| t.restart = policy(1001, true), "at most 1000");
-    }
-
-    #[test]
-    fn containers() {
-        check(|_, t| t.container.image = String::new(), "image reference must be provided");
-        check(
-            |_, t| t.container.image = "UPPER CASE".into(),
-            r#"ContainerSpec: "UPPER CASE" is not a valid repository/tag"#,
-        );
-        check(|_, t| t.container.env = vec!["=x".into()], "is not KEY or KEY=value");
-        check(|_, t| t.container.env = vec!["A={{.Node.ID}}".into()], "");
-        check(|_, t| t.container.args = vec!["a\0b".into()], "ContainerSpec.Args must not contain a NUL");
-        check(|_, t| t.container.args = vec!["{{.Task}}".into()], "");
-        check(|_, t| t.container.hostname = Some("h-{{.Task.Slot}}".into()), "");
-        check(|_, t| t.container.hostname = Some("h-{{.Task}}".into()), "is not a host name");
-        check(|_, t| t.container.hostname = Some("{{.Nope}}".into()), "expanding hostname failed: template: 1:1");
-        check(|_, t| t.container.env = vec!["A={{secret \"x\"}}".into()], "function \"secret\" not defined");
-        check(|_, t| t.container.env = vec!["A={{.Service.Labels.l}}".into()], "map has no entry for key \"l\"");
-        check(|_, t| t.container.hostname = Some("a..b".into()), "is not a host name");
-        check(|_, t| t.container.dir = Some("tmp".into()), "must be an absolute path");
-        for good in ["SIGINT", "TERM", "9", "SIGRTMIN+3"] {
-            check(|_, t| t.container.stop_signal = Some(good.into()), "");
-        }
-        for bad in ["0", "65", "S T", "-9", "SIGFOO"] {
-            check(|_, t| t.container.stop_signal = Some(bad.into()), "is not a signal");
-        }
-        check(|_, t| t.container.args = vec!["x".repeat(FRAME_TO_AGENT_MAX)], "make it smaller");
-    }
-
-    #[test]
-    fn mount_rules() {
-        check(|_, t| t.container.mounts = vec![tmpfs("/a"), tmpfs("/b")], "");
-        check(|_, t| t.container.mounts = vec![tmpfs("/a"), tmpfs("/a/")], "duplicate mount point: /a");
-        check(|_, t| t.container.mounts = vec![tmpfs("a")], "invalid mount target");
-        check(|_, t| t.container.mounts = vec![tmpfs("/")], "invalid mount target");
-        let bind = MountKind::Bind { source: "tmp".into(), options: Default::default() };
-        check(|_, t| t.container.mounts = vec![mount("/a", bind)], "invalid bind mount source");
-        check(|_, t| t.container.mounts = vec![volume("data.1")], "");
-        check(|_, t| t.container.mounts = vec![volume("../x")], "invalid volume name");
-        check(|_, t| t.container.mounts = vec![volume("a")], "expected 2 to 255 characters");
-        check(|_, t| t.container.mounts = vec![volume("/srv")], "use a mount of type bind");
-    }
-
-    #[test]
-    fn ports() {
-        let port = |published, target| Port { published, target, ..Port::default() };
-        let host = |published| Port { mode: PortMode::Host, ..port(published, 80) };
-        check(|_, t| t.endpoint.ports = vec![port(80, 8080), port(0, 80), port(0, 80)], "");
-        let udp = Port { protocol: Protocol::Udp, ..port(53, 53) };
-        check(|_, t| t.endpoint.ports = vec![port(53, 53), udp], "");
-        check(|_, t| t.endpoint.ports = vec![port(80, 0)], "a port without TargetPort");
-        let twice = "EndpointSpec: duplicate published ports provided";
-        check(|_, t| t.endpoint.ports = vec![port(80, 1), port(80, 2)], twice);
-        check(|_, t| t.endpoint.ports = vec![port(80, 1), host(80)], twice);
-        let dnsrr = |port| EndpointSpec { mode: EndpointMode::Dnsrr, ports: vec![port] };
-        check(|_, t| t.endpoint = dnsrr(host(80)), "");
-        let ingress = "EndpointSpec: port published with ingress mode can't be used with dnsrr mode";
-        check(|_, t| t.endpoint = dnsrr(port(80, 80)), ingress);
-        check(|_, t| t.endpoint.ports = vec![port(0, 80); SERVICE_PORTS_MAX], "");
-        check(|_, t| t.endpoint.ports = vec![port(0, 80); SERVICE_PORTS_MAX + 1], "129 ports are more than the 128");
-        for (network, want) in [
-            (NetworkMode::Unset, ""),
-            (NetworkMode::Bridge, ""),
-            (NetworkMode::Host, "on the network host: its ports are the board's already"),
-            (NetworkMode::None, "on the network none: nothing reaches its ports"),
-        ] {
-            check(
-                |_, t| {
-                    t.container.network = network;
-                    t.endpoint.ports = vec![host(80)];
-                },
-                want,
-            );
-        }
-        let label = |value: &str| [(KEEP_SOURCE_LABEL.to_owned(), value.to_owned())].into();
-        check(|s, _| s.labels = label("true"), "");
-        check(|s, _| s.labels = label("yes"), "label io.racimo.mesh.keep-source: \"yes\" is not true or false");
-    }
-
-    #[test]
-    fn placements() {
-        check(|_, t| t.placement.preferences = vec!["node.labels.zone".into()], "");
-        check(|_, t| t.placement.preferences = vec!["node.labels.".into()], "is not node.labels.KEY");
-        check(|_, t| t.placement.preferences = vec!["node.id".into()], "is not node.labels.KEY");
-        check(|s, _| s.mode = Mode::Replicated { replicas: limits::REPLICAS_MAX + 1 }, "more than the");
-        check(|_, t| t.placement.constraints = vec!["node.role==worker".into()], "");
-        check(|_, t| t.placement.constraints = vec!["node.role=worker".into()], "expected one operator");
     }
 }
