@@ -7,29 +7,34 @@
 //! on its networks.
 
 pub mod board;
+mod change;
 pub mod coming;
 pub mod missing;
 pub mod rule;
+mod service;
 pub mod task;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use racimo_common::id::{NetworkId, NodeId, ServiceId, TaskId};
 use racimo_common::net::Subnet;
 use racimo_common::object::{HostPort, Protocol};
-use racimo_common::wire::{NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet, encryption_address, gateway};
+use racimo_common::wire::{NetNetwork, NetOwn, NetPeer, TaskNet, encryption_address, gateway};
 
 use serde::{Deserialize, Serialize};
 
 use super::table::{Changes, Table};
 use crate::limits;
 use board::{Board, place};
+use change::Change;
 use rule::Backends;
+pub use service::targets;
+use service::{backends, members, virtuals};
 use task::Overlay;
 
 /// The table of all our rules, in each namespace.
@@ -355,147 +360,6 @@ impl<'a> View<'a> {
         }
         peer.key.is_some().then(|| encryption_address(peer.subnet))
     }
-
-    fn peer(self, own: &NetOwn, id: NodeId, old: Option<NetPeer>, keeps_source: bool, ops: &mut Vec<Op>) {
-        let new = self.table.peers.get(&id);
-        let changed = |old: &NetPeer| new.is_none_or(|new| (new.subnet, new.address) != (old.subnet, old.address));
-        if let Some(old) = old.as_ref().filter(|old| changed(old)) {
-            let others = self.table.peers.values().map(|peer| peer.address).chain([own.address]);
-            let address = !others.into_iter().any(|address| address == old.address);
-            ops.push(Op::PeerGone { peer: Peer::new(old, own), address });
-            // Another one may have its part by now, and have been told of before.
-            let heirs = self.table.peers.values().filter(|peer| peer.node != id && peer.subnet == old.subnet);
-            ops.extend(heirs.map(|peer| Op::Peer { peer: Peer::new(peer, own), keeps_source }));
-        }
-        if let Some(new) = new.filter(|_| old.as_ref().is_none_or(changed)) {
-            ops.push(Op::Peer { peer: Peer::new(new, own), keeps_source });
-        }
-        // Its tasks are reached by its address.
-        for network in self.local_networks() {
-            let theirs = self.table.services.values().flat_map(|service| members(service, network.id));
-            for (_, address) in theirs.filter(|(node, _)| *node == id) {
-                ops.push(Op::Remote { vni: network.vni, address, board: self.vtep(network, id) });
-            }
-        }
-    }
-
-    fn network(self, id: NetworkId, old: Option<NetNetwork>, ops: &mut Vec<Op>) {
-        // One that is made anew has another number.
-        let gone = old.map(|old| old.vni).filter(|vni| self.table.networks.get(&id).is_none_or(|new| new.vni != *vni));
-        ops.extend(gone.filter(|vni| !self.tasks.values().any(|task| task.vnis.contains(vni))).map(Op::OverlayGone));
-        let (Some(own), Some(network)) = (&self.table.own, self.table.networks.get(&id)) else { return };
-        if self.on(id).next().is_some() {
-            ops.push(Op::Overlay(Overlay::new(network, own)));
-        }
-    }
-
-    /// All but its ports.
-    fn service(self, change: Change<'_>, ops: &mut Vec<Op>) {
-        let Change { old, new, .. } = change;
-        let both = || old.into_iter().chain(new);
-        let networks: BTreeSet<NetworkId> =
-            both().flat_map(|service| &service.networks).map(|attachment| attachment.network).collect();
-        for id in networks {
-            if self.on(id).next().is_none() {
-                continue;
-            }
-            self.virtual_address(id, change, ops);
-            if let Some(network) = self.table.networks.get(&id) {
-                self.remote(network, change, ops);
-            }
-        }
-        self.forget(old, new, ops);
-    }
-
-    fn virtual_address(self, id: NetworkId, change: Change<'_>, ops: &mut Vec<Op>) {
-        let of = |service: Option<&NetService>| service.and_then(|service| virtuals(service, id));
-        let (old, new) = (of(change.old), of(change.new));
-        if old == new && !change.anew {
-            return;
-        }
-        let address_of = |found: &Option<(Ipv4Addr, Backends)>| found.as_ref().map(|(address, _)| *address);
-        let gone = address_of(&old).filter(|address| Some(*address) != address_of(&new));
-        // Another service may have it by now.
-        let taken = |address: Ipv4Addr| {
-            self.table.services.values().filter_map(|service| virtuals(service, id)).find(|(a, _)| *a == address)
-        };
-        let found = [gone.map(|address| (address, taken(address).map(|(_, to)| to))), new.map(|(a, to)| (a, Some(to)))];
-        for (address, to) in found.into_iter().flatten() {
-            let to = to.map(Rc::new);
-            ops.extend(self.on(id).map(|task| Op::Virtual { task, address, to: to.clone() }));
-        }
-    }
-
-    fn remote(self, network: &NetNetwork, change: Change<'_>, ops: &mut Vec<Op>) {
-        let of = |service: Option<&NetService>| -> BTreeMap<Ipv4Addr, NodeId> {
-            service.into_iter().flat_map(|service| members(service, network.id)).map(|(node, a)| (a, node)).collect()
-        };
-        let (old, new) = (of(change.old), of(change.new));
-        let vni = network.vni;
-        let gone: BTreeSet<Ipv4Addr> = old.keys().filter(|address| !new.contains_key(address)).copied().collect();
-        if !gone.is_empty() {
-            // Another service's task may have the address by now.
-            let taken: BTreeMap<Ipv4Addr, Ipv4Addr> =
-                self.remotes(network).filter(|(address, _)| gone.contains(address)).collect();
-            let now = |address: Ipv4Addr| Op::Remote { vni, address, board: taken.get(&address).copied() };
-            ops.extend(gone.into_iter().map(now));
-        }
-        for (&address, node) in new.iter().filter(|(address, node)| change.anew || old.get(address) != Some(node)) {
-            let board = self.vtep(network, *node);
-            if board.is_some() || old.contains_key(&address) {
-                ops.push(Op::Remote { vni, address, board });
-            }
-        }
-    }
-
-    /// Connections of tasks that take no more, or are no more.
-    fn forget(self, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
-        let Some(old) = old else { return };
-        let mut found: BTreeMap<(Place, bool), Vec<Ipv4Addr>> = BTreeMap::new();
-        for endpoint in &old.endpoints {
-            let now = new.and_then(|new| new.endpoints.iter().find(|now| now.task == endpoint.task));
-            let datagrams = match now {
-                Some(now) if endpoint.active && !now.active => true,
-                Some(_) => continue,
-                None => false,
-            };
-            let mesh = endpoint.mesh.filter(|_| !old.ports.is_empty());
-            if let Some(address) = mesh {
-                found.entry((Place::Board, datagrams)).or_default().push(address.0);
-            }
-            for (attachment, address) in old.networks.iter().zip(&endpoint.addresses) {
-                if address.0.is_unspecified() {
-                    continue;
-                }
-                for task in self.on(attachment.network) {
-                    found.entry((Place::Task(task), datagrams)).or_default().push(address.0);
-                }
-            }
-        }
-        ops.extend(found.into_iter().map(|((place, datagrams), addresses)| Op::Forget { place, addresses, datagrams }));
-    }
-}
-
-/// A service that changed.
-#[derive(Debug, Clone, Copy)]
-struct Change<'a> {
-    old: Option<&'a NetService>,
-    new: Option<&'a NetService>,
-    /// Whether what did not change is to be told, too.
-    anew: bool,
-}
-
-impl<'a> Change<'a> {
-    /// The ports whose tasks are others now.
-    fn ports(self) -> impl Iterator<Item = Published> + 'a {
-        let both = self.old.into_iter().chain(self.new);
-        let ports: BTreeSet<Published> =
-            both.flat_map(|service| &service.ports).map(|port| (port.protocol, port.published)).collect();
-        ports.into_iter().filter(move |port| {
-            let of = |service: Option<&NetService>| service.and_then(|service| backends(service, *port));
-            self.anew || of(self.old) != of(self.new)
-        })
-    }
 }
 
 impl Op {
@@ -533,101 +397,8 @@ impl Op {
     }
 }
 
-/// What a service's port stands for; none: it does not publish it.
-fn backends(service: &NetService, (protocol, published): Published) -> Option<Backends> {
-    let is_it = |port: &NetPort| (port.protocol, port.published) == (protocol, published);
-    let (place, port) = service.ports.iter().enumerate().find(|(_, port)| is_it(port))?;
-    let to = targets(service, place, port).map(|(address, target)| (address, Some(target))).collect();
-    Some(Backends { to, protocol: Some(protocol), keeps_source: service.keep_source })
-}
-
-/// The tasks that get the connections to a service's port: their addresses in the mesh, and their own ports.
-pub fn targets(service: &NetService, place: usize, port: &NetPort) -> impl Iterator<Item = (Ipv4Addr, u16)> {
-    let active = service.endpoints.iter().filter(|endpoint| endpoint.active);
-    active.filter_map(move |endpoint| Some((endpoint.mesh?.0, endpoint.target(place, port)?)))
-}
-
-/// A service's virtual address in a network, with what it stands for.
-fn virtuals(service: &NetService, network: NetworkId) -> Option<(Ipv4Addr, Backends)> {
-    let at = service.networks.iter().position(|attachment| attachment.network == network)?;
-    let address = service.networks[at].vip?.0;
-    let active = service.endpoints.iter().filter(|endpoint| endpoint.active);
-    let to = active.filter_map(|endpoint| Some((address_at(&endpoint.addresses, at)?, None))).collect();
-    Some((address, Backends { to, protocol: None, keeps_source: false }))
-}
-
-/// The tasks of a service that are on a network: boards and addresses.
-fn members(service: &NetService, network: NetworkId) -> impl Iterator<Item = (NodeId, Ipv4Addr)> {
-    let at = service.networks.iter().position(|attachment| attachment.network == network);
-    let endpoints = at.map(|_| &service.endpoints).into_iter().flatten();
-    endpoints.filter_map(move |endpoint| Some((endpoint.node, address_at(&endpoint.addresses, at?)?)))
-}
-
-fn address_at(addresses: &[racimo_common::wire::Ip], at: usize) -> Option<Ipv4Addr> {
-    addresses.get(at).map(|address| address.0).filter(|address| !address.is_unspecified())
-}
-
 /// A board's number among those of the mesh.
 fn number(own: &NetOwn, subnet: Subnet) -> u32 {
     let apart = u32::from(subnet.address()).wrapping_sub(u32::from(own.mesh.address()));
     apart.checked_shr(u32::from(32 - subnet.prefix())).unwrap_or(0) & 0x00ff_ffff
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let backends = |to: &Backends| {
-            let to: Vec<String> = to
-                .to
-                .iter()
-                .map(|(address, port)| match port {
-                    Some(port) => format!("{address}:{port}"),
-                    None => address.to_string(),
-                })
-                .collect();
-            if to.is_empty() { "refuse".to_owned() } else { to.join(" ") }
-        };
-        match self {
-            Self::Board(None) => f.write_str("no board"),
-            Self::Board(Some(board)) => {
-                let NetOwn { subnet, address, vxlan_port, mtu, .. } = &board.own;
-                write!(f, "board {subnet} at {address:?}:{vxlan_port} mtu {mtu}")?;
-                f.write_str(if board.keeps_source { " keeps sources" } else { "" })?;
-                f.write_str(if board.encrypts { " encrypts" } else { "" })
-            }
-            Self::Left(address) => write!(f, "no board at {address}"),
-            Self::Peer { peer, keeps_source } => {
-                write!(f, "peer {} at {}", peer.subnet, peer.address)?;
-                if *keeps_source { write!(f, " mark {:#x}", peer.origin) } else { Ok(()) }
-            }
-            Self::PeerGone { peer, address } => {
-                write!(f, "no peer {} at {}", peer.subnet, peer.address)?;
-                f.write_str(if *address { "" } else { ", which another one has" })
-            }
-            Self::Overlay(overlay) => {
-                write!(
-                    f,
-                    "overlay {} {} at {}:{} mtu {}",
-                    overlay.vni, overlay.subnet, overlay.local, overlay.port, overlay.mtu
-                )
-            }
-            Self::OverlayGone(vni) => write!(f, "no overlay {vni}"),
-            Self::Remote { vni, address, board: Some(board) } => write!(f, "overlay {vni}: {address} at {board}"),
-            Self::Remote { vni, address, board: None } => write!(f, "overlay {vni}: no {address}"),
-            Self::Publish { port: (protocol, port), to: Some(to) } => {
-                write!(f, "publish {protocol} {port}: {}", backends(to))?;
-                f.write_str(if to.keeps_source { " keeps sources" } else { "" })
-            }
-            Self::Publish { port: (protocol, port), to: None } => write!(f, "no publish {protocol} {port}"),
-            Self::Virtual { task, address, to: Some(to) } => write!(f, "task {task}: {address}: {}", backends(to)),
-            Self::Virtual { task, address, to: None } => write!(f, "task {task}: no {address}"),
-            Self::Forget { place, addresses, datagrams } => {
-                f.write_str(if *datagrams { "forget datagrams to" } else { "forget connections to" })?;
-                addresses.iter().try_for_each(|address| write!(f, " {address}"))?;
-                match place {
-                    Place::Board => Ok(()),
-                    Place::Task(task) => write!(f, " in task {task}"),
-                }
-            }
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use racimo_common::id::{RandomId, ServiceId};
 use racimo_common::net::{MTU, VXLAN_PORT};
-use racimo_common::wire::{Ip, Net, NetAttachment, NetEndpoint, NetPort};
+use racimo_common::wire::{Ip, Net, NetAttachment, NetEndpoint, NetPort, NetService};
 
 use super::task::Attach;
 use super::*;
