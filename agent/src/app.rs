@@ -7,32 +7,32 @@
 //!      ▲──────────────────────────────────────────────────────────────────┘
 //! ```
 
+mod operations;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use racimo_common::error::chain;
-use racimo_common::id::{NodeId, TaskId};
+use racimo_common::id::TaskId;
 use racimo_common::object::NodeDescription;
-use racimo_common::registry::{Reference, Registry};
+use racimo_common::registry::Registry;
 use racimo_common::time::{Clock, Mono};
 use racimo_common::wire::{Assign, ToManager, Work};
 use smol::{LocalExecutor, Timer};
 
+use self::operations::{Containers, Tools};
 use crate::board::{Board, Order};
 use crate::config::Config;
 use crate::describe::{self, Own};
 use crate::identity::Identity;
 use crate::link::session::{Link, Told};
 use crate::net::host::Host;
-use crate::net::{Network, NoNetwork, ports};
+use crate::net::{Network, ports};
 use crate::runtime::ctrd::Executor;
-use crate::runtime::pull::{self, PullError};
-use crate::runtime::{self, Event, Job, Phase, Probed, Runtime};
-use crate::task::{Done, Found, Op, Task};
+use crate::runtime::{self, Event, Runtime};
+use crate::task::{Done, Op, Task};
 use crate::{limits, logs, report};
 
 /// Why the agent stopped.
@@ -63,8 +63,6 @@ pub enum AppError {
 /// The board's own name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-type Containers = Vec<(TaskId, Found, Option<Duration>)>;
-
 /// What the main loop waits for.
 enum Input {
     Link(Told),
@@ -79,16 +77,6 @@ enum Input {
     Logs(Vec<TaskId>),
     Stop,
     Tick,
-}
-
-/// What operations need; shared by their futures.
-struct Tools {
-    runtime: Runtime,
-    registry: Registry,
-    network: Network,
-    host: Host,
-    description: Rc<RefCell<NodeDescription>>,
-    node: RefCell<Option<NodeId>>,
 }
 
 /// Runs until asked to stop. `identity`: none on the manager's own board.
@@ -594,145 +582,5 @@ impl App {
             }
         }
         true
-    }
-}
-
-fn known(found: runtime::Found) -> (TaskId, Found, Option<Duration>) {
-    let grace = found.kept.map(|kept| kept.stop_grace);
-    let state = match found.phase {
-        Phase::Made => Found::Made,
-        Phase::Lost => Found::Lost,
-        Phase::Running { pid } => Found::Running { pid, health: found.health },
-        Phase::Ended { status, at: _, oom } => Found::Ended { status, oom },
-        // It will answer again or be found dead; its end is an event.
-        Phase::Unknown => Found::Running { pid: 0, health: found.health },
-    };
-    (found.task, state, grace)
-}
-
-impl Tools {
-    /// The board's containers; `first`: after what is left half made is removed. Tries until it succeeds.
-    async fn list(&self, first: bool) -> Containers {
-        if first {
-            match self.runtime.sweep().await {
-                Ok(0) => {}
-                Ok(count) => log::info!("{count} half-made containers were removed"),
-                Err(error) => log::warn!("remove half-made containers: {}", error.reason()),
-            }
-        }
-        let mut pause = limits::LIST_PAUSE.0;
-        loop {
-            match self.runtime.list().await {
-                Ok(found) => {
-                    if first {
-                        self.runtime.bodies().clean(&found.iter().map(|found| found.task).collect());
-                    }
-                    return found.into_iter().map(known).collect();
-                }
-                Err(error) => log::warn!("list containers, again in {pause:?}: {}", error.reason()),
-            }
-            Timer::after(pause).await;
-            pause = (pause * 2).min(limits::LIST_PAUSE.1);
-        }
-    }
-
-    async fn perform(&self, task: TaskId, op: Op, work: Option<Rc<Work>>) -> Done {
-        let result = match op {
-            Op::Prepare => return self.prepare(task, work).await,
-            Op::Probe => return self.probe(task).await,
-            Op::Start => self.runtime.start(task).await.map(Some),
-            Op::Signal(Some(signal)) => self.runtime.kill(task, signal).await.map(|()| None),
-            Op::Signal(None) => self.runtime.stop(task).await.map(|()| None),
-            Op::Delete => {
-                let deleted = self.runtime.delete(task).await;
-                // In a box, as only some operations need it.
-                Box::pin(self.network.detach(task)).await;
-                deleted.map(|()| None)
-            }
-        };
-        match result {
-            Ok(pid) => Done::Ok(pid),
-            Err(error) if error.is_lost() => Done::Again(error.reason()),
-            Err(error) => Done::Failed(error.reason()),
-        }
-    }
-
-    async fn probe(&self, task: TaskId) -> Done {
-        // In a box: there may be one for each task, and it is more than most operations need.
-        match Box::pin(self.runtime.probe(task)).await {
-            Ok(Probed::Passed) => Done::Ok(None),
-            Ok(Probed::Failed(reason)) => Done::Failed(reason),
-            // The board's fault, not the container's.
-            Err(error) => Done::Again(error.reason()),
-        }
-    }
-
-    async fn prepare(&self, task: TaskId, work: Option<Rc<Work>>) -> Done {
-        let Some(work) = work else { return Done::Failed("nothing to run".to_owned()) };
-        if let Some(fault) = &work.fault {
-            return Done::Failed(fault.clone());
-        }
-        let Some(node) = *self.node.borrow() else { return Done::Again("no session yet".to_owned()) };
-        let reference: Reference = match work.container.image.parse() {
-            Ok(reference) => reference,
-            Err(error) => return Done::Failed(format!("image {:?}: {error}", work.container.image)),
-        };
-        let ctrd = match self.runtime.connect().await {
-            Ok(ctrd) => ctrd,
-            Err(error) => return Done::Again(error.to_string()),
-        };
-        let (platforms, hostname) = {
-            let description = self.description.borrow();
-            (description.platforms.clone(), description.hostname.clone())
-        };
-        let login = work.credentials.as_ref();
-        let pulled = pull::ensure(&ctrd, &self.registry, &reference, login, &platforms, &mut |_| {}).await;
-        let local = match pulled {
-            Ok(local) => local,
-            Err(PullError::Containerd(error)) if error.is_lost() => return Done::Again(error.to_string()),
-            Err(error) => return Done::Failed(chain(&error)),
-        };
-        if let Some(attached) = runtime::network_of(&work, task, &hostname) {
-            if let Some(why) = self.host.refuses(&attached.net, &self.network.table().borrow()) {
-                return Done::Failed(why);
-            }
-            match Box::pin(self.network.attach(task, attached)).await {
-                Ok(_) => {}
-                Err(NoNetwork::Again(why)) => return Done::Again(why),
-                Err(NoNetwork::Never(why)) => return Done::Failed(why),
-            }
-        }
-        let job = Job { task, work: &work, image: &local.image, node, hostname: &hostname };
-        match self.runtime.create(&job).await {
-            Ok(None) => Done::Ok(None),
-            Ok(Some(check)) => Done::Made(check),
-            Err(error) if error.is_lost() => Done::Again(error.reason()),
-            Err(error) => Done::Failed(error.reason()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use racimo_common::id::RandomId;
-
-    use super::*;
-
-    /// There may be one operation per task: together they must leave room on the heap.
-    #[test]
-    fn an_operation_takes_little_while_it_waits() {
-        let executor = Executor(Rc::new(LocalExecutor::new()));
-        let dir = tempfile::tempdir().expect("a directory");
-        let network = Network::open(executor.0.clone(), dir.path(), RESOLV_CONF.into()).expect("a network");
-        let tools = Tools {
-            runtime: Runtime::new(executor, runtime::Config::default()).expect("cgroups"),
-            network,
-            host: Host::new(dir.path().to_owned(), dir.path().to_owned()),
-            registry: Registry::new(racimo_common::registry::Config::default()),
-            description: Rc::default(),
-            node: RefCell::default(),
-        };
-        let bytes = size_of_val(&tools.perform(TaskId::from_bits(1), Op::Prepare, None));
-        assert!(bytes * limits::TASKS_MAX < limits::HEAP_MAX / 4, "{bytes} bytes");
     }
 }
