@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../src/net/testing.rs"]
+mod testing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
@@ -20,13 +23,12 @@ use racimo_agent::net::kernel::namespace;
 use racimo_agent::net::ns::Namespace;
 use racimo_agent::net::plan::Attached;
 use racimo_agent::net::{Network, NoNetwork};
-use racimo_common::id::{NetworkId, NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::net::{MTU, VXLAN_PORT, mac};
+use racimo_common::id::{NetworkId, RandomId, ServiceId, TaskId};
+use racimo_common::net::{VXLAN_PORT, mac};
 use racimo_common::object::{HostPort, Protocol};
-use racimo_common::wire::{
-    Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet,
-};
+use racimo_common::wire::{Ip, Net, NetAttachment, NetEndpoint, NetOwn, NetPeer, NetPort, NetService, TaskNet};
 use smol::LocalExecutor;
+use testing::{network, node, own, peer};
 
 const PORT: u16 = 8080;
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 200);
@@ -330,37 +332,6 @@ use Place::{Host, Task};
 
 /// The client beside the boards.
 const CLIENT: Place = Host(100);
-
-fn node(number: u8) -> NodeId {
-    NodeId::from_bits(number.into())
-}
-
-fn own(board: u8) -> NetOwn {
-    NetOwn {
-        mesh: "10.200.0.0/16".parse().unwrap(),
-        subnet: format!("10.200.{board}.0/24").parse().unwrap(),
-        address: Ip(lan_address(board)),
-        vxlan_port: VXLAN_PORT,
-        mtu: MTU,
-        key_epoch: 0,
-    }
-}
-
-fn peer(board: u8) -> NetPeer {
-    NetPeer { node: node(board), subnet: own(board).subnet, address: own(board).address, key: None }
-}
-
-fn network(number: u8) -> NetNetwork {
-    NetNetwork {
-        id: NetworkId::from_bits(number.into()),
-        name: format!("net{number}"),
-        vni: 4096 + u32::from(number),
-        subnet: format!("10.0.{number}.0/24").parse().unwrap(),
-        internal: false,
-        encrypted: false,
-        mtu: MTU,
-    }
-}
 
 fn task(number: u8) -> TaskId {
     TaskId::from_bits(u128::from(number) << 100)

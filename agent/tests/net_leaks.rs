@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../src/net/testing.rs"]
+mod testing;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -17,13 +20,11 @@ use racimo_agent::alloc;
 use racimo_agent::net::Network;
 use racimo_agent::net::ns::{Namespace, Namespaces};
 use racimo_agent::net::plan::Attached;
-use racimo_common::id::{NetworkId, NodeId, RandomId, TaskId};
-use racimo_common::net::{MTU, VXLAN_PORT};
+use racimo_common::id::{NetworkId, RandomId, TaskId};
 use racimo_common::object::{HostPort, Protocol};
-use racimo_common::wire::{
-    Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet,
-};
+use racimo_common::wire::{Ip, Net, NetAttachment, NetEndpoint, NetPort, NetService, TaskNet};
 use smol::{LocalExecutor, Timer};
+use testing::{network, node, own, peer};
 
 #[global_allocator]
 static HEAP: alloc::Counting = alloc::Counting;
@@ -64,42 +65,10 @@ fn id<T: RandomId>(number: u32) -> T {
     T::from_bits(u128::from(number) << 96 | 1)
 }
 
-fn own() -> NetOwn {
-    NetOwn {
-        mesh: "10.200.0.0/16".parse().unwrap(),
-        subnet: "10.200.1.0/24".parse().unwrap(),
-        address: Ip(Ipv4Addr::new(10, 77, 0, 1)),
-        vxlan_port: VXLAN_PORT,
-        mtu: MTU,
-        key_epoch: 0,
-    }
-}
-
-fn peer(number: u8) -> NetPeer {
-    NetPeer {
-        node: id::<NodeId>(number.into()),
-        subnet: format!("10.200.{number}.0/24").parse().unwrap(),
-        address: Ip(Ipv4Addr::new(10, 77, 0, number)),
-        key: None,
-    }
-}
-
-fn network(number: u8) -> NetNetwork {
-    NetNetwork {
-        id: id(number.into()),
-        name: format!("net{number}"),
-        vni: 5000 + u32::from(number),
-        subnet: format!("10.0.{number}.0/24").parse().unwrap(),
-        internal: false,
-        encrypted: false,
-        mtu: MTU,
-    }
-}
-
 /// A task of this board on both networks; the second one of each round has its own port, and no way out is the third's.
 fn attached(round: u32, which: u8) -> Attached {
     let networks: Vec<(NetworkId, Ip)> =
-        (1..=2).map(|net| (id(net.into()), Ip(Ipv4Addr::new(10, 0, net, 10 + which)))).collect();
+        (1..=2).map(|net| (network(net).id, Ip(Ipv4Addr::new(10, 0, net, 10 + which)))).collect();
     let mesh = (which < 3).then_some(Ip(Ipv4Addr::new(10, 200, 1, 10 + which)));
     let published = u16::try_from(20_000 + round % 7).unwrap();
     let port = HostPort { protocol: Protocol::Tcp, published, target: 80 };
@@ -114,7 +83,7 @@ fn service(round: u32) -> NetService {
         task: id(round * 64 + u32::from(number)),
         slot: Some(number.into()),
         hostname: None,
-        node: id(u32::from(number) % 3 + 1),
+        node: node(number % 3 + 1),
         mesh: Some(Ip(Ipv4Addr::new(10, 200, number % 3 + 1, 100 + number))),
         addresses: (1..=2).map(|net| Ip(Ipv4Addr::new(10, 0, net, 100 + number))).collect(),
         active: true,
@@ -122,7 +91,7 @@ fn service(round: u32) -> NetService {
     };
     let published = |protocol| NetPort { protocol, published: u16::try_from(8000 + round % 11).unwrap(), target: 80 };
     let attachment = |net: u8| NetAttachment {
-        network: id(net.into()),
+        network: network(net).id,
         vip: Some(Ip(Ipv4Addr::new(10, 0, net, 2))),
         aliases: vec!["alias".into()],
     };
@@ -229,9 +198,9 @@ async fn test(executor: Rc<LocalExecutor<'static>>, run: PathBuf) {
     network.take(Net {
         complete: true,
         last: true,
-        own: Some(own()),
+        own: Some(own(1)),
         peers: vec![peer(2), peer(3)],
-        networks: vec![self::network(1), self::network(2)],
+        networks: vec![testing::network(1), testing::network(2)],
         ..Net::default()
     });
     let settled = |wanted: Option<&str>| -> Result<(), String> {

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../src/net/testing.rs"]
+mod testing;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -9,16 +12,13 @@ use racimo_agent::net::plan::{Attached, Op, Plan, View};
 use racimo_agent::net::table::Table;
 use racimo_agent::{alloc, limits};
 use racimo_common::id::{NetworkId, NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::net::{MTU, VXLAN_PORT};
 use racimo_common::object::Protocol;
-use racimo_common::wire::{
-    Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet,
-};
+use racimo_common::wire::{Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetPort, NetService, TaskNet};
 
 #[global_allocator]
 static HEAP: alloc::Counting = alloc::Counting;
 
-const ENDPOINTS: u32 = 10;
+const ENDPOINTS: u8 = 10;
 
 fn address(network: u32, number: u32) -> Ip {
     Ip(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + (network << 16) + number))
@@ -51,37 +51,16 @@ fn service(number: u32, active: bool) -> NetService {
         ports: vec![NetPort { protocol: Protocol::Tcp, published: 8000 + u16::try_from(number).unwrap(), target: 80 }],
         keep_source: false,
         networks: (1..=3).map(attachment).collect(),
-        endpoints: (0..ENDPOINTS).map(endpoint).collect(),
+        endpoints: (0..ENDPOINTS.into()).map(endpoint).collect(),
     }
 }
 
 fn told(services: u32) -> impl Iterator<Item = Net> {
-    let mesh = "10.200.0.0/16".parse().unwrap();
-    let peer = |number: u32| NetPeer {
-        node: NodeId::from_bits(number.into()),
-        subnet: format!("10.200.{number}.0/24").parse().unwrap(),
-        address: address(77, number),
-        key: None,
-    };
-    let network = |number: u32| NetNetwork {
-        id: network(number),
-        name: format!("net{number}"),
-        vni: 4096 + number,
-        subnet: format!("10.{number}.0.0/16").parse().unwrap(),
-        internal: false,
-        encrypted: false,
-        mtu: MTU,
-    };
+    let network =
+        |number: u8| NetNetwork { subnet: format!("10.{number}.0.0/16").parse().unwrap(), ..testing::network(number) };
     let first = Net {
-        own: Some(NetOwn {
-            mesh,
-            subnet: "10.200.99.0/24".parse().unwrap(),
-            address: address(77, 99),
-            vxlan_port: VXLAN_PORT,
-            mtu: MTU,
-            key_epoch: 0,
-        }),
-        peers: (0..ENDPOINTS).map(peer).collect(),
+        own: Some(testing::own(99)),
+        peers: (0..ENDPOINTS).map(testing::peer).collect(),
         networks: (1..=3).map(network).collect(),
         ..Net::default()
     };

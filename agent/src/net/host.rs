@@ -228,11 +228,11 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use racimo_common::id::IdSource;
     use racimo_common::object::WireguardKey;
     use racimo_common::wire::{NetNetwork, NetPeer};
 
     use super::*;
+    use crate::net::testing::{network, own, peer};
 
     #[test]
     fn a_board_without_wireguard_says_so_and_has_no_key() {
@@ -246,24 +246,17 @@ mod tests {
         assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
 
         // Its tasks may have networks, but no encrypted ones.
-        let id = IdSource::seeded(1).draw();
-        let network = |encrypted| NetNetwork {
-            id,
-            name: "backend".into(),
-            vni: 4097,
-            subnet: "10.0.1.0/24".parse().unwrap(),
-            internal: false,
-            encrypted,
-            mtu: 1450,
+        let net = TaskNet {
+            networks: vec![(network(1).id, std::net::Ipv4Addr::new(10, 0, 1, 2).into())],
+            ..TaskNet::default()
         };
-        let net = TaskNet { networks: vec![(id, std::net::Ipv4Addr::new(10, 0, 1, 2).into())], ..TaskNet::default() };
         let mut table = Table::default();
-        table.networks.insert(id, network(false));
+        tell_network(&mut table, false);
         assert_eq!(lacks.refuses(&net, &table), None);
-        table.networks.insert(id, network(true));
+        tell_network(&mut table, true);
         assert_eq!(
             lacks.refuses(&net, &table).as_deref(),
-            Some("this board cannot encrypt network backend: no wireguard")
+            Some("this board cannot encrypt network net1: no wireguard")
         );
         let none = host(Found { no_network: Some("no vxlan".into()), no_encryption: None });
         let refused = none.refuses(&TaskNet::default(), &Table::default());
@@ -282,16 +275,14 @@ mod tests {
         assert!(said.key_epoch == 3 && said.wireguard_key.is_some() && said.wireguard_key != first);
     }
 
+    fn tell_network(table: &mut Table, encrypted: bool) {
+        let network = NetNetwork { encrypted, ..network(1) };
+        table.networks.insert(network.id, network);
+    }
+
     fn table_of(key_epoch: u32) -> Table {
         let mut table = Table::default();
-        table.own = Some(NetOwn {
-            mesh: "10.200.0.0/16".parse().unwrap(),
-            subnet: "10.200.1.0/24".parse().unwrap(),
-            address: std::net::Ipv4Addr::new(10, 77, 0, 1).into(),
-            vxlan_port: 4789,
-            mtu: 1450,
-            key_epoch,
-        });
+        table.own = Some(NetOwn { key_epoch, ..own(1) });
         table
     }
 
@@ -307,26 +298,11 @@ mod tests {
         assert!(wakes(&Table::default()) && !wakes(&Table::default()));
         let mut table = table_of(0);
         assert!(wakes(&table) && !wakes(&table));
-        let id = IdSource::seeded(1).draw();
-        let network = |encrypted| NetNetwork {
-            id,
-            name: "backend".into(),
-            vni: 4097,
-            subnet: "10.0.1.0/24".parse().unwrap(),
-            internal: false,
-            encrypted,
-            mtu: 1450,
-        };
-        table.networks.insert(id, network(false));
+        tell_network(&mut table, false);
         assert!(!wakes(&table));
-        table.networks.insert(id, network(true));
+        tell_network(&mut table, true);
         assert!(wakes(&table) && !wakes(&table));
-        let peer = NetPeer {
-            node: IdSource::seeded(2).draw(),
-            address: std::net::Ipv4Addr::new(10, 77, 0, 2).into(),
-            subnet: "10.200.2.0/24".parse().unwrap(),
-            key: None,
-        };
+        let peer = peer(2);
         let node = peer.node;
         // One without a key is none of the encryption's.
         table.peers.insert(node, peer.clone());

@@ -114,9 +114,10 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use racimo_common::id::RandomId;
-    use racimo_common::wire::{Ip, NetOwn, NetService};
+    use racimo_common::wire::NetService;
 
     use super::*;
+    use crate::net::testing::own;
 
     #[test]
     fn what_was_written_is_read() {
@@ -131,16 +132,8 @@ mod tests {
             networks: Vec::new(),
             endpoints: Vec::new(),
         };
-        let own = NetOwn {
-            mesh: "10.200.0.0/16".parse().unwrap(),
-            subnet: "10.200.1.0/24".parse().unwrap(),
-            address: Ip([192, 168, 1, 1].into()),
-            vxlan_port: 4789,
-            mtu: 1450,
-            key_epoch: 0,
-        };
         let mut table = Table::default();
-        table.take(Net { own: Some(own), services: vec![service(1), service(2)], ..Net::default() });
+        table.take(Net { own: Some(own(1)), services: vec![service(1), service(2)], ..Net::default() });
         files.write_table(&table).unwrap();
         let read = files.read_table().unwrap().unwrap();
         assert_eq!((&read.own, &read.services), (&table.own, &table.services));

@@ -22,6 +22,8 @@ pub mod ports;
 pub mod probe;
 pub mod table;
 mod tasks;
+#[cfg(test)]
+mod testing;
 mod watch;
 pub mod wireguard;
 
@@ -392,24 +394,15 @@ impl Network {
 
 #[cfg(test)]
 mod tests {
-    use racimo_common::wire::{Ip, NetOwn};
-
     use super::*;
+    use crate::net::testing::own;
 
     #[test]
     fn a_board_that_is_no_member_any_more_forgets_what_a_part_of_a_whole_named() {
         let dir = tempfile::tempdir().expect("a directory");
         let executor = Rc::new(LocalExecutor::new());
         let network = Network::open(executor, dir.path(), "/etc/resolv.conf".into()).expect("a network");
-        let own = NetOwn {
-            mesh: "10.200.0.0/16".parse().expect("a subnet"),
-            subnet: "10.200.1.0/24".parse().expect("a subnet"),
-            address: Ip([192, 168, 1, 1].into()),
-            vxlan_port: 4789,
-            mtu: 1450,
-            key_epoch: 0,
-        };
-        network.take(Net { complete: true, own: Some(own), ..Net::default() });
+        network.take(Net { complete: true, own: Some(own(1)), ..Net::default() });
         assert!(network.table().borrow().own.is_some());
         network.forget_all();
         assert!(network.table().borrow().own.is_none());

@@ -3,11 +3,12 @@
 use std::net::Ipv4Addr;
 
 use racimo_common::id::{NetworkId, NodeId, RandomId, ServiceId, TaskId};
-use racimo_common::wire::{Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetService, TaskNet};
+use racimo_common::wire::{Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetService, TaskNet};
 
 use super::message::{A, ANY, DS, PTR};
 use super::zone::{Found, Own, find};
 use crate::net::table::Table;
+use crate::net::testing;
 
 const AAAA: u16 = 28;
 
@@ -83,14 +84,6 @@ fn table() -> Table {
     let empty = service(4, "empty", &[(1, Some("10.0.1.4"), &["www"])]);
     let mut hidden = service(5, "hidden", &[(3, Some("10.0.3.2"), &["web"])]);
     hidden.endpoints = vec![endpoint(51, Some(1), &["10.0.3.51"], true)];
-    let own = NetOwn {
-        mesh: "10.200.0.0/16".parse().unwrap(),
-        subnet: "10.200.1.0/24".parse().unwrap(),
-        address: ip("192.168.1.1"),
-        vxlan_port: 4789,
-        mtu: 1450,
-        key_epoch: 0,
-    };
     let networks = vec![
         network(1, "Front", "10.0.1.0/24"),
         network(2, "back.end", "10.0.2.0/24"),
@@ -100,7 +93,7 @@ fn table() -> Table {
     removed.endpoints = vec![endpoint(61, Some(1), &["10.0.1.61"], true)];
     let services = vec![web, db, idle, empty, hidden, removed];
     let mut table = Table::default();
-    table.take(Net { own: Some(own), networks, services, ..Net::default() });
+    table.take(Net { own: Some(testing::own(1)), networks, services, ..Net::default() });
     table
 }
 
@@ -232,6 +225,6 @@ fn names_of_addresses() {
     assert_eq!(named("10.0.1.77"), Found::Unknown);
     assert_eq!(named("10.200.2.2"), Found::Unknown);
     assert_eq!(named("10.0.3.51"), Found::Elsewhere);
-    assert_eq!(named("192.168.1.1"), Found::Elsewhere);
+    assert_eq!(named("10.77.0.1"), Found::Elsewhere);
     assert_eq!(ask(&reverse("10.0.1.2"), A), Found::Empty);
 }

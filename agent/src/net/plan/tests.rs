@@ -1,11 +1,12 @@
 //! Plans as text.
 
 use racimo_common::id::{RandomId, ServiceId};
-use racimo_common::net::{MTU, VXLAN_PORT};
+use racimo_common::net::MTU;
 use racimo_common::wire::{Ip, Net, NetAttachment, NetEndpoint, NetPort, NetService};
 
 use super::task::Attach;
 use super::*;
+use crate::net::testing::{self, network, node};
 
 mod missing;
 
@@ -13,36 +14,12 @@ fn ip(text: &str) -> Ip {
     Ip(text.parse().unwrap())
 }
 
-fn node(number: u8) -> NodeId {
-    NodeId::from_bits(number.into())
-}
-
 fn own(address: &str) -> NetOwn {
-    NetOwn {
-        mesh: "10.200.0.0/16".parse().unwrap(),
-        subnet: "10.200.1.0/24".parse().unwrap(),
-        address: ip(address),
-        vxlan_port: VXLAN_PORT,
-        mtu: MTU,
-        key_epoch: 0,
-    }
+    NetOwn { address: ip(address), ..testing::own(1) }
 }
 
 fn peer(number: u8, address: &str) -> NetPeer {
-    let subnet = format!("10.200.{number}.0/24").parse().unwrap();
-    NetPeer { node: node(number), subnet, address: ip(address), key: None }
-}
-
-fn network(number: u8) -> NetNetwork {
-    NetNetwork {
-        id: NetworkId::from_bits(number.into()),
-        name: format!("net{number}"),
-        vni: 4096 + u32::from(number),
-        subnet: format!("10.0.{number}.0/24").parse().unwrap(),
-        internal: false,
-        encrypted: false,
-        mtu: MTU,
-    }
+    NetPeer { address: ip(address), ..testing::peer(number) }
 }
 
 fn task(number: u8) -> TaskId {

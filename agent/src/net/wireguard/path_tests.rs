@@ -14,6 +14,7 @@ use ring::rand::SystemRandom;
 
 use super::*;
 use crate::net::ns::{Namespace, Namespaces};
+use crate::net::testing::own;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -42,14 +43,7 @@ impl Board {
         Self {
             namespace: all.make(&name).unwrap(),
             path: all.path(&name),
-            own: NetOwn {
-                mesh: "10.200.0.0/16".parse().unwrap(),
-                subnet: format!("10.200.{number}.0/24").parse().unwrap(),
-                address: Ipv4Addr::new(10, 77, 0, number).into(),
-                vxlan_port: 4789,
-                mtu: 1450,
-                key_epoch: 0,
-            },
+            own: own(number),
             key: Key::load(&data, 0, &SystemRandom::new()).unwrap(),
             program: None,
         }
