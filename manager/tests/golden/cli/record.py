@@ -10,30 +10,16 @@ server on a unix socket, and writes back what docker posted (`body`; for an upda
 which lists it asked for (`asks`), or why it refused (`docker`). Nothing else of a file changes. flags.json is the flags that
 docker's `--help` names.
 """
-import json, os, re, socketserver, subprocess, sys, tempfile, threading, urllib.parse
-from http.server import BaseHTTPRequestHandler
+import json, os, re, subprocess, sys, urllib.parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+import stand_in
+
 STATE = {}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def answer(self, value, status=200):
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Api-Version", "1.47")
-        self.send_header("Ostype", "linux")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_HEAD(self):
-        self.answer({})
-
+class Handler(stand_in.Handler):
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
@@ -55,21 +41,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({"message": "no " + path}, 404)
 
     def do_POST(self):
-        length = int(self.headers.get("Content-Length") or 0)
-        STATE["body"] = json.loads(self.rfile.read(length) or b"null")
+        STATE["body"] = self.body()
         STATE["target"] = self.path
         self.answer({"ID": "sid", "Id": "nid"})
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-
-    def get_request(self):
-        request, _ = super().get_request()
-        return request, ("local", 0)
 
 
 def changes(old, new, path=""):
@@ -88,9 +62,9 @@ def changes(old, new, path=""):
     return {} if old == new else {path: new}
 
 
-def record(case, socket, folder):
+def record(case, docker, folder):
     STATE.update(asks=[], body=None, base=case.get("base"))
-    command = ["docker", "-H", "unix://" + socket]
+    command = list(docker)
     if "command" in STATE["file"]:
         command += STATE["file"]["command"].split() + case["args"]
     elif "base" in case:
@@ -131,16 +105,13 @@ def main():
     if not sys.argv[1:]:
         flags()
     names = sys.argv[1:] or ["create-flags.json", "update-flags.json", "network-flags.json", "init-flags.json"]
-    with tempfile.TemporaryDirectory() as folder:
-        socket = os.path.join(folder, "s")
-        server = Server(socket, Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with stand_in.serve(Handler) as (folder, docker):
         for name in names:
             path = os.path.join(HERE, name)
             with open(path) as file:
                 STATE["file"] = json.load(file)
             for case in STATE["file"]["cases"]:
-                record(case, socket, folder)
+                record(case, docker, folder)
             with open(path, "w") as file:
                 head = {key: value for key, value in STATE["file"].items() if key != "cases"}
                 file.write("{\n")
@@ -148,7 +119,6 @@ def main():
                     file.write(" %s: %s,\n" % (json.dumps(key), json.dumps(value)))
                 lines = ",\n".join("  " + json.dumps(case) for case in STATE["file"]["cases"])
                 file.write(' "cases": [\n' + lines + "\n ]\n}\n")
-        server.shutdown()
 
 
 main()

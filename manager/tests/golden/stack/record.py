@@ -6,29 +6,16 @@ configuration → NAME.config.yml.
 
 Paths are those that files in /stack would have.
 """
-import json, os, socketserver, subprocess, sys, tempfile, threading, urllib.parse
-from http.server import BaseHTTPRequestHandler
+import json, os, subprocess, sys, urllib.parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+import stand_in
+
 POSTED = []
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def answer(self, value, status=200):
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        for name, text in (("Api-Version", "1.47"), ("Ostype", "linux"), ("Content-Type", "application/json"),
-                           ("Content-Length", str(len(body)))):
-            self.send_header(name, text)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_HEAD(self):
-        self.answer({})
-
+class Handler(stand_in.Handler):
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
         path = "/" + url.path.split("/", 2)[-1]
@@ -46,33 +33,18 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({"message": "no " + path}, 404)
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
-        POSTED.append(["/" + self.path.split("/", 2)[-1].split("?")[0], body])
+        POSTED.append(["/" + self.path.split("/", 2)[-1].split("?")[0], self.body()])
         self.answer({"ID": "x", "Id": "x"})
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-
-    def get_request(self):
-        request, _ = super().get_request()
-        return request, ("local", 0)
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder:
-        socket = os.path.join(folder, "s")
-        server = Server(socket, Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with stand_in.serve(Handler) as (_, docker):
+        docker = docker + ["stack"]
         env = {"PATH": os.environ["PATH"], "HOME": "/root", "FROM_CALLER": "caller"}
         for name in sys.argv[1:]:
             sources, _, target = name.partition(":")
             files = [word for source in sources.split(",") for word in ("-c", source + ".yml")]
             del POSTED[:]
-            docker = ["docker", "-H", "unix://" + socket, "stack"]
             subprocess.run(docker + ["deploy", "-d", "--resolve-image", "never"] + files + ["st"], env=env, cwd=HERE,
                            check=True)
             bodies = sorted(POSTED, key=lambda one: (one[0], one[1]["Name"]))
@@ -83,7 +55,6 @@ def main():
             config = subprocess.run(docker + ["config"] + files, env=env, cwd=HERE, check=True, capture_output=True)
             with open(os.path.join(HERE, target + ".config.yml"), "w") as file:
                 file.write(config.stdout.decode().replace(HERE, "/stack"))
-        server.shutdown()
 
 
 main()
