@@ -65,6 +65,20 @@ pub const COMMAND_BYTES_MAX: usize = 5 << 18;
 pub const ROOTS_RETIRED_MAX: usize = 8;
 /// People and programs that may use the API from afar. Beyond: refused.
 pub const ACCESSES_MAX: usize = 256;
+/// Addresses, and names, that the API's certificate carries. Beyond: clients cannot verify the others.
+pub const API_NAMES_MAX: usize = 64;
+/// Bytes of the file in which changes are kept with who made them: some 10,000 lines. When full: it becomes the second
+/// one, and the second one before goes.
+pub const AUDIT_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Characters of a path in the audit file. The rest is cut.
+pub const AUDIT_PATH_CHARS_MAX: usize = 200;
+/// Characters of a name in the audit file. The rest is cut.
+pub const AUDIT_NAME_CHARS_MAX: usize = 100;
+/// Requests a minute that are kept in the audit file though a role was not enough for them: who may do nothing shall
+/// not push out what others did. Beyond: counted.
+pub const AUDIT_REFUSED_MAX: u32 = 60;
+/// How often streams of somebody with an access look whether it has expired. A revoked one ends them at once.
+pub const ACCESS_LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Signs of life that wait for the hub; sessions wait their turn.
 pub const SIGNS_QUEUE_MAX: usize = 1024;
 /// Members of a cluster; a further join is refused.

@@ -106,6 +106,26 @@ impl Answer {
         Self { status: StatusCode::OK, content_type, headers: Vec::new(), content: Content::Chunks(chunks) }
     }
 
+    /// 200 with text.
+    pub fn plain(text: String) -> Self {
+        Self { content: Content::Full(text.into()), ..Self::text("") }
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// With what comes bit by bit changed; all else stays.
+    #[must_use]
+    pub fn map_chunks(mut self, change: impl FnOnce(Chunks) -> Chunks) -> Self {
+        self.content = match self.content {
+            Content::Full(bytes) => Content::Full(bytes),
+            Content::Chunks(chunks) => Content::Chunks(change(chunks)),
+        };
+        self
+    }
+
     /// With another header.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: &'static str) -> Self {

@@ -1,7 +1,7 @@
 //! Docker's Engine API: its swarm surface, over HTTP on unix sockets and loopback TCP.
 //!
 //! ```text
-//! serve ─ bytes ─▶ route ─ Request ─▶ swarm, node, service, dependency, task, … ─ Answer ─▶ serve
+//! serve ─ bytes ─▶ gate (who, route, audit) ─ Request ─▶ swarm, node, service, … ─ Answer ─▶ serve
 //!                                        │ fields, filter, find, convert, validate: pure
 //!                                        ▼
 //!                                 STORE (view, commit), Control (init, leave), Registry
@@ -11,6 +11,7 @@
 //! only where there can be none; what is stored comes from [`convert`], what may be stored from [`validate`].
 
 pub mod answer;
+pub mod audit;
 pub mod control;
 pub mod convert;
 mod credentials;
@@ -21,6 +22,7 @@ pub mod event;
 pub mod fields;
 pub mod filter;
 pub mod find;
+mod gate;
 pub mod host;
 pub mod listen;
 pub mod logs;
@@ -38,6 +40,7 @@ pub mod swarm;
 pub mod system;
 pub mod task;
 pub mod validate;
+pub mod who;
 
 #[cfg(test)]
 mod dependency_tests;
@@ -66,6 +69,7 @@ use racimo_common::id::{IdSource, NodeId, RandomId};
 use racimo_common::registry::Registry;
 use racimo_common::time::{Clock, Wall};
 
+use self::audit::Audit;
 use self::control::{Control, ControlStatus};
 use self::error::ApiError;
 use self::event::Hub;
@@ -91,6 +95,9 @@ pub struct Context {
     ids: Mutex<IdSource>,
     logs: Broker,
     vault: Vault,
+    audit: Audit,
+    /// Changes of accesses.
+    changes: Arc<gate::Changes>,
 }
 
 impl Context {
@@ -114,6 +121,8 @@ impl Context {
             ids: Mutex::new(ids),
             logs: Broker::default(),
             vault,
+            audit: Audit::off(),
+            changes: Arc::default(),
         }
     }
 
@@ -121,6 +130,13 @@ impl Context {
     #[must_use]
     pub fn with_logs(mut self, logs: Broker) -> Self {
         self.logs = logs;
+        self
+    }
+
+    /// With a file of who changed what.
+    #[must_use]
+    pub fn with_audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
         self
     }
 

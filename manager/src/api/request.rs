@@ -8,9 +8,12 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::fields;
 use super::filter::Filters;
+use crate::store::AccessRole;
 
 /// A request whose body has been read and whose path has been matched.
 pub struct Request {
+    /// What whoever asks may do. The route's need was looked at already.
+    pub role: AccessRole,
     /// The method; `HEAD` was turned into `GET`.
     pub method: Method,
     /// The version of Docker's API that is spoken.
@@ -109,6 +112,7 @@ pub(super) mod tests {
 
     pub(crate) fn get(query_text: &str) -> Request {
         Request {
+            role: AccessRole::Admin,
             method: Method::GET,
             api_version: (1, 47),
             name: String::new(),

@@ -1,4 +1,4 @@
-//! The route table: which handler answers which method and path. Pure.
+//! The route table: which handler answers which method and path, and what that takes. Pure.
 //!
 //! A pattern's `{}` stands for one segment, `{*}` for one or more (image names have slashes).
 
@@ -18,16 +18,39 @@ pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> +
 /// A handler.
 pub type Handler = for<'a> fn(&'a Context, &'a Request) -> Answering<'a>;
 
+/// What whoever asks must be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// To look.
+    Read,
+    /// To change something, or to make the manager act.
+    Write,
+    /// To see what lets somebody in. Who asked is kept, as of changes.
+    Secret,
+}
+
+/// A route that was found.
+pub struct Found {
+    /// What it takes.
+    pub need: Need,
+    /// What answers.
+    pub handler: Handler,
+    /// What the pattern's `{…}` stands for.
+    pub name: String,
+}
+
 struct Route {
     method: Method,
+    need: Need,
     pattern: &'static str,
     handler: Handler,
 }
 
 macro_rules! routes {
-    ($($method:ident $pattern:literal => $handler:path;)*) => {
+    ($($method:ident $need:ident $pattern:literal => $handler:path;)*) => {
         &[$(Route {
             method: Method::$method,
+            need: Need::$need,
             pattern: $pattern,
             handler: |context, request| Box::pin($handler(context, request)),
         }),*]
@@ -35,63 +58,64 @@ macro_rules! routes {
 }
 
 const ROUTES: &[Route] = routes! {
-    GET "/_ping" => system::ping;
-    GET "/version" => system::version;
-    GET "/info" => system::info;
-    GET "/events" => event::stream;
-    GET "/distribution/{*}/json" => distribution::inspect;
+    GET Read "/_ping" => system::ping;
+    GET Read "/version" => system::version;
+    GET Read "/info" => system::info;
+    GET Read "/events" => event::stream;
+    // The manager asks whatever host the name has: not for those who may only look.
+    GET Write "/distribution/{*}/json" => distribution::inspect;
 
-    GET "/swarm" => swarm::inspect;
-    POST "/swarm/init" => swarm::init;
-    POST "/swarm/join" => swarm::join;
-    POST "/swarm/leave" => swarm::leave;
-    POST "/swarm/update" => swarm::update;
-    GET "/swarm/unlockkey" => swarm::unlock_key;
-    POST "/swarm/unlock" => swarm::unlock;
+    GET Read "/swarm" => swarm::inspect;
+    POST Write "/swarm/init" => swarm::init;
+    POST Write "/swarm/join" => swarm::join;
+    POST Write "/swarm/leave" => swarm::leave;
+    POST Write "/swarm/update" => swarm::update;
+    GET Secret "/swarm/unlockkey" => swarm::unlock_key;
+    POST Write "/swarm/unlock" => swarm::unlock;
 
-    GET "/nodes" => node::list;
-    GET "/nodes/{}" => node::inspect;
-    POST "/nodes/{}/update" => node::update;
-    DELETE "/nodes/{}" => node::remove;
+    GET Read "/nodes" => node::list;
+    GET Read "/nodes/{}" => node::inspect;
+    POST Write "/nodes/{}/update" => node::update;
+    DELETE Write "/nodes/{}" => node::remove;
 
-    GET "/services" => service::list;
-    POST "/services/create" => service::create;
-    GET "/services/{}" => service::inspect;
-    POST "/services/{}/update" => service::update;
-    DELETE "/services/{}" => service::remove;
-    GET "/services/{}/logs" => logs::service;
+    GET Read "/services" => service::list;
+    POST Write "/services/create" => service::create;
+    GET Read "/services/{}" => service::inspect;
+    POST Write "/services/{}/update" => service::update;
+    DELETE Write "/services/{}" => service::remove;
+    GET Read "/services/{}/logs" => logs::service;
 
-    GET "/tasks" => task::list;
-    GET "/tasks/{}" => task::inspect;
-    GET "/tasks/{}/logs" => logs::task;
+    GET Read "/tasks" => task::list;
+    GET Read "/tasks/{}" => task::inspect;
+    GET Read "/tasks/{}/logs" => logs::task;
 
-    GET "/secrets" => dependency::secret::list;
-    POST "/secrets/create" => dependency::secret::create;
-    GET "/secrets/{}" => dependency::secret::inspect;
-    POST "/secrets/{}/update" => dependency::secret::update;
-    DELETE "/secrets/{}" => dependency::secret::remove;
+    GET Read "/secrets" => dependency::secret::list;
+    POST Write "/secrets/create" => dependency::secret::create;
+    GET Read "/secrets/{}" => dependency::secret::inspect;
+    POST Write "/secrets/{}/update" => dependency::secret::update;
+    DELETE Write "/secrets/{}" => dependency::secret::remove;
 
-    GET "/configs" => dependency::config::list;
-    POST "/configs/create" => dependency::config::create;
-    GET "/configs/{}" => dependency::config::inspect;
-    POST "/configs/{}/update" => dependency::config::update;
-    DELETE "/configs/{}" => dependency::config::remove;
+    GET Read "/configs" => dependency::config::list;
+    POST Write "/configs/create" => dependency::config::create;
+    GET Read "/configs/{}" => dependency::config::inspect;
+    POST Write "/configs/{}/update" => dependency::config::update;
+    DELETE Write "/configs/{}" => dependency::config::remove;
 
-    GET "/networks" => networks::list;
-    POST "/networks/create" => networks::create;
-    POST "/networks/prune" => networks::prune;
-    GET "/networks/{}" => networks::inspect;
-    DELETE "/networks/{}" => networks::remove;
+    GET Read "/networks" => networks::list;
+    POST Write "/networks/create" => networks::create;
+    POST Write "/networks/prune" => networks::prune;
+    GET Read "/networks/{}" => networks::inspect;
+    DELETE Write "/networks/{}" => networks::remove;
 
     // What there is none of. Clients poll the lists and look everywhere for a name.
-    GET "/containers/json" => system::none;
-    GET "/containers/{}/json" => system::no_container;
-    GET "/images/json" => system::none;
-    GET "/images/{*}/json" => system::no_image;
-    GET "/volumes" => system::no_volumes;
-    GET "/volumes/{}" => system::no_volume;
-    GET "/plugins" => system::none;
-    GET "/plugins/{*}/json" => system::no_plugin;
+    GET Read "/containers/json" => system::none;
+    GET Read "/containers/{}/json" => system::no_container;
+    GET Read "/images/json" => system::none;
+    GET Read "/images/{*}/json" => system::no_image;
+    GET Read "/volumes" => system::no_volumes;
+    GET Read "/volumes/{}" => system::no_volume;
+    GET Read "/plugins" => system::none;
+    GET Read "/plugins/{*}/json" => system::no_plugin;
 };
 
 /// Parts of Docker's API that are not here, and what to say about them.
@@ -110,16 +134,16 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("grpc", "build sessions are not supported"),
 ];
 
-/// The handler of a path, and what its `{…}` stands for.
+/// The route of a path.
 ///
 /// # Errors
 /// 400 for a version we don't speak, 404 for an unknown path, 501 for a part of Docker's API that is not here.
-pub fn find(method: &Method, path: &str) -> Result<(Handler, String), ApiError> {
+pub fn find(method: &Method, path: &str) -> Result<Found, ApiError> {
     let path = without_version(path)?;
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let routes = ROUTES.iter().filter(|route| route.method == *method);
     if let Some((route, name)) = routes.filter_map(|r| matches(r.pattern, &segments).map(|name| (r, name))).next() {
-        return Ok((route.handler, name));
+        return Ok(Found { need: route.need, handler: route.handler, name });
     }
     match NOT_SUPPORTED.iter().find(|(first, _)| segments.first() == Some(first)) {
         Some((_, why)) => Err(ApiError::not_supported(*why)),
@@ -180,7 +204,7 @@ mod tests {
 
     #[track_caller]
     fn check(method: Method, path: &str, want: Result<&str, u16>) {
-        let got = find(&method, path).map(|(_, name)| name).map_err(|error| error.status.as_u16());
+        let got = find(&method, path).map(|found| found.name).map_err(|error| error.status.as_u16());
         assert_eq!(got, want.map(str::to_owned), "{method} {path}");
     }
 
@@ -212,9 +236,21 @@ mod tests {
         check(Method::GET, "/system/df", Err(501));
     }
 
+    /// What only changes things must never be open to those who may only look.
+    #[test]
+    fn everything_but_looking_is_a_write() {
+        for route in ROUTES {
+            assert!(route.method == Method::GET || route.need != Need::Read, "{} {}", route.method, route.pattern);
+        }
+        let need = |path| find(&Method::GET, path).map(|found| found.need).ok();
+        assert_eq!(need("/swarm/unlockkey"), Some(Need::Secret));
+        assert_eq!(need("/distribution/x/json"), Some(Need::Write));
+        assert_eq!(need("/services"), Some(Need::Read));
+    }
+
     #[track_caller]
     fn check_version(path: &str, want: &str) {
-        assert_eq!(find(&Method::GET, path).map(|(_, name)| name).expect_err(path).message, want);
+        assert_eq!(find(&Method::GET, path).map(|found| found.name).expect_err(path).message, want);
     }
 
     #[test]

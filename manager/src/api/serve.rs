@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +14,18 @@ use hyper::header::{HOST, HeaderMap, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
+use rustix::net::sockopt::socket_peercred;
 use smol::lock::Semaphore;
 use smol::{Executor, Timer};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::answer::{Answer, Content};
 use super::error::ApiError;
+use super::gate::Asked;
 use super::listen::Listener;
 use super::patient::Patient;
-use super::request::{Request, query};
-use super::{Context, route};
+use super::who::Who;
+use super::{Context, gate};
 use crate::limits::{
     API_BODY_BYTES_MAX, API_BODY_WITHIN, API_CONNECTIONS_MAX, API_HEADERS_BYTES_MAX, API_HEADERS_MAX,
     API_HEADERS_WITHIN, API_STOP_WITHIN, API_WRITE_WITHIN,
@@ -79,7 +82,7 @@ async fn accept(
         let permit = permits.acquire_arc().await;
         let accepted = match &listener {
             Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, from)| Stream::Tcp(stream, from)),
         };
         let stream = match accepted {
             Ok(stream) => stream,
@@ -95,11 +98,14 @@ async fn accept(
         executor
             .spawn(async move {
                 match stream {
-                    Stream::Unix(stream) => connection(stream, context, Door::Unix, stopped).await,
-                    Stream::Tcp(stream) => {
+                    Stream::Unix(stream) => {
+                        let uid = socket_peercred(stream.get_ref()).ok().map(|peer| peer.uid.as_raw());
+                        connection(stream, context, Who::Unix { uid }, stopped).await;
+                    }
+                    Stream::Tcp(stream, from) => {
                         // An answer goes out in one write: nothing is gained by waiting for more.
                         let _ = stream.get_ref().set_nodelay(true);
-                        connection(stream, context, Door::Tcp, stopped).await;
+                        connection(stream, context, Who::Local(from.ip().to_canonical()), stopped).await;
                     }
                 }
                 drop(permit);
@@ -111,23 +117,17 @@ async fn accept(
 
 enum Stream {
     Unix(smol::Async<std::os::unix::net::UnixStream>),
-    Tcp(smol::Async<std::net::TcpStream>),
+    Tcp(smol::Async<std::net::TcpStream>, SocketAddr),
 }
 
-/// Through which kind of socket a request came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
-    Unix,
-    Tcp,
-}
-
-async fn connection<S>(stream: S, context: Arc<Context>, door: Door, stopped: Receiver<()>)
+async fn connection<S>(stream: S, context: Arc<Context>, who: Who, stopped: Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let who = Arc::new(who);
     let service = service_fn(|request| {
-        let context = context.clone();
-        async move { Ok::<_, Infallible>(respond(&context, door, request).await) }
+        let (context, who) = (context.clone(), who.clone());
+        async move { Ok::<_, Infallible>(respond(&context, &who, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(SmolTimer::new())
@@ -155,9 +155,9 @@ where
     }
 }
 
-async fn respond(context: &Context, door: Door, request: hyper::Request<Incoming>) -> Response<Content> {
+async fn respond(context: &Context, who: &Who, request: hyper::Request<Incoming>) -> Response<Content> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let answer = match handle(context, door, request).await {
+    let answer = match handle(context, who, request).await {
         Ok(answer) => answer,
         Err(error) => {
             log::debug!("api: {method} {path}: {}: {error}", error.status.as_u16());
@@ -167,30 +167,32 @@ async fn respond(context: &Context, door: Door, request: hyper::Request<Incoming
     answer.into_response()
 }
 
-async fn handle(context: &Context, door: Door, request: hyper::Request<Incoming>) -> Result<Answer, ApiError> {
+async fn handle(context: &Context, who: &Who, request: hyper::Request<Incoming>) -> Result<Answer, ApiError> {
     let (head, body) = request.into_parts();
-    if door == Door::Tcp {
-        refuse_browsers(&head.headers)?;
+    match who {
+        Who::Unix { .. } => {}
+        Who::Local(_) => refuse_browsers(&head.headers, true)?,
+        Who::Remote { .. } => refuse_browsers(&head.headers, false)?,
     }
+    // Nobody who may do nothing shall cost memory.
+    gate::role(context, who)?;
     // hyper leaves the body out of the answer to a HEAD.
     let method = if head.method == Method::HEAD { Method::GET } else { head.method };
     // Before anything is refused: a client that still writes when we answer sees a broken pipe, not the answer.
     let body = read_body(body).await?;
-    let (handler, name) = route::find(&method, head.uri.path())?;
-    let query = query(head.uri.query().unwrap_or_default());
-    let api_version = route::version(head.uri.path());
-    let request = Request { method, api_version, name, query, headers: head.headers, body };
-    handler(context, &request).await
+    let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
+    gate::answer(context, who, Asked { method, path, query, headers: head.headers, body }).await
 }
 
-/// A web page that is open in a browser on this machine can reach a TCP port of it. It cannot hide where it comes
-/// from, and after a trick with names (DNS rebinding) it still names its own host.
-fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
+/// A web page that is open in a browser on this machine can reach a TCP port of it, or use a certificate that the
+/// browser has. It cannot hide where it comes from, and on a `local` port, after a trick with names (DNS rebinding), it
+/// still names its own host.
+fn refuse_browsers(headers: &HeaderMap, local: bool) -> Result<(), ApiError> {
     let text = |name| headers.get(name).map(|value: &hyper::header::HeaderValue| value.to_str().unwrap_or("?"));
     let host = super::convert::node::host(text(HOST).unwrap_or_default());
     let is_local =
         host == "localhost" || host.is_empty() || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-    if is_local && text(ORIGIN).is_none() {
+    if (is_local || !local) && text(ORIGIN).is_none() {
         return Ok(());
     }
     Err(ApiError::new(StatusCode::FORBIDDEN, "requests of web pages and for other hosts' names are refused"))
@@ -235,7 +237,8 @@ mod tests {
         for (name, value) in [(HOST, host), (ORIGIN, origin)] {
             value.map(|value| headers.insert(name, HeaderValue::from_str(value).expect("valid")));
         }
-        assert_eq!(refuse_browsers(&headers).is_ok(), want, "{host:?} {origin:?}");
+        assert_eq!(refuse_browsers(&headers, true).is_ok(), want, "{host:?} {origin:?}");
+        assert_eq!(refuse_browsers(&headers, false).is_ok(), origin.is_none(), "{host:?} {origin:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::fields::Fields;
 use super::request::Request;
 use super::{Context, convert};
 use crate::ca::kept;
-use crate::store::{Change, TokenSecret};
+use crate::store::{AccessRole, Change, TokenSecret};
 
 /// Said to everything that needs a cluster while there is none.
 pub(super) const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
@@ -35,11 +35,14 @@ impl From<ControlError> for ApiError {
     }
 }
 
-/// `GET /swarm`.
-pub(super) async fn inspect(context: &Context, _: &Request) -> Result<Answer, ApiError> {
+/// `GET /swarm`. Who may only look sees no join tokens.
+pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answer, ApiError> {
     let view = context.cluster_view()?;
     let cluster = view.state.cluster().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
-    Ok(Answer::ok(&convert::swarm::cluster(cluster, &context.vault)?))
+    Ok(Answer::ok(&match request.role {
+        AccessRole::Admin => convert::swarm::cluster(cluster, &context.vault)?,
+        AccessRole::ReadOnly => convert::swarm::without_tokens(cluster),
+    }))
 }
 
 /// `POST /swarm/init`.
@@ -73,6 +76,7 @@ pub(super) async fn leave(context: &Context, request: &Request) -> Result<Answer
         return Err(ApiError::unavailable(LAST_MANAGER));
     }
     context.control.leave().await?;
+    context.changes.tell();
     Ok(Answer::empty())
 }
 

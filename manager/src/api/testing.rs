@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use super::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
 use super::host::Host;
-use super::{Context, request, route};
+use super::who::Who;
+use super::{Context, gate};
 use crate::store::log::fake;
 use crate::store::{
     Change, Ended, NewCluster, NewNode, NewTask, NodeSpec, Observation, SeenNode, Service, Slot, Store, Task,
@@ -101,6 +102,11 @@ pub(super) struct Lab {
 impl Lab {
     /// In no cluster.
     pub(super) fn new() -> Self {
+        Self::with(|context| context)
+    }
+
+    /// In no cluster, with more in its context.
+    fn with(more: impl FnOnce(Context) -> Context) -> Self {
         let store = Store::open(fake::Disk::new(1), 1).expect("opens");
         let status = Arc::new(Mutex::new(ControlStatus::Inactive));
         let control = Arc::new(FakeControl { store: store.clone(), status });
@@ -108,12 +114,17 @@ impl Lab {
         let registry = Registry::new(Config::default());
         let vault = crate::vault::testing();
         let context = Context::new(store.clone(), control, registry, host, Clock::start(), IdSource::seeded(5), vault);
-        Self { context: Arc::new(context), store }
+        Self { context: Arc::new(more(context)), store }
     }
 
     /// In a cluster, with its own node ready.
     pub(super) fn active() -> Self {
-        let lab = Self::new();
+        Self::active_with(|context| context)
+    }
+
+    /// In a cluster, with more in its context.
+    pub(super) fn active_with(more: impl FnOnce(Context) -> Context) -> Self {
+        let lab = Self::with(more);
         let (status, node) = lab.post("/swarm/init", r#"{"ListenAddr":"0.0.0.0:2377","AdvertiseAddr":"127.0.0.1"}"#);
         assert_eq!(status, 200, "{node}");
         lab.see_node(node.as_str().expect("id").parse().expect("id"), true);
@@ -127,24 +138,18 @@ impl Lab {
 
     /// Asks with registry credentials.
     pub(super) fn ask_with(&self, method: &str, target: &str, body: &str, auth: Option<&str>) -> (u16, Value) {
+        self.ask_as(&Who::Unix { uid: Some(0) }, method, target, body, auth)
+    }
+
+    /// Asks as somebody.
+    pub(super) fn ask_as(&self, who: &Who, method: &str, target: &str, body: &str, auth: Option<&str>) -> (u16, Value) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let method: Method = method.parse().expect("method");
-        let answer = match route::find(&method, path) {
-            Ok((handler, name)) => {
-                let mut headers = hyper::HeaderMap::new();
-                auth.map(|auth| headers.insert("x-registry-auth", auth.parse().expect("a header")));
-                let request = request::Request {
-                    method,
-                    api_version: route::version(path),
-                    name,
-                    query: request::query(query),
-                    headers,
-                    body: body.into(),
-                };
-                smol::block_on(handler(&self.context, &request))
-            }
-            Err(error) => Err(error),
-        };
+        let mut headers = hyper::HeaderMap::new();
+        auth.map(|auth| headers.insert("x-registry-auth", auth.parse().expect("a header")));
+        let (path, query, body) = (path.to_owned(), query.to_owned(), body.into());
+        let asked = gate::Asked { method, path, query, headers, body };
+        let answer = smol::block_on(gate::answer(&self.context, who, asked));
         let response = answer.unwrap_or_else(Into::into).into_response();
         let status = response.status().as_u16();
         let bytes = smol::block_on(read(response.into_body()));

@@ -4,6 +4,7 @@
 //! <data>/manager/vault.key    the vault's key, 32 bytes, 0600
 //! <data>/manager/self.json    own node id, listen address
 //! <data>/manager/ca.key       of older versions: the root's private key, PEM, 0600. It is in the store now, sealed
+//! <data>/manager/audit.log    who changed what; it stays when the cluster is left
 //! ```
 //! Written beside and renamed, so that a power cut leaves the old or the new file.
 
@@ -38,7 +39,8 @@ pub(super) fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn place(data: &Path) -> PathBuf {
+/// The folder of what is kept.
+pub(super) fn place(data: &Path) -> PathBuf {
     data.join("manager")
 }
 

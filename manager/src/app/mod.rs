@@ -15,6 +15,7 @@ use racimo_common::registry::Registry;
 use racimo_common::time::Clock;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::api::audit::Audit;
 use crate::api::host::Host;
 use crate::api::listen::{ListenError, Listener};
 use crate::api::{self, serve};
@@ -104,7 +105,8 @@ async fn run(config: Config) -> Result<(), ServeError> {
         IdSource::seeded(seed()?),
         vault,
     )
-    .with_logs(manager.logs());
+    .with_logs(manager.logs())
+    .with_audit(Audit::open(keep::place(&config.data)));
     let mut signals = async_signal::Signals::new([async_signal::Signal::Term, async_signal::Signal::Int])
         .map_err(ServeError::Signals)?;
     let mut listeners = Vec::new();

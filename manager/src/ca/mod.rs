@@ -4,14 +4,17 @@
 //! it stands for. Keeps nothing: the store holds the root's key and certificate and the tokens ([`kept`]).
 //!
 //! A certificate says: CN = node id, OU = `swarm-worker` or `swarm-manager`, O = cluster id. Only managers' carry the
-//! name [`MANAGER_NAME`](racimo_common::tls::MANAGER_NAME), by which agents know them.
+//! name [`MANAGER_NAME`](racimo_common::tls::MANAGER_NAME), by which agents know them. Those of the remote API are no
+//! members' (`access.rs`).
 
+mod access;
 pub mod admit;
 pub mod kept;
 mod peer;
 mod root;
 mod tokens;
 
+pub use access::{Holder, Names, host_of};
 pub use peer::{Peer, PeerError};
 pub use root::{BACKDATE, Ca, CaError, CertRequest, Issued, NODE_VALIDITY, NODE_VALIDITY_MIN, ROOT_VALIDITY, Signed};
 pub use tokens::{JoinTokens, TokenRefusal};

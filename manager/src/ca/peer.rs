@@ -64,7 +64,7 @@ impl Peer {
 }
 
 /// The one value of a part of a subject; none if there are several.
-fn only<'a>(subject: &'a X509Name<'_>, part: &'a Oid<'a>) -> Option<&'a str> {
+pub(super) fn only<'a>(subject: &'a X509Name<'_>, part: &'a Oid<'a>) -> Option<&'a str> {
     let mut values = subject.iter_by_oid(part).map(AttributeTypeAndValue::as_str);
     match (values.next(), values.next()) {
         (Some(Ok(value)), None) => Some(value),

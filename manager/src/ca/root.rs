@@ -201,20 +201,11 @@ impl Ca {
         validity: Duration,
         rng: &dyn SecureRandom,
     ) -> Result<Signed, CaError> {
-        if validity < NODE_VALIDITY_MIN {
-            return Err(CaError::Validity(validity));
-        }
-        let expires = whole_seconds(now + validity).min(self.expires()?);
-        if expires <= now {
-            return Err(CaError::RootExpired);
-        }
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, self.cluster.to_string());
         params.distinguished_name.push(DnType::OrganizationalUnitName, unit(role));
         params.distinguished_name.push(DnType::CommonName, node.to_string());
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         match role {
             Role::Worker => {}
@@ -224,6 +215,27 @@ impl Ca {
                 params.subject_alt_names = vec![SanType::DnsName(name)];
             }
         }
+        self.certify(params, key, now, validity, rng)
+    }
+
+    /// Signs the certificate of a key that is no authority's, and sets its time and number.
+    pub(super) fn certify(
+        &self,
+        mut params: CertificateParams,
+        key: &impl PublicKeyData,
+        now: Wall,
+        validity: Duration,
+        rng: &dyn SecureRandom,
+    ) -> Result<Signed, CaError> {
+        if validity < NODE_VALIDITY_MIN {
+            return Err(CaError::Validity(validity));
+        }
+        let expires = whole_seconds(now + validity).min(self.expires()?);
+        if expires <= now {
+            return Err(CaError::RootExpired);
+        }
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial(rng)?);
         params.not_before = seconds(now - BACKDATE)?;
@@ -251,6 +263,10 @@ impl CertRequest {
             return Err(CaError::KeyKind);
         }
         Ok(Self { key: request.public_key })
+    }
+
+    pub(super) fn key(&self) -> &PublicKey {
+        &self.key
     }
 
     /// SHA-256 of the public key, as in [`Peer`](super::Peer): an agent that did not get our answer asks again with
@@ -282,7 +298,7 @@ impl fmt::Debug for Issued {
     }
 }
 
-fn key(rng: &dyn SecureRandom) -> Result<KeyPair, CaError> {
+pub(super) fn key(rng: &dyn SecureRandom) -> Result<KeyPair, CaError> {
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, rng).map_err(|_| CaError::Random)?;
     let der = PrivateKeyDer::Pkcs8(pkcs8.as_ref().to_vec().into());
     KeyPair::from_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256).map_err(CaError::Sign)

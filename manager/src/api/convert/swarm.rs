@@ -49,13 +49,21 @@ pub fn info(cluster: &Cluster) -> ClusterInfo {
 /// # Errors
 /// The vault does not open the tokens.
 pub fn cluster(cluster: &Cluster, vault: &Vault) -> Result<Value, VaultError> {
+    let mut value = without_tokens(cluster);
+    if let Value::Object(fields) = &mut value {
+        fields.insert("JoinTokens".to_owned(), to_json(&tokens(cluster, vault)?));
+    }
+    Ok(value)
+}
+
+/// The same for those who may only look.
+pub fn without_tokens(cluster: &Cluster) -> Value {
     let mut value = to_json(&info(cluster));
     if let Value::Object(fields) = &mut value {
         // Clients tell "no pool was given" by null.
         fields.insert("DefaultAddrPool".to_owned(), json!(pools(&cluster.net)));
-        fields.insert("JoinTokens".to_owned(), to_json(&tokens(cluster, vault)?));
     }
-    Ok(value)
+    value
 }
 
 /// None: the default ones.
