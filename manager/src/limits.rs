@@ -61,8 +61,9 @@ const _: () = assert!(
 /// Encoded command, bytes: the largest config, sealed, with labels. A larger change is refused.
 pub const COMMAND_BYTES_MAX: usize = 5 << 18;
 /// Roots that were replaced and are remembered, so that boards that were off meanwhile find back. Beyond: the oldest is
-/// forgotten, and boards that know only that one must join again.
-pub const ROOTS_RETIRED_MAX: usize = 8;
+/// forgotten, and boards that know only that one must join again. With the certificate of a root on its way these are as
+/// many as TLS looks at between the manager's certificate and a root: six.
+pub const ROOTS_RETIRED_MAX: usize = 5;
 /// People and programs that may use the API from afar. Beyond: refused.
 pub const ACCESSES_MAX: usize = 256;
 /// Addresses, and names, that the API's certificate carries. Beyond: clients cannot verify the others.
@@ -83,6 +84,9 @@ pub const ACCESS_LOOK_EVERY: Duration = Duration::from_secs(60);
 pub const SIGNS_QUEUE_MAX: usize = 1024;
 /// Members of a cluster; a further join is refused.
 pub const NODES_MAX: usize = 10_000;
+/// How often the manager looks whether its own certificate is due, or its clock was set. Long beside what looking costs,
+/// short beside half an hour, after which the shortest certificate is due.
+pub const TRUST_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Connections of agents; a further one is closed at once.
 pub const CONNECTIONS_MAX: usize = NODES_MAX + 256;
 /// Connections that have not yet shown who they are; a further one is closed at once.

@@ -158,7 +158,11 @@ impl Link {
         let Some(identity) = &self.identity else {
             return Err(End::Protocol("a board without an identity can only use its own manager's socket"));
         };
-        let config = tls::session_client(&identity.root, &identity.credentials()?, TrustClock::new(Wall::default()))?;
+        let config = tls::session_client(
+            std::slice::from_ref(&identity.root),
+            &identity.credentials()?,
+            TrustClock::standing(Wall::default()),
+        )?;
         let stream = dial(address, config).await?;
         self.speak(stream, told, opened).await
     }

@@ -1,8 +1,11 @@
 //! The time that certificates are judged against.
 //!
-//! Boards have no clock chip and boot in 1970, so validity is judged against the latest of: the system clock, the
-//! build date, and the last time a manager is known to have signed something.
+//! Boards have no clock chip: they boot in 1970, or wherever their last shutdown left them. So an agent never asks its
+//! system clock: it judges at a floor, the latest of the build date, the begin of its own certificate and the last time
+//! that it heard a manager to have signed at. The floor only rises.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_rustls::rustls::pki_types::UnixTime;
@@ -13,21 +16,33 @@ use crate::time::Wall;
 /// When this program was built (`SOURCE_DATE_EPOCH` if that was set): no certificate that we judge is older.
 pub const BUILT: Wall = Wall::from_nanos(seconds(env!("RACIMO_BUILD_EPOCH")) * 1_000_000_000);
 
-/// A clock that never shows a time before its floor.
-#[derive(Debug, Clone, Copy)]
+/// A clock that never shows a time before its floor. Clones share the floor.
+#[derive(Debug, Clone)]
 pub struct TrustClock {
-    floor: Wall,
+    floor: Arc<AtomicI64>,
+    follows_system: bool,
 }
 
 impl TrustClock {
-    /// A clock that shows at least the build date and `last_signed`.
-    pub fn new(last_signed: Wall) -> Self {
-        Self { floor: last_signed.max(BUILT) }
+    /// A clock that stands at the build date or at `floor`, whichever is later, until it is raised.
+    pub fn standing(floor: Wall) -> Self {
+        Self { floor: Arc::new(AtomicI64::new(floor.max(BUILT).nanos())), follows_system: false }
+    }
+
+    /// A clock that shows the system's time, but none before the build date or `floor`.
+    pub fn system(floor: Wall) -> Self {
+        Self { follows_system: true, ..Self::standing(floor) }
+    }
+
+    /// Never shows a time before `to` any more.
+    pub fn raise(&self, to: Wall) {
+        self.floor.fetch_max(to.nanos(), Ordering::Relaxed);
     }
 
     /// What it shows when the system clock shows `system`.
     pub fn at(&self, system: Wall) -> Wall {
-        system.max(self.floor)
+        let floor = Wall::from_nanos(self.floor.load(Ordering::Relaxed));
+        if self.follows_system { system.max(floor) } else { floor }
     }
 }
 
@@ -57,18 +72,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_the_latest_of_the_three() {
+    fn shows_the_latest_of_what_counts() {
         let later = BUILT + Duration::from_secs(1000);
         let earlier = BUILT - Duration::from_secs(1000);
-        for (signed, system, want) in [
-            (Wall::default(), Wall::default(), BUILT),
-            (earlier, earlier, BUILT),
-            (later, Wall::default(), later),
-            (earlier, later, later),
+        for (floor, system, with_system, without) in [
+            (Wall::default(), Wall::default(), BUILT, BUILT),
+            (earlier, earlier, BUILT, BUILT),
+            (later, Wall::default(), later, later),
+            (earlier, later, later, BUILT),
         ] {
-            assert_eq!(TrustClock::new(signed).at(system), want);
+            assert_eq!(TrustClock::system(floor).at(system), with_system);
+            assert_eq!(TrustClock::standing(floor).at(system), without);
         }
         // 2025: the constant was really filled in.
         assert!(BUILT > Wall::from_nanos(1_735_689_600_000_000_000));
+    }
+
+    #[test]
+    fn the_floor_only_rises() {
+        let later = BUILT + Duration::from_secs(1000);
+        let (clock, system) = (TrustClock::standing(BUILT), Wall::default());
+        let shared = clock.clone();
+        shared.raise(later);
+        shared.raise(BUILT);
+        assert_eq!(clock.at(system), later);
     }
 }

@@ -10,7 +10,7 @@ pub enum TlsFault {
     /// No certificate of the server's chain has the digest that the token names.
     #[error(
         "the manager's root certificate is not the one the join token names: \
-         the token is of another cluster, or somebody is in between"
+         the token is of another cluster or older than its root certificate, or somebody is in between"
     )]
     WrongRoot,
     /// The certificate was not signed by our root.

@@ -6,8 +6,8 @@
 //! | configuration      | shows                  | accepts                                              |
 //! |--------------------|------------------------|------------------------------------------------------|
 //! | [`join_client`]    | nothing                | a manager under the root whose digest is in the token |
-//! | [`session_client`] | the node's certificate | a manager under the known root                       |
-//! | [`manager_server`] | the manager's, and root | any member of the cluster, or no certificate (to join) |
+//! | [`session_client`] | the node's certificate | a manager under one of the known roots, judged at a floor of time |
+//! | [`manager_server`] | the manager's and a chain | what any given root signed, over or not; or no certificate (to join) |
 
 mod clock;
 mod fault;
@@ -26,9 +26,9 @@ use futures_rustls::rustls::server::NoServerSessionStorage;
 use futures_rustls::rustls::sign::CertifiedKey;
 use futures_rustls::rustls::{self, version};
 pub use futures_rustls::rustls::{ClientConfig, ServerConfig};
-pub use pem::{certificate_from_pem, certificate_to_pem, key_from_pem, key_to_pem};
-pub use verify::SeenRoot;
+pub use pem::{certificate_from_pem, certificate_to_pem, certificates_from_pem, key_from_pem, key_to_pem};
 use verify::{ManagerVerifier, MemberVerifier, Trust};
+pub use verify::{SeenRoot, validity};
 
 use crate::token::DIGEST_BYTES;
 
@@ -76,7 +76,12 @@ impl Credentials {
     /// # Errors
     /// What is wrong with which of the two.
     pub fn from_pem(certificates: &str, key: &str) -> Result<Self, CredentialsError> {
-        Self::new(pem::certificates(certificates)?, key_from_pem(key)?)
+        Self::new(certificates_from_pem(certificates)?, key_from_pem(key)?)
+    }
+
+    /// Its own certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.chain[0]
     }
 
     fn certified(&self) -> Result<CertifiedKey, CredentialsError> {
@@ -113,16 +118,16 @@ pub fn join_client(root_digest: [u8; DIGEST_BYTES], clock: TrustClock) -> (Arc<C
     (Arc::new(sparing_client(config.with_no_client_auth())), seen)
 }
 
-/// For a member: accepts a manager under `root`, shows `own`.
+/// For a member: accepts a manager under one of `roots`, shows `own`.
 ///
 /// # Errors
-/// `root` or `own` cannot be used.
+/// A root or `own` cannot be used.
 pub fn session_client(
-    root: &CertificateDer<'_>,
+    roots: &[CertificateDer<'_>],
     own: &Credentials,
     clock: TrustClock,
 ) -> Result<Arc<ClientConfig>, CredentialsError> {
-    let verifier = ManagerVerifier::new(Trust::root(root)?);
+    let verifier = ManagerVerifier::new(Trust::roots(roots)?);
     let config = client(clock)
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_auth_cert(own.chain.clone(), own.key.clone_key())
@@ -130,18 +135,17 @@ pub fn session_client(
     Ok(Arc::new(sparing_client(config)))
 }
 
-/// For a manager: shows `own` (which must end with the root), accepts certificates under `root` – and peers that
-/// show none, which may only ask to join: the caller looks at `peer_certificates()`. Neither handshakes nor idle
-/// connections time out here; the caller sees to it.
+/// For a manager: shows `own` (whose chain must hold the root that join tokens name), accepts certificates that one of
+/// `roots` signed, whenever they begin and end, and peers that show none, which may only ask to join. Who may do what
+/// is the caller's to decide by `peer_certificates()`. Neither handshakes nor idle connections time out here; the
+/// caller sees to it.
 ///
 /// # Errors
-/// `root` or `own` cannot be used.
-pub fn manager_server(
-    root: &CertificateDer<'_>,
-    own: &Credentials,
-    clock: TrustClock,
-) -> Result<Arc<ServerConfig>, CredentialsError> {
-    let verifier = MemberVerifier::new(root, &provider())?;
+/// A root or `own` cannot be used.
+pub fn manager_server(roots: &[CertificateDer<'_>], own: &Credentials) -> Result<Arc<ServerConfig>, CredentialsError> {
+    let verifier = MemberVerifier::new(roots, &provider())?;
+    // Which time it is plays no part.
+    let clock = TrustClock::standing(BUILT);
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
         .with_protocol_versions(&[&version::TLS13])
         .expect("the provider has TLS 1.3 cipher suites")

@@ -23,7 +23,7 @@ pub fn key_to_pem(pkcs8: &[u8]) -> String {
 /// # Errors
 /// There is none.
 pub fn certificate_from_pem(text: &str) -> Result<CertificateDer<'static>, CredentialsError> {
-    Ok(certificates(text)?.swap_remove(0))
+    Ok(certificates_from_pem(text)?.swap_remove(0))
 }
 
 /// The first private key in a PEM text.
@@ -34,8 +34,11 @@ pub fn key_from_pem(text: &str) -> Result<PrivateKeyDer<'static>, CredentialsErr
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| CredentialsError::Key)
 }
 
-/// Every certificate in a PEM text: one at least.
-pub(super) fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+/// Every certificate in a PEM text, in order.
+///
+/// # Errors
+/// There is none, or one of them is damaged.
+pub fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let found = CertificateDer::pem_slice_iter(text.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| CredentialsError::Certificate(e.to_string()))?;

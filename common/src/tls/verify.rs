@@ -1,6 +1,7 @@
 //! Who is trusted: the verifiers behind the configurations.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use futures_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -13,10 +14,12 @@ use futures_rustls::rustls::{
 };
 
 use super::{CredentialsError, TlsFault, digest, manager_name, provider};
+use crate::time::Wall;
 use crate::token::DIGEST_BYTES;
 
-/// Certificates between a leaf and the root, at most: each may move the time once (see [`judge`]).
-const CHAIN_MAX: usize = 4;
+/// How often the time is moved at most (see [`judge`]): once for each certificate of the longest chain there can be, a
+/// leaf with the six authorities between it and a root that are looked at.
+const MOVES_MAX: usize = 7;
 
 /// The root certificate that a joining agent found in the manager's chain.
 #[derive(Debug, Clone, Default)]
@@ -32,15 +35,15 @@ impl SeenRoot {
 /// Which root a manager must be under.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// This one.
-    Root(Arc<RootCertStore>),
+    /// One of these.
+    Roots(Arc<RootCertStore>),
     /// The one with this digest, if the server sends it.
     Digest { digest: [u8; DIGEST_BYTES], seen: SeenRoot },
 }
 
 impl Trust {
-    pub(super) fn root(root: &CertificateDer<'_>) -> Result<Self, CredentialsError> {
-        store(root).map(Self::Root).map_err(|e| CredentialsError::Root(e.to_string()))
+    pub(super) fn roots(roots: &[CertificateDer<'_>]) -> Result<Self, CredentialsError> {
+        store(roots).map(Self::Roots).map_err(|e| CredentialsError::Root(e.to_string()))
     }
 }
 
@@ -67,10 +70,10 @@ impl ServerCertVerifier for ManagerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let (roots, found) = match &self.trust {
-            Trust::Root(roots) => (Arc::clone(roots), None),
+            Trust::Roots(roots) => (Arc::clone(roots), None),
             Trust::Digest { digest: wanted, seen } => {
                 let root = others.iter().find(|c| digest(c) == *wanted).ok_or(TlsFault::WrongRoot)?;
-                (store(root)?, Some((seen, root)))
+                (store(std::slice::from_ref(root))?, Some((seen, root)))
             }
         };
         let leaf = ParsedCertificate::try_from(leaf)?;
@@ -106,18 +109,18 @@ impl ServerCertVerifier for ManagerVerifier {
     }
 }
 
-/// Accepts members of the cluster, and peers that show no certificate.
+/// Accepts what a root of the cluster has signed, and peers that show no certificate.
 ///
-/// This is the place where an expired certificate of a known, unrevoked key will be let in to renew itself, and
-/// where a revoked one will be turned away; today the first is refused and nothing is revoked.
+/// The time of a certificate plays no part: one that is over lets a board in to renew it, which the caller sees to by
+/// its [`validity`]. Neither does it matter which of the roots signed it: one that was retired is such a case, too.
 #[derive(Debug)]
 pub(super) struct MemberVerifier {
     chain: Arc<dyn ClientCertVerifier>,
 }
 
 impl MemberVerifier {
-    pub(super) fn new(root: &CertificateDer<'_>, provider: &Arc<CryptoProvider>) -> Result<Self, CredentialsError> {
-        let roots = store(root).map_err(|e| CredentialsError::Root(e.to_string()))?;
+    pub(super) fn new(roots: &[CertificateDer<'_>], provider: &Arc<CryptoProvider>) -> Result<Self, CredentialsError> {
+        let roots = store(roots).map_err(|e| CredentialsError::Root(e.to_string()))?;
         let chain = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider))
             .allow_unauthenticated()
             .build()
@@ -139,9 +142,11 @@ impl ClientCertVerifier for MemberVerifier {
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
-        now: UnixTime,
+        _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        judge(now, |now| self.chain.verify_client_cert(leaf, others, now))
+        // At its own end it is valid still.
+        let end = ends(leaf)?;
+        judge(end, |now| self.chain.verify_client_cert(leaf, others, now))
     }
 
     fn verify_tls12_signature(
@@ -168,12 +173,12 @@ impl ClientCertVerifier for MemberVerifier {
 }
 
 /// Judges a chain at `now`; where a certificate lies in the future, at the moment it begins. Our root signed it, so
-/// that moment has passed and it is our clock that is behind: a board without a clock chip whose last boot was long
-/// ago, or one that was just flashed. Everything else is still checked, at the later time.
+/// that moment has passed and it is our clock that is behind: the floor of a board that was off for long, or that was
+/// just flashed. Everything else is still checked, at the later time.
 fn judge<T>(now: UnixTime, check: impl Fn(UnixTime) -> Result<T, Error>) -> Result<T, Error> {
     let mut now = now;
     let mut result = check(now);
-    for _ in 0..CHAIN_MAX {
+    for _ in 0..MOVES_MAX {
         match result {
             Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
                 if not_before > now =>
@@ -187,6 +192,37 @@ fn judge<T>(now: UnixTime, check: impl Fn(UnixTime) -> Result<T, Error>) -> Resu
     result
 }
 
+/// When a certificate begins and ends. None: it is unreadable, or it begins before 1970. It says nothing about trust.
+pub fn validity(certificate: &CertificateDer<'_>) -> Option<(Wall, Wall)> {
+    let leaf = ParsedCertificate::try_from(certificate).ok()?;
+    match check_time(&leaf, UnixTime::since_unix_epoch(Duration::ZERO)) {
+        Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+            Some((wall(not_before), wall(ends(certificate).ok()?)))
+        }
+        Ok(()) | Err(_) => None,
+    }
+}
+
+fn ends(certificate: &CertificateDer<'_>) -> Result<UnixTime, Error> {
+    let leaf = ParsedCertificate::try_from(certificate)?;
+    match check_time(&leaf, UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX))) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => Ok(not_after),
+        Ok(()) => Err(CertificateError::BadEncoding.into()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Judges a certificate, its time first, by no root at all: there is no other way to learn its time from the verifier,
+/// and a second reader of certificates would have to agree with it.
+fn check_time(leaf: &ParsedCertificate<'_>, at: UnixTime) -> Result<(), Error> {
+    let algorithms = provider().signature_verification_algorithms;
+    verify_server_cert_signed_by_trust_anchor(leaf, &RootCertStore::empty(), &[], at, algorithms.all)
+}
+
+fn wall(at: UnixTime) -> Wall {
+    Wall::default() + Duration::from_secs(at.as_secs())
+}
+
 fn is_purpose(error: &Error) -> bool {
     matches!(
         error,
@@ -194,8 +230,10 @@ fn is_purpose(error: &Error) -> bool {
     )
 }
 
-fn store(root: &CertificateDer<'_>) -> Result<Arc<RootCertStore>, Error> {
+fn store(certificates: &[CertificateDer<'_>]) -> Result<Arc<RootCertStore>, Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(root.clone().into_owned())?;
+    for root in certificates {
+        roots.add(root.clone().into_owned())?;
+    }
     Ok(Arc::new(roots))
 }

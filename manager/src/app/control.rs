@@ -10,14 +10,15 @@ use std::time::Duration;
 use racimo_common::error::chain;
 use racimo_common::id::{ClusterId, NetworkId, NodeId, RandomId};
 use racimo_common::object::{NodeDescription, Role};
-use racimo_common::time::{Clock, Wall};
-use racimo_common::tls::{self, TrustClock};
+use racimo_common::time::Clock;
+use racimo_common::tls;
 use racimo_common::units::{Bytes, NanoCpus};
 use ring::rand::{SecureRandom, SystemRandom};
 use smol::Async;
 
 use super::address;
 use super::keep::{self, Own};
+use super::trust;
 use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
 use crate::api::host::Host;
 use crate::ca::{Ca, JoinTokens, kept};
@@ -53,6 +54,8 @@ struct Running {
     node: NodeId,
     addr: String,
     dispatcher: Dispatcher,
+    /// Renews the manager's certificate.
+    _keeping: smol::Task<()>,
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> ControlError {
@@ -95,11 +98,10 @@ impl Manager {
                 return Err(ControlError::Failed(text));
             }
             self.open_vault(&view.state)?;
-            let cluster = self.bring_over(cluster).await?;
-            let ca = kept::open(&self.0.vault, &cluster).map_err(|error| failed("load the root", &error))?;
+            self.bring_over(cluster).await?;
             let advertised = cluster.managers.first().cloned().unwrap_or_default();
             let listener = bind(&own.listen)?;
-            self.start(&own, ca, listener, advertised).await
+            self.start(&own, listener, advertised).await
         };
         match resumed.await {
             Ok(()) => log::info!("resumed cluster {}", cluster.id),
@@ -135,7 +137,7 @@ impl Manager {
     }
 
     /// Brings what older versions kept elsewhere, or as it is, sealed into the store.
-    async fn bring_over(&self, cluster: &Arc<Cluster>) -> Result<Arc<Cluster>, ControlError> {
+    async fn bring_over(&self, cluster: &Arc<Cluster>) -> Result<(), ControlError> {
         let vault = &self.0.vault;
         let mut changes = Vec::new();
         if cluster.worker_secret.is_plain() || cluster.manager_secret.is_plain() {
@@ -167,8 +169,7 @@ impl Manager {
         if brought || erased {
             log::info!("the root's key and the join tokens are sealed in the store now");
         }
-        let view = self.0.store.view();
-        view.state.cluster().cloned().ok_or(ControlError::NotIn)
+        Ok(())
     }
 
     fn make_vault_key(&self) -> Result<Key, ControlError> {
@@ -187,22 +188,12 @@ impl Manager {
         }
     }
 
-    async fn start(
-        &self,
-        own: &Own,
-        ca: Ca,
-        listener: Async<TcpListener>,
-        advertised: String,
-    ) -> Result<(), ControlError> {
+    async fn start(&self, own: &Own, listener: Async<TcpListener>, advertised: String) -> Result<(), ControlError> {
         let now = self.0.clock.now().wall;
         let view = self.0.store.view();
-        let validity = view.state.cluster().map_or(crate::ca::NODE_VALIDITY, |cluster| cluster.spec.cert_expiry());
-        let issued = ca
-            .issue_manager(own.node, now.max(tls::BUILT), validity, &SystemRandom::new())
-            .map_err(|error| failed("issue the manager's certificate", &error))?;
-        let credentials = issued.credentials().map_err(|error| failed("use the manager's certificate", &error))?;
-        let tls = tls::manager_server(ca.root(), &credentials, TrustClock::new(Wall::default()))
-            .map_err(|error| failed("prepare TLS", &error))?;
+        let (store, clock, vault) = (self.0.store.clone(), self.0.clock, self.0.vault.clone());
+        let authority = trust::first(&vault, &store, clock, own.node).await?;
+        let keeper = trust::Keeper { store, clock, vault, own: own.node, authority: authority.clone() };
         // Without an agent the manager is a node that works but takes no tasks.
         if view.state.node(own.node).is_some_and(|node| node.description.tasks_max == 0) {
             let seen = SeenNode { ready: true, at: now };
@@ -215,16 +206,16 @@ impl Manager {
         let parts = Parts {
             store: self.0.store.clone(),
             clock: self.0.clock,
-            ca: Arc::new(ca),
+            authority,
             vault: self.0.vault.clone(),
-            tls,
             own: own.node,
             logs: self.0.logs.clone(),
         };
         let dispatcher = Dispatcher::start(parts, listener, local);
         let addr = advertised.parse::<SocketAddr>().map_or(advertised, |address| address.ip().to_string());
         log::info!("agents are served on {}", own.listen);
-        *self.running() = Some(Running { node: own.node, addr, dispatcher });
+        let keeping = smol::spawn(keeper.run());
+        *self.running() = Some(Running { node: own.node, addr, dispatcher, _keeping: keeping });
         Ok(())
     }
 
@@ -277,7 +268,7 @@ impl Manager {
                 failed("store the cluster", &other)
             }
         })?;
-        if let Err(error) = self.start(&own, ca, listener, advertise.to_string()).await {
+        if let Err(error) = self.start(&own, listener, advertise.to_string()).await {
             // A cluster that serves nobody is none: the next `init` shall find none.
             self.0.vault.lock();
             if let Err(undo) = self.0.store.commit(now, vec![Change::ClusterLeave]).await {
@@ -389,6 +380,7 @@ mod tests {
     use futures_lite::future::block_on;
     use racimo_common::object::Availability;
     use racimo_common::registry;
+    use racimo_common::time::Wall;
 
     use super::*;
     use crate::store::log::fake::Disk;

@@ -5,6 +5,7 @@
 mod address;
 mod control;
 mod keep;
+mod trust;
 
 use std::sync::Arc;
 

@@ -214,7 +214,7 @@ mod tests {
         let holder = Holder::of(&signed.der).expect("a holder");
         let want = Holder { name: "ann".into(), cluster: ca.cluster(), key_digest: request.key_digest() };
         assert_eq!(holder, want);
-        assert!(Peer::of(&signed.der).is_err());
+        assert!(Peer::of(&signed.der, &[]).is_err());
         let (_, parsed) = x509_parser::parse_x509_certificate(&signed.der).expect("a certificate");
         let eku = parsed.extended_key_usage().expect("read").expect("there").value;
         assert!(eku.client_auth && !eku.server_auth && !parsed.is_ca());
@@ -248,7 +248,7 @@ mod tests {
         let names = Names::of(["10.0.0.1".parse().expect("an address")], "pi", &[]);
         let issued = ca.issue_server(&names, NOW, NODE_VALIDITY, &SystemRandom::new()).expect("issued");
         let leaf = tls::certificate_from_pem(&issued.certificates).expect("PEM");
-        assert!(Peer::of(&leaf).is_err() && Holder::of(&leaf).is_err());
+        assert!(Peer::of(&leaf, &[]).is_err() && Holder::of(&leaf).is_err());
         let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).expect("a certificate");
         let eku = parsed.extended_key_usage().expect("read").expect("there").value;
         assert!(eku.server_auth && !eku.client_auth);

@@ -13,7 +13,7 @@ use racimo_common::token::JoinToken;
 use racimo_common::wire::{Join, Joined, Refused, RefusedCode, VERSION, VERSION_MIN};
 use ring::rand::SecureRandom;
 
-use super::{Ca, CaError, CertRequest, JoinTokens};
+use super::{CaError, CertRequest, JoinTokens, Present};
 
 /// A request to join that may be granted.
 #[derive(Debug)]
@@ -51,21 +51,23 @@ impl Admission {
     /// As [`Ca::issue`].
     pub fn grant(
         &self,
-        ca: &Ca,
+        authority: &Present,
         node: NodeId,
         managers: &[String],
         now: Wall,
         validity: Duration,
         rng: &dyn SecureRandom,
     ) -> Result<Joined, CaError> {
-        let certificate = ca.issue(&self.request, node, self.role, now, validity, rng)?.der.to_vec();
+        let certificate = authority.ca.issue(&self.request, node, self.role, now, validity, rng)?.der.to_vec();
+        // The one that the token names it has found by itself.
+        let roots = if authority.roots.coming.is_some() { authority.trusted() } else { Vec::new() };
         Ok(Joined {
-            cluster: ca.cluster(),
+            cluster: authority.ca.cluster(),
             node,
             role: self.role,
             certificate,
             managers: managers.to_vec(),
-            roots: Vec::new(),
+            roots,
         })
     }
 }

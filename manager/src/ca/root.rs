@@ -39,6 +39,7 @@ pub struct Ca {
     cluster: ClusterId,
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    ends: Wall,
 }
 
 /// A certificate request whose signature is by its own key. Only the key counts: what else it asks for is ignored.
@@ -111,7 +112,8 @@ impl Ca {
         params.not_after = seconds(now + ROOT_VALIDITY)?;
         let key = key(rng)?;
         let certificate = params.self_signed(&key).map_err(CaError::Sign)?.der().clone();
-        Ok(Self { cluster, issuer: Issuer::new(params, key), certificate })
+        let ends = whole_seconds(now + ROOT_VALIDITY);
+        Ok(Self { cluster, issuer: Issuer::new(params, key), certificate, ends })
     }
 
     /// The root that [`Ca::root_pem`] and [`Ca::key_pem`] once gave.
@@ -130,8 +132,9 @@ impl Ca {
         if !parsed.is_ca() {
             return Err(CaError::Stored("the certificate is no authority's".into()));
         }
+        let ends = Wall::from_nanos(parsed.validity().not_after.timestamp().saturating_mul(SECOND));
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(stored)?;
-        Ok(Self { cluster, issuer, certificate: der })
+        Ok(Self { cluster, issuer, certificate: der, ends })
     }
 
     /// The cluster it speaks for.
@@ -152,6 +155,11 @@ impl Ca {
     /// The root's private key, PEM: keep it secret.
     pub fn key_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
+    /// When the root certificate ends.
+    pub fn ends(&self) -> Wall {
+        self.ends
     }
 
     /// SHA-256 of the root certificate's DER, as join tokens carry it.
@@ -230,7 +238,7 @@ impl Ca {
         if validity < NODE_VALIDITY_MIN {
             return Err(CaError::Validity(validity));
         }
-        let expires = whole_seconds(now + validity).min(self.expires()?);
+        let expires = whole_seconds(now + validity).min(self.ends);
         if expires <= now {
             return Err(CaError::RootExpired);
         }
@@ -242,12 +250,6 @@ impl Ca {
         params.not_after = seconds(expires)?;
         let certificate = params.signed_by(key, &self.issuer).map_err(CaError::Sign)?;
         Ok(Signed { der: certificate.der().clone(), expires })
-    }
-
-    fn expires(&self) -> Result<Wall, CaError> {
-        let (_, root) = x509_parser::parse_x509_certificate(&self.certificate)
-            .map_err(|e| CaError::Stored(format!("root certificate: {e}")))?;
-        Ok(Wall::from_nanos(root.validity().not_after.timestamp().saturating_mul(SECOND)))
     }
 }
 
@@ -289,6 +291,16 @@ impl Issued {
     /// They were changed since they were issued.
     pub fn credentials(&self) -> Result<Credentials, CredentialsError> {
         Credentials::from_pem(&self.certificates, &self.key)
+    }
+
+    /// The certificate with others after it in place of the root, and the key, ready to be shown.
+    ///
+    /// # Errors
+    /// They were changed since they were issued.
+    pub fn credentials_with(&self, chain: &[CertificateDer<'static>]) -> Result<Credentials, CredentialsError> {
+        let own = tls::certificate_from_pem(&self.certificates)?;
+        let shown = std::iter::once(own).chain(chain.iter().cloned()).collect();
+        Credentials::new(shown, tls::key_from_pem(&self.key)?)
     }
 }
 
@@ -360,7 +372,7 @@ mod tests {
         let request = CertRequest::parse(&request_der(&key)).unwrap();
         let signed = ca.issue(&request, node, Role::Worker, NOW, NODE_VALIDITY, &rng).unwrap();
         assert_eq!(signed.expires, whole_seconds(NOW + NODE_VALIDITY));
-        let peer = Peer::of(&signed.der).unwrap();
+        let peer = Peer::of(&signed.der, &[]).unwrap();
         assert_eq!((peer.cluster, peer.node, peer.role), (cluster, node, Role::Worker));
         assert_eq!(peer.key_digest, tls::digest(&key.subject_public_key_info()));
         assert_eq!(peer.key_digest, request.key_digest());
@@ -430,8 +442,8 @@ mod tests {
 
     #[test]
     fn foreign_subjects_are_no_peers() {
-        assert!(matches!(Peer::of(ca().root()), Err(PeerError::Field { .. })));
-        assert!(matches!(Peer::of(b"garbage"), Err(PeerError::Encoding)));
+        assert!(matches!(Peer::of(ca().root(), &[]), Err(PeerError::Field { .. })));
+        assert!(matches!(Peer::of(b"garbage", &[]), Err(PeerError::Encoding)));
     }
 
     /// Another implementation must agree; skipped where the `openssl` program is missing.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use racimo_common::id::{NodeId, RandomId};
 use racimo_common::object::{NodeDescription, Role};
-use racimo_common::tls;
 use racimo_common::wire::{Join, Joined, Refused, RefusedCode, ToAgent};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -12,7 +11,7 @@ use super::Context;
 use crate::ca::JoinTokens;
 use crate::ca::admit::{self, Admission};
 use crate::limits;
-use crate::store::{Change, Cluster, NewNode, NodeSpec, View};
+use crate::store::{Change, Cluster, CommitError, NewNode, NodeSpec, View};
 
 /// Answers a request; the answer is [`ToAgent::Joined`] or [`ToAgent::Refused`].
 pub(super) async fn answer(context: &Context, join: Join, addr: &str) -> ToAgent {
@@ -36,8 +35,8 @@ fn refused(code: RefusedCode, reason: impl Into<String>) -> Refused {
 async fn grant(context: &Context, join: &Join, host: &str, addr: &str) -> Result<Joined, Refused> {
     let view = context.store.view();
     let cluster = view.state.cluster().ok_or_else(|| refused(RefusedCode::Busy, "this manager is in no cluster"))?;
-    let digest = context.ca.root_digest();
-    let tokens = JoinTokens::open(&context.vault, digest, cluster)
+    let authority = context.authority.now();
+    let tokens = JoinTokens::open(&context.vault, authority.token_root(), cluster)
         .map_err(|error| refused(RefusedCode::Busy, format!("the join tokens cannot be opened: {error}")))?;
     let admission = admit::judge(&tokens, join)?;
     if admission.role == Role::Manager {
@@ -53,9 +52,10 @@ async fn grant(context: &Context, join: &Join, host: &str, addr: &str) -> Result
             Err(refused) => known(&context.store.view(), key_digest).ok_or(refused)?,
         },
     };
-    // A board without a clock chip boots in the past; a certificate from then would have expired for every agent.
-    let (now, validity) = (context.clock.now().wall.max(tls::BUILT), cluster.spec.cert_expiry());
-    let granted = admission.grant(&context.ca, node, &cluster.managers, now, validity, &SystemRandom::new());
+    let busy = |error: CommitError| refused(RefusedCode::Busy, error.to_string());
+    let now = authority.time_to_sign(&context.store, context.clock).await.map_err(busy)?;
+    let validity = cluster.spec.cert_expiry();
+    let granted = admission.grant(&authority, node, &cluster.managers, now, validity, &SystemRandom::new());
     granted.map_err(|error| refused(RefusedCode::Busy, error.to_string()))
 }
 

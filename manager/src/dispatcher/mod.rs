@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use racimo_common::time::Clock;
 
-use crate::ca::Ca;
+use crate::ca::Authority;
 use crate::store::Store;
 use crate::vault::Vault;
 
@@ -49,8 +49,8 @@ pub struct Context {
     pub store: Store,
     /// The machine's clocks.
     pub clock: Clock,
-    /// Signs the certificates of boards that join.
-    pub ca: Arc<Ca>,
+    /// Signs the certificates of boards.
+    pub authority: Authority,
     /// Opens what boards need of secrets, configs and credentials.
     pub vault: Vault,
     /// Where sessions say that a node is there.

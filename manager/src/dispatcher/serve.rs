@@ -11,14 +11,13 @@ use futures_rustls::TlsAcceptor;
 use racimo_common::error::chain;
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
-use racimo_common::tls::ServerConfig;
 use racimo_common::wire::{Refused, RefusedCode, ToAgent, ToManager, frame};
 use smol::Async;
 
 use super::session::{self, End};
 use super::watch::Watch;
 use super::{Context, hub, join};
-use crate::ca::Peer;
+use crate::ca::{Peer, renewal};
 use crate::limits;
 
 /// A dispatcher that listens; dropping it ends its sessions.
@@ -32,12 +31,10 @@ pub struct Parts {
     pub store: crate::store::Store,
     /// The machine's clocks.
     pub clock: racimo_common::time::Clock,
-    /// Signs certificates.
-    pub ca: Arc<crate::ca::Ca>,
+    /// Signs certificates, and has the manager's side of TLS.
+    pub authority: crate::ca::Authority,
     /// Opens secrets.
     pub vault: crate::vault::Vault,
-    /// The manager's side of TLS.
-    pub tls: Arc<ServerConfig>,
     /// The manager's own node.
     pub own: NodeId,
     /// Where readers of logs are.
@@ -49,12 +46,12 @@ impl Dispatcher {
     pub fn start(parts: Parts, tcp: Async<TcpListener>, local: Option<Async<UnixListener>>) -> Self {
         let (hub, signs) = hub::Hub::new();
         let own = parts.own;
-        let Parts { store, clock, ca, vault, tls, own: _, logs } = parts;
+        let Parts { store, clock, authority, vault, own: _, logs } = parts;
         let sets = Arc::new(smol::lock::Semaphore::new(limits::SETS_OPEN_MAX));
         let (watch, watching) = Watch::new(&store);
         let mut tasks = vec![smol::spawn(hub::run(store.clone(), clock, signs, own)), smol::spawn(watching)];
-        let context = Context { store, clock, ca, vault, hub, watch, logs, sets };
-        tasks.push(smol::spawn(accept_tcp(context.clone(), tcp, TlsAcceptor::from(tls))));
+        let context = Context { store, clock, authority, vault, hub, watch, logs, sets };
+        tasks.push(smol::spawn(accept_tcp(context.clone(), tcp)));
         if let Some(local) = local {
             tasks.push(smol::spawn(accept_local(context, local, own)));
         }
@@ -86,7 +83,7 @@ impl Drop for Counted {
     }
 }
 
-async fn accept_tcp(context: Context, listener: Async<TcpListener>, acceptor: TlsAcceptor) {
+async fn accept_tcp(context: Context, listener: Async<TcpListener>) {
     let open = Arc::new(AtomicUsize::new(0));
     let greeting = Arc::new(AtomicUsize::new(0));
     let executor = Arc::new(smol::Executor::new());
@@ -107,9 +104,9 @@ async fn accept_tcp(context: Context, listener: Async<TcpListener>, acceptor: Tl
                 log::warn!("{peer} was turned away: too many connections");
                 continue;
             };
-            let (context, acceptor) = (context.clone(), acceptor.clone());
+            let context = context.clone();
             let serve = async move {
-                let end = connection(&context, stream, acceptor, peer, greeting).await;
+                let end = connection(&context, stream, peer, greeting).await;
                 log::info!("connection from {peer} ended: {}", chain(&end));
                 drop(open);
             };
@@ -136,13 +133,14 @@ enum ConnectionEnd {
 async fn connection(
     context: &Context,
     stream: Async<std::net::TcpStream>,
-    acceptor: TlsAcceptor,
     peer: SocketAddr,
     greeting: Counted,
 ) -> ConnectionEnd {
     if let Err(error) = stream.get_ref().set_nodelay(true) {
         return ConnectionEnd::Handshake(error);
     }
+    let authority = context.authority.now();
+    let acceptor = TlsAcceptor::from(authority.tls.clone());
     let handshake = async { acceptor.accept(stream).await.map_err(ConnectionEnd::Handshake) };
     let late = async {
         smol::Timer::after(limits::HANDSHAKE_WITHIN).await;
@@ -160,12 +158,17 @@ async fn connection(
         return end;
     };
     drop(greeting);
-    let member = match Peer::of(&certificate) {
+    let member = match Peer::of(&certificate, &authority.roots.known()) {
         Ok(member) => member,
         Err(error) => return ConnectionEnd::Peer(error.to_string()),
     };
-    if context.store.view().state.cluster().is_none_or(|cluster| cluster.id != member.cluster) {
+    let view = context.store.view();
+    let Some(cluster) = view.state.cluster().filter(|cluster| cluster.id == member.cluster) else {
         return ConnectionEnd::Peer(format!("its certificate is of another cluster ({})", member.cluster));
+    };
+    let now = authority.time(cluster, context.clock.now().wall);
+    if let Some(reason) = renewal::over(&member.shown, &authority, now) {
+        return ConnectionEnd::Peer(reason.to_owned());
     }
     ConnectionEnd::Session(session::run(context, tls, member.node, addr).await)
 }

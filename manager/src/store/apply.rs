@@ -151,6 +151,7 @@ impl Step {
                 })
             }
             Change::RootKey(key) => self.root_key(key),
+            Change::Signed(at) => self.signed(*at),
             Change::RotationBegin(rotation) => self.rotation_begin(rotation),
             Change::RotationFinish { tokens } => self.rotation_finish(tokens),
             Change::UnlockKey(key) => self.unlock_key(key.as_ref()),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use racimo_common::id::NodeId;
+use racimo_common::time::Wall;
 
 use super::apply::{Step, not_found};
 use super::change::Refusal;
@@ -16,6 +17,13 @@ impl Step {
             cluster.trust.key = Some(key.clone());
             Ok(())
         })
+    }
+
+    pub(super) fn signed(&mut self, at: Wall) -> Result<(), Refusal> {
+        let mut cluster = self.state.cluster.as_deref().cloned().ok_or(Refusal::NoCluster)?;
+        cluster.trust.signed = cluster.trust.signed.max(at);
+        self.state.cluster = Some(Arc::new(cluster));
+        Ok(())
     }
 
     pub(super) fn rotation_begin(&mut self, rotation: &Rotation) -> Result<(), Refusal> {
@@ -79,8 +87,6 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
-    use racimo_common::time::Wall;
-
     use super::super::testing::{apply, at, base, node};
     use super::super::{AccessRole, Change, NodeTrust, State};
     use super::*;
@@ -150,6 +156,17 @@ mod tests {
         let full = (0..ACCESSES_MAX).map(|number| access(&format!("n{number}"))).collect();
         refused(&after(&base(), full), access("one more"), "already");
         assert_eq!(after(&state, vec![Change::ClusterLeave]).accesses().count(), 0);
+    }
+
+    #[test]
+    fn when_something_was_signed_only_grows() {
+        let version = |state: &State| state.cluster().map(|cluster| (cluster.meta.version, cluster.trust.signed));
+        let before = base();
+        let state = after(&before, vec![Change::Signed(at(500))]);
+        let same = version(&before).map(|(version, _)| version);
+        assert_eq!(version(&state), same.map(|version| (version, at(500))));
+        assert_eq!(version(&after(&state, vec![Change::Signed(at(400))])), same.map(|version| (version, at(500))));
+        refused(&State::default(), Change::Signed(at(1)), "not part of a cluster");
     }
 
     #[test]

@@ -173,6 +173,8 @@ pub enum Change {
     },
     /// The root's private key, which was in a file of its own.
     RootKey(Sealed),
+    /// A certificate is signed at this time. It is no news to anybody: the cluster's version stays.
+    Signed(Wall),
     /// Another root shall replace the present one; there must be none on its way.
     RotationBegin(Box<Rotation>),
     /// The root that is on its way takes the present one's place.

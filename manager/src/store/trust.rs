@@ -31,6 +31,8 @@ pub struct Trust {
     pub retired: Vec<Retired>,
     /// The key that unlocks the manager after a start, as text, sealed by the vault. None: no autolock.
     pub unlock: Option<Sealed>,
+    /// The last time at which a certificate was signed, to about ten minutes: none is signed at an earlier one.
+    pub signed: Wall,
 }
 
 impl fmt::Debug for Trust {

@@ -277,6 +277,7 @@ pub(crate) fn brief(command: &Command) -> String {
         Change::ClusterCreate(_) => "cluster".to_owned(),
         Change::ClusterUpdate { .. }
         | Change::ClusterManagers(_)
+        | Change::Signed(_)
         | Change::KeysTurn { .. }
         | Change::RootKey(_)
         | Change::RotationBegin(_)

@@ -16,7 +16,7 @@ fn request() -> Vec<u8> {
 
 /// A request with the secret of [`new_cluster`]'s worker (1) or manager (2) token, or another.
 fn join(manager: &Manager, secret: u8, csr: &[u8]) -> Join {
-    let token = JoinToken::new(manager.context.ca.root_digest(), [secret; 16]).to_string();
+    let token = JoinToken::new(manager.context.authority.now().token_root(), [secret; 16]).to_string();
     Join { versions: (1, 1), token, csr: csr.to_vec(), hostname: "bo\u{7}ard".to_owned() }
 }
 
@@ -44,7 +44,7 @@ fn a_board_joins_once_however_often_it_asks() {
     let csr = request();
     let joined = ask(&manager, join(&manager, 1, &csr)).expect("it joins");
     assert_eq!((joined.role, &joined.managers[..]), (Role::Worker, &["m:2377".to_owned()][..]));
-    let peer = Peer::of(&joined.certificate).expect("a member");
+    let peer = Peer::of(&joined.certificate, &[]).expect("a member");
     assert_eq!((peer.node, peer.cluster), (joined.node, joined.cluster));
     let state = manager.view().state;
     let node = state.node(joined.node).expect("it is stored");

@@ -22,7 +22,7 @@ use ring::rand::SystemRandom;
 use super::broker::Broker;
 use super::watch::Watch;
 use super::{Context, hub};
-use crate::ca::Ca;
+use crate::ca::{Authority, Ca, NODE_VALIDITY, Present, Roots};
 use crate::store::log::fake::Disk;
 use crate::store::testing::{at, new_cluster, node};
 use crate::store::{Change, Store, View};
@@ -59,7 +59,8 @@ impl Manager {
         let sets = Arc::new(smol::lock::Semaphore::new(crate::limits::SETS_OPEN_MAX));
         let (watch, watching) = Watch::new(&store);
         let running = vec![running, smol::spawn(watching)];
-        let context = Context { store, clock, ca: Arc::new(ca), vault, hub, watch, logs: Broker::default(), sets };
+        let context =
+            Context { store, clock, authority: authority(&ca), vault, hub, watch, logs: Broker::default(), sets };
         Self { context, disk, _running: running }
     }
 
@@ -86,6 +87,13 @@ impl Manager {
     fn is_down(&self, node: NodeId) -> bool {
         self.view().state.node(node).is_some_and(|node| node.written_off.is_some())
     }
+}
+
+/// The authority with this root.
+fn authority(ca: &Ca) -> Authority {
+    let again = Ca::load(ca.cluster(), &ca.root_pem(), &ca.key_pem()).expect("a root");
+    let (roots, now) = (Roots::only(ca.root().clone()), Clock::start().now().wall);
+    Authority::new(Present::make(again, roots, node(OWN), now, NODE_VALIDITY, &SystemRandom::new()).expect("usable"))
 }
 
 /// Runs `work`, and not for ever.

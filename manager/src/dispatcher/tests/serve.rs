@@ -18,7 +18,7 @@ use ring::rand::SystemRandom;
 use smol::Async;
 
 use super::board::hello;
-use super::{OWN, within};
+use super::{OWN, authority, within};
 use crate::ca::{Ca, CertRequest, NODE_VALIDITY};
 use crate::dispatcher::serve::{Dispatcher, Parts};
 use crate::limits;
@@ -40,14 +40,12 @@ fn serve() -> Served {
     let ca = Arc::new(Ca::create(ClusterId::from_bits(9), now, &rng).expect("a root"));
     let store = Store::open(Disk::new(1), 1).expect("a store");
     within(store.commit(at(1), vec![new_cluster(), new_node(1)])).expect("committed");
-    let own = ca.issue_manager(node(OWN), now, NODE_VALIDITY, &rng).expect("a certificate");
-    let credentials = own.credentials().expect("usable");
-    let tls = tls::manager_server(ca.root(), &credentials, TrustClock::new(Wall::default())).expect("usable");
+    let authority = authority(&ca);
     let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).expect("a port");
     let address = listener.get_ref().local_addr().expect("an address");
     let vault = crate::vault::testing();
     let logs = Default::default();
-    let parts = Parts { store: store.clone(), clock, ca: ca.clone(), tls, vault, own: node(OWN), logs };
+    let parts = Parts { store: store.clone(), clock, authority, vault, own: node(OWN), logs };
     Served { ca, store, address, dispatcher: Dispatcher::start(parts, listener, None) }
 }
 
@@ -60,11 +58,11 @@ fn member(ca: &Ca, number: u128) -> Arc<ClientConfig> {
     let signed = ca.issue(&request, node(number), Role::Worker, now, NODE_VALIDITY, &SystemRandom::new());
     let key = tls::key_from_pem(&pair.serialize_pem()).expect("a key");
     let own = Credentials::new(vec![signed.expect("signed").der, ca.root().clone()], key).expect("usable");
-    tls::session_client(ca.root(), &own, TrustClock::new(Wall::default())).expect("usable")
+    tls::session_client(&[ca.root().clone()], &own, TrustClock::standing(Wall::default())).expect("usable")
 }
 
 fn nobody(ca: &Ca) -> Arc<ClientConfig> {
-    tls::join_client(ca.root_digest(), TrustClock::new(Wall::default())).0
+    tls::join_client(ca.root_digest(), TrustClock::standing(Wall::default())).0
 }
 
 /// The answer to one message; `None` if there is none.
@@ -125,7 +123,8 @@ fn a_newcomer_joins_and_opens_a_session() {
     let certificate = tls::CertificateDer::from(nodes[0].certificate.clone());
     let key = tls::key_from_pem(&pair.serialize_pem()).expect("a key");
     let own = Credentials::new(vec![certificate, served.ca.root().clone()], key).expect("usable");
-    let client = tls::session_client(served.ca.root(), &own, TrustClock::new(Wall::default())).expect("usable");
+    let client =
+        tls::session_client(&[served.ca.root().clone()], &own, TrustClock::standing(Wall::default())).expect("usable");
     assert!(matches!(talk(&served, client, &hello((1, 1))), Some(ToAgent::Welcome(_))));
 }
 
