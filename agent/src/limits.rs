@@ -223,6 +223,8 @@ pub const RELAY_TRIES: usize = 3;
 pub const RELAY_CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be taken, as there are too many open files.
 pub const RELAY_PAUSE: Duration = Duration::from_millis(100);
+/// Ports of which a line a minute says that connections to them are not taken. Beyond: nothing is said.
+pub const RELAY_NOTES_MAX: usize = 16;
 /// Ports of the board that are published at once, of services and of single tasks, an open file and some 200 bytes of
 /// heap each. Those of services beyond it do not answer on this board until there is room, which is told as its
 /// degradation; a task that needs one more is rejected with the reason.

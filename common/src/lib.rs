@@ -8,6 +8,7 @@ pub mod limits;
 pub mod logger;
 pub mod net;
 pub mod object;
+pub mod quiet;
 pub mod registry;
 pub mod signal;
 pub mod time;

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatcher;
 mod duration;
+pub mod gate;
 pub mod limits;
 pub mod log_driver;
 pub mod orchestrator;

@@ -89,8 +89,64 @@ pub const NODES_MAX: usize = 10_000;
 pub const TRUST_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Connections of agents; a further one is closed at once.
 pub const CONNECTIONS_MAX: usize = NODES_MAX + 256;
-/// Connections that have not yet shown who they are; a further one is closed at once.
+/// Connections that have not yet shown who they are, some 50 KiB each at most. Beyond: the oldest one of the address
+/// that holds most goes; if nobody holds more than the newcomer's address, the newcomer goes.
 pub const HANDSHAKES_MAX: usize = 256;
+/// How many of them only addresses may have where members were last seen; when they need more, others go.
+pub const HANDSHAKES_KNOWN_MIN: usize = 64;
+/// How long a connection that has not yet shown who it is is left alone by addresses that hold as many: a handshake
+/// takes no longer on a manager that does a hundred a second.
+pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(3);
+/// Connections from one address (IPv6: from one /64) that lead to nothing, neither to a session nor to a new member.
+/// Beyond: further ones are closed at once, except so many a second:
+pub const SOURCE_CONNECTIONS_MAX: u32 = 512;
+/// Some 2 ms of a Pi's time each.
+pub const SOURCE_CONNECTIONS_PER_SECOND: u32 = 20;
+/// How many times as many an address may make where members were last seen: many boards may be behind one router.
+pub const SOURCE_KNOWN_TIMES: u32 = 8;
+/// The same for all addresses together where no member was last seen.
+pub const STRANGERS_CONNECTIONS_MAX: u32 = 2048;
+/// As above.
+pub const STRANGERS_CONNECTIONS_PER_SECOND: u32 = 200;
+/// How many connections that lead to nothing a request to join with a wrong token counts as. A right token is never
+/// refused for others' wrong ones: none can be guessed.
+pub const JOIN_FAILURE_COST: u32 = 10;
+/// Addresses whose connections are counted. Beyond: the one that is forgiven next is forgotten.
+pub const SOURCES_MAX: usize = 4096;
+/// Connections of one member at once: a newer session ends the older one. Beyond: closed at once.
+pub const NODE_CONNECTIONS_MAX: usize = 8;
+/// Connections of one member in a row. Beyond: refused as busy, except so many a second:
+pub const NODE_CONNECTIONS_BURST: u32 = 64;
+/// An agent dials once a second when its sessions end at once.
+pub const NODE_CONNECTIONS_PER_SECOND: u32 = 1;
+/// Messages of a session at once, and in a second; those with logs that were asked for do not count. Beyond: they wait,
+/// and soon the board does.
+pub const SESSION_MESSAGES_BURST: u32 = 1024;
+/// As above.
+pub const SESSION_MESSAGES_PER_SECOND: u32 = 100;
+/// Bytes of them at once, and in a second. Beyond: as above.
+pub const SESSION_BYTES_BURST: u32 = 4 << 20;
+/// As above.
+pub const SESSION_BYTES_PER_SECOND: u32 = 256 << 10;
+/// Writes to the store that one member may cause at once by what it says of itself: its description, its coming back
+/// after it was written off. Beyond: its description is stored later (a new session with another one is refused as
+/// busy), and it counts as down meanwhile.
+pub const NODE_WRITES_BURST: u32 = 32;
+/// How long until it may cause one more.
+pub const NODE_WRITES_EVERY: Duration = Duration::from_secs(60);
+/// How long a message may take to be taken by its board. Longer: the session ends.
+pub const MESSAGE_TAKEN_WITHIN: Duration = Duration::from_secs(30);
+/// Bytes of opened contents that a board must take in a second, after the first [`MESSAGE_TAKEN_WITHIN`]: others wait
+/// for their turn. Slower: the session ends.
+pub const SET_BYTES_PER_SECOND_MIN: u32 = 8 << 10;
+/// Causes (who and why) of log lines that others bring about: one line each and minute. Beyond: only counted, in one
+/// line a minute.
+pub const NOTES_MAX: usize = 256;
+/// Bytes of such a line: it may quote what a peer sent. The rest is cut.
+pub const NOTE_BYTES_MAX: usize = 1024;
+/// Files that the manager keeps open beside connections: the store's, listeners, calls to registries. It allows itself
+/// as many files as it needs for all connections, if the system lets it; else fewer agents' connections are taken.
+pub const FILES_RESERVE: usize = 256;
 /// How long a TLS handshake may take on a slow board.
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long the first message may take.

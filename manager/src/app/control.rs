@@ -25,6 +25,7 @@ use crate::ca::{Ca, JoinTokens, kept};
 use crate::config::Config;
 use crate::dispatcher::broker::Broker;
 use crate::dispatcher::serve::{Dispatcher, Parts};
+use crate::gate::notes::Notes;
 use crate::store::{
     Change, Cluster, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store,
 };
@@ -44,6 +45,7 @@ struct Inner {
     agent_socket: Option<PathBuf>,
     vault: Vault,
     logs: Broker,
+    notes: Notes,
     running: Mutex<Option<Running>>,
     /// One `init` or `leave` at a time.
     turn: smol::lock::Mutex<()>,
@@ -70,6 +72,7 @@ impl Manager {
             data: config.data.clone(),
             agent_socket: config.agent_socket.clone(),
             logs: Broker::default(),
+            notes: Notes::new(clock),
             vault,
             running: Mutex::new(None),
             turn: smol::lock::Mutex::new(()),
@@ -79,6 +82,11 @@ impl Manager {
     /// Where the boards' sessions meet readers of logs.
     pub(super) fn logs(&self) -> Broker {
         self.0.logs.clone()
+    }
+
+    /// Log lines that peers cause.
+    pub(super) fn notes(&self) -> Notes {
+        self.0.notes.clone()
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -210,6 +218,7 @@ impl Manager {
             vault: self.0.vault.clone(),
             own: own.node,
             logs: self.0.logs.clone(),
+            notes: self.0.notes.clone(),
         };
         let dispatcher = Dispatcher::start(parts, listener, local);
         let addr = advertised.parse::<SocketAddr>().map_or(advertised, |address| address.ip().to_string());

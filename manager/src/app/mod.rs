@@ -71,6 +71,7 @@ pub enum ServeError {
 pub fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let config = Config::resolve(args).map_err(ServeError::Config)?;
     logger::start(config.log_level);
+    crate::gate::files::allow();
     smol::block_on(run(config))
 }
 
@@ -94,6 +95,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
         log::info!("this manager is in no cluster yet: run `pi-mgr init`");
     }
     let _resuming = (!manager.resume().await).then(|| smol::spawn(manager.clone().resume_later()));
+    let _notes = smol::spawn(manager.notes().run());
     let _orchestrator = smol::spawn(orchestrator::run(store.clone(), clock, IdSource::seeded(seed()?)));
     let _scheduler = smol::spawn(scheduler::run(store.clone(), clock));
     let _keys = smol::spawn(allocator::keys::run(store.clone(), clock));

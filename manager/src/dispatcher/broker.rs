@@ -194,6 +194,13 @@ pub(super) struct Attached {
 }
 
 impl Attached {
+    /// Whether the reading is open and has room for a part.
+    pub(super) fn expects(&self, reading: u64) -> bool {
+        let mut inner = self.broker.lock();
+        let session = inner.current(self.node, self.id);
+        session.and_then(|session| session.readings.get(&reading)).is_some_and(|open| open.room > 0)
+    }
+
     /// Takes a part from the board.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use log::Level;
 use racimo_common::id::{NodeId, RandomId};
 use racimo_common::object::{NodeDescription, Role};
 use racimo_common::wire::{Join, Joined, Refused, RefusedCode, ToAgent};
@@ -10,21 +11,50 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::Context;
 use crate::ca::JoinTokens;
 use crate::ca::admit::{self, Admission};
+use crate::gate::door::Guest;
 use crate::limits;
 use crate::store::{Change, Cluster, CommitError, NewNode, NodeSpec, View};
 
 /// Answers a request; the answer is [`ToAgent::Joined`] or [`ToAgent::Refused`].
-pub(super) async fn answer(context: &Context, join: Join, addr: &str) -> ToAgent {
+pub(super) async fn answer(context: &Context, join: Join, addr: &str, guest: &Guest<NodeId>) -> ToAgent {
     let host: String = join.hostname.chars().filter(|c| !c.is_control()).take(limits::HOSTNAME_CHARS_MAX).collect();
     match grant(context, &join, &host, addr).await {
-        Ok(joined) => {
-            log::info!("node {} ({host}) joined from {addr} as {}", joined.node, joined.role);
+        Ok((joined, is_new)) => {
+            let text = format!("node {} ({host}) joined from {addr} as {}", joined.node, joined.role);
+            if is_new {
+                guest.joined();
+                log::info!("{text}");
+            } else {
+                context.notes.say(Level::Info, guest.source(), "joined again", text);
+            }
             ToAgent::Joined(joined)
         }
         Err(refused) => {
-            log::warn!("a join from {addr} ({host}) was refused: {}", refused.reason);
+            if refused.code == RefusedCode::Token {
+                guest.failed();
+            }
+            context.notes.say(
+                Level::Warn,
+                guest.source(),
+                refusal(refused.code),
+                format_args!("a join from {addr} ({host}) was refused: {}", refused.reason),
+            );
             ToAgent::Refused(refused)
         }
+    }
+}
+
+/// What a refused join is counted as.
+fn refusal(code: RefusedCode) -> &'static str {
+    match code {
+        RefusedCode::Token => "wrong token",
+        RefusedCode::Version => "join of another version",
+        RefusedCode::Busy => "join refused as busy",
+        RefusedCode::Protocol
+        | RefusedCode::NotMember
+        | RefusedCode::Replaced
+        | RefusedCode::Expired
+        | RefusedCode::Clone => "bad request to join",
     }
 }
 
@@ -32,7 +62,8 @@ fn refused(code: RefusedCode, reason: impl Into<String>) -> Refused {
     Refused { code, reason: reason.into() }
 }
 
-async fn grant(context: &Context, join: &Join, host: &str, addr: &str) -> Result<Joined, Refused> {
+/// What the board gets, and whether it is a new member.
+async fn grant(context: &Context, join: &Join, host: &str, addr: &str) -> Result<(Joined, bool), Refused> {
     let view = context.store.view();
     let cluster = view.state.cluster().ok_or_else(|| refused(RefusedCode::Busy, "this manager is in no cluster"))?;
     let authority = context.authority.now();
@@ -44,19 +75,19 @@ async fn grant(context: &Context, join: &Join, host: &str, addr: &str) -> Result
     }
     // An agent whose answer was lost asks again with the same key: it stays one node.
     let key_digest = admission.request.key_digest();
-    let node = match known(&view, key_digest) {
-        Some(node) => node,
+    let (node, is_new) = match known(&view, key_digest) {
+        Some(node) => (node, false),
         None => match create(context, cluster, &admission, key_digest, host, addr).await {
-            Ok(node) => node,
+            Ok(node) => (node, true),
             // Its first request may have been granted meanwhile.
-            Err(refused) => known(&context.store.view(), key_digest).ok_or(refused)?,
+            Err(refused) => (known(&context.store.view(), key_digest).ok_or(refused)?, false),
         },
     };
     let busy = |error: CommitError| refused(RefusedCode::Busy, error.to_string());
     let now = authority.time_to_sign(&context.store, context.clock).await.map_err(busy)?;
     let validity = cluster.spec.cert_expiry();
     let granted = admission.grant(&authority, node, &cluster.managers, now, validity, &SystemRandom::new());
-    granted.map_err(|error| refused(RefusedCode::Busy, error.to_string()))
+    granted.map(|joined| (joined, is_new)).map_err(|error| refused(RefusedCode::Busy, error.to_string()))
 }
 
 fn known(view: &View, key_digest: [u8; 32]) -> Option<NodeId> {

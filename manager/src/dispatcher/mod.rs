@@ -12,6 +12,8 @@
 //! ```text
 //! store ─ events ─▶ watch: directory ─ wakes ─▶ sessions ─ net, assign ─▶ boards
 //! ```
+//! Who may connect is decided by [`gate`](crate::gate), how fast they may talk by `pace` and [`writes`].
+//!
 //! Cores: [`liveness`], [`assign`], [`work`], [`report`], [`directory`], [`net`]. Shells: [`serve`], [`watch`],
 //! `session`, `join`, `hub`.
 
@@ -20,9 +22,11 @@ pub mod broker;
 pub mod directory;
 mod hub;
 mod join;
+mod known;
 pub mod liveness;
 pub mod merge;
 pub mod net;
+mod pace;
 pub mod report;
 pub mod serve;
 mod session;
@@ -31,16 +35,21 @@ pub mod tail;
 mod tests;
 pub mod watch;
 pub mod work;
+pub mod writes;
 
 use std::sync::Arc;
 
+use racimo_common::id::NodeId;
 use racimo_common::time::Clock;
 
 use crate::ca::Authority;
+use crate::gate::door::Door;
+use crate::gate::notes::Notes;
 use crate::store::Store;
 use crate::vault::Vault;
 
 pub use hub::Hub;
+pub use known::Known;
 
 /// What every part of the dispatcher needs.
 #[derive(Clone)]
@@ -61,4 +70,12 @@ pub struct Context {
     pub logs: broker::Broker,
     /// Sessions that may hold opened contents of secrets and configs: [`SETS_OPEN_MAX`](crate::limits::SETS_OPEN_MAX).
     pub sets: Arc<smol::lock::Semaphore>,
+    /// Who may connect.
+    pub door: Door<NodeId>,
+    /// Where members were last seen.
+    pub known: Known,
+    /// What members may still make the store write.
+    pub writes: writes::Writes,
+    /// Log lines that peers cause.
+    pub notes: Notes,
 }

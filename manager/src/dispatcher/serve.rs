@@ -4,10 +4,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_rustls::TlsAcceptor;
+use futures_rustls::{TlsAcceptor, rustls};
+use log::Level;
 use racimo_common::error::chain;
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
@@ -16,8 +16,12 @@ use smol::Async;
 
 use super::session::{self, End};
 use super::watch::Watch;
-use super::{Context, hub, join};
+use super::writes::Writes;
+use super::{Context, Known, hub, join};
 use crate::ca::{Peer, renewal};
+use crate::gate::door::{Door, Guest};
+use crate::gate::notes::{Notes, Who};
+use crate::gate::{Limits, Source, Turned, files};
 use crate::limits;
 
 /// A dispatcher that listens; dropping it ends its sessions.
@@ -39,6 +43,8 @@ pub struct Parts {
     pub own: NodeId,
     /// Where readers of logs are.
     pub logs: super::broker::Broker,
+    /// Log lines that peers cause.
+    pub notes: Notes,
 }
 
 impl Dispatcher {
@@ -46,11 +52,13 @@ impl Dispatcher {
     pub fn start(parts: Parts, tcp: Async<TcpListener>, local: Option<Async<UnixListener>>) -> Self {
         let (hub, signs) = hub::Hub::new();
         let own = parts.own;
-        let Parts { store, clock, authority, vault, own: _, logs } = parts;
+        let Parts { store, clock, authority, vault, own: _, logs, notes } = parts;
         let sets = Arc::new(smol::lock::Semaphore::new(limits::SETS_OPEN_MAX));
         let (watch, watching) = Watch::new(&store);
         let mut tasks = vec![smol::spawn(hub::run(store.clone(), clock, signs, own)), smol::spawn(watching)];
-        let context = Context { store, clock, authority, vault, hub, watch, logs, sets };
+        let (door, known) = (Door::new(Limits::agents(files::allowed()), clock), Known::new(store.clone()));
+        let writes = Writes::default();
+        let context = Context { store, clock, authority, vault, hub, watch, logs, sets, door, known, writes, notes };
         tasks.push(smol::spawn(accept_tcp(context.clone(), tcp)));
         if let Some(local) = local {
             tasks.push(smol::spawn(accept_local(context, local, own)));
@@ -66,26 +74,7 @@ impl Dispatcher {
     }
 }
 
-/// Counts a connection for as long as it lives.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        let counted = Self(count.clone());
-        (before < most).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 async fn accept_tcp(context: Context, listener: Async<TcpListener>) {
-    let open = Arc::new(AtomicUsize::new(0));
-    let greeting = Arc::new(AtomicUsize::new(0));
     let executor = Arc::new(smol::Executor::new());
     let accept = async {
         loop {
@@ -93,22 +82,37 @@ async fn accept_tcp(context: Context, listener: Async<TcpListener>) {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others must close first.
-                    log::warn!("accept an agent's connection: {error}");
+                    let text = format!("accept an agent's connection: {error}");
+                    context.notes.say(Level::Warn, Who::All, "connections not accepted", text);
                     smol::Timer::after(Duration::from_millis(200)).await;
                     continue;
                 }
             };
-            let (Some(open), Some(greeting)) =
-                (Counted::new(&open, limits::CONNECTIONS_MAX), Counted::new(&greeting, limits::HANDSHAKES_MAX))
-            else {
-                log::warn!("{peer} was turned away: too many connections");
-                continue;
+            let is_known = context.known.has(peer.ip(), context.clock.now().mono);
+            let guest = match context.door.knock(peer.ip(), is_known) {
+                Ok(guest) => guest,
+                Err(turned) => {
+                    context.notes.say(
+                        Level::Warn,
+                        Source::of(peer.ip()),
+                        "turned away",
+                        format_args!("{peer} was turned away: {turned}"),
+                    );
+                    continue;
+                }
             };
             let context = context.clone();
             let serve = async move {
-                let end = connection(&context, stream, peer, greeting).await;
-                log::info!("connection from {peer} ended: {}", chain(&end));
-                drop(open);
+                let work = connection(&context, stream, peer, &guest);
+                let out = async { (None, ConnectionEnd::Turned(guest.turned_out().await)) };
+                let (node, end) = smol::future::or(work, out).await;
+                let who = node.map_or(Who::Source(guest.source()), Who::Node);
+                context.notes.say(
+                    Level::Info,
+                    who,
+                    end.kind(),
+                    format_args!("connection from {peer} ended: {}", chain(&end)),
+                );
             };
             executor.spawn(serve).detach();
         }
@@ -125,19 +129,41 @@ enum ConnectionEnd {
     #[error("{0}")]
     Peer(String),
     #[error("{0}")]
+    Turned(Turned),
+    #[error("{0}")]
     Session(End),
     #[error("its request to join was answered")]
     Joined,
 }
 
+impl ConnectionEnd {
+    /// What it is counted as.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Handshake(error) => match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+                Some(rustls::Error::AlertReceived(_)) => "handshake ended by the peer",
+                Some(rustls::Error::InvalidCertificate(_)) => "bad certificate",
+                Some(_) => "no TLS",
+                None => "handshake broke off",
+            },
+            Self::Slow(_) => "slow handshake",
+            Self::Peer(_) => "certificate of no member",
+            Self::Turned(_) => "turned out",
+            Self::Session(end) => end.kind(),
+            Self::Joined => "join answered",
+        }
+    }
+}
+
+/// Serves a connection; whose it was, if it has shown that, and why it ended.
 async fn connection(
     context: &Context,
     stream: Async<std::net::TcpStream>,
     peer: SocketAddr,
-    greeting: Counted,
-) -> ConnectionEnd {
+    guest: &Guest<NodeId>,
+) -> (Option<NodeId>, ConnectionEnd) {
     if let Err(error) = stream.get_ref().set_nodelay(true) {
-        return ConnectionEnd::Handshake(error);
+        return (None, ConnectionEnd::Handshake(error));
     }
     let authority = context.authority.now();
     let acceptor = TlsAcceptor::from(authority.tls.clone());
@@ -148,37 +174,47 @@ async fn connection(
     };
     let mut tls = match smol::future::or(handshake, late).await {
         Ok(tls) => tls,
-        Err(end) => return end,
+        Err(end) => return (None, end),
     };
     let addr = peer.ip().to_canonical().to_string();
     let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
     let Some(certificate) = certificate else {
-        let end = newcomer(context, &mut tls, &addr).await;
-        drop(greeting);
-        return end;
+        return (None, newcomer(context, &mut tls, &addr, guest).await);
     };
-    drop(greeting);
     let member = match Peer::of(&certificate, &authority.roots.known()) {
         Ok(member) => member,
-        Err(error) => return ConnectionEnd::Peer(error.to_string()),
+        Err(error) => return (None, ConnectionEnd::Peer(error.to_string())),
     };
     let view = context.store.view();
     let Some(cluster) = view.state.cluster().filter(|cluster| cluster.id == member.cluster) else {
-        return ConnectionEnd::Peer(format!("its certificate is of another cluster ({})", member.cluster));
+        let reason = format!("its certificate is of another cluster ({})", member.cluster);
+        return (None, ConnectionEnd::Peer(reason));
     };
     let now = authority.time(cluster, context.clock.now().wall);
     if let Some(reason) = renewal::over(&member.shown, &authority, now) {
-        return ConnectionEnd::Peer(reason.to_owned());
+        return (None, ConnectionEnd::Peer(reason.to_owned()));
     }
-    ConnectionEnd::Session(session::run(context, tls, member.node, addr).await)
+    let node = member.node;
+    // Whoever is no member (any more) hears so, but keeps the place of a stranger.
+    let is_member = view.state.node(node).is_some();
+    drop(view);
+    if is_member {
+        if let Err(turned) = guest.member(node) {
+            let refused = Refused { code: RefusedCode::Busy, reason: turned.to_string() };
+            session::last_word(&mut tls, &refused).await;
+            return (Some(node), ConnectionEnd::Turned(turned));
+        }
+    }
+    let end = session::run(context, tls, node, addr).await;
+    (is_member.then_some(node), ConnectionEnd::Session(end))
 }
 
-async fn newcomer<S>(context: &Context, stream: &mut S, addr: &str) -> ConnectionEnd
+async fn newcomer<S>(context: &Context, stream: &mut S, addr: &str, guest: &Guest<NodeId>) -> ConnectionEnd
 where
     S: futures_lite::AsyncRead + futures_lite::AsyncWrite + Unpin,
 {
     let answer = match session::receive_within(stream, FRAME_JOIN_MAX, limits::HELLO_WITHIN).await {
-        Ok(ToManager::Join(request)) => join::answer(context, request, addr).await,
+        Ok(ToManager::Join(request)) => join::answer(context, request, addr, guest).await,
         Ok(
             ToManager::Hello(_)
             | ToManager::Describe(_)
@@ -189,19 +225,28 @@ where
             | ToManager::Trusts(_)
             | ToManager::Bye { .. },
         ) => {
-            log::warn!("{addr} has no certificate but wanted a session: refused");
+            context.notes.say(
+                Level::Warn,
+                guest.source(),
+                "session without certificate",
+                format_args!("{addr} has no certificate but wanted a session: refused"),
+            );
             let reason = "without a certificate only Join is allowed".to_owned();
             ToAgent::Refused(Refused { code: RefusedCode::Protocol, reason })
         }
         Err(end) => return ConnectionEnd::Session(end),
     };
-    match frame::send(stream, &answer, FRAME_TO_AGENT_MAX).await {
-        Ok(()) => {
-            let _ = futures_lite::AsyncWriteExt::close(stream).await;
-            ConnectionEnd::Joined
-        }
-        Err(error) => ConnectionEnd::Session(error.into()),
-    }
+    let answered = async {
+        frame::send(stream, &answer, FRAME_TO_AGENT_MAX).await?;
+        let _ = futures_lite::AsyncWriteExt::close(stream).await;
+        Ok(ConnectionEnd::Joined)
+    };
+    let late = async {
+        smol::Timer::after(limits::HELLO_WITHIN).await;
+        Ok(ConnectionEnd::Session(End::Timeout(limits::HELLO_WITHIN)))
+    };
+    let end: Result<_, frame::FrameError> = smol::future::or(answered, late).await;
+    end.unwrap_or_else(|error| ConnectionEnd::Session(error.into()))
 }
 
 /// The manager board's own agent: the socket's permissions are its certificate.
@@ -212,10 +257,16 @@ async fn accept_local(context: Context, listener: Async<UnixListener>, own: Node
                 // It has no address of its own: the node keeps the advertised one.
                 let addr = context.store.view().state.node(own).map(|node| node.addr.clone()).unwrap_or_default();
                 let end = session::run(&context, stream, own, addr).await;
-                log::info!("the session of this board's own agent ended: {}", chain(&end));
+                context.notes.say(
+                    Level::Info,
+                    own,
+                    end.kind(),
+                    format_args!("the session of this board's own agent ended: {}", chain(&end)),
+                );
             }
             Err(error) => {
-                log::warn!("accept the local agent's connection: {error}");
+                let text = format!("accept the local agent's connection: {error}");
+                context.notes.say(Level::Warn, Who::All, "local connections not accepted", text);
                 smol::Timer::after(Duration::from_millis(200)).await;
             }
         }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use async_channel::{Receiver, RecvError, Sender};
 use futures_lite::future::{or, try_zip};
 use futures_lite::{AsyncRead, AsyncWrite, io::split};
+use log::Level;
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::NodeDescription;
+use racimo_common::time::Mono;
 use racimo_common::wire::frame::{self, FrameError};
 use racimo_common::wire::{
     Assign, Hello, Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome,
@@ -17,6 +19,7 @@ use smol::lock::SemaphoreGuardArc;
 
 use super::broker::Attached;
 use super::hub::{SessionId, Sign};
+use super::pace::Pace;
 use super::watch::{Alarm, Look};
 use super::{Context, assign, net, report};
 use crate::limits;
@@ -54,9 +57,35 @@ pub(super) enum End {
     /// Nothing came for too long.
     #[error("nothing came within {0:?}")]
     Timeout(Duration),
+    /// The agent did not take what it was sent.
+    #[error("it did not take what it was sent within {0:?}")]
+    Stuck(Duration),
     /// The manager stops.
     #[error("the manager stops")]
     Stopped,
+}
+
+impl End {
+    /// What it is counted as.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Bye { .. } => "goodbye",
+            Self::Refused(Refused { code, .. }) => match code {
+                RefusedCode::Protocol => "broken protocol",
+                RefusedCode::NotMember => "no member",
+                RefusedCode::Replaced => "replaced session",
+                RefusedCode::Token | RefusedCode::Version | RefusedCode::Busy => "session refused",
+                RefusedCode::Expired => "expired certificate",
+                RefusedCode::Clone => "clone",
+            },
+            Self::Frame(FrameError::Io(_) | FrameError::Cut) => "connection lost",
+            Self::Frame(_) => "bad frame",
+            Self::Timeout(_) => "silent connection",
+            Self::Stuck(_) => "stuck connection",
+            Self::Stopped => "manager stops",
+        }
+    }
 }
 
 fn protocol(reason: &str) -> End {
@@ -100,16 +129,25 @@ where
         Err(end) => end,
     };
     if let End::Refused(refused) = &end {
-        let refused = ToAgent::Refused(refused.clone());
-        let word = frame::send(&mut stream, &refused, FRAME_TO_AGENT_MAX);
-        let late = async {
-            smol::Timer::after(limits::LAST_WORD_WITHIN).await;
-            Ok(())
-        };
-        // The peer may be gone already.
-        let _ = or(word, late).await;
+        last_word(&mut stream, refused).await;
     }
     end
+}
+
+/// Tells the peer why its connection is closed; it may be gone already.
+pub(super) async fn last_word(stream: &mut (impl AsyncWrite + Unpin), refused: &Refused) {
+    let refused = ToAgent::Refused(refused.clone());
+    let _ = send_within(stream, &refused, limits::LAST_WORD_WITHIN).await;
+}
+
+/// Sends one message that the peer must take in time.
+async fn send_within(stream: &mut (impl AsyncWrite + Unpin), message: &ToAgent, within: Duration) -> Result<(), End> {
+    let send = async { frame::send(stream, message, FRAME_TO_AGENT_MAX).await.map_err(End::Frame) };
+    let late = async {
+        smol::Timer::after(within).await;
+        Err(End::Stuck(within))
+    };
+    or(send, late).await
 }
 
 /// `Hello` and `Welcome`; the heartbeat that the agent is told.
@@ -128,7 +166,10 @@ where
         let reason = "this node is not a member of the cluster (was it removed?): join it again".to_owned();
         return Err(End::Refused(Refused { code: RefusedCode::NotMember, reason }));
     };
-    describe(context, node, description, addr).await?;
+    if let Described::Later(_, wait) = describe(context, node, description, addr).await? {
+        let reason = format!("this board says something else of itself too often: again in {} s", wait.as_secs() + 1);
+        return Err(End::Refused(Refused { code: RefusedCode::Busy, reason }));
+    }
     let heartbeat = cluster.spec.heartbeat();
     let welcome = Welcome {
         version,
@@ -137,31 +178,58 @@ where
         node,
         time: context.clock.now().wall,
     };
-    frame::send(stream, &ToAgent::Welcome(welcome), FRAME_TO_AGENT_MAX).await?;
+    send_within(stream, &ToAgent::Welcome(welcome), limits::HELLO_WITHIN).await?;
     Ok(heartbeat)
 }
 
+/// What became of a description.
+enum Described {
+    /// The store has it, or cannot take it.
+    Done,
+    /// The board has used up its writes: to be stored after this pause.
+    Later(NodeDescription, Duration),
+}
+
 /// Stores the board's description if it differs.
-async fn describe(context: &Context, node: NodeId, description: NodeDescription, addr: &str) -> Result<(), End> {
+async fn describe(context: &Context, node: NodeId, description: NodeDescription, addr: &str) -> Result<Described, End> {
     let view = context.store.view();
-    let Some(known) = view.state.node(node) else { return Ok(()) };
+    let Some(known) = view.state.node(node) else { return Ok(Described::Done) };
     if *known.description == description && known.addr == addr {
-        return Ok(());
+        return Ok(Described::Done);
+    }
+    if let Err(wait) = context.writes.take(node, context.clock.now().mono) {
+        context.notes.say(
+            Level::Warn,
+            node,
+            "too many descriptions",
+            format_args!("node {node} says something else of itself too often: stored later"),
+        );
+        return Ok(Described::Later(description, wait));
     }
     let change = Change::NodeDescribe { node, description: description.into(), addr: addr.to_owned() };
     match context.store.commit(context.clock.now().wall, vec![change]).await {
         Ok(_) => {
             let state = &context.store.view().state;
             if let Some(hidden) = state.node(node).and_then(|node| state.hidden_by(node)) {
-                log::warn!("node {node}: {hidden}: remove the network, or give the board another address");
+                context.notes.say(
+                    Level::Warn,
+                    node,
+                    "hidden address",
+                    format_args!("node {node}: {hidden}: remove the network, or give the board another address"),
+                );
             }
-            Ok(())
+            Ok(Described::Done)
         }
-        Err(CommitError::Refused(_)) => Ok(()),
+        Err(CommitError::Refused(_)) => Ok(Described::Done),
         Err(CommitError::Stopped) => Err(End::Stopped),
         Err(error @ (CommitError::Full | CommitError::TooLarge)) => {
-            log::warn!("the description of node {node} was not stored: {error}");
-            Ok(())
+            context.notes.say(
+                Level::Warn,
+                node,
+                "description not stored",
+                format_args!("the description of node {node} was not stored: {error}"),
+            );
+            Ok(Described::Done)
         }
     }
 }
@@ -183,7 +251,7 @@ where
     let reader = Reader { context, node, session, news, logs, out: out.clone() };
     let forward = forward(asks, out.clone());
     let standing = Standing::Unheard { at: context.store.view().version() };
-    let recorder = Recorder { context, node, session, addr, standing };
+    let recorder = Recorder { context, node, session, addr, standing, held: None };
     let (told, sent) = (net::Told::default(), assign::Sent::default());
     let assigner = Assigner { context, node, alarm, out: out.clone(), told, sent, is_touched: false };
     let ended = async {
@@ -209,6 +277,7 @@ where
         | End::Refused(_)
         | End::Frame(_)
         | End::Timeout(_)
+        | End::Stuck(_)
         | End::Stopped => Sign::Closed { node, session },
     };
     context.hub.tell(sign).await;
@@ -217,8 +286,8 @@ where
 
 async fn write_all(mut to: impl AsyncWrite + Unpin, queue: Receiver<ToAgent>) -> End {
     while let Ok(message) = queue.recv().await {
-        if let Err(error) = frame::send(&mut to, &message, FRAME_TO_AGENT_MAX).await {
-            return error.into();
+        if let Err(end) = send_within(&mut to, &message, limits::MESSAGE_TAKEN_WITHIN).await {
+            return end;
         }
     }
     End::Stopped
@@ -265,8 +334,7 @@ impl Assigner<'_> {
         let (parts, sent) = assign::complete(&look.view, vault, self.node);
         self.sent = sent;
         let mut at = look.view.version();
-        self.send(parts).await?;
-        drop(turn);
+        self.send_in_turn(parts, turn).await?;
         loop {
             self.wake().await?;
             look = self.context.watch.look();
@@ -278,8 +346,7 @@ impl Assigner<'_> {
                 if !parts.is_empty() {
                     (at, news) = (look.view.version(), true);
                 }
-                self.send(parts).await?;
-                drop(turn);
+                self.send_in_turn(parts, turn).await?;
             }
             if news {
                 smol::Timer::after(ASSIGN_PAUSE).await;
@@ -289,6 +356,21 @@ impl Assigner<'_> {
 
     async fn wake(&self) -> Result<(), End> {
         if self.alarm.wait().await { Ok(()) } else { Err(End::Stopped) }
+    }
+
+    /// Sends what was opened in a turn, within a time that goes by its size: others wait for theirs.
+    async fn send_in_turn(&self, parts: Vec<Assign>, turn: Option<SemaphoreGuardArc>) -> Result<(), End> {
+        let Some(turn) = turn else { return self.send(parts).await };
+        let bytes: usize = parts.iter().flat_map(|part| &part.bodies).map(|body| body.bytes.len()).sum();
+        let seconds = u64::try_from(bytes).unwrap_or(u64::MAX) / u64::from(limits::SET_BYTES_PER_SECOND_MIN);
+        let within = limits::MESSAGE_TAKEN_WITHIN + Duration::from_secs(seconds);
+        let late = async {
+            smol::Timer::after(within).await;
+            Err(End::Stuck(within))
+        };
+        let sent = or(self.send(parts), late).await;
+        drop(turn);
+        sent
     }
 
     async fn send(&self, parts: Vec<Assign>) -> Result<(), End> {
@@ -353,14 +435,36 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     async fn run(self, mut from: impl AsyncRead + Unpin) -> End {
+        let mut pace = Pace::default();
         loop {
-            let message = match frame::receive(&mut from, FRAME_FROM_AGENT_MAX).await {
-                Ok(Some(message)) => message,
+            let body = match frame::read(&mut from, FRAME_FROM_AGENT_MAX).await {
+                Ok(Some(body)) => body,
                 Ok(None) => return End::Closed,
                 Err(error) => return error.into(),
             };
+            let bytes = body.len();
+            let message = match frame::decode(&body) {
+                Ok(message) => message,
+                Err(error) => return error.into(),
+            };
+            drop(body);
+            // A log's reader sets the pace of its parts.
+            let is_asked = matches!(&message, ToManager::Logs(part) if self.logs.expects(part.reading));
             if let Err(end) = self.take(message).await {
                 return end;
+            }
+            if is_asked {
+                continue;
+            }
+            let wait = pace.judge(bytes, self.context.clock.now().mono);
+            if wait > Duration::ZERO {
+                self.context.notes.say(
+                    Level::Warn,
+                    self.node,
+                    "talks too much",
+                    format_args!("node {} talks too much: it is slowed down", self.node),
+                );
+                smol::Timer::after(wait).await;
             }
         }
     }
@@ -402,6 +506,8 @@ struct Recorder<'a> {
     session: SessionId,
     addr: &'a str,
     standing: Standing,
+    /// The board's last description, and when it may be stored.
+    held: Option<(NodeDescription, Mono)>,
 }
 
 /// How far the session has made its node ready.
@@ -420,17 +526,15 @@ impl Recorder<'_> {
         loop {
             match self.next(&news).await {
                 Some(Ok(News::Status(status))) => self.status(status).await?,
-                Some(Ok(News::Description(description))) => {
-                    describe(self.context, self.node, *description, self.addr).await?;
-                }
+                Some(Ok(News::Description(description))) => self.describe(*description).await?,
                 Some(Err(_)) => return Ok(()),
-                None => self.admit().await?,
+                None => self.look_again().await?,
             }
         }
     }
 
     /// The next news; `None`: it is time to look whether the node is clean, as its last unwanted task may have been
-    /// given up without a report.
+    /// given up without a report, or to store what was held back.
     async fn next(&self, news: &Receiver<News>) -> Option<Result<News, RecvError>> {
         let look = async {
             match self.standing {
@@ -439,7 +543,34 @@ impl Recorder<'_> {
             };
             None
         };
-        or(async { Some(news.recv().await) }, look).await
+        let store = async {
+            match &self.held {
+                Some((_, at)) => smol::Timer::at(self.context.clock.instant(*at)).await,
+                None => std::future::pending().await,
+            };
+            None
+        };
+        or(async { Some(news.recv().await) }, or(look, store)).await
+    }
+
+    async fn look_again(&mut self) -> Result<(), End> {
+        let now = self.context.clock.now().mono;
+        if let Some((description, _)) = self.held.take_if(|(_, at)| *at <= now) {
+            self.describe(description).await?;
+        }
+        match self.standing {
+            Standing::Unclean => self.admit().await,
+            Standing::Unheard { .. } | Standing::Ready => Ok(()),
+        }
+    }
+
+    /// Stores a description, or holds it until the board may cause a write again; a newer one takes its place.
+    async fn describe(&mut self, description: NodeDescription) -> Result<(), End> {
+        self.held = match describe(self.context, self.node, description, self.addr).await? {
+            Described::Done => None,
+            Described::Later(description, wait) => Some((description, self.context.clock.now().mono + wait)),
+        };
+        Ok(())
     }
 
     async fn status(&mut self, status: Status) -> Result<(), End> {
@@ -460,9 +591,26 @@ impl Recorder<'_> {
                 self.standing = Standing::Unclean;
                 return Ok(());
             }
+            if self.context.writes.take(self.node, self.context.clock.now().mono).is_err() {
+                self.context.notes.say(
+                    Level::Warn,
+                    self.node,
+                    "comes back too often",
+                    format_args!("node {} goes and comes too often: it stays down for a while", self.node),
+                );
+                self.standing = Standing::Unclean;
+                return Ok(());
+            }
             let change = Change::NodeReadmit { node: self.node };
             match self.context.store.commit(self.context.clock.now().wall, vec![change]).await {
-                Ok(_) => log::info!("node {} is back", self.node),
+                Ok(_) => {
+                    self.context.notes.say(
+                        Level::Info,
+                        self.node,
+                        "node is back",
+                        format_args!("node {} is back", self.node),
+                    );
+                }
                 Err(CommitError::Stopped) => return Err(End::Stopped),
                 Err(error) => {
                     log::warn!("node {} could not be readmitted: {error}", self.node);
@@ -483,7 +631,9 @@ impl Recorder<'_> {
             let again = reports.clone();
             let meaning = report::read(&self.context.store.view(), self.node, reports, now);
             if meaning.foreign > 0 {
-                log::warn!("node {} reported {} tasks of other nodes: dropped", self.node, meaning.foreign);
+                let text =
+                    format_args!("node {} reported {} tasks of other nodes: dropped", self.node, meaning.foreign);
+                self.context.notes.say(Level::Warn, self.node, "foreign tasks", text);
             }
             if !meaning.observations.is_empty() {
                 self.context.store.observe(meaning.observations).await;
@@ -502,7 +652,12 @@ impl Recorder<'_> {
                 }
             }
         }
-        log::warn!("ends reported by node {} met a newer state {RETRIES} times", self.node);
+        self.context.notes.say(
+            Level::Warn,
+            self.node,
+            "ends met a newer state",
+            format_args!("ends reported by node {} met a newer state {RETRIES} times", self.node),
+        );
         Err(End::Refused(Refused { code: RefusedCode::Busy, reason: "the store is busy".to_owned() }))
     }
 }

@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use racimo_common::object::Protocol;
+use racimo_common::quiet::Quiet;
+use racimo_common::time::Mono;
 use rustix::event::epoll;
 use rustix::net::sockopt;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
@@ -35,6 +37,8 @@ pub async fn serve(ports: Ports, executor: Rc<LocalExecutor<'static>>) {
     };
     let room = std::sync::Arc::new(Semaphore::new(limits::RELAYS_MAX));
     let mut relays: Vec<Relay> = Vec::new();
+    // Whoever connects may cause such a line.
+    let (began, mut quiet) = (Instant::now(), Quiet::new(limits::RELAY_NOTES_MAX));
     loop {
         let waiting = listeners.read_with(first).await;
         let Ok(port) = waiting else {
@@ -52,7 +56,9 @@ pub async fn serve(ports: Ports, executor: Rc<LocalExecutor<'static>>) {
             // It went away, or the port was let go.
             Ok(None) => {}
             Err(error) => {
-                log::warn!("a connection to port {port}/tcp is not taken: {error}");
+                if quiet.judge(port, Mono::default() + began.elapsed()).is_some() {
+                    log::warn!("a connection to port {port}/tcp is not taken: {error}");
+                }
                 Timer::after(limits::RELAY_PAUSE).await;
             }
         }

@@ -74,6 +74,16 @@ impl Board {
         within(frame::send(&mut self.stream, message, FRAME_FROM_AGENT_MAX)).expect("sent");
     }
 
+    /// Says it if the manager takes it within some seconds; false: it has hung up, or takes nothing any more.
+    pub(super) fn try_say(&mut self, message: &ToManager) -> bool {
+        let send = async { frame::send(&mut self.stream, message, FRAME_FROM_AGENT_MAX).await.is_ok() };
+        let late = async {
+            smol::Timer::after(std::time::Duration::from_secs(4)).await;
+            false
+        };
+        futures_lite::future::block_on(futures_lite::future::or(send, late))
+    }
+
     /// Bytes that are no message.
     #[track_caller]
     pub(super) fn say_bytes(&mut self, bytes: &[u8]) {

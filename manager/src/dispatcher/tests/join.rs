@@ -1,4 +1,5 @@
 use futures_lite::future::zip;
+use racimo_common::id::NodeId;
 use racimo_common::object::Role;
 use racimo_common::token::JoinToken;
 use racimo_common::wire::{Join, Joined, RefusedCode, ToAgent};
@@ -6,6 +7,7 @@ use racimo_common::wire::{Join, Joined, RefusedCode, ToAgent};
 use super::{Manager, within};
 use crate::ca::Peer;
 use crate::dispatcher::join::answer;
+use crate::gate::door::Guest;
 use crate::store::testing::*;
 use crate::store::{Change, ClusterSpec};
 
@@ -20,8 +22,12 @@ fn join(manager: &Manager, secret: u8, csr: &[u8]) -> Join {
     Join { versions: (1, 1), token, csr: csr.to_vec(), hostname: "bo\u{7}ard".to_owned() }
 }
 
+fn guest(manager: &Manager) -> Guest<NodeId> {
+    manager.context.door.knock([192, 0, 2, 7].into(), false).expect("it comes in")
+}
+
 fn ask(manager: &Manager, join: Join) -> Result<Joined, (RefusedCode, String)> {
-    match within(answer(&manager.context, join, "192.0.2.7")) {
+    match within(answer(&manager.context, join, "192.0.2.7", &guest(manager))) {
         ToAgent::Joined(joined) => Ok(joined),
         ToAgent::Refused(refused) => Err((refused.code, refused.reason)),
         other @ (ToAgent::Welcome(_)
@@ -62,7 +68,8 @@ fn two_requests_at_once_with_one_key_are_one_node() {
     let manager = Manager::new(Vec::new());
     for _ in 0..30 {
         let csr = request();
-        let ask = || answer(&manager.context, join(&manager, 1, &csr), "192.0.2.7");
+        let guest = guest(&manager);
+        let ask = || answer(&manager.context, join(&manager, 1, &csr), "192.0.2.7", &guest);
         let (ToAgent::Joined(one), ToAgent::Joined(two)) = within(zip(ask(), ask())) else { panic!("refused") };
         assert_eq!(one.node, two.node);
     }

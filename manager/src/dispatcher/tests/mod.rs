@@ -2,6 +2,7 @@
 
 mod assign;
 mod board;
+mod hostile;
 mod join;
 mod logs;
 mod net;
@@ -10,6 +11,7 @@ mod net_session;
 mod report;
 mod serve;
 mod session;
+mod states;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +23,12 @@ use ring::rand::SystemRandom;
 
 use super::broker::Broker;
 use super::watch::Watch;
-use super::{Context, hub};
+use super::writes::Writes;
+use super::{Context, Known, hub};
 use crate::ca::{Authority, Ca, NODE_VALIDITY, Present, Roots};
+use crate::gate::Limits;
+use crate::gate::door::Door;
+use crate::gate::notes::Notes;
 use crate::store::log::fake::Disk;
 use crate::store::testing::{at, new_cluster, node};
 use crate::store::{Change, Store, View};
@@ -59,8 +65,10 @@ impl Manager {
         let sets = Arc::new(smol::lock::Semaphore::new(crate::limits::SETS_OPEN_MAX));
         let (watch, watching) = Watch::new(&store);
         let running = vec![running, smol::spawn(watching)];
-        let context =
-            Context { store, clock, authority: authority(&ca), vault, hub, watch, logs: Broker::default(), sets };
+        let (door, known) = (Door::new(Limits::agents(usize::MAX), clock), Known::new(store.clone()));
+        let (writes, notes) = (Writes::default(), Notes::new(clock));
+        let (authority, logs) = (authority(&ca), Broker::default());
+        let context = Context { store, clock, authority, vault, hub, watch, logs, sets, door, known, writes, notes };
         Self { context, disk, _running: running }
     }
 

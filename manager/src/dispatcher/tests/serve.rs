@@ -21,20 +21,31 @@ use super::board::hello;
 use super::{OWN, authority, within};
 use crate::ca::{Ca, CertRequest, NODE_VALIDITY};
 use crate::dispatcher::serve::{Dispatcher, Parts};
+use crate::gate::notes::Notes;
 use crate::limits;
 use crate::store::Store;
 use crate::store::log::fake::Disk;
 use crate::store::testing::*;
 
-struct Served {
-    ca: Arc<Ca>,
-    store: Store,
+pub(super) struct Served {
+    pub(super) ca: Arc<Ca>,
+    pub(super) store: Store,
     address: SocketAddr,
     dispatcher: Dispatcher,
 }
 
+impl Served {
+    /// A connection, if it is let in.
+    pub(super) async fn dial(
+        &self,
+        client: Arc<ClientConfig>,
+    ) -> Option<impl futures_lite::AsyncRead + futures_lite::AsyncWrite + Unpin> {
+        dial(&self.address.to_string(), client).await.ok()
+    }
+}
+
 /// A manager that listens on loopback; node 1 is a member.
-fn serve() -> Served {
+pub(super) fn serve() -> Served {
     let (clock, rng) = (Clock::start(), SystemRandom::new());
     let now = clock.now().wall;
     let ca = Arc::new(Ca::create(ClusterId::from_bits(9), now, &rng).expect("a root"));
@@ -45,7 +56,8 @@ fn serve() -> Served {
     let address = listener.get_ref().local_addr().expect("an address");
     let vault = crate::vault::testing();
     let logs = Default::default();
-    let parts = Parts { store: store.clone(), clock, authority, vault, own: node(OWN), logs };
+    let notes = Notes::new(clock);
+    let parts = Parts { store: store.clone(), clock, authority, vault, own: node(OWN), logs, notes };
     Served { ca, store, address, dispatcher: Dispatcher::start(parts, listener, None) }
 }
 
@@ -61,7 +73,7 @@ fn member(ca: &Ca, number: u128) -> Arc<ClientConfig> {
     tls::session_client(&[ca.root().clone()], &own, TrustClock::standing(Wall::default())).expect("usable")
 }
 
-fn nobody(ca: &Ca) -> Arc<ClientConfig> {
+pub(super) fn nobody(ca: &Ca) -> Arc<ClientConfig> {
     tls::join_client(ca.root_digest(), TrustClock::standing(Wall::default())).0
 }
 
@@ -141,28 +153,78 @@ fn a_newcomer_may_not_send_much() {
     assert!(!matches!(answer, Ok(Some(_))), "{answer:?}");
 }
 
+fn connect(served: &Served) -> TcpStream {
+    let stream = TcpStream::connect(served.address).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    stream
+}
+
 #[test]
-fn too_many_handshakes_are_turned_away() {
+fn too_many_handshakes_are_turned_away_and_members_come_in() {
     let served = serve();
-    let connect = || {
-        let stream = TcpStream::connect(served.address).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-        stream
-    };
-    let mut idle: Vec<TcpStream> = (0..limits::HANDSHAKES_MAX).map(|_| connect()).collect();
-    let mut further = connect();
+    // No member was seen at this address yet.
+    let mut idle: Vec<TcpStream> =
+        (0..limits::HANDSHAKES_MAX - limits::HANDSHAKES_KNOWN_MIN).map(|_| connect(&served)).collect();
     // Closed at once, not when a handshake takes too long.
-    assert!(!matches!(further.read(&mut [0]), Ok(1..)));
+    assert!(!matches!(connect(&served).read(&mut [0]), Ok(1..)));
     idle[0].set_nonblocking(true).expect("it is open");
     let waits = idle[0].read(&mut [0]).expect_err("it waits");
     assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
     // There is room again once one has gone.
-    drop(idle);
-    let welcome = (0..50).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(100));
-        talk(&served, member(&served.ca, 1), &hello((1, 1)))
+    idle.truncate(100);
+    let dial = || {
+        (0..50).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            talk(&served, member(&served.ca, 1), &hello((1, 1)))
+        })
+    };
+    assert!(matches!(dial(), Some(ToAgent::Welcome(_))));
+    // Now one was: there is more room for those who come from there, and they give way to each other after a while.
+    std::thread::sleep(Duration::from_millis(1100));
+    let strangers = |number: usize| (0..number).map(|_| connect(&served)).collect::<Vec<_>>();
+    let held = strangers(limits::HANDSHAKES_MAX);
+    assert!(matches!(dial(), Some(ToAgent::Welcome(_))));
+    drop((idle, held));
+}
+
+/// What a connection that shows nothing may cost; the rest of a frame is never sent.
+#[test]
+fn a_slow_newcomer_ends() {
+    let served = serve();
+    let started = std::time::Instant::now();
+    let answer = within(async {
+        let mut stream = dial(&served.address.to_string(), nobody(&served.ca)).await.expect("a connection");
+        stream.write_all(&100_u32.to_be_bytes()).await.expect("sent");
+        stream.flush().await.expect("sent");
+        frame::receive::<ToAgent>(&mut stream, FRAME_TO_AGENT_MAX).await
     });
-    assert!(matches!(welcome, Some(ToAgent::Welcome(_))));
+    assert!(!matches!(answer, Ok(Some(_))), "{answer:?}");
+    assert!(started.elapsed() >= limits::HELLO_WITHIN / 2, "it had its time");
+}
+
+#[test]
+fn many_connections_of_one_member_are_busy() {
+    let served = serve();
+    let client = member(&served.ca, 1);
+    let mut open = Vec::new();
+    let answer = within(async {
+        loop {
+            let mut stream = dial(&served.address.to_string(), client.clone()).await.expect("a connection");
+            // Beyond the limit it is refused without being asked; below it nothing comes.
+            let word = async { frame::receive::<ToAgent>(&mut stream, FRAME_TO_AGENT_MAX).await.ok().flatten() };
+            let none = async {
+                smol::Timer::after(Duration::from_millis(300)).await;
+                None
+            };
+            match smol::future::or(word, none).await {
+                Some(answer) => return answer,
+                None => open.push(stream),
+            }
+        }
+    });
+    check_refused(Some(answer), RefusedCode::Busy);
+    assert_eq!(open.len(), limits::NODE_CONNECTIONS_MAX);
+    drop(open);
 }
 
 #[test]
