@@ -64,6 +64,11 @@ pub const COMMAND_BYTES_MAX: usize = 5 << 18;
 /// forgotten, and boards that know only that one must join again. With the certificate of a root on its way these are as
 /// many as TLS looks at between the manager's certificate and a root: six.
 pub const ROOTS_RETIRED_MAX: usize = 5;
+/// Bytes of a root certificate that a user brings, DER: the manager shows it and one for each root before in a TLS
+/// handshake, whose messages hold 64 KiB. Beyond: refused.
+pub const ROOT_BYTES_MAX: usize = 4096;
+/// Bytes of such a certificate, or of its key, as PEM: with room for text around it. Beyond: refused.
+pub const ROOT_PEM_BYTES_MAX: usize = 32 * 1024;
 /// People and programs that may use the API from afar. Beyond: refused.
 pub const ACCESSES_MAX: usize = 256;
 /// Addresses, and names, that the API's certificate carries. Beyond: clients cannot verify the others.
@@ -295,3 +300,5 @@ const _: () = assert!(
     LOG_READERS_MAX + EVENTS_READERS_MAX <= API_CONNECTIONS_MAX / 2,
     "readers of streams must leave connections for everybody else"
 );
+
+const _: () = assert!((ROOTS_RETIRED_MAX + 4) * ROOT_BYTES_MAX < 64 * 1024, "a handshake holds them");

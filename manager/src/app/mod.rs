@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::store::Store;
 use crate::store::log::RealDisk;
 use crate::vault::Vault;
-use crate::{allocator, orchestrator, scheduler};
+use crate::{allocator, ca, orchestrator, scheduler};
 use control::Manager;
 
 /// Why the manager did not start, or stopped.
@@ -99,6 +99,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let _orchestrator = smol::spawn(orchestrator::run(store.clone(), clock, IdSource::seeded(seed()?)));
     let _scheduler = smol::spawn(scheduler::run(store.clone(), clock));
     let _keys = smol::spawn(allocator::keys::run(store.clone(), clock));
+    let _rotation = smol::spawn(ca::run::run(store.clone(), clock, vault.clone()));
     let context = api::Context::new(
         store.clone(),
         Arc::new(manager.clone()),

@@ -11,10 +11,13 @@
 mod access;
 pub mod admit;
 mod authority;
+pub mod given;
 pub mod kept;
 mod peer;
 pub mod renewal;
 mod root;
+pub mod rotation;
+pub mod run;
 mod tokens;
 
 pub use access::{Holder, Names, host_of};
@@ -34,4 +37,8 @@ fn unit(role: Role) -> &'static str {
 }
 
 #[cfg(test)]
+mod given_tests;
+#[cfg(test)]
 mod handshake_tests;
+#[cfg(test)]
+mod rotation_tests;

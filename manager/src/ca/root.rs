@@ -29,6 +29,8 @@ pub const NODE_VALIDITY_MIN: Duration = Duration::from_secs(60 * 60);
 /// How much earlier than now a certificate begins, so that a node whose clock is slow may use it at once.
 pub const BACKDATE: Duration = Duration::from_secs(60 * 60);
 
+/// The CN of roots that a manager makes.
+pub(super) const ROOT_NAME: &str = "swarm-ca";
 const DAY: u64 = 24 * 60 * 60;
 /// Nanoseconds in one.
 const SECOND: i64 = 1_000_000_000;
@@ -36,9 +38,9 @@ const SERIAL_BYTES: usize = 16;
 
 /// A cluster's root key and certificate. `Debug` shows neither.
 pub struct Ca {
-    cluster: ClusterId,
-    issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
+    pub(super) cluster: ClusterId,
+    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) certificate: CertificateDer<'static>,
     ends: Wall,
 }
 
@@ -102,9 +104,20 @@ impl Ca {
     /// # Errors
     /// [`CaError::Random`], [`CaError::Time`], [`CaError::Sign`].
     pub fn create(cluster: ClusterId, now: Wall, rng: &dyn SecureRandom) -> Result<Self, CaError> {
+        let mut name = DistinguishedName::new();
+        name.push(DnType::CommonName, ROOT_NAME);
+        Self::named(cluster, name, now, rng)
+    }
+
+    /// A new root with this subject.
+    pub(super) fn named(
+        cluster: ClusterId,
+        name: DistinguishedName,
+        now: Wall,
+        rng: &dyn SecureRandom,
+    ) -> Result<Self, CaError> {
         let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "swarm-ca");
+        params.distinguished_name = name;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.serial_number = Some(serial(rng)?);
@@ -316,7 +329,7 @@ pub(super) fn key(rng: &dyn SecureRandom) -> Result<KeyPair, CaError> {
     KeyPair::from_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256).map_err(CaError::Sign)
 }
 
-fn serial(rng: &dyn SecureRandom) -> Result<SerialNumber, CaError> {
+pub(super) fn serial(rng: &dyn SecureRandom) -> Result<SerialNumber, CaError> {
     let mut bytes = [0; SERIAL_BYTES];
     rng.fill(&mut bytes).map_err(|_| CaError::Random)?;
     // A serial number is positive, and its first byte not zero.
@@ -329,7 +342,7 @@ fn whole_seconds(at: Wall) -> Wall {
     Wall::from_nanos(at.nanos() - at.nanos().rem_euclid(SECOND))
 }
 
-fn seconds(at: Wall) -> Result<OffsetDateTime, CaError> {
+pub(super) fn seconds(at: Wall) -> Result<OffsetDateTime, CaError> {
     OffsetDateTime::from_unix_timestamp(at.nanos().div_euclid(SECOND)).map_err(|_| CaError::Time)
 }
 
