@@ -33,6 +33,7 @@ pub mod networks;
 pub mod node;
 mod patient;
 pub mod request;
+mod rotation;
 pub mod route;
 pub mod serve;
 pub mod service;
@@ -56,6 +57,8 @@ mod port_tests;
 mod recorded_network_tests;
 #[cfg(test)]
 mod recorded_tests;
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -169,6 +172,11 @@ impl Context {
     }
 
     async fn commit(&self, change: Change) -> Result<u64, ApiError> {
-        Ok(self.store.commit(self.now(), vec![change]).await?)
+        self.commit_all(vec![change]).await
+    }
+
+    /// All of them, or none.
+    async fn commit_all(&self, changes: Vec<Change>) -> Result<u64, ApiError> {
+        Ok(self.store.commit(self.now(), changes).await?)
     }
 }

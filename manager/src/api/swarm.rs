@@ -12,7 +12,7 @@ use super::control::{ControlError, ControlStatus};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::request::Request;
-use super::{Context, convert};
+use super::{Context, convert, rotation};
 use crate::ca::kept;
 use crate::store::{AccessRole, Change, TokenSecret};
 
@@ -82,24 +82,30 @@ pub(super) async fn leave(context: &Context, request: &Request) -> Result<Answer
 
 /// `POST /swarm/update`.
 pub(super) async fn update(context: &Context, request: &Request) -> Result<Answer, ApiError> {
-    context.cluster_view()?;
+    let view = context.cluster_view()?;
     let version = request.version("swarm")?;
     if request.flag("rotateManagerUnlockKey") {
         return Err(ApiError::bad_request("invalid argument: rotateManagerUnlockKey: autolock is not supported yet"));
     }
     let body = request.json()?;
-    let spec = convert::swarm::spec(Fields::of("", &body)?)?;
+    let (spec, root) = convert::swarm::spec(Fields::of("", &body)?)?;
     let fresh = |flag, role| match request.flag(flag) {
         true => draw_token(context, role).map(Some),
         false => Ok(None),
     };
-    let change = Change::ClusterUpdate {
+    let mut changes = vec![Change::ClusterUpdate {
         version,
         spec,
         worker_secret: fresh("rotateWorkerToken", Role::Worker)?,
         manager_secret: fresh("rotateManagerToken", Role::Manager)?,
-    };
-    context.commit(change).await?;
+    }];
+    let rotation = rotation::begin(context, &view, &root)?;
+    let begins = rotation.is_some();
+    changes.extend(rotation.map(|rotation| Change::RotationBegin(Box::new(rotation))));
+    context.commit_all(changes).await?;
+    if begins {
+        log::info!("the root is rotated: boards get certificates of the new one");
+    }
     Ok(Answer::empty())
 }
 

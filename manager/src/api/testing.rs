@@ -11,15 +11,17 @@ use racimo_common::object::{
 use racimo_common::registry::{Config, Platform, Registry};
 use racimo_common::time::{Clock, Wall};
 use racimo_common::units::{Bytes as Memory, NanoCpus};
+use ring::rand::SystemRandom;
 use serde_json::Value;
 
 use super::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
 use super::host::Host;
 use super::who::Who;
 use super::{Context, gate};
+use crate::ca::{Ca, kept};
 use crate::store::log::fake;
 use crate::store::{
-    Change, Ended, NewCluster, NewNode, NewTask, NodeSpec, Observation, SeenNode, Service, Slot, Store, Task,
+    Change, Ended, NewCluster, NewNode, NewTask, NodeSpec, Observation, Sealed, SeenNode, Service, Slot, Store, Task,
 };
 
 /// From recording 010.
@@ -29,6 +31,7 @@ pub(super) const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMIIBaTCCARCgAwIBAgIU
 pub(super) struct FakeControl {
     store: Store,
     status: Arc<Mutex<ControlStatus>>,
+    root: (String, Option<Sealed>),
 }
 
 impl Control for FakeControl {
@@ -37,7 +40,7 @@ impl Control for FakeControl {
     }
 
     fn init(&self, request: InitRequest) -> Reply<Result<NodeId, ControlError>> {
-        let (store, status) = (self.store.clone(), self.status.clone());
+        let (store, status, (root_pem, key)) = (self.store.clone(), self.status.clone(), self.root.clone());
         Box::pin(async move {
             let mut ids = IdSource::seeded(99);
             let node = ids.draw();
@@ -47,10 +50,10 @@ impl Control for FakeControl {
                 id: ids.draw(),
                 ingress: ids.draw(),
                 spec: request.spec,
-                root_pem: ROOT.into(),
+                root_pem,
                 worker_secret: [1; 16].into(),
                 manager_secret: [2; 16].into(),
-                key: None,
+                key,
                 managers: vec![format!("{addr}:2377")],
             };
             let new = new_node(node, "node0", Role::Manager, &addr, request.availability);
@@ -107,9 +110,13 @@ impl Lab {
 
     /// In no cluster, with more in its context.
     fn with(more: impl FnOnce(Context) -> Context) -> Self {
+        Self::with_root((ROOT.into(), None), more)
+    }
+
+    fn with_root(root: (String, Option<Sealed>), more: impl FnOnce(Context) -> Context) -> Self {
         let store = Store::open(fake::Disk::new(1), 1).expect("opens");
         let status = Arc::new(Mutex::new(ControlStatus::Inactive));
-        let control = Arc::new(FakeControl { store: store.clone(), status });
+        let control = Arc::new(FakeControl { store: store.clone(), status, root });
         let host = Host { name: "node0".into(), kernel: "6.12".into(), os: "Debian".into(), cpus: 2, memory: 1 << 30 };
         let registry = Registry::new(Config::default());
         let vault = crate::vault::testing();
@@ -124,7 +131,19 @@ impl Lab {
 
     /// In a cluster, with more in its context.
     pub(super) fn active_with(more: impl FnOnce(Context) -> Context) -> Self {
-        let lab = Self::with(more);
+        Self::with(more).into_cluster()
+    }
+
+    /// In a cluster whose root's key is known.
+    pub(super) fn rooted() -> Self {
+        let cluster = IdSource::seeded(8).draw();
+        let root = Ca::create(cluster, Clock::start().now().wall, &SystemRandom::new()).expect("a root");
+        let key = kept::seal_key(&crate::vault::testing(), &root).expect("sealed");
+        Self::with_root((root.root_pem(), Some(key)), |context| context).into_cluster()
+    }
+
+    fn into_cluster(self) -> Self {
+        let lab = self;
         let (status, node) = lab.post("/swarm/init", r#"{"ListenAddr":"0.0.0.0:2377","AdvertiseAddr":"127.0.0.1"}"#);
         assert_eq!(status, 200, "{node}");
         lab.see_node(node.as_str().expect("id").parse().expect("id"), true);

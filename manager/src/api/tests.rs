@@ -113,7 +113,12 @@ fn init_options() {
     );
     check_init(
         r#"{"Spec":{"CAConfig":{"ExternalCAs":[{"URL":"x"}]}}}"#,
-        "Spec.CAConfig.ExternalCAs is not supported yet",
+        "Spec.CAConfig.ExternalCAs: external certificate authorities are not supported",
+    );
+    check_init(r#"{"Spec":{"CAConfig":{"ForceRotate":1}}}"#, "a cluster begins with a root of its own");
+    check_init(
+        r#"{"Spec":{"CAConfig":{"SigningCACert":"x","SigningCAKey":"y"}}}"#,
+        "a cluster begins with a root of its own",
     );
     check_init(r#"{"Spec":{"CAConfig":{"NodeCertExpiry":1}}}"#, "minimum certificate expiry");
     check_init(r#"{"Spec":{"Dispatcher":{"HeartbeatPeriod":1}}}"#, "heartbeat period");

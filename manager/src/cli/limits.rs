@@ -45,5 +45,8 @@ pub(crate) const COMPOSE_TEXT_MAX: usize = 1 << 20;
 /// Largest content of a secret or config that a compose file names, in bytes: the manager takes no larger one.
 pub(crate) const COMPOSE_BODY_MAX: usize = 1000 << 10;
 
+/// Largest file with a root certificate or its key, in bytes: the manager takes no larger one.
+pub(crate) const ROOT_FILE_BYTES_MAX: usize = 32 << 10;
+
 const _: () = assert!(LINE_BYTES_MAX <= ANSWER_BYTES_MAX);
 const _: () = assert!(POLL_INTERVAL.as_millis() < MONITOR_DEFAULT.as_millis());

@@ -5,6 +5,7 @@
 //! (answers → verdict), `format` (answers → text).
 
 mod args;
+mod ca;
 mod client;
 mod console;
 mod dependency;
@@ -95,6 +96,13 @@ enum ClientCommand {
   pi-mgr join-token worker
   pi-mgr join-token --rotate --quiet worker")]
     JoinToken(swarm::JoinTokenArgs),
+    /// Show the cluster's root certificate, or replace it and every certificate of its boards
+    #[command(after_help = "Examples:
+  pi-mgr ca
+  pi-mgr ca --rotate
+  pi-mgr ca --rotate --cert-expiry 720h --detach
+  pi-mgr ca --rotate --ca-cert root.pem --ca-key root.key")]
+    Ca(ca::CaArgs),
     /// Take this manager out of its cluster
     #[command(after_help = "Examples:
   pi-mgr leave --force")]
@@ -210,6 +218,7 @@ async fn run(command: ClientCommand, client: &mut Client, console: &mut Console)
     match command {
         ClientCommand::Init(args) => swarm::init(&args, client, console).await,
         ClientCommand::JoinToken(args) => swarm::join_token(&args, client, console).await,
+        ClientCommand::Ca(args) => ca::run(&args, client, console).await,
         ClientCommand::Leave(args) => swarm::leave(&args, client, console).await,
         ClientCommand::Update(args) => swarm::update(&args, client, console).await,
         ClientCommand::Node(command) => node::run(command, client, console).await,

@@ -205,7 +205,7 @@ pub(crate) async fn update(args: &UpdateArgs, client: &mut Client, console: &mut
     Ok(console.say("Cluster updated.")?)
 }
 
-async fn update_cluster(
+pub(super) async fn update_cluster(
     client: &mut Client,
     cluster: &Value,
     spec: &Value,

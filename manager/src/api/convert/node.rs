@@ -20,7 +20,7 @@ use crate::store::{Node, NodeSpec, NodeStatus, View};
 
 /// What every node of one answer shares.
 pub struct Shared {
-    tls: Option<TlsInfo>,
+    roots: Option<tls::Roots>,
     manager_addr: Option<String>,
     leader: Option<NodeId>,
 }
@@ -30,7 +30,7 @@ impl Shared {
     pub fn of(view: &View, leader: Option<NodeId>) -> Self {
         let cluster = view.state.cluster();
         Self {
-            tls: cluster.map(|c| tls::info(&c.root_pem)),
+            roots: cluster.map(|cluster| tls::Roots::of(cluster)),
             manager_addr: cluster.and_then(|c| c.managers.first().cloned()),
             leader,
         }
@@ -56,7 +56,7 @@ impl Shared {
                     Availability::Drain => NodeSpecAvailabilityEnum::DRAIN,
                 }),
             }),
-            description: Some(self.description(&node.description)),
+            description: Some(description(&node.description, self.tls(node))),
             status: Some(StatusModel {
                 state: Some(match view.node_status(node) {
                     NodeStatus::Unknown => NodeState::UNKNOWN,
@@ -87,27 +87,31 @@ impl Shared {
         ManagerStatus { leader: None, reachability: Some(Reachability::UNKNOWN), addr: Some(node.addr.clone()) }
     }
 
-    fn description(&self, board: &NodeDescription) -> DescriptionModel {
-        let plugin =
-            |typ: &str, name: &str| EngineDescriptionPlugins { typ: Some(typ.to_owned()), name: Some(name.to_owned()) };
-        let network = |name: &str| plugin("Network", name);
-        let networks = ["bridge", "host", "null", "overlay"].into_iter();
-        let networks = networks.filter(|name| board.no_network.is_none() || ["host", "null"].contains(name));
-        DescriptionModel {
-            hostname: Some(board.hostname.clone()),
-            platform: Some(PlatformModel { architecture: Some(board.machine.clone()), os: Some("linux".to_owned()) }),
-            resources: Some(ResourceObject {
-                nano_cpus: Some(board.cpus.to_i64()),
-                memory_bytes: Some(board.memory.to_i64()),
-                generic_resources: None,
-            }),
-            engine: Some(EngineDescription {
-                engine_version: Some(board.agent_version.clone()),
-                labels: some_map(&engine_labels(board)),
-                plugins: Some(networks.map(network).chain([plugin("Volume", "local")]).collect()),
-            }),
-            tls_info: self.tls.clone(),
-        }
+    fn tls(&self, node: &Node) -> Option<TlsInfo> {
+        self.roots.as_ref()?.node(node.trust.as_ref())
+    }
+}
+
+fn description(board: &NodeDescription, tls_info: Option<TlsInfo>) -> DescriptionModel {
+    let plugin =
+        |typ: &str, name: &str| EngineDescriptionPlugins { typ: Some(typ.to_owned()), name: Some(name.to_owned()) };
+    let network = |name: &str| plugin("Network", name);
+    let networks = ["bridge", "host", "null", "overlay"].into_iter();
+    let networks = networks.filter(|name| board.no_network.is_none() || ["host", "null"].contains(name));
+    DescriptionModel {
+        hostname: Some(board.hostname.clone()),
+        platform: Some(PlatformModel { architecture: Some(board.machine.clone()), os: Some("linux".to_owned()) }),
+        resources: Some(ResourceObject {
+            nano_cpus: Some(board.cpus.to_i64()),
+            memory_bytes: Some(board.memory.to_i64()),
+            generic_resources: None,
+        }),
+        engine: Some(EngineDescription {
+            engine_version: Some(board.agent_version.clone()),
+            labels: some_map(&engine_labels(board)),
+            plugins: Some(networks.map(network).chain([plugin("Volume", "local")]).collect()),
+        }),
+        tls_info,
     }
 }
 

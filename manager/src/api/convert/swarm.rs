@@ -1,5 +1,6 @@
 //! The cluster's settings, both ways.
 
+use std::fmt;
 use std::time::Duration;
 
 use bollard_stubs::models::{
@@ -8,6 +9,7 @@ use bollard_stubs::models::{
 };
 use racimo_common::net::{Subnet, VXLAN_ENCRYPTED_PORT};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::{json as to_json, map, nanos, time, tls, version};
 use crate::allocator::check_subnet;
@@ -35,9 +37,9 @@ pub fn info(cluster: &Cluster) -> ClusterInfo {
         version: version(cluster.meta.version),
         created_at: Some(time(cluster.meta.created)),
         updated_at: Some(time(cluster.meta.updated)),
-        spec: Some(spec_model(&cluster.spec)),
-        tls_info: Some(tls::info(&cluster.root_pem)),
-        root_rotation_in_progress: Some(false),
+        spec: Some(spec_model(cluster)),
+        tls_info: Some(tls::cluster(cluster)),
+        root_rotation_in_progress: Some(cluster.trust.rotation.is_some()),
         data_path_port: Some(cluster.net.vxlan_port.into()),
         default_addr_pool: pools(&cluster.net),
         subnet_size: Some(cluster.net.mask.into()),
@@ -79,7 +81,8 @@ fn tokens(cluster: &Cluster, vault: &Vault) -> Result<JoinTokens, VaultError> {
     Ok(JoinTokens { worker: Some(worker), manager: Some(manager) })
 }
 
-fn spec_model(spec: &ClusterSpec) -> SwarmSpec {
+fn spec_model(cluster: &Cluster) -> SwarmSpec {
+    let spec = &cluster.spec;
     SwarmSpec {
         name: Some("default".to_owned()),
         labels: map(&spec.labels),
@@ -94,6 +97,7 @@ fn spec_model(spec: &ClusterSpec) -> SwarmSpec {
         dispatcher: Some(SwarmSpecDispatcher { heartbeat_period: Some(nanos(spec.heartbeat())) }),
         ca_config: Some(SwarmSpecCaConfig {
             node_cert_expiry: Some(nanos(spec.cert_expiry())),
+            force_rotate: Some(cluster.trust.asked).filter(|asked| *asked > 0),
             ..SwarmSpecCaConfig::default()
         }),
         encryption_config: Some(SwarmSpecEncryptionConfig { auto_lock_managers: Some(false) }),
@@ -101,11 +105,54 @@ fn spec_model(spec: &ClusterSpec) -> SwarmSpec {
     }
 }
 
-/// Reads the cluster's settings.
+/// What a request asks of the cluster's root. `Debug` hides the key.
+#[derive(Default)]
+pub struct RootAsk {
+    /// `ForceRotate`: one more than what is shown asks for a rotation.
+    pub force: u64,
+    /// A root to rotate to: its certificate and its key, PEM.
+    pub given: Option<(String, Zeroizing<String>)>,
+}
+
+impl fmt::Debug for RootAsk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootAsk").field("force", &self.force).field("given", &self.given.is_some()).finish()
+    }
+}
+
+/// Reads what is asked of the root.
+fn root(ca: &mut Fields<'_>) -> Result<RootAsk, ApiError> {
+    if ca.is_set("ExternalCAs") {
+        let path = ca.path("ExternalCAs");
+        return Err(ApiError::bad_request(format!(
+            "invalid argument: {path}: external certificate authorities are not supported: the manager signs its \
+             boards' certificates itself, by a root of its own or of yours (docker swarm ca --rotate --ca-cert FILE \
+             --ca-key FILE)"
+        )));
+    }
+    let force = ca.count("ForceRotate")?.unwrap_or(0);
+    let (certificate, key) = (ca.text("SigningCACert")?, ca.text("SigningCAKey")?.map(Zeroizing::new));
+    let given = match (certificate, key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, Some(_)) => {
+            let text = "if a signing CA key is provided, the signing CA cert must also be provided";
+            return Err(ApiError::invalid(text));
+        }
+        (Some(_), None) => {
+            let text = "a signing CA cert needs its signing CA key (--ca-key): without it an external certificate \
+                        authority would have to sign, which is not supported";
+            return Err(ApiError::invalid(text));
+        }
+    };
+    Ok(RootAsk { force, given })
+}
+
+/// Reads the cluster's settings, and what is asked of its root.
 ///
 /// # Errors
 /// 400 that names the field.
-pub fn spec(mut fields: Fields<'_>) -> Result<ClusterSpec, ApiError> {
+pub fn spec(mut fields: Fields<'_>) -> Result<(ClusterSpec, RootAsk), ApiError> {
     if fields.text("Name")?.is_some_and(|name| name != "default") {
         return Err(ApiError::invalid("Cluster: the name must be \"default\""));
     }
@@ -126,6 +173,7 @@ pub fn spec(mut fields: Fields<'_>) -> Result<ClusterSpec, ApiError> {
     dispatcher.done()?;
     let mut ca = fields.object("CAConfig")?;
     let cert_expiry = ca.count("NodeCertExpiry")?.filter(|n| *n > 0).map(Duration::from_nanos);
+    let root = root(&mut ca)?;
     ca.done()?;
     fields.object("TaskDefaults")?.done()?;
     fields.object("EncryptionConfig")?.done()?;
@@ -137,7 +185,7 @@ pub fn spec(mut fields: Fields<'_>) -> Result<ClusterSpec, ApiError> {
     if heartbeat.is_some_and(|h| h < least || h > most) {
         return Err(ApiError::invalid(format_args!("the heartbeat period must be from {least:?} to {most:?}")));
     }
-    Ok(ClusterSpec { labels, task_history, heartbeat, cert_expiry, autolock: false })
+    Ok((ClusterSpec { labels, task_history, heartbeat, cert_expiry, autolock: false }, root))
 }
 
 /// Reads a request to make a cluster.
@@ -146,11 +194,18 @@ pub fn spec(mut fields: Fields<'_>) -> Result<ClusterSpec, ApiError> {
 /// 400 that names the field.
 pub fn init(body: &Value) -> Result<InitRequest, ApiError> {
     let mut fields = Fields::of("", body)?;
+    let (spec, root) = spec(fields.object("Spec")?)?;
+    if root.force > 0 || root.given.is_some() {
+        return Err(ApiError::bad_request(
+            "invalid argument: Spec.CAConfig: a cluster begins with a root of its own; rotate to another one \
+             afterwards (docker swarm ca --rotate)",
+        ));
+    }
     let request = InitRequest {
         listen: fields.text("ListenAddr")?.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()),
         advertise: fields.text("AdvertiseAddr")?,
         availability: fields.text("Availability")?.as_deref().map(availability).transpose()?.unwrap_or_default(),
-        spec: spec(fields.object("Spec")?)?,
+        spec,
         net: net(&mut fields)?,
     };
     fields.done()?;

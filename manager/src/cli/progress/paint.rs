@@ -82,7 +82,12 @@ fn slot_line(slot: &Slot, goal: Option<TaskState>) -> String {
 }
 
 fn bar(state: TaskState, goal: TaskState) -> String {
-    let filled = BAR * (state as usize + 1) / (goal as usize + 1);
+    meter(state as usize + 1, goal as usize + 1)
+}
+
+/// A bar of which `done` of `all` parts are filled.
+pub(super) fn meter(done: usize, all: usize) -> String {
+    let filled = BAR * done.min(all) / all.max(1);
     let head = if filled < BAR { ">" } else { "" };
     format!("[{}{head:<rest$}]", "=".repeat(filled), rest = BAR - filled)
 }

@@ -14,6 +14,7 @@ use super::super::json::Peek;
 use super::super::limits;
 use super::super::url::{Filters, Url};
 use super::paint::Painter;
+use super::root::Rotation;
 use super::state::{Poll, Progress, Verdict};
 
 /// Waits until the service `id` has converged. `quiet` shows nothing.
@@ -87,6 +88,30 @@ pub(crate) async fn vanish(
                 console.say("The services are removed; their tasks stop in the background.")?;
             }
             return Ok(());
+        }
+    }
+}
+
+/// Waits until every board that is there has a certificate of the new root and trusts only that. Whether it came so far.
+pub(crate) async fn rotate(client: &mut Client, console: &mut Console, quiet: bool) -> Result<bool, CliError> {
+    let mut painter = Painter::new(console.columns);
+    let mut stop = Stop::new()?;
+    loop {
+        let cluster = client.get(&Url::new(&["swarm"])).await?;
+        let nodes = client.get(&Url::new(&["nodes"])).await?;
+        let seen = Rotation::of(&cluster, nodes.list(""));
+        if !quiet {
+            show(console, &painter.lines(seen.lines(console.columns.is_some())))?;
+        }
+        if seen.is_done() {
+            return Ok(true);
+        }
+        if stop.pause().await {
+            if !quiet {
+                console.say("Operation continuing in background.")?;
+                console.say("Use `pi-mgr info` to see whether it is still under way.")?;
+            }
+            return Ok(false);
         }
     }
 }

@@ -38,6 +38,14 @@ pub(crate) struct RefusedCluster {
     snapshot_interval: Option<Infallible>,
 }
 
+/// Flags of docker's `swarm ca`.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RefusedCa {
+    /// Refused
+    #[arg(long, hide = true, value_name = "SPEC", value_parser = external_ca)]
+    external_ca: Option<Infallible>,
+}
+
 /// Flags of docker's `swarm init` alone.
 #[derive(Args, Debug, Default)]
 pub(crate) struct RefusedInit {
@@ -78,7 +86,9 @@ fn autolock(_: &str) -> Result<Infallible, String> {
 }
 
 fn external_ca(_: &str) -> Result<Infallible, String> {
-    Err("the manager signs the certificates of its boards itself".to_owned())
+    Err("the manager signs the certificates of its boards itself, by its own root or by yours: \
+         pi-mgr ca --rotate --ca-cert FILE --ca-key FILE"
+        .to_owned())
 }
 
 fn snapshots(_: &str) -> Result<Infallible, String> {

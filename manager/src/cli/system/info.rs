@@ -57,6 +57,9 @@ fn plain(info: &Value) -> String {
         line(" NodeID", text("/Swarm/NodeID"));
         line(" Is Manager", (info["Swarm"]["ControlAvailable"] == true).to_string());
         line(" ClusterID", text("/Swarm/Cluster/ID"));
+        if info["Swarm"]["Cluster"]["RootRotationInProgress"] == true {
+            line(" Root Rotation", "in progress".to_owned());
+        }
         line(" Managers", number("/Swarm/Managers"));
         line(" Nodes", number("/Swarm/Nodes"));
         line(" Task History Retention Limit", number(&at("/Orchestration/TaskHistoryRetentionLimit")));

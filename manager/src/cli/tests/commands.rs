@@ -247,3 +247,84 @@ fn a_secret_is_made_of_a_file() {
     let error = outcome.result.expect_err("it is empty").to_string();
     assert!(error.contains("config data must be larger than 0 and less than 1024000 bytes"), "{error}");
 }
+
+fn with_root(under_way: bool, root: &str) -> Value {
+    json!({"Version": {"Index": 9}, "Spec": {"CAConfig": {"NodeCertExpiry": 5, "ForceRotate": 3}},
+           "RootRotationInProgress": under_way,
+           "TLSInfo": {"TrustRoot": root, "CertIssuerSubject": "s", "CertIssuerPublicKey": "k"}})
+}
+
+#[test]
+fn the_root_is_shown_and_rotated() {
+    let outcome = pi_mgr(&["ca"], 0, |request| match request.line.as_str() {
+        "GET /swarm" => ok(with_root(false, "PEM\n")),
+        _ => unforeseen(&request),
+    });
+    outcome.result.expect("a root");
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("PEM\n", ""));
+
+    let mut polls = 0;
+    let outcome = pi_mgr(&["ca", "--rotate", "--cert-expiry", "2h"], 0, move |request| match request.line.as_str() {
+        "GET /swarm" => {
+            polls += 1;
+            ok(with_root(polls == 2, if polls < 3 { "old" } else { "new\n" }))
+        }
+        "POST /swarm/update" => {
+            assert_eq!(request.body["CAConfig"], json!({"NodeCertExpiry": 7_200_000_000_000_i64, "ForceRotate": 4}));
+            assert_eq!(request.query["version"], "9");
+            ok(Value::Null)
+        }
+        "GET /nodes" => ok(json!([
+            {"Description": {"TLSInfo": with_root(false, "new\n")["TLSInfo"]}, "Status": {"State": "ready"}},
+            {"Description": {"Hostname": "off"}, "Status": {"State": "down"}}])),
+        _ => unforeseen(&request),
+    });
+    outcome.result.expect("a rotation");
+    let want = "rotated TLS certificates: 1/1 nodes\nrotated CA  certificates: 0/1 nodes\n\
+                down, renewed when they come back: off\nrotated CA  certificates: 1/1 nodes\nnew\n";
+    assert_eq!(outcome.stdout, want);
+    assert_eq!(outcome.stderr, "The join tokens are new, too: see `pi-mgr join-token worker`.\n");
+}
+
+#[test]
+fn a_root_of_ones_own_is_read_from_files() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    for (name, text) in [("root", "ROOT".to_owned()), ("key", "KEY".to_owned()), ("large", "x".repeat(40_000))] {
+        std::fs::write(path(name), text).expect("written");
+    }
+    let run = |root: &str, key: &str| {
+        let line = ["ca", "--rotate", "-d", "--ca-cert", &path(root), "--ca-key", &path(key)];
+        pi_mgr(&line, 0, |request| match request.line.as_str() {
+            "GET /swarm" => ok(with_root(false, "old")),
+            "POST /swarm/update" => {
+                let want =
+                    json!({"NodeCertExpiry": 5, "ForceRotate": 3, "SigningCACert": "ROOT", "SigningCAKey": "KEY"});
+                assert_eq!(request.body["CAConfig"], want);
+                ok(Value::Null)
+            }
+            _ => unforeseen(&request),
+        })
+    };
+    let outcome = run("root", "key");
+    outcome.result.expect("it is sent");
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""));
+    for (root, key, words) in [("none", "key", "none: No such file"), ("root", "large", "large: it is too large")] {
+        let error = run(root, key).result.expect_err(words).to_string();
+        assert!(error.starts_with("cannot read ") && error.contains(words), "{error}");
+    }
+    for line in [
+        &["ca", "--ca-cert", "f", "--ca-key", "f"][..],
+        &["ca", "--rotate", "--ca-cert", "f"],
+        &["ca", "--rotate", "--ca-key", "f"],
+        &["ca", "--cert-expiry", "2h"],
+        &["ca", "--quiet"],
+        &["ca", "--detach"],
+    ] {
+        let words = std::iter::once("pi-mgr").chain(line.iter().copied());
+        assert!(<super::super::Cli as clap::Parser>::try_parse_from(words).is_err(), "{line:?}");
+    }
+    let words = ["pi-mgr", "ca", "--rotate", "--external-ca", "protocol=cfssl,url=https://x"];
+    let error = <super::super::Cli as clap::Parser>::try_parse_from(words).expect_err("refused").to_string();
+    assert!(error.contains("the manager signs the certificates of its boards itself"), "{error}");
+}

@@ -94,7 +94,7 @@ def flags():
     commands = ["service " + verb for verb in "create update rollback scale ls ps inspect rm".split()]
     found = {}
     networks = ["network " + verb for verb in "create ls inspect rm prune".split()]
-    for command in commands + networks + ["swarm init", "swarm update"]:
+    for command in commands + networks + ["swarm init", "swarm update", "swarm ca", "swarm join-token"]:
         text = subprocess.run(["docker"] + command.split() + ["--help"], capture_output=True, text=True).stdout
         found[command] = re.findall(r"^ +(?:-\w, +| )+--([a-z][a-z0-9-]+)", text, re.M)
     with open(os.path.join(HERE, "flags.json"), "w") as file:

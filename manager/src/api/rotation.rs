@@ -1,0 +1,91 @@
+//! Another root: what `POST /swarm/update` asks of it becomes a [`Rotation`] to store.
+
+use hyper::StatusCode;
+use racimo_common::tls::{self, BUILT};
+use ring::rand::SystemRandom;
+
+use super::Context;
+use super::convert::swarm::RootAsk;
+use super::error::ApiError;
+use crate::ca::given::{self, GivenError};
+use crate::ca::kept::{self, KeptError};
+use crate::ca::{Ca, CaError};
+use crate::store::{Cluster, Refusal, Rotation, View};
+
+impl From<KeptError> for ApiError {
+    fn from(error: KeptError) -> Self {
+        match error {
+            KeptError::NoKey => Self::unavailable("the root's key is not in the store yet: see the manager's log"),
+            KeptError::Vault(error) => error.into(),
+            KeptError::Ca(error) => error.into(),
+        }
+    }
+}
+
+impl From<CaError> for ApiError {
+    fn from(error: CaError) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
+
+impl From<GivenError> for ApiError {
+    fn from(error: GivenError) -> Self {
+        match error {
+            GivenError::Ca(error) => error.into(),
+            error => Self::invalid(error),
+        }
+    }
+}
+
+/// The rotation that is asked for, if one is.
+///
+/// # Errors
+/// One is under way, or it cannot be done: the reason.
+pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Option<Rotation>, ApiError> {
+    let Some(cluster) = view.state.cluster() else { return Ok(None) };
+    let asked = cluster.trust.asked;
+    // Clients send back what they were shown; those that know nothing of it send nothing.
+    let is_forced = match ask.force {
+        0 => false,
+        force if force == asked => false,
+        force if force == asked + 1 => true,
+        force => {
+            let text = format!("CAConfig.ForceRotate is {asked}, and {} asks for a rotation, not {force}", asked + 1);
+            return Err(ApiError::invalid(text));
+        }
+    };
+    if !is_forced && ask.given.is_none() {
+        return Ok(None);
+    }
+    if cluster.trust.rotation.is_some() {
+        return Err(Refusal::RotationUnderWay.into());
+    }
+    let present = kept::open(&context.vault, cluster)?;
+    let (now, rng) = (context.now().max(BUILT), SystemRandom::new());
+    let next = match &ask.given {
+        None => present.successor(now, &rng)?,
+        Some((certificate, key)) => {
+            let next = given::check(cluster.id, certificate, key, now, &rng)?;
+            is_new(cluster, &next)?;
+            next
+        }
+    };
+    let key = kept::seal_key(&context.vault, &next)?;
+    Ok(Some(present.rotation(&next, key, now, &rng)?))
+}
+
+/// By its key a root is known: two roots of one key could not be told apart by what they signed.
+fn is_new(cluster: &Cluster, next: &Ca) -> Result<(), ApiError> {
+    if next.root_pem() == cluster.root_pem {
+        return Err(ApiError::invalid("the CA certificate is the cluster's root certificate already"));
+    }
+    let before = cluster.trust.retired.iter().map(|retired| &retired.root_pem);
+    for pem in std::iter::once(&cluster.root_pem).chain(before) {
+        if tls::certificate_from_pem(pem).is_ok_and(|der| next.has_key_of(&der)) {
+            return Err(ApiError::invalid(
+                "the CA key is the key of a root that the cluster has or had: make a new one",
+            ));
+        }
+    }
+    Ok(())
+}

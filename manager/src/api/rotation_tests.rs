@@ -1,0 +1,187 @@
+//! The root through the API, as `docker swarm ca` drives it.
+
+use futures_lite::FutureExt;
+use racimo_common::id::{ClusterId, RandomId};
+use racimo_common::time::{Clock, Wall};
+use racimo_common::tls;
+use racimo_common::token::DIGEST_BYTES;
+use ring::rand::SystemRandom;
+use serde_json::{Value, json};
+
+use super::testing::Lab;
+use crate::ca::{self, Ca};
+use crate::store::{Change, NodeTrust};
+
+fn swarm(lab: &Lab) -> Value {
+    let (status, cluster) = lab.get("/swarm");
+    assert_eq!(status, 200, "{cluster}");
+    cluster
+}
+
+/// Sends the settings that are shown back with something else in `CAConfig`.
+fn update(lab: &Lab, ca: Value) -> (u16, Value) {
+    let cluster = swarm(lab);
+    let mut spec = cluster["Spec"].clone();
+    for (key, value) in ca.as_object().expect("an object") {
+        spec["CAConfig"][key] = value.clone();
+    }
+    lab.post(&format!("/swarm/update?version={}", cluster["Version"]["Index"]), &spec.to_string())
+}
+
+#[track_caller]
+fn taken(lab: &Lab, ca: Value) {
+    let (status, answer) = update(lab, ca);
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[track_caller]
+fn refused(lab: &Lab, ca: Value, words: &str) {
+    let (before, (status, answer)) = (swarm(lab), update(lab, ca));
+    let text = answer["message"].as_str().unwrap_or_default();
+    assert!(status == 400 && text.contains(words), "{status}: {text}, not {words}");
+    assert_eq!(swarm(lab), before);
+}
+
+/// What docker's progress display counts: nodes with the right issuer, nodes with the right root; and whether it ends.
+fn progress(lab: &Lab) -> (usize, usize, bool) {
+    let cluster = swarm(lab);
+    let nodes = lab.get("/nodes").1;
+    let nodes = nodes.as_array().expect("a list");
+    let count = |keys: &[&str]| {
+        let same =
+            |node: &&Value| keys.iter().all(|key| node["Description"]["TLSInfo"][key] == cluster["TLSInfo"][key]);
+        nodes.iter().filter(same).count()
+    };
+    let (issuers, roots) = (count(&["CertIssuerPublicKey", "CertIssuerSubject"]), count(&["TrustRoot"]));
+    let under_way = cluster["RootRotationInProgress"].as_bool().expect("a flag");
+    (issuers, roots, issuers == nodes.len() && roots == nodes.len() && !under_way)
+}
+
+/// All nodes show a certificate of the issuer and trust these.
+fn nodes_have(lab: &Lab, issuer: [u8; DIGEST_BYTES], roots: &[[u8; DIGEST_BYTES]]) {
+    let nodes: Vec<_> = lab.store.view().state.nodes().map(|node| node.id).collect();
+    for node in nodes {
+        let trust = NodeTrust { issuer, roots: roots.to_vec(), expires: Wall::default() };
+        lab.commit(Change::NodeTrust { node, trust });
+    }
+}
+
+fn digest(pem: &str) -> [u8; DIGEST_BYTES] {
+    tls::digest(&tls::certificate_from_pem(pem).expect("a certificate"))
+}
+
+/// Lets the rotation end, if it may.
+fn settle(lab: &Lab) {
+    let run = ca::run::run(lab.store.clone(), Clock::start(), crate::vault::testing());
+    let done = async {
+        let (mut view, mut feed) = lab.store.watch();
+        while view.state.cluster().is_some_and(|cluster| cluster.trust.rotation.is_some()) {
+            view = feed.next().await.expect("the store runs").view;
+        }
+    };
+    smol::block_on(run.or(done));
+}
+
+#[test]
+fn docker_rotates_the_root() {
+    let lab = Lab::rooted();
+    lab.join(1, "board1");
+    let before = swarm(&lab);
+    assert_eq!(progress(&lab), (2, 2, true), "what there is only one of needs not be said");
+    assert!(before["Spec"]["CAConfig"].get("ForceRotate").is_none());
+    taken(&lab, json!({"ForceRotate": 1, "NodeCertExpiry": 3_600_000_000_000_u64}));
+
+    let during = swarm(&lab);
+    assert_eq!(during["RootRotationInProgress"], true);
+    assert_eq!(during["TLSInfo"]["TrustRoot"], before["TLSInfo"]["TrustRoot"]);
+    assert_ne!(during["TLSInfo"]["CertIssuerPublicKey"], before["TLSInfo"]["CertIssuerPublicKey"]);
+    assert_eq!(during["JoinTokens"], before["JoinTokens"]);
+    assert_eq!(during["Spec"]["CAConfig"], json!({"NodeCertExpiry": 3_600_000_000_000_u64, "ForceRotate": 1}));
+    assert_eq!(lab.get("/info").1["Swarm"]["Cluster"]["RootRotationInProgress"], true);
+    let (issuers, _, done) = progress(&lab);
+    assert_eq!((issuers, done), (0, false));
+    // Whatever else is changed meanwhile, the settings go forth and back; but one rotation at a time.
+    taken(&lab, json!({}));
+    taken(&lab, json!({"ForceRotate": 0}));
+    refused(&lab, json!({"ForceRotate": 2}), "a root rotation is under way already");
+    assert_eq!(swarm(&lab)["TLSInfo"], during["TLSInfo"]);
+
+    let view = lab.store.view();
+    let rotation = view.state.cluster().and_then(|cluster| cluster.trust.rotation.clone()).expect("a rotation");
+    let old = digest(before["TLSInfo"]["TrustRoot"].as_str().expect("a text"));
+    let new = digest(&rotation.root_pem);
+    nodes_have(&lab, old, &[old]);
+    assert_eq!(progress(&lab), (0, 2, false));
+    nodes_have(&lab, new, &[old, new]);
+    assert_eq!(progress(&lab), (2, 0, false));
+    let (_, nodes) = lab.get("/nodes");
+    let both = nodes[0]["Description"]["TLSInfo"]["TrustRoot"].as_str().expect("a text");
+    assert_eq!(tls_roots(both), [old, new]);
+
+    settle(&lab);
+    let after = swarm(&lab);
+    assert_eq!(after["TLSInfo"]["TrustRoot"], rotation.root_pem);
+    assert_eq!(after["TLSInfo"]["CertIssuerPublicKey"], during["TLSInfo"]["CertIssuerPublicKey"]);
+    assert_eq!(after["RootRotationInProgress"], false);
+    for role in ["Worker", "Manager"] {
+        let token = |cluster: &Value| cluster["JoinTokens"][role].as_str().expect("a token").to_owned();
+        let (was, is) = (token(&before), token(&after));
+        assert!(was.split('-').zip(is.split('-')).skip(2).all(|(was, is)| was != is), "{was} {is}");
+    }
+    assert_eq!(progress(&lab), (2, 0, false));
+    nodes_have(&lab, new, &[new]);
+    assert_eq!(progress(&lab), (2, 2, true));
+    // The next one, and a client that says too much.
+    refused(&lab, json!({"ForceRotate": 3}), "CAConfig.ForceRotate is 1, and 2 asks for a rotation, not 3");
+    taken(&lab, json!({"ForceRotate": 2}));
+    assert_eq!(swarm(&lab)["RootRotationInProgress"], true);
+}
+
+fn tls_roots(pem: &str) -> Vec<[u8; DIGEST_BYTES]> {
+    let parts = pem.split_inclusive("-----END CERTIFICATE-----\n");
+    parts.map(digest).collect()
+}
+
+#[test]
+fn a_root_of_the_user_s_own() {
+    let lab = Lab::rooted();
+    let (now, rng) = (Clock::start().now().wall, SystemRandom::new());
+    let other = Ca::create(ClusterId::from_bits(1), now, &rng).expect("a root");
+    let ask = |certificate: &str, key: &str| json!({"SigningCACert": certificate, "SigningCAKey": key});
+    refused(&lab, ask(&other.root_pem(), ""), "needs its signing CA key (--ca-key)");
+    refused(&lab, ask("", &other.key_pem()), "the signing CA cert must also be provided");
+    refused(&lab, ask(&other.key_pem(), &other.root_pem()), "were the two swapped?");
+    let view = lab.store.view();
+    let present = ca::kept::open(&crate::vault::testing(), view.state.cluster().expect("a cluster")).expect("it opens");
+    refused(&lab, ask(&present.root_pem(), &present.key_pem()), "is the cluster's root certificate already");
+    refused(&lab, json!({"ExternalCAs": [{"Protocol": "cfssl", "URL": "https://x"}]}), "are not supported");
+
+    taken(&lab, ask(&other.root_pem(), &other.key_pem()));
+    let new = other.root_digest();
+    nodes_have(&lab, new, &[new]);
+    settle(&lab);
+    let shown = swarm(&lab);
+    assert_eq!(shown["TLSInfo"]["TrustRoot"], other.root_pem());
+    assert_eq!(progress(&lab), (1, 1, true));
+    // What is shown can be sent back, and tells no key.
+    taken(&lab, json!({}));
+    assert_eq!(swarm(&lab)["RootRotationInProgress"], false);
+    let secret = other.key_pem().lines().nth(1).expect("a line").to_owned();
+    for target in ["/swarm", "/info", "/nodes"] {
+        let text = lab.get(target).1.to_string();
+        assert!(!text.contains("PRIVATE") && !text.contains("Signing") && !text.contains(&secret), "{target}: {text}");
+    }
+    // Back to a root that there was: its key signed other certificates.
+    refused(&lab, ask(&present.root_pem(), &present.key_pem()), "the key of a root that the cluster has or had");
+    taken(&lab, json!({"ForceRotate": 2}));
+}
+
+#[test]
+fn nothing_is_rotated_without_the_key() {
+    let lab = Lab::active();
+    let (status, answer) = update(&lab, json!({"ForceRotate": 1}));
+    assert_eq!(
+        (status, &answer["message"]),
+        (503, &json!("the root's key is not in the store yet: see the manager's log"))
+    );
+}

@@ -1,0 +1,151 @@
+//! How far a root rotation is: which boards have a certificate of the new root, which trust it alone. Pure.
+//!
+//! In: the cluster and its nodes, as the manager shows them. Out: what to show, and whether it is done. As in Docker,
+//! a board counts when its issuer is the cluster's; boards that are down are named instead of waited for, for the
+//! manager does not wait for them either.
+
+use serde_json::Value;
+
+use super::super::json::Peek;
+use super::paint::meter;
+
+/// How many boards that are down are named.
+const NAMES_MAX: usize = 5;
+
+/// What one poll saw.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rotation {
+    under_way: bool,
+    /// Nodes that are waited for.
+    all: usize,
+    /// Those of them with a certificate of the new root.
+    certificates: usize,
+    /// Those that trust the new root and no other.
+    roots: usize,
+    /// Names of those that are down and lack something.
+    down: Vec<String>,
+}
+
+impl Rotation {
+    /// Judges one poll.
+    pub(crate) fn of(cluster: &Value, nodes: &[Value]) -> Rotation {
+        let mut seen = Rotation { under_way: cluster["RootRotationInProgress"] == true, ..Rotation::default() };
+        for node in nodes {
+            let same = |key: &str| {
+                let (node, cluster) = (&node["Description"]["TLSInfo"][key], &cluster["TLSInfo"][key]);
+                !node.is_null() && node == cluster
+            };
+            let certificate = same("CertIssuerPublicKey") && same("CertIssuerSubject");
+            // The old root is the cluster's until everybody has a certificate of the new one.
+            let root = certificate && !seen.under_way && same("TrustRoot");
+            let is_down = node.text("/Status/State") == "down" && node["ManagerStatus"].is_null();
+            if is_down {
+                if !root {
+                    seen.down.push(node.text("/Description/Hostname").to_owned());
+                }
+                continue;
+            }
+            seen.all += 1;
+            seen.certificates += usize::from(certificate);
+            seen.roots += usize::from(root);
+        }
+        seen
+    }
+
+    /// Whether nothing is left to wait for.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.under_way && self.certificates == self.all && self.roots == self.all
+    }
+
+    /// What to show, with bars on a terminal.
+    pub(crate) fn lines(&self, bars: bool) -> Vec<String> {
+        let line = |what: &str, done: usize| {
+            let bar = if bars { meter(done, self.all) + " " } else { String::new() };
+            format!("rotated {what} certificates: {bar}{done}/{} nodes", self.all)
+        };
+        let mut lines = vec![line("TLS", self.certificates), line("CA ", self.roots)];
+        if !self.down.is_empty() {
+            let named = self.down.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = self.down.len().saturating_sub(NAMES_MAX);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            lines.push(format!("down, renewed when they come back: {named}{more}"));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tls(issuer: &str, root: &str) -> Value {
+        json!({"TrustRoot": root, "CertIssuerSubject": "ca", "CertIssuerPublicKey": issuer})
+    }
+
+    fn node(issuer: &str, root: &str, state: &str) -> Value {
+        json!({"Description": {"Hostname": format!("{issuer}-{state}"), "TLSInfo": tls(issuer, root)},
+               "Status": {"State": state}})
+    }
+
+    #[track_caller]
+    fn check(under_way: bool, nodes: &[Value], want: &[&str], done: bool) {
+        let root = if under_way { "old" } else { "new" };
+        let cluster = json!({"RootRotationInProgress": under_way, "TLSInfo": tls("new", root)});
+        let seen = Rotation::of(&cluster, nodes);
+        assert_eq!((seen.lines(false), seen.is_done()), (want.iter().map(ToString::to_string).collect(), done));
+    }
+
+    #[test]
+    fn who_counts() {
+        let (old, both, new) =
+            (node("old", "old", "ready"), node("new", "oldnew", "ready"), node("new", "new", "ready"));
+        let lines = |certificates: &str, roots: &str| {
+            [format!("rotated TLS certificates: {certificates}"), format!("rotated CA  certificates: {roots}")]
+        };
+        let run = |under_way, nodes: &[&Value], certificates: &str, roots: &str, done| {
+            let nodes: Vec<Value> = nodes.iter().map(|node| (*node).clone()).collect();
+            let want = lines(certificates, roots);
+            check(under_way, &nodes, &[&want[0], &want[1]], done);
+        };
+        run(true, &[&old, &both], "1/2 nodes", "0/2 nodes", false);
+        // A board of the old root trusts what the cluster still shows.
+        run(true, &[&old, &old], "0/2 nodes", "0/2 nodes", false);
+        run(true, &[&both, &both], "2/2 nodes", "0/2 nodes", false);
+        run(false, &[&both, &new], "2/2 nodes", "1/2 nodes", false);
+        run(false, &[&new, &new], "2/2 nodes", "2/2 nodes", true);
+        // One that has not said anything.
+        run(false, &[&json!({"Description": {}}), &new], "1/2 nodes", "1/2 nodes", false);
+        run(false, &[], "0/0 nodes", "0/0 nodes", true);
+    }
+
+    #[test]
+    fn boards_that_are_down_are_named() {
+        let (down, new) = (node("old", "old", "down"), node("new", "new", "ready"));
+        let counts = ["rotated TLS certificates: 1/1 nodes", "rotated CA  certificates: 1/1 nodes"];
+        let named = "down, renewed when they come back: old-down";
+        check(false, &[down.clone(), new.clone()], &[counts[0], counts[1], named], true);
+        check(false, &[node("new", "new", "down"), new.clone()], &counts, true);
+        let many = "down, renewed when they come back: old-down, old-down, old-down, old-down, old-down and 2 more";
+        let nodes: Vec<Value> = std::iter::repeat_n(down, 7).chain([new]).collect();
+        check(false, &nodes, &[counts[0], counts[1], many], true);
+        // A manager is waited for.
+        let mut manager = node("old", "old", "down");
+        manager["ManagerStatus"] = json!({"Leader": true});
+        check(
+            false,
+            &[manager],
+            &["rotated TLS certificates: 0/1 nodes", "rotated CA  certificates: 0/1 nodes"],
+            false,
+        );
+    }
+
+    #[test]
+    fn bars_on_a_terminal() {
+        let seen = Rotation { all: 2, certificates: 1, ..Rotation::default() };
+        let half = format!("rotated TLS certificates: [{}>{}] 1/2 nodes", "=".repeat(25), " ".repeat(24));
+        let none = format!("rotated CA  certificates: [>{}] 0/2 nodes", " ".repeat(49));
+        assert_eq!(seen.lines(true), [half, none]);
+    }
+}
