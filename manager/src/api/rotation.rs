@@ -1,7 +1,7 @@
 //! Another root: what `POST /swarm/update` asks of it becomes a [`Rotation`] to store.
 
 use hyper::StatusCode;
-use racimo_common::tls::{self, BUILT};
+use racimo_common::tls;
 use ring::rand::SystemRandom;
 
 use super::Context;
@@ -9,7 +9,7 @@ use super::convert::swarm::RootAsk;
 use super::error::ApiError;
 use crate::ca::given::{self, GivenError};
 use crate::ca::kept::{self, KeptError};
-use crate::ca::{Ca, CaError};
+use crate::ca::{self, Ca, CaError};
 use crate::store::{Cluster, Refusal, Rotation, View};
 
 impl From<KeptError> for ApiError {
@@ -61,7 +61,7 @@ pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Opt
         return Err(Refusal::RotationUnderWay.into());
     }
     let present = kept::open(&context.vault, cluster)?;
-    let (now, rng) = (context.now().max(BUILT), SystemRandom::new());
+    let (now, rng) = (ca::time(cluster, present.ends(), context.now()), SystemRandom::new());
     let next = match &ask.given {
         None => present.successor(now, &rng)?,
         Some((certificate, key)) => {

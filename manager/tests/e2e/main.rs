@@ -20,6 +20,7 @@ mod options;
 mod pi_mgr;
 mod ports_cli;
 mod refusals;
+mod rotation;
 mod secrets;
 mod service_flags;
 mod settings;
