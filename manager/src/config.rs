@@ -77,7 +77,7 @@ impl Config {
         });
         let socket = api.iter().find_map(|address| match address {
             Address::Unix(path) => path.parent(),
-            Address::Tcp(_) => None,
+            Address::Tcp(_) | Address::Tls(_) => None,
         });
         let agent_socket = socket.map(|directory| directory.join(AGENT_SOCKET));
         let config = Self {

@@ -71,6 +71,14 @@ pub const ROOT_BYTES_MAX: usize = 4096;
 pub const ROOT_PEM_BYTES_MAX: usize = 32 * 1024;
 /// People and programs that may use the API from afar. Beyond: refused.
 pub const ACCESSES_MAX: usize = 256;
+/// Connections to the API by clients with certificates. A further one is closed.
+pub const API_REMOTE_CONNECTIONS_MAX: usize = 256;
+/// Connections to the API that have not yet shown a certificate. A further one is closed at once.
+pub const API_HANDSHAKES_MAX: usize = 64;
+/// How old the list of this machine's addresses may be when the API's certificate is judged by it.
+pub const API_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Peers about whom the API has complained within the last minute. Beyond: further ones are not told of.
+pub const API_TOLD_PEERS_MAX: usize = 256;
 /// Addresses, and names, that the API's certificate carries. Beyond: clients cannot verify the others.
 pub const API_NAMES_MAX: usize = 64;
 /// Bytes of the file in which changes are kept with who made them: some 10,000 lines. When full: it becomes the second
@@ -297,7 +305,8 @@ pub const EVENTS_READERS_MAX: usize = 64;
 pub const API_WRITE_WITHIN: Duration = Duration::from_secs(120);
 
 const _: () = assert!(
-    LOG_READERS_MAX + EVENTS_READERS_MAX <= API_CONNECTIONS_MAX / 2,
+    LOG_READERS_MAX + EVENTS_READERS_MAX <= API_CONNECTIONS_MAX / 2
+        && LOG_READERS_MAX + EVENTS_READERS_MAX <= API_REMOTE_CONNECTIONS_MAX / 2,
     "readers of streams must leave connections for everybody else"
 );
 

@@ -8,7 +8,10 @@
 //! | [`join_client`]    | nothing                | a manager under the root whose digest is in the token |
 //! | [`session_client`] | the node's certificate | a manager under one of the known roots, judged at a floor of time |
 //! | [`manager_server`] | the manager's and a chain | what any given root signed, over or not; or no certificate (to join) |
+//! | [`api_server`]     | the API's              | any holder of a certificate of the cluster            |
+//! | [`api_client`]     | an access's certificate | a server under the known root, by the name that was dialled |
 
+mod api;
 mod clock;
 mod fault;
 mod pem;
@@ -17,6 +20,7 @@ mod verify;
 use std::fmt;
 use std::sync::Arc;
 
+pub use api::{api_client, api_server};
 pub use clock::{BUILT, TrustClock};
 pub use fault::TlsFault;
 use futures_rustls::rustls::client::Resumption;

@@ -175,7 +175,7 @@ impl ClientCertVerifier for MemberVerifier {
 /// Judges a chain at `now`; where a certificate lies in the future, at the moment it begins. Our root signed it, so
 /// that moment has passed and it is our clock that is behind: the floor of a board that was off for long, or that was
 /// just flashed. Everything else is still checked, at the later time.
-fn judge<T>(now: UnixTime, check: impl Fn(UnixTime) -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn judge<T>(now: UnixTime, check: impl Fn(UnixTime) -> Result<T, Error>) -> Result<T, Error> {
     let mut now = now;
     let mut result = check(now);
     for _ in 0..MOVES_MAX {
@@ -230,7 +230,7 @@ fn is_purpose(error: &Error) -> bool {
     )
 }
 
-fn store(certificates: &[CertificateDer<'_>]) -> Result<Arc<RootCertStore>, Error> {
+pub(super) fn store(certificates: &[CertificateDer<'_>]) -> Result<Arc<RootCertStore>, Error> {
     let mut roots = RootCertStore::empty();
     for root in certificates {
         roots.add(root.clone().into_owned())?;

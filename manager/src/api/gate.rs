@@ -8,7 +8,6 @@ use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt, StreamExt, stream};
 use hyper::{HeaderMap, Method};
 use racimo_common::time::Clock;
-use racimo_common::tls::BUILT;
 use serde_json::Value;
 
 use super::answer::Answer;
@@ -18,6 +17,7 @@ use super::request::{Request, query};
 use super::route::{self, Need};
 use super::who::{self, Who};
 use super::{Context, fields};
+use crate::ca;
 use crate::limits::ACCESS_LOOK_EVERY;
 use crate::store::{AccessRole, Store};
 
@@ -40,8 +40,10 @@ pub(super) fn role(context: &Context, who: &Who) -> Result<AccessRole, ApiError>
 }
 
 fn role_at(store: &Store, clock: Clock, who: &Who) -> Result<AccessRole, ApiError> {
-    // A machine without a clock is never earlier than its program.
-    who.role(&store.view().state, clock.now().wall.max(BUILT))
+    let view = store.view();
+    // A machine without a clock is never earlier than what it has signed.
+    let signed = view.state.cluster().map(|cluster| ca::last_signed(cluster)).unwrap_or_default();
+    who.role(&view.state, clock.now().wall.max(signed))
 }
 
 /// Answers a request.

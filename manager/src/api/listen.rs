@@ -1,4 +1,4 @@
-//! Where the API listens: unix sockets, and TCP on this machine only.
+//! Where the API listens: unix sockets, TCP on this machine only, and TLS for clients with certificates anywhere.
 
 use std::fmt;
 use std::fs;
@@ -18,20 +18,22 @@ const SOCKET_MODE: u32 = 0o660;
 pub enum Address {
     /// A unix socket.
     Unix(PathBuf),
-    /// TCP. There are no client certificates yet: this machine only.
+    /// TCP: this machine only.
     Tcp(SocketAddr),
+    /// TLS, for clients with certificates.
+    Tls(SocketAddr),
 }
 
 /// Why one cannot listen there.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Not an address.
-    #[error("{0:?} is no address to listen on: expected unix:///path or tcp://127.0.0.1:2375")]
+    #[error(
+        "{0:?} is no address to listen on: expected unix:///path, tcp://127.0.0.1:2375 (this machine only), tcp://ADDRESS:2376 or tls://ADDRESS:2376 (with certificates)"
+    )]
     Address(String),
     /// Whoever reaches the API is root on every board.
-    #[error(
-        "refusing to listen on {0}: without client certificates (not supported yet) the API is open to this machine only: use 127.0.0.1 or [::1], or a unix socket"
-    )]
+    #[error("refusing to listen on {0} without client certificates")]
     NotLoopback(SocketAddr),
     /// Somebody else answers there.
     #[error("another process already listens on {}", .0.display())]
@@ -51,6 +53,7 @@ impl fmt::Display for Address {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Tls(address) => write!(f, "tls://{address}"),
         }
     }
 }
@@ -63,10 +66,13 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix://") {
             return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(bad()) };
         }
-        let address = text.strip_prefix("tcp://").ok_or_else(bad)?;
+        let (address, is_tls) = match text.strip_prefix("tls://") {
+            Some(address) => (address, true),
+            None => (text.strip_prefix("tcp://").ok_or_else(bad)?, false),
+        };
         let local = address.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         let address: SocketAddr = local.as_deref().unwrap_or(address).parse().map_err(|_| bad())?;
-        if is_loopback(address.ip()) { Ok(Self::Tcp(address)) } else { Err(ListenError::NotLoopback(address)) }
+        Ok(if is_tls || !is_loopback(address.ip()) { Self::Tls(address) } else { Self::Tcp(address) })
     }
 }
 
@@ -80,6 +86,8 @@ pub enum Listener {
     Unix(Async<std::os::unix::net::UnixListener>, SocketFile),
     /// TCP.
     Tcp(Async<std::net::TcpListener>),
+    /// TLS.
+    Tls(Async<std::net::TcpListener>),
 }
 
 /// The file of a unix socket; removed when dropped.
@@ -110,6 +118,7 @@ impl Listener {
             // Again, for addresses that were not read from text.
             Address::Tcp(address) if !is_loopback(address.ip()) => Err(ListenError::NotLoopback(*address)),
             Address::Tcp(address) => Ok(Self::Tcp(Async::<std::net::TcpListener>::bind(*address).map_err(io)?)),
+            Address::Tls(address) => Ok(Self::Tls(Async::<std::net::TcpListener>::bind(*address).map_err(io)?)),
         }
     }
 
@@ -117,7 +126,15 @@ impl Listener {
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Unix(..) => None,
-            Self::Tcp(listener) => listener.get_ref().local_addr().ok(),
+            Self::Tcp(listener) | Self::Tls(listener) => listener.get_ref().local_addr().ok(),
+        }
+    }
+
+    /// Where clients with certificates are served, if they are.
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Unix(..) | Self::Tcp(_) => None,
+            Self::Tls(_) => self.tcp_address(),
         }
     }
 }
@@ -172,12 +189,21 @@ mod tests {
         check("tcp://127.0.0.1:2375", Ok("tcp://127.0.0.1:2375"));
         check("tcp://localhost:2375", Ok("tcp://127.0.0.1:2375"));
         check("tcp://[::1]:2375", Ok("tcp://[::1]:2375"));
-        check("tcp://0.0.0.0:2375", Err("client certificates"));
-        check("tcp://10.0.0.1:2375", Err("client certificates"));
-        check("tcp://[::]:2375", Err("client certificates"));
-        for bad in ["", "x", "tcp://", "tcp://127.0.0.1", "unix://x", "http://127.0.0.1:1"] {
+        check("tcp://0.0.0.0:2376", Ok("tls://0.0.0.0:2376"));
+        check("tcp://10.0.0.1:2375", Ok("tls://10.0.0.1:2375"));
+        check("tcp://[::]:2376", Ok("tls://[::]:2376"));
+        check("tls://127.0.0.1:2376", Ok("tls://127.0.0.1:2376"));
+        check("tls://localhost:2376", Ok("tls://127.0.0.1:2376"));
+        for bad in ["", "x", "tcp://", "tcp://127.0.0.1", "unix://x", "http://127.0.0.1:1", "tls://", "tls://pi:1"] {
             check(bad, Err("expected unix:///path"));
         }
+    }
+
+    #[test]
+    fn nothing_is_open_to_others_without_certificates() {
+        let open = |address| Listener::open(&address, None);
+        let address = Address::Tcp("0.0.0.0:0".parse().expect("an address"));
+        assert!(matches!(open(address), Err(ListenError::NotLoopback(_))));
     }
 
     #[test]

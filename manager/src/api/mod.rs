@@ -1,4 +1,4 @@
-//! Docker's Engine API: its swarm surface, over HTTP on unix sockets and loopback TCP.
+//! Docker's Engine API: its swarm surface, over HTTP on unix sockets, loopback TCP, and TLS.
 //!
 //! ```text
 //! serve ─ bytes ─▶ gate (who, route, audit) ─ Request ─▶ swarm, node, service, … ─ Answer ─▶ serve
@@ -10,6 +10,7 @@
 //! an option that is not implemented is refused by name, never ignored ([`fields`]); an empty list is answered
 //! only where there can be none; what is stored comes from [`convert`], what may be stored from [`validate`].
 
+pub mod access;
 pub mod answer;
 pub mod audit;
 pub mod control;
@@ -32,6 +33,7 @@ pub mod network;
 pub mod networks;
 pub mod node;
 mod patient;
+mod remote;
 pub mod request;
 mod rotation;
 pub mod route;
@@ -58,6 +60,8 @@ mod recorded_network_tests;
 #[cfg(test)]
 mod recorded_tests;
 #[cfg(test)]
+mod remote_tests;
+#[cfg(test)]
 mod rotation_tests;
 #[cfg(test)]
 mod testing;
@@ -66,6 +70,7 @@ mod tests;
 #[cfg(test)]
 mod traefik_tests;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use racimo_common::id::{IdSource, NodeId, RandomId};
@@ -101,6 +106,8 @@ pub struct Context {
     audit: Audit,
     /// Changes of accesses.
     changes: Arc<gate::Changes>,
+    /// Where clients with certificates are served.
+    remote: Vec<SocketAddr>,
 }
 
 impl Context {
@@ -126,6 +133,7 @@ impl Context {
             vault,
             audit: Audit::off(),
             changes: Arc::default(),
+            remote: Vec::new(),
         }
     }
 
@@ -140,6 +148,13 @@ impl Context {
     #[must_use]
     pub fn with_audit(mut self, audit: Audit) -> Self {
         self.audit = audit;
+        self
+    }
+
+    /// With the addresses where clients with certificates are served.
+    #[must_use]
+    pub fn with_remote(mut self, remote: Vec<SocketAddr>) -> Self {
+        self.remote = remote;
         self
     }
 

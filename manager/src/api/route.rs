@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::request::{Request, decode};
 use super::{API_VERSION, API_VERSION_MIN, Context};
-use super::{dependency, distribution, event, logs, networks, node, service, swarm, system, task};
+use super::{access, dependency, distribution, event, logs, networks, node, service, swarm, system, task};
 
 /// What a handler will have answered.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
@@ -106,6 +106,11 @@ const ROUTES: &[Route] = routes! {
     POST Write "/networks/prune" => networks::prune;
     GET Read "/networks/{}" => networks::inspect;
     DELETE Write "/networks/{}" => networks::remove;
+
+    GET Read "/racimo/access" => access::list;
+    POST Write "/racimo/access" => access::create;
+    DELETE Write "/racimo/access/{}" => access::remove;
+    GET Secret "/racimo/audit" => access::audit;
 
     // What there is none of. Clients poll the lists and look everywhere for a name.
     GET Read "/containers/json" => system::none;

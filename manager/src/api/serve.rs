@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_channel::Receiver;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt, future};
+use futures_rustls::TlsAcceptor;
 use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderMap, ORIGIN};
 use hyper::server::conn::http1;
@@ -16,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use rustix::net::sockopt::socket_peercred;
 use smol::lock::Semaphore;
-use smol::{Executor, Timer};
+use smol::{Async, Executor, Timer};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::answer::{Answer, Content};
@@ -24,24 +25,33 @@ use super::error::ApiError;
 use super::gate::Asked;
 use super::listen::Listener;
 use super::patient::Patient;
+use super::remote::{Complaints, Door};
 use super::who::Who;
 use super::{Context, gate};
+use crate::ca::Holder;
 use crate::limits::{
-    API_BODY_BYTES_MAX, API_BODY_WITHIN, API_CONNECTIONS_MAX, API_HEADERS_BYTES_MAX, API_HEADERS_MAX,
-    API_HEADERS_WITHIN, API_STOP_WITHIN, API_WRITE_WITHIN,
+    API_BODY_BYTES_MAX, API_BODY_WITHIN, API_CONNECTIONS_MAX, API_HANDSHAKES_MAX, API_HEADERS_BYTES_MAX,
+    API_HEADERS_MAX, API_HEADERS_WITHIN, API_REMOTE_CONNECTIONS_MAX, API_STOP_WITHIN, API_WRITE_WITHIN,
+    HANDSHAKE_WITHIN,
 };
 
 /// Serves until `stop` is done, then lets what is under way finish for a moment.
 pub async fn serve(context: Arc<Context>, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
     let executor = Arc::new(Executor::new());
-    let permits = Arc::new(Semaphore::new(API_CONNECTIONS_MAX));
+    let (permits, remote) = (Arc::new(Semaphore::new(API_CONNECTIONS_MAX)), Arc::new(Remote::default()));
     let (stopping, stopped) = async_channel::bounded::<()>(1);
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| {
-            let (executor, permits) = (executor.clone(), permits.clone());
-            let accept = accept(listener, context.clone(), Arc::downgrade(&executor), permits, stopped.clone());
-            executor.spawn(accept)
+            let (weak, context, stopped) = (Arc::downgrade(&executor), context.clone(), stopped.clone());
+            match listener {
+                Listener::Tls(listener) => {
+                    executor.spawn(accept_remote(listener, context, weak, remote.clone(), stopped))
+                }
+                listener @ (Listener::Unix(..) | Listener::Tcp(_)) => {
+                    executor.spawn(accept(listener, context, weak, permits.clone(), stopped))
+                }
+            }
         })
         .collect();
     let (view, feed) = context.store.watch();
@@ -58,14 +68,18 @@ pub async fn serve(context: Arc<Context>, listeners: Vec<Listener>, stop: impl F
     let late = async {
         Timer::after(API_STOP_WITHIN).await;
     };
-    executor.run(permits_back(&permits).or(late)).await;
+    let back = async {
+        permits_back(&permits, API_CONNECTIONS_MAX).await;
+        permits_back(&remote.open, API_REMOTE_CONNECTIONS_MAX).await;
+    };
+    executor.run(back.or(late)).await;
     executor.run(following.cancel()).await;
 }
 
 /// Waits until every connection has given its permit back.
-async fn permits_back(permits: &Semaphore) {
-    let mut held = Vec::with_capacity(API_CONNECTIONS_MAX);
-    for _ in 0..API_CONNECTIONS_MAX {
+async fn permits_back(permits: &Semaphore, count: usize) {
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
         held.push(permits.acquire().await);
     }
 }
@@ -82,14 +96,14 @@ async fn accept(
         let permit = permits.acquire_arc().await;
         let accepted = match &listener {
             Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, from)| Stream::Tcp(stream, from)),
+            Listener::Tcp(listener) | Listener::Tls(listener) => {
+                listener.accept().await.map(|(stream, from)| Stream::Tcp(stream, from))
+            }
         };
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
-                // Most likely no file descriptors: others must close some first.
-                log::warn!("api: cannot accept a connection: {error}");
-                Timer::after(Duration::from_millis(100)).await;
+                cannot_accept(&error).await;
                 continue;
             }
         };
@@ -109,6 +123,92 @@ async fn accept(
                     }
                 }
                 drop(permit);
+            })
+            // Owned by the executor, which `serve` owns.
+            .detach();
+    }
+}
+
+/// Most likely no file descriptors: others must close some first.
+async fn cannot_accept(error: &std::io::Error) {
+    log::warn!("api: cannot accept a connection: {error}");
+    Timer::after(Duration::from_millis(100)).await;
+}
+
+/// What connections of clients with certificates share. They have places of their own, so that nobody from outside
+/// takes those of the manager's own board.
+struct Remote {
+    door: Door,
+    complaints: Complaints,
+    /// Before they have shown their certificate.
+    greeting: Arc<Semaphore>,
+    /// After that.
+    open: Arc<Semaphore>,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self {
+            door: Door::default(),
+            complaints: Complaints::default(),
+            greeting: Arc::new(Semaphore::new(API_HANDSHAKES_MAX)),
+            open: Arc::new(Semaphore::new(API_REMOTE_CONNECTIONS_MAX)),
+        }
+    }
+}
+
+async fn accept_remote(
+    listener: Async<TcpListener>,
+    context: Arc<Context>,
+    executor: std::sync::Weak<Executor<'static>>,
+    remote: Arc<Remote>,
+    stopped: Receiver<()>,
+) {
+    loop {
+        let (stream, from) = match listener.accept().await {
+            Ok((stream, from)) => (stream, from.ip().to_canonical()),
+            Err(error) => {
+                cannot_accept(&error).await;
+                continue;
+            }
+        };
+        // Nobody waits in the kernel's queue: strangers would keep others out.
+        let Some(greeting) = remote.greeting.try_acquire_arc() else {
+            remote.complaints.tell(from, &"too many connections at once");
+            continue;
+        };
+        let tls = match remote.door.config(&context) {
+            Ok(config) => TlsAcceptor::from(config),
+            Err(closed) => {
+                remote.complaints.tell_error(from, &closed);
+                continue;
+            }
+        };
+        let Some(executor) = executor.upgrade() else { return };
+        let (context, remote, stopped) = (context.clone(), remote.clone(), stopped.clone());
+        executor
+            .spawn(async move {
+                let _ = stream.get_ref().set_nodelay(true);
+                let shaken = tls.accept(stream).or(async {
+                    Timer::after(HANDSHAKE_WITHIN).await;
+                    Err(std::io::ErrorKind::TimedOut.into())
+                });
+                let stream = match shaken.await {
+                    Ok(stream) => stream,
+                    Err(error) => return remote.complaints.tell(from, &format_args!("TLS handshake: {error}")),
+                };
+                drop(greeting);
+                let Some(open) = remote.open.try_acquire_arc() else {
+                    return remote.complaints.tell(from, &"too many clients with certificates");
+                };
+                let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                let who = Who::Remote { holder: leaf.and_then(|leaf| Holder::of(leaf).ok()), from };
+                if let Err(refusal) = gate::role(&context, &who) {
+                    // Every request is answered so.
+                    remote.complaints.tell(from, &refusal);
+                }
+                connection(stream, context, who, stopped).await;
+                drop(open);
             })
             // Owned by the executor, which `serve` owns.
             .detach();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use hyper::Method;
 use hyper::body::Bytes;
-use racimo_common::id::{IdSource, NodeId};
+use racimo_common::id::{ClusterId, IdSource, NetworkId, NodeId, RandomId};
 use racimo_common::object::{
     Availability, ContainerStatus, HostPort, NodeDescription, PortMode, Role, TaskReport, TaskState,
 };
@@ -147,6 +147,16 @@ impl Lab {
         let (status, node) = lab.post("/swarm/init", r#"{"ListenAddr":"0.0.0.0:2377","AdvertiseAddr":"127.0.0.1"}"#);
         assert_eq!(status, 200, "{node}");
         lab.see_node(node.as_str().expect("id").parse().expect("id"), true);
+        lab
+    }
+
+    /// In a cluster with a real root.
+    pub(super) fn certified() -> Self {
+        let (lab, id) = (Self::new(), ClusterId::from_bits(3));
+        let ca = Ca::create(id, lab.now(), &SystemRandom::new()).expect("a root");
+        let key = Some(kept::seal_key(&lab.context.vault, &ca).expect("sealed"));
+        let new = NewCluster { root_pem: ca.root_pem(), key, ..NewCluster::bare(id, NetworkId::from_bits(7)) };
+        lab.commit(Change::ClusterCreate(Box::new(new)));
         lab
     }
 

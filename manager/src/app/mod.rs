@@ -100,6 +100,11 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let _scheduler = smol::spawn(scheduler::run(store.clone(), clock));
     let _keys = smol::spawn(allocator::keys::run(store.clone(), clock));
     let _rotation = smol::spawn(ca::run::run(store.clone(), clock, vault.clone()));
+    let mut listeners = Vec::new();
+    for address in &config.api {
+        listeners.push(Listener::open(address, Some(&config.socket_group)).map_err(ServeError::Api)?);
+        log::info!("API on {address}");
+    }
     let context = api::Context::new(
         store.clone(),
         Arc::new(manager.clone()),
@@ -110,14 +115,10 @@ async fn run(config: Config) -> Result<(), ServeError> {
         vault,
     )
     .with_logs(manager.logs())
+    .with_remote(listeners.iter().filter_map(Listener::remote_address).collect())
     .with_audit(Audit::open(keep::place(&config.data)));
     let mut signals = async_signal::Signals::new([async_signal::Signal::Term, async_signal::Signal::Int])
         .map_err(ServeError::Signals)?;
-    let mut listeners = Vec::new();
-    for address in &config.api {
-        listeners.push(Listener::open(address, Some(&config.socket_group)).map_err(ServeError::Api)?);
-        log::info!("API on {address}");
-    }
     let mut failed = false;
     let stop = async {
         let asked = async {

@@ -15,19 +15,10 @@ use racimo_common::time::{Clock, Wall};
 use ring::rand::SystemRandom;
 
 use crate::api::control::ControlError;
-use crate::ca::kept::{self, KeptError};
-use crate::ca::{self, Authority, Ca, Present, Roots, renewal};
+use crate::ca::{self, Authority, Present, Roots, renewal};
 use crate::limits::TRUST_LOOK_EVERY;
 use crate::store::{Change, Cluster, CommitError, Event, Feed, NodeTrust, Store};
 use crate::vault::Vault;
-
-/// What signs new certificates: the root on its way if there is one, else the present one.
-fn signer(vault: &Vault, cluster: &Cluster) -> Result<Ca, KeptError> {
-    match &cluster.trust.rotation {
-        Some(rotation) => kept::open_key(vault, cluster.id, &rotation.root_pem, &rotation.key),
-        None => kept::open(vault, cluster),
-    }
-}
 
 /// The authority of a cluster that is taken up now.
 ///
@@ -40,8 +31,8 @@ pub(super) async fn first(vault: &Vault, store: &Store, clock: Clock, own: NodeI
 async fn make(vault: &Vault, store: &Store, clock: Clock, own: NodeId) -> Result<Present, ControlError> {
     let view = store.view();
     let cluster = view.state.cluster().ok_or(ControlError::NotIn)?;
-    let signer =
-        signer(vault, cluster).map_err(|error| ControlError::Failed(format!("load the root: {}", chain(&error))))?;
+    let signer = ca::issuer(vault, cluster)
+        .map_err(|error| ControlError::Failed(format!("load the root: {}", chain(&error))))?;
     let failed = |error: &dyn std::error::Error| {
         ControlError::Failed(format!("issue the manager's certificate: {}", chain(error)))
     };

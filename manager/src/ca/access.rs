@@ -17,11 +17,13 @@ use ring::rand::SecureRandom;
 use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME, OID_X509_ORGANIZATIONAL_UNIT};
 use zeroize::Zeroizing;
 
+use super::kept::{self, KeptError};
 use super::peer::only;
 use super::root::key;
 use super::{Ca, CaError, CertRequest, Issued, PeerError, Signed};
 use crate::limits::API_NAMES_MAX;
-use crate::store::AccessRole;
+use crate::store::{AccessRole, Cluster};
+use crate::vault::Vault;
 
 /// The OU of the server's certificate.
 const SERVER_UNIT: &str = "racimo-api";
@@ -129,6 +131,17 @@ pub fn host_of(text: &str) -> &str {
     match text.split_once(':') {
         Some((host, port)) if !port.contains(':') => host,
         Some(_) | None => text,
+    }
+}
+
+/// The authority that signs now: of the root that is on its way, if there is one.
+///
+/// # Errors
+/// [`KeptError`].
+pub fn issuer(vault: &Vault, cluster: &Cluster) -> Result<Ca, KeptError> {
+    match &cluster.trust.rotation {
+        Some(rotation) => kept::open_key(vault, cluster.id, &rotation.root_pem, &rotation.key),
+        None => kept::open(vault, cluster),
     }
 }
 

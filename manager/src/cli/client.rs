@@ -1,4 +1,4 @@
-//! The HTTP client: Docker's JSON API over a unix socket or TCP.
+//! The HTTP client: Docker's JSON API over a unix socket, TCP or TLS.
 //!
 //! One connection, opened at the first request and kept for the next ones. Every request has a
 //! time limit, every body a size limit.
@@ -6,13 +6,16 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
+use futures_rustls::TlsConnector;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response};
+use racimo_common::tls::{ClientConfig, ServerName, TlsFault};
 use serde_json::Value;
 use smol::Timer;
 use smol_hyper::rt::FuturesIo;
@@ -28,6 +31,7 @@ pub(crate) type Headers<'a> = &'a [(&'static str, &'a str)];
 /// A client of one manager.
 pub(crate) struct Client {
     target: Target,
+    tls: Option<Arc<ClientConfig>>,
     answer_time_max: Duration,
     link: Option<Link>,
 }
@@ -41,7 +45,13 @@ struct Link {
 impl Client {
     /// A client that has not connected yet.
     pub(crate) fn new(target: Target) -> Client {
-        Client { target, answer_time_max: limits::ANSWER_TIME_MAX, link: None }
+        Client { target, tls: None, answer_time_max: limits::ANSWER_TIME_MAX, link: None }
+    }
+
+    /// Shows a certificate, and looks at the manager's.
+    pub(crate) fn with_tls(mut self, tls: Arc<ClientConfig>) -> Client {
+        self.tls = Some(tls);
+        self
     }
 
     /// Waits no longer than this for each answer.
@@ -150,9 +160,10 @@ impl Client {
         body: Option<&Value>,
         headers: Headers<'_>,
     ) -> Result<Response<Incoming>, CliError> {
-        let broken = |target: &Target, e: hyper::Error| CliError::Transport {
-            target: target.to_string(),
-            reason: e.to_string(),
+        let broken = |target: &Target, e: hyper::Error| match refused(&e) {
+            // With TLS 1.3 a client learns only afterwards that its certificate was refused.
+            Some(fault) => no_tls(target, &fault),
+            None => CliError::Transport { target: target.to_string(), reason: e.to_string() },
         };
         let mut request = Request::builder()
             .method(method)
@@ -170,7 +181,7 @@ impl Client {
             .map_err(|e| CliError::Usage(format!("cannot form the request {}: {e}", url.as_str())))?;
         let mut link = match self.link.take() {
             Some(link) if !link.sender.is_closed() => link,
-            _ => connect(&self.target).await?,
+            _ => connect(&self.target, self.tls.as_ref()).await?,
         };
         link.sender.ready().await.map_err(|e| broken(&self.target, e))?;
         let response = link.sender.send_request(request).await.map_err(|e| broken(&self.target, e))?;
@@ -267,7 +278,7 @@ impl Frames {
     }
 }
 
-async fn connect(target: &Target) -> Result<Link, CliError> {
+async fn connect(target: &Target, tls: Option<&Arc<ClientConfig>>) -> Result<Link, CliError> {
     let failed = |source| CliError::Connect { target: target.to_string(), source };
     let handshake = |e: hyper::Error| CliError::Transport { target: target.to_string(), reason: e.to_string() };
     match target {
@@ -280,10 +291,55 @@ async fn connect(target: &Target) -> Result<Link, CliError> {
             let address = (host.as_str(), *port);
             let stream = limited(smol::net::TcpStream::connect(address)).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
+            if let Some(tls) = tls {
+                let name = ServerName::try_from(host.clone()).map_err(|_| {
+                    CliError::Usage(format!("{target}: neither an address nor a name that a certificate can have"))
+                })?;
+                let shaken = limited(TlsConnector::from(tls.clone()).connect(name, stream)).await;
+                let stream = shaken.map_err(|error| match TlsFault::of(&error) {
+                    Some(fault) => no_tls(target, &fault),
+                    None => {
+                        let reason =
+                            format!("{error}; has the manager a cluster? its log says why it closes connections");
+                        CliError::Tls { target: target.to_string(), reason }
+                    }
+                })?;
+                let (sender, driver) = http1::handshake(FuturesIo::new(stream)).await.map_err(handshake)?;
+                return Ok(link(sender, driver));
+            }
             let (sender, driver) = http1::handshake(FuturesIo::new(stream)).await.map_err(handshake)?;
             Ok(link(sender, driver))
         }
     }
+}
+
+/// The fault of TLS behind an error of HTTP.
+fn refused(error: &hyper::Error) -> Option<TlsFault> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(fault) = cause.downcast_ref::<io::Error>().and_then(TlsFault::of) {
+            return Some(fault);
+        }
+        source = cause.source();
+    }
+    None
+}
+
+fn no_tls(target: &Target, fault: &TlsFault) -> CliError {
+    let reason = match fault {
+        TlsFault::RefusedUs(why) => format!("it refused the certificate of this context: {why}"),
+        TlsFault::Foreign => {
+            "its certificate is not of the cluster of this context: it is another cluster's, or somebody is in between"
+                .to_owned()
+        }
+        TlsFault::NotTls => "it does not speak TLS there".to_owned(),
+        TlsFault::WrongRoot
+        | TlsFault::NotManager
+        | TlsFault::Expired
+        | TlsFault::BadCertificate(_)
+        | TlsFault::Other(_) => fault.to_string(),
+    };
+    CliError::Tls { target: target.to_string(), reason }
 }
 
 async fn limited<T>(connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {

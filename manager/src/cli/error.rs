@@ -48,6 +48,22 @@ pub(crate) enum CliError {
         /// What is wrong with it.
         reason: String,
     },
+    /// TLS did not come about.
+    #[error("no secure connection to the manager at {target}: {reason}")]
+    Tls {
+        /// Where we tried.
+        target: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A local file that is to be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// A `--format` that cannot be parsed or run.
     #[error("template: {0}")]
     Template(String),

@@ -4,10 +4,12 @@
 //! commands are thin shells over pure parts: `spec` (flags → specification), `progress::state`
 //! (answers → verdict), `format` (answers → text).
 
+mod access;
 mod args;
 mod ca;
 mod client;
 mod console;
+mod context;
 mod dependency;
 mod error;
 mod format;
@@ -54,7 +56,7 @@ use crate::store::DependencyKind;
     after_help = "Examples:
   pi-mgr serve
   pi-mgr init --advertise-addr 192.168.1.10
-  pi-mgr -H tcp://192.168.1.10:2375 node ls
+  pi-mgr --context ann node ls
   pi-mgr service create --name web --replicas 3 registry.local:5000/web:1"
 )]
 struct Cli {
@@ -62,6 +64,10 @@ struct Cli {
     /// path of a socket] [default: unix:///run/racimo/pi-mgr.sock]
     #[arg(short = 'H', long, value_name = "URL")]
     host: Option<String>,
+    /// Reach a manager over the network, with what `access create` wrote: the name of a context, or a
+    /// directory [env: RACIMO_CONTEXT]
+    #[arg(long, value_name = "NAME|DIR")]
+    context: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -71,7 +77,7 @@ enum Command {
     /// Run the manager
     #[command(after_help = "Examples:
   pi-mgr serve
-  pi-mgr serve --data-dir /srv/racimo --api unix:///run/racimo/pi-mgr.sock --api tcp://127.0.0.1:2375")]
+  pi-mgr serve --data-dir /srv/racimo --api unix:///run/racimo/pi-mgr.sock --api tcp://0.0.0.0:2376")]
     Serve(ServeArgs),
     #[command(flatten)]
     Client(ClientCommand),
@@ -154,6 +160,13 @@ enum ClientCommand {
   pi-mgr stack ls"
     )]
     Stack(stack::StackCommand),
+    /// Manage who may use the API over the network
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  pi-mgr access ls"
+    )]
+    Access(access::AccessCommand),
     /// Show what the manager knows about itself and its cluster
     #[command(after_help = "Examples:
   pi-mgr info
@@ -202,16 +215,26 @@ pub fn main() -> ExitCode {
             };
         }
         Command::Completion(args) => completion(args.shell, &mut console),
-        Command::Client(command) => {
-            let env = |key| std::env::var(key).ok();
-            let (host, socket) = (env("RACIMO_HOST"), env("PI_MGR_SOCKET"));
-            match Target::choose(cli.host.as_deref(), host.as_deref(), socket.as_deref()) {
-                Ok(target) => smol::block_on(run(command, &mut Client::new(target), &mut console)),
-                Err(text) => Err(CliError::Usage(text)),
-            }
-        }
+        Command::Client(command) => match client(cli.host.as_deref(), cli.context, console.env) {
+            Ok(mut client) => smol::block_on(run(command, &mut client, &mut console)),
+            Err(error) => Err(error),
+        },
     };
     finish(result.and_then(|()| Ok(console.out.flush()?)), &mut console)
+}
+
+/// A client of the manager that flags and environment name. A context has its host; `-H` comes before that.
+fn client(host: Option<&str>, context: Option<String>, env: fn(&str) -> Option<String>) -> Result<Client, CliError> {
+    let given = |key| env(key).filter(|text: &String| !text.is_empty());
+    let env_host = given("RACIMO_HOST");
+    let without = host.is_some() || env_host.is_some();
+    let context = context.or_else(|| given("RACIMO_CONTEXT").filter(|_| !without));
+    if let Some(context) = context {
+        let (target, tls) = context::open(&context::directory(&context, env)?, host)?;
+        return Ok(Client::new(target).with_tls(tls));
+    }
+    let target = Target::choose(host, env_host.as_deref(), given("PI_MGR_SOCKET").as_deref());
+    target.map(Client::new).map_err(CliError::Usage)
 }
 
 async fn run(command: ClientCommand, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
@@ -227,6 +250,7 @@ async fn run(command: ClientCommand, client: &mut Client, console: &mut Console)
         ClientCommand::Config(command) => dependency::run(DependencyKind::Config, command, client, console).await,
         ClientCommand::Network(command) => network::run(command, client, console).await,
         ClientCommand::Stack(command) => stack::run(command, client, console).await,
+        ClientCommand::Access(command) => access::run(command, client, console).await,
         ClientCommand::Info(args) => system::info(&args, client, console).await,
         ClientCommand::Version(args) => system::version(&args, client, console).await,
         ClientCommand::Events(args) => system::events(&args, client, console).await,

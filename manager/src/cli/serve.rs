@@ -16,7 +16,8 @@ pub struct ServeArgs {
         help = "Directory of the manager's data [default: /var/lib/racimo/manager]"
     )]
     pub data_dir: Option<PathBuf>,
-    /// Where to serve the API: unix://PATH or tcp://ADDRESS:PORT (repeatable)
+    /// Where to serve the API: unix://PATH, or tcp://ADDRESS:PORT, which takes certificates unless the
+    /// address is this machine's own; tls://ADDRESS:PORT always takes them (repeatable)
     #[arg(long, value_name = "URL", env = "RACIMO_API", value_delimiter = ',')]
     pub api: Vec<String>,
     /// Configuration file

@@ -169,6 +169,9 @@ pub(crate) async fn join_token(
         cluster = client.get(&Url::new(&["swarm"])).await?;
     }
     let token = cluster.text(key);
+    if token.is_empty() {
+        return Err(CliError::Usage("this access is read-only: it does not see join tokens".to_owned()));
+    }
     if args.quiet {
         return Ok(console.say(token)?);
     }

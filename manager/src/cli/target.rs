@@ -6,6 +6,9 @@ use std::path::PathBuf;
 /// The port of Docker's API without TLS, taken when `tcp://` names none.
 const PORT_DEFAULT: u16 = 2375;
 
+/// The port of Docker's API with TLS.
+pub(crate) const PORT_TLS: u16 = 2376;
+
 /// The manager's own socket.
 pub(crate) const SOCKET_DEFAULT: &str = "/run/racimo/pi-mgr.sock";
 
@@ -34,6 +37,11 @@ impl Target {
 
     /// Reads `unix:///path`, `tcp://host[:port]`, `tcp://[::1]:2375`.
     pub(crate) fn parse(text: &str) -> Result<Target, String> {
+        Target::parse_with(text, PORT_DEFAULT)
+    }
+
+    /// The same with this port where none is named.
+    pub(crate) fn parse_with(text: &str, port_default: u16) -> Result<Target, String> {
         if let Some(path) = text.strip_prefix("unix://") {
             return if path.starts_with('/') {
                 Ok(Target::Unix(path.into()))
@@ -58,7 +66,7 @@ impl Target {
         if host.is_empty() || host.contains('/') {
             return Err(format!("\"{text}\" names no host; expected tcp://HOST:PORT"));
         }
-        let port = port.map_or(Ok(PORT_DEFAULT), str::parse);
+        let port = port.map_or(Ok(port_default), str::parse);
         let port = port.map_err(|_| format!("\"{text}\": the port must be a number up to 65535"))?;
         Ok(Target::Tcp(host.to_owned(), port))
     }

@@ -4,6 +4,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod access;
 mod addresses;
 mod cli;
 mod cluster;

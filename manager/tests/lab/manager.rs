@@ -72,6 +72,8 @@ impl Manager<'_> {
             self.data().display().to_string(),
             "--api".to_owned(),
             format!("unix://{}", self.socket().display()),
+            "--api".to_owned(),
+            "tcp://0.0.0.0:2376".to_owned(),
             "--insecure-registry".to_owned(),
             self.lab.registry().host(),
         ];

@@ -1,0 +1,166 @@
+//! The door for clients with certificates: which certificate the server shows, and which ones it takes.
+//!
+//! In: the store (the roots), the vault (the root's key), this machine's names and addresses, the time. Out: a TLS
+//! configuration, made when a client comes and kept until one of these changes, or a part of its life has passed. So it
+//! is there as soon as there is a cluster, and gone while there is none or the vault is locked.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use racimo_common::error::chain;
+use racimo_common::id::ClusterId;
+use racimo_common::time::Wall;
+use racimo_common::tls::{self, CredentialsError, ServerConfig};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::Context;
+use super::host::Host;
+use crate::ca::{self, Names, Roots};
+use crate::limits::{API_LOOK_EVERY, API_TOLD_PEERS_MAX};
+use crate::store::Cluster;
+
+/// A complaint about one peer is told once in this time.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Why nobody is let in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Closed {
+    #[error("there is no cluster yet: run pi-mgr init first")]
+    NoCluster,
+    #[error("the cluster's root cannot be used")]
+    Root(#[source] ca::kept::KeptError),
+    #[error("no certificate for the API")]
+    Issue(#[source] ca::CaError),
+    #[error("the certificate for the API cannot be used")]
+    Use(#[source] CredentialsError),
+}
+
+/// The door; see the module.
+#[derive(Default)]
+pub(super) struct Door {
+    made: Mutex<Option<Made>>,
+}
+
+struct Made {
+    basis: Basis,
+    looked: Instant,
+    from: Wall,
+    renew: Wall,
+    config: Arc<ServerConfig>,
+}
+
+/// What a configuration is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Basis {
+    cluster: ClusterId,
+    roots: Roots,
+    names: Names,
+}
+
+impl Door {
+    /// What a client that comes now is shown.
+    pub(super) fn config(&self, context: &Context) -> Result<Arc<ServerConfig>, Closed> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = context.store.view();
+        let Some(cluster) = view.state.cluster() else {
+            *made = None;
+            return Err(Closed::NoCluster);
+        };
+        let now = context.now().max(ca::last_signed(cluster));
+        if let Some(made) = &*made
+            && made.looked.elapsed() < API_LOOK_EVERY
+            && made.basis.cluster == cluster.id
+        {
+            return Ok(made.config.clone());
+        }
+        let basis = basis(cluster).map_err(Closed::Use)?;
+        let is_due = |made: &Made| made.basis != basis || now >= made.renew || now < made.from;
+        if let Some(made) = made.as_mut().filter(|made| !is_due(made)) {
+            made.looked = Instant::now();
+            return Ok(made.config.clone());
+        }
+        *made = None;
+        let fresh = make(context, cluster, basis, now)?;
+        let config = fresh.config.clone();
+        *made = Some(fresh);
+        Ok(config)
+    }
+}
+
+fn basis(cluster: &Cluster) -> Result<Basis, CredentialsError> {
+    // What cannot be listed is not shown; the names are left.
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let addresses = interfaces.iter().map(|interface| interface.ip());
+    let names = Names::of(addresses, &Host::read().name, &cluster.managers);
+    Ok(Basis { cluster: cluster.id, roots: Roots::of(cluster)?, names })
+}
+
+fn make(context: &Context, cluster: &Cluster, basis: Basis, now: Wall) -> Result<Made, Closed> {
+    let ca = ca::issuer(&context.vault, cluster).map_err(Closed::Root)?;
+    let (rng, validity) = (SystemRandom::new(), cluster.spec.cert_expiry());
+    // A clock that is far ahead is not believed.
+    let from = ca::time(cluster, ca.ends(), now);
+    let issued = ca.issue_server(&basis.names, from, validity, &rng).map_err(Closed::Issue)?;
+    let own = issued.credentials_with(&basis.roots.chain()).map_err(Closed::Use)?;
+    let config = tls::api_server(&basis.roots.known(), &own).map_err(Closed::Use)?;
+    let mut chance = [0];
+    rng.fill(&mut chance).map_err(|_| Closed::Issue(ca::CaError::Random))?;
+    let renew = now + part(issued.expires.since(from), chance[0]);
+    log::info!("the API shows a new certificate to clients");
+    Ok(Made { basis, looked: Instant::now(), from: now, renew, config })
+}
+
+/// 50 to 80 % of a life.
+fn part(life: Duration, chance: u8) -> Duration {
+    life / 1000 * (500 + 300 * u32::from(chance) / 255)
+}
+
+/// Complaints about peers: one a minute about each, and about a bounded number of them.
+#[derive(Default)]
+pub(super) struct Complaints(Mutex<BTreeMap<IpAddr, Instant>>);
+
+impl Complaints {
+    pub(super) fn tell(&self, peer: IpAddr, why: &dyn std::fmt::Display) {
+        if self.is_new(peer, Instant::now()) {
+            log::warn!("api: a client at {peer} was turned away: {why}");
+        }
+    }
+
+    pub(super) fn tell_error(&self, peer: IpAddr, why: &dyn std::error::Error) {
+        self.tell(peer, &chain(why));
+    }
+
+    fn is_new(&self, peer: IpAddr, now: Instant) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, at| now.saturating_duration_since(*at) < TOLD_EVERY);
+        if told.contains_key(&peer) || told.len() >= API_TOLD_PEERS_MAX {
+            return false;
+        }
+        told.insert(peer, now);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_has_its_time() {
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(part(day * 100, 0), day * 50);
+        assert_eq!(part(day * 100, 255), day * 80);
+    }
+
+    #[test]
+    fn complaints_are_bounded() {
+        let (complaints, now) = (Complaints::default(), Instant::now());
+        let peer = |n: u32| IpAddr::from(n.to_be_bytes());
+        assert!(complaints.is_new(peer(1), now) && !complaints.is_new(peer(1), now));
+        let more = (2..10_000).filter(|n| complaints.is_new(peer(*n), now)).count();
+        assert_eq!(more, API_TOLD_PEERS_MAX - 1);
+        assert!(complaints.is_new(peer(1), now + TOLD_EVERY));
+    }
+}
