@@ -44,7 +44,8 @@ impl Entry {
     fn line(&self) -> String {
         let who = plain(&self.who, AUDIT_NAME_CHARS_MAX);
         let path = plain(&self.path, AUDIT_PATH_CHARS_MAX);
-        let name = plain(&self.name, AUDIT_NAME_CHARS_MAX);
+        let name = if self.name.is_empty() { "-" } else { &self.name };
+        let name = plain(name, AUDIT_NAME_CHARS_MAX);
         format!("{}\t{who}\t{}\t{path}\t{}\t{name}\n", stamp(self.at), plain(&self.method, 16), self.status)
     }
 }

@@ -185,10 +185,10 @@ mod tests {
         lab.commit(Change::AccessRemove { name: "ann".into() });
         assert_eq!(ask(&ann, "GET", "/services", "").0, 403);
         let want = [
-            "unix uid=0 POST /swarm/init 200 ",
+            "unix uid=0 POST /swarm/init 200 -",
             "access ann@192.168.1.7 POST /v1.47/services/create 201 web",
             "access bob@192.168.1.7 DELETE /services/web 403 web",
-            "access bob@192.168.1.7 GET /swarm/unlockkey 403 ",
+            "access bob@192.168.1.7 GET /swarm/unlockkey 403 -",
             "access ann@192.168.1.7 DELETE /services/nosuch 404 nosuch",
         ];
         assert_eq!(kept(&lab), want);

@@ -1,5 +1,6 @@
 //! Whole commands against a scripted manager.
 
+mod access;
 mod commands;
 mod fake;
 mod flags;
