@@ -24,15 +24,6 @@ const NAME_BYTES_MAX: usize = 64;
 /// Lines of the audit file that are shown if nobody says otherwise.
 const LINES: usize = 100;
 
-impl From<CaError> for ApiError {
-    fn from(error: CaError) -> Self {
-        match error {
-            CaError::Request(_) | CaError::KeyKind | CaError::Validity(_) => Self::bad_request(error.to_string()),
-            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, racimo_common::error::chain(&error).to_string()),
-        }
-    }
-}
-
 /// `GET /racimo/access`.
 pub(super) async fn list(context: &Context, _: &Request) -> Result<Answer, ApiError> {
     let view = context.cluster_view()?;
@@ -70,7 +61,7 @@ pub(super) async fn create(context: &Context, request: &Request) -> Result<Answe
     let csr = CertificateSigningRequestDer::from_pem_slice(csr.as_bytes())
         .map_err(|_| ApiError::bad_request("CSR: expected a certificate request, PEM"))?;
     let csr = CertRequest::parse(&csr)?;
-    let issuer = ca::issuer(&context.vault, cluster).map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let issuer = ca::issuer(&context.vault, cluster)?;
     let now = ca::time_to_sign(&context.store, context.clock, issuer.ends()).await?;
     let signed = issuer.issue_access(&csr, &name, role, now, validity, &SystemRandom::new())?;
     let access = Access { name, role, key_digest: csr.key_digest(), created: now, expires: signed.expires };

@@ -69,16 +69,16 @@ impl Door {
             return Err(Closed::NoCluster);
         };
         let now = context.now().max(ca::last_signed(cluster));
-        if let Some(made) = &*made
-            && made.looked.elapsed() < API_LOOK_EVERY
-            && made.basis.cluster == cluster.id
-        {
-            return Ok(made.config.clone());
-        }
-        let basis = basis(cluster).map_err(Closed::Use)?;
+        let looked = made.as_ref().filter(|made| made.looked.elapsed() < API_LOOK_EVERY);
+        let (names, looked) = match looked {
+            Some(made) => (made.basis.names.clone(), made.looked),
+            None => (names(cluster), Instant::now()),
+        };
+        let roots = Roots::of(cluster).map_err(Closed::Use)?;
+        let basis = Basis { cluster: cluster.id, roots, names };
         let is_due = |made: &Made| made.basis != basis || now >= made.renew || now < made.from;
         if let Some(made) = made.as_mut().filter(|made| !is_due(made)) {
-            made.looked = Instant::now();
+            made.looked = looked;
             return Ok(made.config.clone());
         }
         *made = None;
@@ -89,12 +89,11 @@ impl Door {
     }
 }
 
-fn basis(cluster: &Cluster) -> Result<Basis, CredentialsError> {
+fn names(cluster: &Cluster) -> Names {
     // What cannot be listed is not shown; the names are left.
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let addresses = interfaces.iter().map(|interface| interface.ip());
-    let names = Names::of(addresses, &Host::read().name, &cluster.managers);
-    Ok(Basis { cluster: cluster.id, roots: Roots::of(cluster)?, names })
+    Names::of(addresses, &Host::read().name, &cluster.managers)
 }
 
 fn make(context: &Context, cluster: &Cluster, basis: Basis, now: Wall) -> Result<Made, Closed> {

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::listen::Listener;
 use super::serve::serve;
 use super::testing::Lab;
-use crate::ca::{self, Ca, CertRequest, NODE_VALIDITY};
+use crate::ca::{self, Ca, CertRequest, JoinTokens, NODE_VALIDITY, kept};
 use crate::store::{AccessRole, Change};
 
 struct Served {
@@ -146,4 +146,33 @@ fn only_holders_get_in_and_only_as_what_they_are() {
     lab.commit(Change::ClusterLeave);
     let config = tls::api_client(&[ca.root().clone()], &bob, TrustClock::system(BUILT)).expect("a client");
     assert!(served.ask(config, "127.0.0.1", "GET /_ping").is_err());
+}
+
+/// Clients that know the old root alone find their way to the new one by what the server shows, and accesses go on.
+#[test]
+fn accesses_outlive_their_root() {
+    let served = Served::new(Lab::certified());
+    let lab = &served.lab;
+    let (ann, old) = (access(lab, "ann", "admin"), served.root());
+    let ask = || {
+        let config = tls::api_client(&[old.clone()], &ann, TrustClock::system(BUILT)).expect("a client");
+        served.ask(config, "127.0.0.1", "GET /_ping").map(|answer| answer.contains("200 OK"))
+    };
+    assert_eq!(ask(), Ok(true));
+    let (rng, now, vault) = (SystemRandom::new(), lab.context.now(), &lab.context.vault);
+    for round in 0..2 {
+        let ca = own_ca(lab);
+        let next = ca.successor(now, &rng).expect("a root");
+        let key = kept::seal_key(vault, &next).expect("sealed");
+        let rotation = ca.rotation(&next, key, now, &rng).expect("a rotation");
+        let tokens = JoinTokens::draw(next.root_digest(), &rng).expect("tokens").seal(vault).expect("sealed");
+        let steps = [Change::RotationBegin(Box::new(rotation)), Change::RotationFinish { tokens }];
+        for (number, step) in steps.into_iter().enumerate() {
+            lab.commit(step);
+            assert_eq!(ask(), Ok(true), "{round} {number}");
+            let new = access(lab, &format!("new{round}{number}"), "admin");
+            served.check(&new, "GET /_ping", Ok("200 OK"));
+        }
+    }
+    assert_ne!(served.root(), old);
 }

@@ -24,7 +24,13 @@ impl From<KeptError> for ApiError {
 
 impl From<CaError> for ApiError {
     fn from(error: CaError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        let status = match &error {
+            CaError::Request(_) | CaError::KeyKind | CaError::Validity(_) => StatusCode::BAD_REQUEST,
+            CaError::RootExpired | CaError::Stored(_) | CaError::Random | CaError::Time | CaError::Sign(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        Self::new(status, error.to_string())
     }
 }
 
