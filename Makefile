@@ -16,7 +16,7 @@ DO     ?=
 SEEDS  ?= 2000
 CASES  ?= 4096
 FOR    ?= 10
-FUZZ_TARGETS := common/fuzz/wire common/fuzz/text manager/fuzz/api manager/fuzz/state manager/fuzz/log
+FUZZ_TARGETS := common/fuzz/wire common/fuzz/mdns common/fuzz/text manager/fuzz/api manager/fuzz/state manager/fuzz/log
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN_DIR    ?= $(TARGET_DIR)/debug

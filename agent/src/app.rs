@@ -27,6 +27,7 @@ use crate::board::{Board, Order};
 use crate::config::Config;
 use crate::describe::{self, Own};
 use crate::identity::Identity;
+use crate::link::places::Places;
 use crate::link::session::{Link, Told};
 use crate::net::host::Host;
 use crate::net::{Network, ports};
@@ -132,15 +133,16 @@ pub async fn run(
         description: description.clone(),
         node: RefCell::new(identity.as_ref().map(|identity| identity.node)),
     });
-    let managers = match (&config.manager_socket, &identity) {
-        (Some(socket), _) => vec![format!("unix://{}", socket.display())],
-        (None, Some(identity)) => identity.managers.clone(),
-        (None, None) => Vec::new(),
+    let places = match (&config.manager_socket, &identity) {
+        (Some(socket), _) => Places::fixed(vec![format!("unix://{}", socket.display())]),
+        (None, Some(identity)) => Places::load(&config.data, identity.cluster, &identity.managers),
+        (None, None) => Places::default(),
     };
+    let (places, discover) = (Rc::new(RefCell::new(places)), config.discover);
     let boot = fastrand::u64(..);
     let data = config.data.clone();
     let rng = fastrand::Rng::with_seed(boot);
-    let link = Link { identity: identity.clone(), managers, description, data, boot, rng };
+    let link = Link { identity: identity.clone(), places, discover, description, data, boot, rng };
     let (inputs, inbox) = async_channel::bounded(limits::INPUTS_MAX);
     let feeders = feeders(&executor, &config, &tools, link, &inputs, stop);
     let app = App {

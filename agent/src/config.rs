@@ -48,6 +48,8 @@ pub struct Config {
     pub registry: registry::Config,
     /// The socket of this board's own manager; none: the managers of the board's identity.
     pub manager_socket: Option<PathBuf>,
+    /// Whether to ask the local network for managers when the known ones do not answer.
+    pub discover: bool,
     /// This program, which a container's log mode is: as it was called when it started, as its file may be replaced.
     pub program: PathBuf,
     /// What is logged.
@@ -73,6 +75,7 @@ struct File {
     registry_mirrors: Vec<String>,
     registry_ca: Option<PathBuf>,
     manager_socket: Option<PathBuf>,
+    discover: Option<bool>,
     log_level: Option<String>,
 }
 
@@ -95,7 +98,7 @@ fn program(found: io::Result<PathBuf>) -> PathBuf {
 }
 
 /// Flags that take a value, and what each means.
-pub const FLAGS: [(&str, &str); 17] = [
+pub const FLAGS: [(&str, &str); 18] = [
     ("config", "configuration file [default: /etc/racimo/agent.toml]"),
     ("data-dir", "identity and volumes [default: /var/lib/racimo/agent]"),
     ("run-dir", "files that need not survive a reboot [default: /run/racimo]"),
@@ -112,6 +115,7 @@ pub const FLAGS: [(&str, &str); 17] = [
     ("registry-mirror", "URL that is asked first for Docker Hub's images; may be repeated"),
     ("registry-ca", "PEM file with certificate authorities beside the system's"),
     ("manager-socket", "on the manager's own board: its socket for the local agent"),
+    ("discover", "true or false: ask the local network for managers when the known ones are silent [default: true]"),
     ("log-level", "error, warn, info or debug [default: info]"),
 ];
 
@@ -202,6 +206,11 @@ impl Given {
         });
         let groups = number(last("shim-groups"), file.shim_groups, 4, 1..=16, "shim-groups", &mut faults);
         let tasks_max = number(last("max-tasks"), file.max_tasks, TASKS_MAX, 1..=TASKS_MAX, "max-tasks", &mut faults);
+        let discover = last("discover").map_or(Some(file.discover.unwrap_or(true)), |text| text.parse().ok());
+        let discover = discover.unwrap_or_else(|| {
+            faults.push("discover: expected true or false".to_owned());
+            true
+        });
         let level = last("log-level").or(file.log_level).unwrap_or_else(|| "info".to_owned());
         let log_level = level.parse().unwrap_or_else(|_| {
             faults.push(format!("log-level {level:?}: expected error, warn, info or debug"));
@@ -225,6 +234,7 @@ impl Given {
                 extra_ca: last("registry-ca").map(PathBuf::from).or(file.registry_ca),
             },
             manager_socket: last("manager-socket").map(PathBuf::from).or(file.manager_socket),
+            discover,
             program: program(std::env::current_exe()),
             log_level,
         };
@@ -320,6 +330,9 @@ mod tests {
             check(&[("data-path-addr", bad)], &[], Err(&["expected an IPv4 address of this board", bad]));
         }
         check(&[("manager-socket", "/m")], &[], Ok(|c| c.manager_socket.as_deref() == Some("/m".as_ref())));
+        check(&[], &[], Ok(|c| c.discover));
+        check(&[("discover", "false")], &[("RACIMO_DISCOVER", "true")], Ok(|c| !c.discover));
+        check(&[("discover", "no")], &[], Err(&["discover: expected true or false"]));
         check(&[("registry-ca", "/ca.pem")], &[], Ok(|c| c.registry.extra_ca.is_some()));
         check(
             &[("registry-mirror", "https://a"), ("registry-mirror", "http://b:5000")],

@@ -112,6 +112,8 @@ const _: () = assert!(CTRD_STREAM_WINDOW <= CTRD_CONNECTION_WINDOW);
 pub const IDENTITY_FILE_MAX: u64 = 16 << 10;
 /// Time for a TCP connection to a manager; then the next try.
 pub const DIAL_MAX: Duration = Duration::from_secs(10);
+/// The same while there are others to try: then the next one. The kernel has asked three times by then.
+pub const DIAL_NEXT_MAX: Duration = Duration::from_secs(4);
 /// Time for the TLS handshake with a manager (a Pi Zero needs 0.1 s, bad Wi-Fi seconds); then the next try.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Time for a manager's answer to a join request, which it must store first; then the next try.
@@ -166,6 +168,32 @@ pub const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Durati
 pub const SESSION_STEADY_AFTER: Duration = Duration::from_secs(2);
 /// Longest pause after a session that ended sooner: the manager is up, it lets this board in.
 pub const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Addresses of one name that are dialled; further ones are not.
+pub const RESOLVED_MAX: usize = 4;
+/// Time for a name to be looked up; then the next try.
+pub const RESOLVE_MAX: Duration = Duration::from_secs(8);
+/// Time for answers to the question for a host on the local network; then the system's name servers are asked.
+pub const ASK_HOST_MAX: Duration = Duration::from_millis(1500);
+/// Time for answers to the question for managers on the local network.
+pub const ASK_MANAGERS_MAX: Duration = Duration::from_secs(1);
+/// How long the known managers are dialled before the local network is asked.
+pub const DISCOVER_AFTER: Duration = Duration::from_secs(2);
+/// Links that are asked through; further ones are not.
+pub const LINKS_ASKED_MAX: usize = 8;
+/// Announced addresses that are taken from one question's answers. Beyond: left out.
+pub const HINTS_FOUND_MAX: usize = 64;
+/// Announced addresses that are dialled in one round, drawn by lot. The others get their turn in the next ones.
+pub const HINTS_PER_ROUND: usize = 4;
+/// Time for a TCP connection to an announced address, and then for the handshake: it is near, or an impostor.
+pub const HINT_DIAL_MAX: Duration = Duration::from_secs(2);
+/// Time for the handshake with an announced address.
+pub const HINT_HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// How long an announced address that did not answer is left alone.
+pub const HINT_PAUSE: Duration = Duration::from_secs(5);
+/// How long an announced address is left alone that led to somebody else, and told of again at the soonest.
+pub const HINT_REST: Duration = Duration::from_secs(60);
+/// Announced addresses that are remembered because they led nowhere, 40 bytes each. When full: the oldest goes.
+pub const HINTS_KEPT_MAX: usize = 64;
 /// Pause before the manager is dialled again that said it does not know this node.
 pub const REMOVED_PAUSE: Duration = Duration::from_secs(60);
 /// How often the board's description is read again, and whether it joined anew is looked up.

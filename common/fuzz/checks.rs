@@ -2,6 +2,7 @@
 
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::mdns::{self, message};
 use racimo_common::registry::{Digest, Platform, Reference};
 use racimo_common::token::JoinToken;
 use racimo_common::units::{Bytes, NanoCpus};
@@ -29,6 +30,25 @@ fn message<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes:
     assert_eq!(frame::decode::<T>(&again).expect("what was encoded can be decoded"), message);
     // For the log.
     let _ = format!("{message:?}");
+}
+
+/// A packet of the local network: what is taken is bounded, and can be written and read again.
+pub(crate) fn mdns(bytes: &[u8]) {
+    use message::Message;
+    match message::read(bytes) {
+        Some(Message::Query { id, questions }) => {
+            let again = message::read(&message::query(id, &questions));
+            // Names with bytes that ours never have cannot be written.
+            assert!(matches!(again, Some(Message::Query { id: of, .. }) if of == id), "{again:?}");
+        }
+        Some(Message::Answer { id, records }) => {
+            assert!(mdns::managers(&records, "00").len() <= racimo_common::limits::MDNS_FOUND_MAX);
+            assert!(mdns::addresses(&records, "pi.local").len() <= racimo_common::limits::MDNS_FOUND_MAX);
+            let again = message::read(&message::answer(id, &[], &records, &[]));
+            assert!(matches!(again, Some(Message::Answer { id: of, .. }) if of == id), "{again:?}");
+        }
+        None => {}
+    }
 }
 
 /// Text that people write: tokens, image references, amounts.

@@ -6,6 +6,7 @@ pub mod error;
 pub mod id;
 pub mod limits;
 pub mod logger;
+pub mod mdns;
 pub mod net;
 pub mod object;
 pub mod quiet;

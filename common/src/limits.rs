@@ -33,6 +33,24 @@ pub const GENERIC_NAMES_MAX: usize = 64;
 pub const GENERIC_NAME_BYTES_MAX: usize = 128;
 /// Ports that one service may publish: a task's are in each report of it. Beyond: refused by the manager.
 pub const SERVICE_PORTS_MAX: usize = 128;
+/// Questions of one multicast DNS packet. More: the packet is dropped.
+pub const MDNS_QUESTIONS_MAX: usize = 32;
+/// Records of one multicast DNS packet. More: the packet is dropped.
+pub const MDNS_RECORDS_MAX: usize = 64;
+/// Texts of one record that are read; ours has two. The rest is left out.
+pub const MDNS_TEXTS_MAX: usize = 8;
+/// Bytes of a multicast DNS packet that are read: what goes over Ethernet in one piece. The rest is cut, and what is cut
+/// is dropped.
+pub const MDNS_PACKET_BYTES_MAX: usize = 1500;
+/// Packets that are read for one question, so that a flood ends with the time it is given or sooner. Beyond: what came
+/// is all there is.
+pub const MDNS_PACKETS_MAX: usize = 256;
+/// Addresses that are taken from one packet. Beyond: left out.
+pub const MDNS_FOUND_MAX: usize = 16;
+/// Managers' addresses and names that a board keeps of what it is told. Beyond: left out.
+pub const MANAGERS_MAX: usize = 16;
+/// Bytes of one of them. Longer: left out; a host name has 253 at most.
+pub const MANAGER_BYTES_MAX: usize = 260;
 
 const _: () =
     assert!(2 * GENERIC_NAMES_MAX * GENERIC_NAME_BYTES_MAX < FRAME_FROM_AGENT_MAX, "descriptions fit a frame");

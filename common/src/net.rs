@@ -21,6 +21,15 @@ pub const MTU: u16 = 1450;
 /// Bytes of a packet inside a VXLAN inside WireGuard on a link of 1500 bytes.
 pub const MTU_ENCRYPTED: u16 = 1370;
 
+/// Whether a link leads to other machines as far as its name tells: it is none of ours, of Docker's, of a container's,
+/// and not the loopback device. Addresses of others are never announced.
+pub fn is_real_link(name: &str) -> bool {
+    let of_bridge = |rest: &str| rest.len() == 12 && rest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    !(name == "lo"
+        || ["rc-", "rg-", "docker", "veth", "cni", "virbr"].iter().any(|prefix| name.starts_with(prefix))
+        || name.strip_prefix("br-").is_some_and(of_bridge))
+}
+
 /// Why a text is not a subnet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSubnet {
@@ -185,6 +194,16 @@ mod tests {
         assert!(net.contains(Ipv4Addr::new(10, 0, 9, 255)) && !net.contains(Ipv4Addr::new(10, 0, 10, 0)));
         assert!(all.overlaps(net) && net.overlaps(all) && !net.overlaps(subnet("10.0.8.0/24")));
         assert!(!net.covers(subnet("10.0.8.0/23")) && net.covers(net));
+    }
+
+    #[test]
+    fn links_to_others() {
+        for name in ["eth0", "wlan0", "end0", "wg0", "br-lan", "br0", "rcx", "enx0242ac110002"] {
+            assert!(is_real_link(name), "{name}");
+        }
+        for name in ["lo", "docker0", "docker_gwbridge", "br-0123456789ab", "rc-mesh", "rg-0123456789ab", "veth12ab"] {
+            assert!(!is_real_link(name), "{name}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod checks;
 mod mutate;
 
 use racimo_common::id::{ClusterId, NetworkId, NodeId, RandomId, ServiceId, TaskId};
+use racimo_common::mdns;
+use racimo_common::mdns::message::{self, Data, Record};
 use racimo_common::net::Subnet;
 use racimo_common::object::{
     ContainerSpec, ContainerStatus, Desired, LogConfig, Mount, MountKind, NodeDescription, Protocol, Resources, Role,
@@ -146,6 +148,28 @@ fn fuzz_wire() {
     let framed = |body: &Vec<u8>| [&u32::try_from(body.len()).expect("fits").to_be_bytes()[..], body].concat();
     corpus.push(corpus.iter().flat_map(framed).collect());
     mutate::run(&corpus, mutate::cases(20_000), checks::wire);
+}
+
+#[test]
+fn fuzz_mdns() {
+    let question = mdns::managers_question();
+    let record = |data| Record { name: "pi._racimo._tcp.local".to_owned(), ttl: 120, unique: true, data };
+    let host = || "pi.local".to_owned();
+    let records = [
+        record(Data::Pointer(host())),
+        record(Data::Service { port: 2377, host: host() }),
+        record(Data::Texts(vec!["v=1".to_owned(), "cluster=00".to_owned()])),
+        Record { name: host(), ..record(Data::Address([10, 0, 0, 1].into())) },
+    ];
+    let mut pointed = message::answer(1, std::slice::from_ref(&question), &records, &[]);
+    pointed[7] += 1;
+    pointed.extend([0xc0, 12, 0, 12, 0, 1, 0, 0, 0, 9, 0, 2, 0xc0, 12]);
+    let corpus = vec![
+        message::query(7, std::slice::from_ref(&question)),
+        message::answer(0, &[question], &records, &records),
+        pointed,
+    ];
+    mutate::run(&corpus, mutate::cases(4096), checks::mdns);
 }
 
 #[test]

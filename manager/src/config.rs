@@ -28,6 +28,10 @@ pub struct Config {
     pub socket_group: String,
     /// Where this board's own agent connects; none: without a unix socket for the API there is no place for it.
     pub agent_socket: Option<PathBuf>,
+    /// What boards shall dial, in place of what `init` was told.
+    pub advertise: Option<String>,
+    /// Whether the manager is announced on the local network.
+    pub announce: bool,
     /// Where digests of images are looked up.
     pub registry: registry::Config,
     /// What is logged.
@@ -41,6 +45,8 @@ struct File {
     data_dir: Option<PathBuf>,
     api: Vec<String>,
     socket_group: Option<String>,
+    advertise_addr: Option<String>,
+    announce: Option<bool>,
     insecure_registries: Vec<String>,
     registry_mirrors: Vec<String>,
     registry_ca: Option<PathBuf>,
@@ -85,6 +91,8 @@ impl Config {
             api,
             socket_group: args.socket_group.or(file.socket_group).unwrap_or_else(|| "racimo".to_owned()),
             agent_socket,
+            advertise: args.advertise_addr.or(file.advertise_addr).filter(|text| !text.is_empty()),
+            announce: args.announce.or(file.announce).unwrap_or(true),
             registry: registry::Config { insecure, mirrors, extra_ca: file.registry_ca },
             log_level,
         };

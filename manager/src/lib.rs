@@ -1,6 +1,7 @@
 //! Racimo's manager: the daemon that holds the desired state, decides and dispatches, and the command line.
 
 pub mod allocator;
+pub mod announce;
 pub mod api;
 pub mod app;
 pub mod ca;

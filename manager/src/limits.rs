@@ -93,6 +93,24 @@ pub const AUDIT_NAME_CHARS_MAX: usize = 100;
 pub const AUDIT_REFUSED_MAX: u32 = 60;
 /// How often streams of somebody with an access look whether it has expired. A revoked one ends them at once.
 pub const ACCESS_LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Addresses and names of this manager that boards are told. Beyond: left out; boards keep
+/// [`MANAGERS_MAX`](racimo_common::limits::MANAGERS_MAX).
+pub const TOLD_ADDRESSES_MAX: usize = 8;
+/// How often the machine's addresses are looked at: one listing, some 0.1 ms on a Pi.
+pub const ADDRESSES_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the name that boards are told is looked up again.
+pub const NAME_LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Time for a name to be looked up. Longer: it counts as unknown, and what boards were told stays.
+pub const NAME_WITHIN: Duration = Duration::from_secs(6);
+/// How long boards are waited for after this manager's address went away under them: they notice by its silence, and
+/// look for the new one.
+pub const MOVED_GRACE: Duration = Duration::from_secs(60);
+/// Shortest time between two announcements to everybody, by RFC 6762.
+pub const ANNOUNCE_EVERY_MIN: Duration = Duration::from_secs(1);
+/// How long before announcing is tried again that failed.
+pub const ANNOUNCE_RETRY: Duration = Duration::from_secs(60);
+/// Questions that are answered to whoever asks within one second. Beyond: not answered; boards ask again.
+pub const ANSWERS_PER_SECOND_MAX: u32 = 200;
 /// Signs of life that wait for the hub; sessions wait their turn.
 pub const SIGNS_QUEUE_MAX: usize = 1024;
 /// Members of a cluster; a further join is refused.

@@ -1,18 +1,41 @@
-//! One connection to a manager: TCP, then TLS.
+//! One connection to a manager: its name looked up, TCP, then TLS.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future;
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
+use racimo_common::mdns;
 use racimo_common::tls::{ClientConfig, TlsFault, manager_name};
 use racimo_common::wire::PORT;
 use smol::Timer;
 use smol::net::TcpStream;
 
-use crate::limits::{DIAL_MAX, HANDSHAKE_MAX};
+use super::discover;
+use crate::limits::{
+    DIAL_MAX, DIAL_NEXT_MAX, HANDSHAKE_MAX, HINT_DIAL_MAX, HINT_HANDSHAKE_MAX, RESOLVE_MAX, RESOLVED_MAX,
+};
+
+/// How long a connection may take to come about.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// TCP.
+    pub dial: Duration,
+    /// TLS.
+    pub handshake: Duration,
+}
+
+impl Patience {
+    /// With a manager.
+    pub const KNOWN: Self = Self { dial: DIAL_MAX, handshake: HANDSHAKE_MAX };
+    /// With a manager that has other addresses too.
+    pub const ONE_OF_SEVERAL: Self = Self { dial: DIAL_NEXT_MAX, handshake: HANDSHAKE_MAX };
+    /// With an address that somebody announced.
+    pub const HINT: Self = Self { dial: HINT_DIAL_MAX, handshake: HINT_HANDSHAKE_MAX };
+}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +89,61 @@ impl DialError {
     }
 }
 
-/// Connects to `HOST` or `HOST:PORT`.
+/// Connects to a manager at `HOST` or `HOST:PORT`.
 ///
 /// # Errors
-/// Within [`DIAL_MAX`] and [`HANDSHAKE_MAX`] it came to nothing.
+/// As [`dial_within`].
 pub async fn dial(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, DialError> {
+    dial_within(address, config, Patience::KNOWN).await
+}
+
+/// Connects to `HOST` or `HOST:PORT`; a name is looked up each time, and its addresses are tried one after another.
+///
+/// # Errors
+/// It came to nothing in time, or what answered is not to be talked to: the last address's reason.
+pub async fn dial_within(
+    address: &str,
+    config: Arc<ClientConfig>,
+    patience: Patience,
+) -> Result<TlsStream<TcpStream>, DialError> {
     let address = with_port(address).ok_or_else(|| DialError::Address(address.to_owned()))?;
-    let tcp = within(&address, DIAL_MAX, TcpStream::connect(address.as_str())).await?;
-    tcp.set_nodelay(true).map_err(|e| DialError::of(&address, e))?;
-    within(&address, HANDSHAKE_MAX, TlsConnector::from(config).connect(manager_name(), tcp)).await
+    let mut end = None;
+    for place in within(&address, RESOLVE_MAX, resolve(&address)).await? {
+        // The name stays in what is said, the address is added.
+        let said = if address == place.to_string() { address.clone() } else { format!("{address} ({place})") };
+        match connect(&said, place, config.clone(), patience).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => end = Some(error),
+        }
+    }
+    Err(end
+        .unwrap_or_else(|| DialError::of(&address, io::Error::new(io::ErrorKind::NotFound, "the name has no address"))))
+}
+
+async fn connect(
+    said: &str,
+    place: SocketAddr,
+    config: Arc<ClientConfig>,
+    patience: Patience,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let tcp = within(said, patience.dial, TcpStream::connect(place)).await?;
+    tcp.set_nodelay(true).map_err(|e| DialError::of(said, e))?;
+    within(said, patience.handshake, TlsConnector::from(config).connect(manager_name(), tcp)).await
+}
+
+/// The addresses of `HOST:PORT`. A `.local` name is asked for on the local network first: not every board's libc can.
+async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = address.parse() {
+        return Ok(vec![address]);
+    }
+    let local = address.rsplit_once(':').filter(|(host, _)| mdns::is_local(host));
+    if let Some((host, port)) = local.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?))) {
+        let found: Vec<IpAddr> = discover::host(host).await;
+        if !found.is_empty() {
+            return Ok(found.into_iter().take(RESOLVED_MAX).map(|ip| SocketAddr::new(ip, port)).collect());
+        }
+    }
+    Ok(smol::net::resolve(address).await?.into_iter().take(RESOLVED_MAX).collect())
 }
 
 async fn within<T>(address: &str, limit: Duration, work: impl Future<Output = io::Result<T>>) -> Result<T, DialError> {
@@ -86,7 +155,7 @@ async fn within<T>(address: &str, limit: Duration, work: impl Future<Output = io
 }
 
 /// `address` with a port: its own or [`PORT`].
-fn with_port(address: &str) -> Option<String> {
+pub(super) fn with_port(address: &str) -> Option<String> {
     let bare_v6 = address.parse::<std::net::Ipv6Addr>().is_ok();
     if bare_v6 {
         return Some(format!("[{address}]:{PORT}"));

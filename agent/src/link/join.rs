@@ -21,6 +21,7 @@ use ring::rand::SecureRandom;
 use smol::Timer;
 
 use super::dial::{DialError, dial};
+use super::places::Places;
 use crate::identity::{Identity, IdentityError, KeyError, NodeKey};
 use crate::limits::{JOIN_ANSWER_MAX, JOIN_PAUSE, JOIN_TRIES};
 
@@ -122,6 +123,9 @@ pub async fn join(
     // What is kept must work later, when nobody is there to help.
     tls::session_client(std::slice::from_ref(&identity.root), &identity.credentials()?, clock())?;
     identity.store(data)?;
+    if let Err(error) = Places::store_joined(data, identity.cluster, address) {
+        log::warn!("the manager's name was not kept, only its addresses: {error}");
+    }
     log::info!("joined cluster {} as node {} ({})", identity.cluster, identity.node, identity.role);
     Ok(identity)
 }

@@ -1,8 +1,14 @@
 //! The session with the manager: dial, `Hello`, then messages both ways until the connection ends; then again.
+//!
+//! ```text
+//! known addresses ─▶ names ─▶ what the local network announces ─▶ pause ─┐
+//!        ▲───────────────────────────────────────────────────────────────┘
+//! ```
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,7 +27,10 @@ use racimo_common::wire::{
 };
 use smol::Timer;
 
-use super::dial::{DialError, dial};
+use super::dial::{DialError, Patience, dial_within};
+use super::discover;
+use super::hints::Hints;
+use super::places::Places;
 use crate::identity::Identity;
 use crate::limits;
 use crate::logs::serve::Desk;
@@ -79,7 +88,9 @@ pub struct Link {
     /// stand for an identity.
     pub identity: Option<Rc<Identity>>,
     /// Where to dial: `HOST:PORT`, or `unix://PATH` on the manager's own board.
-    pub managers: Vec<String>,
+    pub places: Rc<RefCell<Places>>,
+    /// Whether to ask the local network for managers.
+    pub discover: bool,
     /// The board; read anew for each session.
     pub description: Rc<RefCell<NodeDescription>>,
     /// The agent's directory: logs are there.
@@ -90,70 +101,132 @@ pub struct Link {
     pub rng: fastrand::Rng,
 }
 
+/// What the rounds of dialling remember of each other.
+struct Rounds {
+    pause: Duration,
+    wait: Option<Duration>,
+    /// Whether the last attempt became a session.
+    opened: bool,
+    /// Since when there has been no session.
+    lost: Instant,
+    /// Of each manager of the last round.
+    reasons: BTreeMap<String, String>,
+    hints: Hints,
+}
+
+/// There is nothing more to do.
+struct Over;
+
 impl Link {
     /// Keeps a session open until the main loop is gone.
     pub async fn run(mut self, told: Sender<Told>) {
-        let mut pause = limits::DIAL_PAUSE.0;
-        // Of each manager of the last round.
-        let mut last_reasons = BTreeMap::new();
+        let pause = limits::DIAL_PAUSE.0;
+        let (reasons, hints) = (BTreeMap::new(), Hints::default());
+        let mut rounds = Rounds { pause, wait: None, opened: false, lost: Instant::now(), reasons, hints };
         while !told.is_closed() {
-            let mut wait = None;
-            let managers = self.managers.clone();
-            last_reasons.retain(|address, _| managers.contains(address));
-            for address in managers {
-                let mut opened = false;
-                let began = Instant::now();
-                let end = match self.session(&address, &told, &mut opened).await {
-                    Ok(never) => match never {},
-                    Err(end) => end,
-                };
-                if opened {
-                    // Sessions that end at once must not become a flood of dials and lines; but a manager that
-                    // lets us in is up, and its boards are missed.
-                    let steady = began.elapsed() > limits::SESSION_STEADY_AFTER;
-                    pause = if steady { limits::DIAL_PAUSE.0 } else { pause.min(limits::REOPEN_PAUSE_MAX) };
-                    last_reasons.clear();
-                    if told.send(Told::Closed).await.is_err() {
-                        return;
-                    }
-                }
-                let reason = chain(&end);
-                // One line per reason, not per try.
-                if last_reasons.get(&address) != Some(&reason) {
-                    log::warn!("no session with {address}: {reason}");
-                    last_reasons.insert(address, reason);
-                }
-                match end {
-                    End::Stopped => return,
-                    End::Refused(Refused { code: RefusedCode::NotMember, reason }) => {
-                        wait = Some(limits::REMOVED_PAUSE);
-                        if told.send(Told::Removed(reason)).await.is_err() {
-                            return;
-                        }
-                    }
-                    End::Refused(Refused { code: RefusedCode::Replaced, .. }) => wait = Some(limits::DIAL_PAUSE.1),
-                    End::Refused(_)
-                    | End::Dial(_)
-                    | End::Frame(_)
-                    | End::Closed
-                    | End::Silent(_)
-                    | End::Protocol(_)
-                    | End::Identity(_)
-                    | End::Local { .. }
-                    | End::Reopened => {}
-                }
+            rounds.wait = None;
+            if self.round(&told, &mut rounds).await.is_err() {
+                return;
             }
             // Jitter, so that a thousand boards do not come back in the same instant.
-            Timer::after(wait.unwrap_or(pause).mul_f64(0.5 + self.rng.f64() / 2.0)).await;
-            pause = (pause * 2).min(limits::DIAL_PAUSE.1);
+            Timer::after(rounds.wait.unwrap_or(rounds.pause).mul_f64(0.5 + self.rng.f64() / 2.0)).await;
+            rounds.pause = (rounds.pause * 2).min(limits::DIAL_PAUSE.1);
         }
     }
 
-    async fn session(&mut self, address: &str, told: &Sender<Told>, opened: &mut bool) -> Result<Infallible, End> {
+    async fn round(&mut self, told: &Sender<Told>, rounds: &mut Rounds) -> Result<(), Over> {
+        let known = self.places.borrow().round();
+        rounds.reasons.retain(|address, _| known.contains(address));
+        for address in &known {
+            let patience = if known.len() > 1 { Patience::ONE_OF_SEVERAL } else { Patience::KNOWN };
+            let end = self.attempt(address, patience, told, rounds).await?;
+            let reason = chain(&end);
+            // One line per reason, not per try.
+            if rounds.reasons.get(address) != Some(&reason) {
+                log::warn!("no session with {address}: {reason}");
+                rounds.reasons.insert(address.clone(), reason);
+            }
+            if rounds.opened {
+                // Where to dial may have changed meanwhile.
+                return Ok(());
+            }
+        }
+        let Some(cluster) = self.identity.as_ref().map(|identity| identity.cluster).filter(|_| self.discover) else {
+            return Ok(());
+        };
+        if rounds.wait.is_some() || rounds.lost.elapsed() < limits::DISCOVER_AFTER {
+            return Ok(());
+        }
+        let found = discover::managers(cluster).await;
+        for hint in rounds.hints.pick(found, &known, Instant::now(), &mut self.rng) {
+            let end = self.attempt(&hint.to_string(), Patience::HINT, told, rounds).await?;
+            let passing = !matches!(end, End::Dial(DialError::Tls { .. }));
+            if rounds.hints.failed(hint, passing, Instant::now()) {
+                log::warn!("no session with {hint}, which was announced on the local network: {}", chain(&end));
+            }
+            if rounds.opened {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// One session, if there comes one; why it ended.
+    async fn attempt(
+        &mut self,
+        address: &str,
+        patience: Patience,
+        told: &Sender<Told>,
+        rounds: &mut Rounds,
+    ) -> Result<End, Over> {
+        let mut opened = false;
+        let began = Instant::now();
+        let end = match self.session(address, patience, told, &mut opened).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        rounds.opened = opened;
+        if opened {
+            // Sessions that end at once must not become a flood of dials and lines; but a manager that lets us in is
+            // up, and its boards are missed.
+            let steady = began.elapsed() > limits::SESSION_STEADY_AFTER;
+            let pause = rounds.pause.min(limits::REOPEN_PAUSE_MAX);
+            rounds.pause = if steady { limits::DIAL_PAUSE.0 } else { pause };
+            rounds.reasons.clear();
+            rounds.lost = Instant::now();
+            told.send(Told::Closed).await.map_err(|_| Over)?;
+        }
+        match &end {
+            End::Stopped => return Err(Over),
+            End::Refused(Refused { code: RefusedCode::NotMember, reason }) => {
+                rounds.wait = Some(limits::REMOVED_PAUSE);
+                told.send(Told::Removed(reason.clone())).await.map_err(|_| Over)?;
+            }
+            End::Refused(Refused { code: RefusedCode::Replaced, .. }) => rounds.wait = Some(limits::DIAL_PAUSE.1),
+            End::Refused(_)
+            | End::Dial(_)
+            | End::Frame(_)
+            | End::Closed
+            | End::Silent(_)
+            | End::Protocol(_)
+            | End::Identity(_)
+            | End::Local { .. }
+            | End::Reopened => {}
+        }
+        Ok(end)
+    }
+
+    async fn session(
+        &mut self,
+        address: &str,
+        patience: Patience,
+        told: &Sender<Told>,
+        opened: &mut bool,
+    ) -> Result<Infallible, End> {
         if let Some(path) = address.strip_prefix("unix://") {
             let local = |source| End::Local { path: path.to_owned(), source };
             let stream = smol::net::unix::UnixStream::connect(path).await.map_err(local)?;
-            return self.speak(stream, told, opened).await;
+            return self.speak(stream, None, told, opened).await;
         }
         let Some(identity) = &self.identity else {
             return Err(End::Protocol("a board without an identity can only use its own manager's socket"));
@@ -163,11 +236,18 @@ impl Link {
             &identity.credentials()?,
             TrustClock::standing(Wall::default()),
         )?;
-        let stream = dial(address, config).await?;
-        self.speak(stream, told, opened).await
+        let stream = dial_within(address, config, patience).await?;
+        let place = stream.get_ref().0.peer_addr().ok();
+        self.speak(stream, place, told, opened).await
     }
 
-    async fn speak<S>(&mut self, mut stream: S, told: &Sender<Told>, opened: &mut bool) -> Result<Infallible, End>
+    async fn speak<S>(
+        &mut self,
+        mut stream: S,
+        place: Option<SocketAddr>,
+        told: &Sender<Told>,
+        opened: &mut bool,
+    ) -> Result<Infallible, End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -202,9 +282,10 @@ impl Link {
         *opened = true;
         let (out, queue) = async_channel::bounded(limits::OUT_QUEUE_MAX);
         told.send(Told::Open { out, node: welcome.node }).await.map_err(|_| End::Stopped)?;
-        if self.identity.is_some() && !welcome.managers.is_empty() && welcome.managers != self.managers {
-            self.managers.clone_from(&welcome.managers);
-            told.send(Told::Managers(welcome.managers.clone())).await.map_err(|_| End::Stopped)?;
+        if let (Some(identity), Some(place)) = (&self.identity, place) {
+            let kept = self.places.borrow_mut().worked(place, &self.data, identity.cluster);
+            kept.unwrap_or_else(|error| log::warn!("the manager's address was not kept: {error}"));
+            self.take(welcome.managers.clone(), told).await?;
         }
         let (from, to) = split(stream);
         let desk = Desk::new(self.data.clone());
@@ -214,9 +295,48 @@ impl Link {
             desk.serve(out).await;
             Err(End::Stopped)
         };
-        let read = read_all(from, told, &welcome, &desk);
+        let read = self.read_all(from, told, &welcome, &desk);
         let write = write_all(to, queue, parts, &welcome);
         smol::future::or(read, smol::future::or(write, logs)).await
+    }
+
+    /// What a manager says about where managers are.
+    async fn take(&self, managers: Vec<String>, told: &Sender<Told>) -> Result<(), End> {
+        let changed = if self.identity.is_some() { self.places.borrow_mut().told(managers) } else { None };
+        match changed {
+            Some(managers) => {
+                log::info!("managers are at {}", managers.join(", "));
+                told.send(Told::Managers(managers)).await.map_err(|_| End::Stopped)
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn read_all(
+        &self,
+        mut from: impl AsyncRead + Unpin,
+        told: &Sender<Told>,
+        welcome: &Welcome,
+        desk: &Desk,
+    ) -> Result<Infallible, End> {
+        // Every heartbeat is answered, so silence means that the way is cut.
+        let silence = limits::MANAGER_SILENCE_MAX.max(heartbeat(welcome) * 4);
+        loop {
+            match receive_within(&mut from, silence).await? {
+                ToAgent::Pong(_) => {}
+                ToAgent::LogsOpen(open) => desk.open(open),
+                ToAgent::LogsMore { reading, parts } => desk.more(reading, parts),
+                ToAgent::LogsClose { reading } => desk.close(reading),
+                ToAgent::Net(net) => told.send(Told::Net(net)).await.map_err(|_| End::Stopped)?,
+                ToAgent::Assign(assign) => told.send(Told::Assign(assign)).await.map_err(|_| End::Stopped)?,
+                ToAgent::Refused(refused) => return Err(End::Refused(refused)),
+                ToAgent::Managers(list) => self.take(list, told).await?,
+                ToAgent::Renew | ToAgent::Certified(_) | ToAgent::Roots(_) => {
+                    return Err(End::Protocol("this agent does not renew its certificate yet"));
+                }
+                ToAgent::Welcome(_) | ToAgent::Joined(_) => return Err(End::Protocol("Welcome inside a session")),
+            }
+        }
     }
 }
 
@@ -227,32 +347,6 @@ async fn receive_within(stream: &mut (impl AsyncRead + Unpin), within: Duration)
         Err(End::Silent(within))
     };
     smol::future::or(message, late).await?.ok_or(End::Closed)
-}
-
-async fn read_all(
-    mut from: impl AsyncRead + Unpin,
-    told: &Sender<Told>,
-    welcome: &Welcome,
-    desk: &Desk,
-) -> Result<Infallible, End> {
-    // Every heartbeat is answered, so silence means that the way is cut.
-    let silence = limits::MANAGER_SILENCE_MAX.max(heartbeat(welcome) * 4);
-    loop {
-        match receive_within(&mut from, silence).await? {
-            ToAgent::Pong(_) => {}
-            ToAgent::LogsOpen(open) => desk.open(open),
-            ToAgent::LogsMore { reading, parts } => desk.more(reading, parts),
-            ToAgent::LogsClose { reading } => desk.close(reading),
-            ToAgent::Net(net) => told.send(Told::Net(net)).await.map_err(|_| End::Stopped)?,
-            ToAgent::Assign(assign) => told.send(Told::Assign(assign)).await.map_err(|_| End::Stopped)?,
-            ToAgent::Refused(refused) => return Err(End::Refused(refused)),
-            ToAgent::Managers(list) => told.send(Told::Managers(list)).await.map_err(|_| End::Stopped)?,
-            ToAgent::Renew | ToAgent::Certified(_) | ToAgent::Roots(_) => {
-                return Err(End::Protocol("this agent does not renew its certificate yet"));
-            }
-            ToAgent::Welcome(_) | ToAgent::Joined(_) => return Err(End::Protocol("Welcome inside a session")),
-        }
-    }
 }
 
 fn heartbeat(welcome: &Welcome) -> Duration {
@@ -321,7 +415,8 @@ mod tests {
         let listener = UnixListener::bind(&socket).expect("a socket");
         let link = Link {
             identity: None,
-            managers: vec![format!("unix://{}", socket.display())],
+            places: Rc::new(Places::fixed(vec![format!("unix://{}", socket.display())]).into()),
+            discover: false,
             description: Rc::default(),
             data: directory.path().to_owned(),
             boot: 1,

@@ -16,7 +16,7 @@ pub type Reply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub struct InitRequest {
     /// Where to listen for agents, `address[:port]`, as given or Docker's default.
     pub listen: String,
-    /// What agents shall dial, `address[:port]` or an interface's name; none: find out.
+    /// What agents shall dial: an address, an interface or a name, `[:port]`; none: find out.
     pub advertise: Option<String>,
     /// Whether this machine's own node takes tasks.
     pub availability: Availability,
@@ -61,6 +61,11 @@ pub enum ControlError {
 pub trait Control: Send + Sync {
     /// Whether it is in a cluster. Cheap: asked for with every request.
     fn status(&self) -> ControlStatus;
+
+    /// What a person should know about it, in whole sentences.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Makes a cluster; the id of the manager's own node, which is in the store by then.
     fn init(&self, request: InitRequest) -> Reply<Result<NodeId, ControlError>>;

@@ -113,7 +113,7 @@ pub(super) async fn info(context: &Context, _: &Request) -> Result<Answer, ApiEr
         swarm: Some(swarm),
         live_restore_enabled: Some(true),
         security_options: Some(Vec::new()),
-        warnings: Some(Vec::new()),
+        warnings: Some(context.control.warnings().iter().map(|text| format!("WARNING: {text}")).collect()),
         ..SystemInfo::default()
     })))
 }

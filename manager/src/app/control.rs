@@ -1,6 +1,6 @@
 //! Making a cluster, leaving it, and resuming it after a start.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -16,9 +16,11 @@ use racimo_common::units::{Bytes, NanoCpus};
 use ring::rand::{SecureRandom, SystemRandom};
 use smol::Async;
 
-use super::address;
+use super::address::{self, Machine, Told};
 use super::keep::{self, Own};
+use super::moves::{self, Moves, Shown};
 use super::trust;
+use crate::announce::{self, Service};
 use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
 use crate::api::host::Host;
 use crate::ca::{Ca, JoinTokens, kept};
@@ -34,6 +36,9 @@ use crate::vault::{self, Key, Vault};
 /// How long to wait before a cluster that could not be resumed is tried again.
 const RESUME_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long the last words on the local network may take.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
+
 /// The manager around the store: a handle, cheap to clone.
 #[derive(Clone)]
 pub(super) struct Manager(Arc<Inner>);
@@ -43,6 +48,9 @@ struct Inner {
     clock: Clock,
     data: PathBuf,
     agent_socket: Option<PathBuf>,
+    /// What boards shall dial, by the configuration.
+    advertise: Option<String>,
+    announce: bool,
     vault: Vault,
     logs: Broker,
     notes: Notes,
@@ -54,10 +62,36 @@ struct Inner {
 /// What runs while there is a cluster.
 struct Running {
     node: NodeId,
-    addr: String,
+    shown: Shown,
     dispatcher: Dispatcher,
+    moves: smol::Task<()>,
+    announcing: Option<smol::Task<()>>,
     /// Renews the manager's certificate.
     _keeping: smol::Task<()>,
+}
+
+impl Running {
+    /// When it returns, nothing listens any more.
+    async fn stop(self) {
+        let announcing = Self::fall_silent(self.moves, self.announcing);
+        announcing.await;
+        self.dispatcher.stop().await;
+    }
+
+    /// Says on the local network that the manager is gone.
+    async fn fall_silent(moves: smol::Task<()>, announcing: Option<smol::Task<()>>) {
+        // With it goes what keeps the announcements going.
+        moves.cancel().await;
+        let said = async {
+            if let Some(announcing) = announcing {
+                announcing.await;
+            }
+        };
+        let late = async {
+            smol::Timer::after(FAREWELL_WITHIN).await;
+        };
+        smol::future::or(said, late).await;
+    }
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> ControlError {
@@ -71,6 +105,8 @@ impl Manager {
             clock,
             data: config.data.clone(),
             agent_socket: config.agent_socket.clone(),
+            advertise: config.advertise.clone(),
+            announce: config.announce,
             logs: Broker::default(),
             notes: Notes::new(clock),
             vault,
@@ -107,9 +143,10 @@ impl Manager {
             }
             self.open_vault(&view.state)?;
             self.bring_over(cluster).await?;
-            let advertised = cluster.managers.first().cloned().unwrap_or_default();
-            let listener = bind(&own.listen)?;
-            self.start(&own, listener, advertised).await
+            let listen = address::listen(&own.listen, &machine()?).map_err(ControlError::Invalid)?;
+            let listener = bind(listen)?;
+            let shown = view.state.node(own.node).map(|node| node.addr.clone()).unwrap_or_default();
+            self.start(&own, listener, listen, shown).await
         };
         match resumed.await {
             Ok(()) => log::info!("resumed cluster {}", cluster.id),
@@ -196,7 +233,13 @@ impl Manager {
         }
     }
 
-    async fn start(&self, own: &Own, listener: Async<TcpListener>, advertised: String) -> Result<(), ControlError> {
+    async fn start(
+        &self,
+        own: &Own,
+        listener: Async<TcpListener>,
+        listens: SocketAddr,
+        shown: String,
+    ) -> Result<(), ControlError> {
         let now = self.0.clock.now().wall;
         let view = self.0.store.view();
         let (store, clock, vault) = (self.0.store.clone(), self.0.clock, self.0.vault.clone());
@@ -220,11 +263,30 @@ impl Manager {
             logs: self.0.logs.clone(),
             notes: self.0.notes.clone(),
         };
+        let port = listener.get_ref().local_addr().map_or(listens.port(), |address| address.port());
         let dispatcher = Dispatcher::start(parts, listener, local);
-        let addr = advertised.parse::<SocketAddr>().map_or(advertised, |address| address.ip().to_string());
-        log::info!("agents are served on {}", own.listen);
+        log::info!("agents are served on {listens}");
+        let announcing = self.0.announce.then(|| {
+            let service = Service::new(&Host::read().name, own.cluster, port);
+            log::info!("announced on the local network as {}", service.host());
+            announce::serve::start(service)
+        });
+        let (announce, announcing) = announcing.unzip();
+        let shown = Shown::new(shown);
+        let moves = Moves {
+            store: self.0.store.clone(),
+            clock: self.0.clock,
+            data: self.0.data.clone(),
+            own: own.clone(),
+            said: self.0.advertise.clone().or_else(|| own.advertise.clone()),
+            listens,
+            listening: dispatcher.listening(),
+            announcing: announce,
+            shown: shown.clone(),
+        };
+        let moves = smol::spawn(moves.run());
         let keeping = smol::spawn(keeper.run());
-        *self.running() = Some(Running { node: own.node, addr, dispatcher, _keeping: keeping });
+        *self.running() = Some(Running { node: own.node, shown, dispatcher, moves, announcing, _keeping: keeping });
         Ok(())
     }
 
@@ -233,17 +295,18 @@ impl Manager {
         if self.0.store.view().state.cluster().is_some() {
             return Err(ControlError::AlreadyIn);
         }
-        let interfaces = interfaces()?;
-        let listen = address::listen(&request.listen, &interfaces).map_err(ControlError::Invalid)?;
-        let advertise =
-            address::advertise(request.advertise.as_deref(), listen, &interfaces).map_err(ControlError::Invalid)?;
-        let listener = bind(&listen.to_string())?;
+        let machine = machine()?;
+        let listen = address::listen(&request.listen, &machine).map_err(ControlError::Invalid)?;
+        let said = request.advertise.unwrap_or_default();
+        let advertise = self.advertise(&said, listen, &machine).await?;
+        let listener = bind(listen)?;
         let now = self.0.clock.now().wall;
         let rng = SystemRandom::new();
         let (cluster, node) = (ClusterId::from_bits(bits(&rng)?), NodeId::from_bits(bits(&rng)?));
         let ca = Ca::create(cluster, now.max(tls::BUILT), &rng).map_err(|error| failed("make the root", &error))?;
         let tokens = JoinTokens::draw(ca.root_digest(), &rng).map_err(|_| no_random())?;
-        let own = Own { cluster, node, listen: listen.to_string() };
+        let here = address::is_here(&advertise, &machine);
+        let own = Own { cluster, node, listen: request.listen, advertise: Some(said), here };
         keep::store_own(&self.0.data, &own).map_err(|error| failed("keep which node this is", &error))?;
         let vault_key = self.make_vault_key()?;
         self.0.vault.unlock(&vault_key).map_err(|error| failed("use the vault's key", &error))?;
@@ -257,7 +320,7 @@ impl Manager {
             root_pem: ca.root_pem(),
             worker_secret,
             manager_secret,
-            managers: vec![advertise.to_string()],
+            managers: advertise.managers,
             net: request.net,
             key: Some(root_key),
             ingress: NetworkId::from_bits(bits(&rng)?),
@@ -267,7 +330,7 @@ impl Manager {
             role: Role::Manager,
             spec: NodeSpec { availability: request.availability, ..NodeSpec::default() },
             description: Arc::new(own_description()),
-            addr: advertise.ip().to_string(),
+            addr: advertise.ip.to_string(),
             key_digest: None,
         };
         let changes = vec![Change::ClusterCreate(Box::new(new_cluster)), Change::NodeCreate(Box::new(new_node))];
@@ -277,7 +340,7 @@ impl Manager {
                 failed("store the cluster", &other)
             }
         })?;
-        if let Err(error) = self.start(&own, listener, advertise.to_string()).await {
+        if let Err(error) = self.start(&own, listener, listen, advertise.ip.to_string()).await {
             // A cluster that serves nobody is none: the next `init` shall find none.
             self.0.vault.lock();
             if let Err(undo) = self.0.store.commit(now, vec![Change::ClusterLeave]).await {
@@ -291,6 +354,33 @@ impl Manager {
         Ok(node)
     }
 
+    /// What agents shall dial in a new cluster.
+    async fn advertise(&self, said: &str, listen: SocketAddr, machine: &Machine) -> Result<Told, ControlError> {
+        let given = match &self.0.advertise {
+            Some(config) if !said.is_empty() && said != config => {
+                let text = format!(
+                    "pi-mgr serve was started with --advertise-addr {config}: leave it out here, or restart without it"
+                );
+                return Err(ControlError::Invalid(text));
+            }
+            Some(config) => config,
+            None => said,
+        };
+        let resolved = match address::name(given, listen, machine) {
+            Some(host) => moves::resolve(host, machine).await,
+            None => Vec::new(),
+        };
+        address::advertise(given, listen, machine, &resolved).map_err(ControlError::Invalid)
+    }
+
+    /// Says on the local network that the manager stops, and ends its sessions.
+    pub(super) async fn farewell(&self) {
+        let running = self.running().take();
+        if let Some(running) = running {
+            Running::fall_silent(running.moves, running.announcing).await;
+        }
+    }
+
     async fn leave(self) -> Result<(), ControlError> {
         let _turn = self.0.turn.lock().await;
         if self.0.store.view().state.cluster().is_none() {
@@ -302,7 +392,7 @@ impl Manager {
         let running = self.running().take();
         if let Some(running) = running {
             // A new cluster may want the port at once.
-            running.dispatcher.stop().await;
+            running.stop().await;
         }
         if let Some(path) = &self.0.agent_socket {
             // Nobody listens there any more.
@@ -318,9 +408,13 @@ impl Manager {
 impl Control for Manager {
     fn status(&self) -> ControlStatus {
         match &*self.running() {
-            Some(Running { node, addr, .. }) => ControlStatus::Active { node: *node, addr: addr.clone() },
+            Some(Running { node, shown, .. }) => ControlStatus::Active { node: *node, addr: shown.address() },
             None => ControlStatus::Inactive,
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.running().as_ref().map(|running| running.shown.warnings()).unwrap_or_default()
     }
 
     fn init(&self, request: InitRequest) -> Reply<Result<NodeId, ControlError>> {
@@ -342,15 +436,12 @@ fn no_random() -> ControlError {
     ControlError::Failed("the system's random source does not work".to_owned())
 }
 
-fn interfaces() -> Result<Vec<(String, IpAddr)>, ControlError> {
-    let list = if_addrs::get_if_addrs().map_err(|error| failed("list network interfaces", &error))?;
-    Ok(list.into_iter().map(|interface| (interface.name.clone(), interface.ip())).collect())
+fn machine() -> Result<Machine, ControlError> {
+    moves::machine().map_err(|error| failed("list network interfaces", &error))
 }
 
-fn bind(address: &str) -> Result<Async<TcpListener>, ControlError> {
-    let parsed: SocketAddr =
-        address.parse().map_err(|_| ControlError::Invalid(format!("{address:?} is no address")))?;
-    Async::<TcpListener>::bind(parsed).map_err(|error| ControlError::Invalid(format!("listen on {address}: {error}")))
+fn bind(address: SocketAddr) -> Result<Async<TcpListener>, ControlError> {
+    Async::<TcpListener>::bind(address).map_err(|error| ControlError::Invalid(format!("listen on {address}: {error}")))
 }
 
 /// A socket that only root may use: its permissions stand for a certificate.
@@ -418,7 +509,7 @@ mod tests {
             let change = Change::DependencyCreate(Box::new(new));
             store.commit(Wall::default(), vec![change]).await.expect("stored");
             let running = manager.running().take().expect("it runs");
-            running.dispatcher.stop().await;
+            running.stop().await;
             drop((manager, store));
 
             let kept = std::fs::read(&key).expect("a key");
@@ -439,7 +530,7 @@ mod tests {
                 }
                 let running = manager.running().take();
                 if let Some(running) = running {
-                    running.dispatcher.stop().await;
+                    running.stop().await;
                 }
             }
         });
@@ -451,7 +542,8 @@ mod tests {
         let (cluster, node) = (ClusterId::from_bits(5), NodeId::from_bits(6));
         let ca = Ca::create(cluster, now, &rng).expect("a root");
         let tokens = JoinTokens::draw(ca.root_digest(), &rng).expect("tokens");
-        keep::store_own(data, &Own { cluster, node, listen: "127.0.0.1:0".to_owned() }).expect("kept");
+        keep::store_own(data, &Own { cluster, node, listen: "127.0.0.1:0".to_owned(), advertise: None, here: false })
+            .expect("kept");
         std::fs::write(keep::old_key_path(data), ca.key_pem().as_bytes()).expect("written");
         let new = NewCluster {
             root_pem: ca.root_pem(),
@@ -507,6 +599,8 @@ mod tests {
             api: Vec::new(),
             socket_group: String::new(),
             agent_socket: None,
+            advertise: None,
+            announce: false,
             registry: registry::Config { insecure: Vec::new(), mirrors: Vec::new(), extra_ca: None },
             log_level: log::LevelFilter::Off,
         }
@@ -533,7 +627,7 @@ mod tests {
             assert!(manager.resume().await, "there is nothing to resume");
             manager.clone().init(request(&listen.to_string())).await.expect("a cluster");
             let running = manager.running().take().expect("it runs");
-            running.dispatcher.stop().await;
+            running.stop().await;
             drop(manager);
 
             let other = TcpListener::bind(listen).expect("the port is free");

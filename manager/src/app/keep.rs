@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data>/manager/vault.key    the vault's key, 32 bytes, 0600
-//! <data>/manager/self.json    own node id, listen address
+//! <data>/manager/self.json    own node id, where to listen, what boards shall dial
 //! <data>/manager/ca.key       of older versions: the root's private key, PEM, 0600. It is in the store now, sealed
 //! <data>/manager/audit.log    who changed what; it stays when the cluster is left
 //! ```
@@ -30,8 +30,14 @@ pub(super) struct Own {
     pub(super) cluster: ClusterId,
     /// Its own node.
     pub(super) node: NodeId,
-    /// Where it listens for agents, `address:port`.
+    /// Where it listens for agents, as the user said it: `address:port`, or an interface instead of the address.
     pub(super) listen: String,
+    /// What boards shall dial, as the user said it; empty: choose. None: an older version did not write it down.
+    #[serde(default)]
+    pub(super) advertise: Option<String>,
+    /// Whether what boards are told was an address of this machine once.
+    #[serde(default)]
+    pub(super) here: bool,
 }
 
 /// Makes a directory that only we may enter; one that is there is fine.

@@ -5,6 +5,7 @@
 mod address;
 mod control;
 mod keep;
+mod moves;
 mod trust;
 
 use std::sync::Arc;
@@ -133,5 +134,6 @@ async fn run(config: Config) -> Result<(), ServeError> {
         failed = smol::future::or(asked, broken).await;
     };
     serve::serve(Arc::new(context), listeners, stop).await;
+    manager.farewell().await;
     if failed { Err(ServeError::StoreFailed) } else { Ok(()) }
 }

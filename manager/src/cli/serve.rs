@@ -36,6 +36,22 @@ pub struct ServeArgs {
         help = "Group that may use the API's unix socket [default: racimo]"
     )]
     pub socket_group: Option<String>,
+    /// What boards shall dial, in place of what `init` was told: an address, a network interface or a name, and a port
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "RACIMO_ADVERTISE_ADDR",
+        help = "What boards shall dial, in place of what init was told: an address, a network interface or a name [:PORT]"
+    )]
+    pub advertise_addr: Option<String>,
+    /// Whether to announce the manager on the local network
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "RACIMO_ANNOUNCE",
+        help = "Whether to announce the manager on the local network (multicast DNS) [default: true]"
+    )]
+    pub announce: Option<bool>,
     /// Registry to talk to without certificate checks (repeatable)
     #[arg(long, value_name = "HOST[:PORT]", env = "RACIMO_INSECURE_REGISTRY", value_delimiter = ',')]
     pub insecure_registry: Vec<String>,

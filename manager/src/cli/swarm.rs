@@ -48,10 +48,10 @@ impl ClusterFlags {
 /// `init`.
 #[derive(Args, Debug)]
 pub(crate) struct InitArgs {
-    /// Address that boards reach this manager at: ADDRESS[:PORT]
+    /// What boards dial to reach this manager: an address, a network interface or a name, [:PORT]
     #[arg(long, value_name = "ADDR", default_value = "")]
     advertise_addr: String,
-    /// Address to listen on for boards: ADDRESS[:PORT]
+    /// Where to listen for boards: an address or a network interface, [:PORT]
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:2377")]
     listen_addr: String,
     /// Whether this node takes tasks

@@ -36,6 +36,8 @@ pub(super) enum Sign {
     Closed { node: NodeId, session: SessionId },
     /// The board leaves the cluster.
     Left { node: NodeId, session: SessionId },
+    /// The manager's address is another one: boards may have lost it without knowing.
+    Moved,
 }
 
 impl Hub {
@@ -197,6 +199,10 @@ impl Running {
                     entry.link.closed(now.mono);
                     entry.session = None;
                 }
+            }
+            Sign::Moved => {
+                let own = self.own;
+                self.nodes.iter_mut().filter(|(id, _)| **id != own).for_each(|(_, entry)| entry.link.lost(now.mono));
             }
             Sign::Left { node, session } => {
                 if let Some(entry) = self.current(node, session) {

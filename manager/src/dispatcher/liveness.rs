@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use racimo_common::time::Mono;
 
+use crate::limits::MOVED_GRACE;
+
 /// Least silence that writes a node off, at the default heartbeat of 1 s.
 pub const SILENCE_MIN: Duration = Duration::from_secs(3);
 /// Most silence a node is granted, at the default heartbeat of 1 s.
@@ -67,9 +69,19 @@ pub struct Link {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkState {
-    Expected { since: Mono },
-    Open { heard: Mono },
-    Closed { at: Mono },
+    Expected {
+        since: Mono,
+    },
+    Open {
+        heard: Mono,
+    },
+    /// Open, but the way to us may be cut: our address changed.
+    Lost {
+        at: Mono,
+    },
+    Closed {
+        at: Mono,
+    },
     Left,
 }
 
@@ -84,8 +96,18 @@ impl Link {
         self.state = LinkState::Open { heard: now };
     }
 
+    /// The manager's own address went away: the node's silence is no sign until it had time to find the new one.
+    pub fn lost(&mut self, now: Mono) {
+        if matches!(self.state, LinkState::Open { .. } | LinkState::Closed { .. }) {
+            self.state = LinkState::Lost { at: now };
+        }
+    }
+
     /// The node was heard.
     pub fn heard(&mut self, now: Mono) {
+        if let LinkState::Lost { .. } = self.state {
+            self.state = LinkState::Open { heard: now };
+        }
         if let LinkState::Open { heard } = self.state {
             let sample = u64::try_from(now.since(heard).as_nanos()).unwrap_or(u64::MAX);
             self.gap = Some(match self.gap {
@@ -111,7 +133,10 @@ impl Link {
     /// The manager itself stood still for `span`: that silence is not the node's.
     pub fn forgive(&mut self, span: Duration, now: Mono) {
         match &mut self.state {
-            LinkState::Expected { since: at } | LinkState::Open { heard: at } | LinkState::Closed { at } => {
+            LinkState::Expected { since: at }
+            | LinkState::Open { heard: at }
+            | LinkState::Lost { at }
+            | LinkState::Closed { at } => {
                 *at = (*at + span).min(now);
             }
             LinkState::Left => {}
@@ -120,7 +145,7 @@ impl Link {
 
     /// Whether a session is open.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, LinkState::Open { .. })
+        matches!(self.state, LinkState::Open { .. } | LinkState::Lost { .. })
     }
 
     /// Whether a session was ever open.
@@ -137,6 +162,7 @@ impl Link {
             LinkState::Left => Verdict::Down(Cause::Left),
             LinkState::Expected { since } => until(since + START_GRACE.max(period * 6), Cause::NeverSeen),
             LinkState::Closed { at } => until(at + RECONNECT_GRACE, Cause::Closed),
+            LinkState::Lost { at } => until(at + MOVED_GRACE.max(period * 6), Cause::Heartbeat),
             LinkState::Open { heard } => {
                 let (least, most) = (SILENCE_MIN.max(period * 3), SILENCE_MAX.max(period * 4));
                 let (mean, dev) = self.gap.unwrap_or_default();
@@ -215,6 +241,24 @@ mod tests {
         link.closed(at(40_000));
         link.forgive(3 * SECOND, at(44_000));
         assert_eq!(link.judge(SECOND, at(44_000)), Verdict::Alive(at(45_000)));
+    }
+
+    #[test]
+    fn a_manager_that_moved_is_looked_for() {
+        let mut link = Link::expected(at(0));
+        link.lost(at(1000));
+        assert_eq!(link.judge(SECOND, at(19_999)), Verdict::Alive(at(20_000)), "it never had a session");
+        link.opened(at(20_000));
+        link.lost(at(22_000));
+        assert!(link.is_open());
+        assert_eq!(link.judge(SECOND, at(81_999)), Verdict::Alive(at(82_000)));
+        assert_eq!(link.judge(SECOND, at(82_000)), Verdict::Down(Cause::Heartbeat));
+        // It was another address that it had dialled.
+        link.heard(at(23_000));
+        assert_eq!(link.judge(SECOND, at(33_000)), Verdict::Down(Cause::Heartbeat));
+        link.closed(at(33_000));
+        link.lost(at(34_000));
+        assert_eq!(link.judge(SECOND, at(60_000)), Verdict::Alive(at(94_000)));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_channel::{Receiver, Sender};
+use futures_lite::future::or;
 use futures_rustls::{TlsAcceptor, rustls};
 use log::Level;
 use racimo_common::error::chain;
@@ -27,6 +29,27 @@ use crate::limits;
 /// A dispatcher that listens; dropping it ends its sessions.
 pub struct Dispatcher {
     tasks: Vec<smol::Task<()>>,
+    listening: Listening,
+}
+
+/// Where a dispatcher is told that the machine's addresses changed.
+#[derive(Clone)]
+pub struct Listening {
+    listeners: Sender<Async<TcpListener>>,
+    hub: hub::Hub,
+}
+
+impl Listening {
+    /// Listens there from now on; sessions that are open go on.
+    pub async fn listen(&self, listener: Async<TcpListener>) {
+        // The dispatcher may have stopped.
+        let _ = self.listeners.send(listener).await;
+    }
+
+    /// The address that agents dialled is gone: they get time to find the new one.
+    pub async fn moved(&self) {
+        self.hub.tell(hub::Sign::Moved).await;
+    }
 }
 
 /// What a dispatcher is made of.
@@ -59,11 +82,18 @@ impl Dispatcher {
         let (door, known) = (Door::new(Limits::agents(files::allowed()), clock), Known::new(store.clone()));
         let writes = Writes::default();
         let context = Context { store, clock, authority, vault, hub, watch, logs, sets, door, known, writes, notes };
-        tasks.push(smol::spawn(accept_tcp(context.clone(), tcp)));
+        let (listeners, later) = async_channel::bounded(1);
+        let listening = Listening { listeners, hub: context.hub.clone() };
+        tasks.push(smol::spawn(accept_tcp(context.clone(), tcp, later)));
         if let Some(local) = local {
             tasks.push(smol::spawn(accept_local(context, local, own)));
         }
-        Self { tasks }
+        Self { tasks, listening }
+    }
+
+    /// Where to tell that the machine's addresses changed.
+    pub fn listening(&self) -> Listening {
+        self.listening.clone()
     }
 
     /// Ends its sessions; when it returns, nothing listens any more.
@@ -74,11 +104,26 @@ impl Dispatcher {
     }
 }
 
-async fn accept_tcp(context: Context, listener: Async<TcpListener>) {
+async fn accept_tcp(context: Context, mut listener: Async<TcpListener>, later: Receiver<Async<TcpListener>>) {
     let executor = Arc::new(smol::Executor::new());
     let accept = async {
         loop {
-            let (stream, peer) = match listener.accept().await {
+            let accepted = async { Ok(listener.accept().await) };
+            let moved = async {
+                match later.recv().await {
+                    Ok(listener) => Err(listener),
+                    // The dispatcher's end is this task's, too.
+                    Err(_) => std::future::pending().await,
+                }
+            };
+            let accepted = match or(moved, accepted).await {
+                Ok(accepted) => accepted,
+                Err(other) => {
+                    listener = other;
+                    continue;
+                }
+            };
+            let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others must close first.
@@ -255,8 +300,7 @@ async fn accept_local(context: Context, listener: Async<UnixListener>, own: Node
         match listener.accept().await {
             Ok((stream, _)) => {
                 // It has no address of its own: the node keeps the advertised one.
-                let addr = context.store.view().state.node(own).map(|node| node.addr.clone()).unwrap_or_default();
-                let end = session::run(&context, stream, own, addr).await;
+                let end = session::run(&context, stream, own, String::new()).await;
                 context.notes.say(
                     Level::Info,
                     own,

@@ -125,7 +125,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let end = match open(context, &mut stream, node, &addr).await {
-        Ok(heartbeat) => drive(context, &mut stream, node, &addr, heartbeat).await,
+        Ok((heartbeat, managers)) => drive(context, &mut stream, node, &addr, heartbeat, managers).await,
         Err(end) => end,
     };
     if let End::Refused(refused) = &end {
@@ -150,8 +150,8 @@ async fn send_within(stream: &mut (impl AsyncWrite + Unpin), message: &ToAgent, 
     or(send, late).await
 }
 
-/// `Hello` and `Welcome`; the heartbeat that the agent is told.
-async fn open<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str) -> Result<Duration, End>
+/// `Hello` and `Welcome`; the heartbeat and the managers that the agent is told.
+async fn open<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str) -> Result<(Duration, Vec<String>), End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -179,7 +179,7 @@ where
         time: context.clock.now().wall,
     };
     send_within(stream, &ToAgent::Welcome(welcome), limits::HELLO_WITHIN).await?;
-    Ok(heartbeat)
+    Ok((heartbeat, cluster.managers.clone()))
 }
 
 /// What became of a description.
@@ -190,10 +190,11 @@ enum Described {
     Later(NodeDescription, Duration),
 }
 
-/// Stores the board's description if it differs.
+/// Stores the board's description if it differs. `addr`: where it comes from; empty: as before.
 async fn describe(context: &Context, node: NodeId, description: NodeDescription, addr: &str) -> Result<Described, End> {
     let view = context.store.view();
     let Some(known) = view.state.node(node) else { return Ok(Described::Done) };
+    let addr = if addr.is_empty() { &known.addr } else { addr };
     if *known.description == description && known.addr == addr {
         return Ok(Described::Done);
     }
@@ -234,7 +235,14 @@ async fn describe(context: &Context, node: NodeId, description: NodeDescription,
     }
 }
 
-async fn drive<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str, heartbeat: Duration) -> End
+async fn drive<S>(
+    context: &Context,
+    stream: &mut S,
+    node: NodeId,
+    addr: &str,
+    heartbeat: Duration,
+    managers: Vec<String>,
+) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -253,7 +261,7 @@ where
     let standing = Standing::Unheard { at: context.store.view().version() };
     let recorder = Recorder { context, node, session, addr, standing, held: None };
     let (told, sent) = (net::Told::default(), assign::Sent::default());
-    let assigner = Assigner { context, node, alarm, out: out.clone(), told, sent, is_touched: false };
+    let assigner = Assigner { context, node, alarm, out: out.clone(), managers, told, sent, is_touched: false };
     let ended = async {
         match stopped.recv().await {
             Ok(refused) => End::Refused(refused),
@@ -311,6 +319,8 @@ struct Assigner<'a> {
     node: NodeId,
     alarm: Alarm,
     out: Sender<ToAgent>,
+    /// Where it was told to dial.
+    managers: Vec<String>,
     told: net::Told,
     sent: assign::Sent,
     /// Whether the board's tasks may have changed since they were last looked at.
@@ -394,7 +404,17 @@ impl Assigner<'_> {
     async fn tell(&mut self, look: &Look) -> Result<bool, End> {
         let (parts, touched) = net::delta(&look.directory, &look.view, self.node, &mut self.told);
         self.is_touched |= touched;
+        self.tell_managers(look).await?;
         self.send_net(parts).await
+    }
+
+    async fn tell_managers(&mut self, look: &Look) -> Result<(), End> {
+        let now = look.view.state.cluster().map(|cluster| &cluster.managers);
+        if let Some(managers) = now.filter(|managers| **managers != self.managers) {
+            self.managers.clone_from(managers);
+            self.out.send(ToAgent::Managers(managers.clone())).await.map_err(|_| End::Stopped)?;
+        }
+        Ok(())
     }
 
     /// Waits until contents may be opened, if there are any to send. The network's news are told meanwhile: other

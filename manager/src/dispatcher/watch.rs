@@ -4,7 +4,8 @@
 //! store ─ events ─▶ run ─ view and directory of the same moment ─▶ Watch ─ wakes ─▶ sessions
 //! ```
 //! A session sees both together, so what a task needs of the network is never newer or older than the task. A change of
-//! one board's tasks wakes that board's sessions only; one of the mesh, a node, a network or a service wakes all, and each
+//! one board's tasks wakes that board's sessions only; one of the managers'
+//! addresses, the mesh, a node, a network or a service wakes all, and each
 //! finds out what of it concerns its board.
 
 use std::collections::BTreeMap;
@@ -122,6 +123,7 @@ async fn run(store: Store, mut feed: Feed, shared: Arc<Mutex<Shared>>, asks: Rec
         };
         let mut shared = lock(&shared);
         warn_of_full(&shared.look.directory, &directory);
+        let concerned = concerned.filter(|_| managers(&shared.look.view) == managers(&view));
         shared.look = Look { view, directory };
         for (node, alarm) in shared.sessions.values() {
             if concerned.as_ref().is_none_or(|nodes| nodes.contains(node)) {
@@ -137,6 +139,11 @@ async fn run(store: Store, mut feed: Feed, shared: Arc<Mutex<Shared>>, asks: Rec
     }
     // Their alarms end.
     lock(&shared).sessions.clear();
+}
+
+/// Where all boards dial.
+fn managers(view: &View) -> Option<&Vec<String>> {
+    view.state.cluster().map(|cluster| &cluster.managers)
 }
 
 fn join(mut batch: Batch, more: Batch) -> Batch {

@@ -21,6 +21,7 @@ mod options;
 mod pi_mgr;
 mod ports_cli;
 mod refusals;
+mod rehome;
 mod rotation;
 mod secrets;
 mod service_flags;

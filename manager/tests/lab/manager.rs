@@ -44,6 +44,11 @@ impl Manager<'_> {
         self.lab.directory.join("manager/manager.log")
     }
 
+    /// Its configuration file; read at its start if it is there.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.lab.directory.join("manager/manager.toml")
+    }
+
     fn pid_file(&self) -> PathBuf {
         self.lab.pid_file("manager")
     }
@@ -65,7 +70,7 @@ impl Manager<'_> {
     pub(super) fn start(&self) -> Result<()> {
         ensure!(self.lab.state.cluster, "lab {} was started with --bare: it has no manager", self.lab.name);
         ensure!(self.process().is_none(), "the manager is running already");
-        let argv = [
+        let mut argv = vec![
             self.lab.program("pi-mgr").display().to_string(),
             "serve".to_owned(),
             "--data-dir".to_owned(),
@@ -77,6 +82,9 @@ impl Manager<'_> {
             "--insecure-registry".to_owned(),
             self.lab.registry().host(),
         ];
+        if self.config().exists() {
+            argv.extend(["--config".to_owned(), self.config().display().to_string()]);
+        }
         let process = start(&Start {
             group: self.lab.group_of("manager")?.path(),
             netns: &self.lab.name.netns_manager(),

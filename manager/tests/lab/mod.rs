@@ -211,7 +211,7 @@ impl Lab {
         env
     }
 
-    fn subnet(&self) -> Subnet {
+    pub(crate) fn subnet(&self) -> Subnet {
         Subnet(self.state.slot)
     }
 

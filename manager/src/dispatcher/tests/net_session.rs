@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use racimo_common::object::{Desired, EndpointSpec, NodeDescription, Port, PortMode, TaskState};
-use racimo_common::wire::ToManager;
+use racimo_common::wire::{ToAgent, ToManager};
 
 use super::Manager;
 use super::board::{Board, report};
@@ -178,4 +178,20 @@ fn a_change_is_told_at_once() {
     // Two commits, each with its events; no pause before the first word.
     assert!(best < Duration::from_millis(10), "{best:?}");
     two.settle(1);
+}
+
+#[test]
+fn boards_are_told_where_else_the_manager_is() {
+    let manager = manager();
+    let mut board = ready(&manager, 1, &[]);
+    let managers = vec!["pi.local:2377".to_owned(), "10.0.0.2:2377".to_owned()];
+    manager.commit(Change::ClusterManagers(managers.clone()));
+    assert_eq!(board.hear(), ToAgent::Managers(managers.clone()));
+    // Once, and not to who was welcomed with it.
+    let (mut other, welcome, _) = Board::open(&manager, 2);
+    assert_eq!(welcome.managers, managers);
+    for board in [&mut board, &mut other] {
+        board.say(&ToManager::Heartbeat(9));
+        assert_eq!(board.hear(), ToAgent::Pong(9));
+    }
 }

@@ -1,0 +1,278 @@
+//! Follows the machine's addresses while the manager runs: a board's address changes when it likes (DHCP, a new router).
+//!
+//! ```text
+//! every 2 s: addresses ─ others? ─▶ listen anew · what boards are told ─▶ store ─▶ sessions
+//!                          └──────▶ announcements · warnings · patience with boards that lost their manager
+//! ```
+//! What names stand for is looked up again once a minute, and whenever addresses change.
+
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use async_channel::Sender;
+use futures_lite::future::or;
+use racimo_common::error::chain;
+use racimo_common::mdns;
+use racimo_common::net::{Subnet, is_real_link};
+use racimo_common::time::Clock;
+use smol::{Async, Timer};
+
+use super::address::{self, Interface, Machine, Told};
+use super::keep::{self, Own};
+use crate::announce::serve::Link;
+use crate::dispatcher::serve::Listening;
+use crate::limits::{ADDRESSES_LOOK_EVERY, NAME_LOOK_EVERY, NAME_WITHIN, TOLD_ADDRESSES_MAX};
+use crate::store::{Change, Store};
+
+/// What the API shows of it; clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown(Arc<Mutex<(String, Vec<String>)>>);
+
+/// What the addresses are followed with.
+pub(super) struct Moves {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) data: PathBuf,
+    pub(super) own: Own,
+    /// What the user said: of the configuration, else at `init`; none: an older version did not write it down.
+    pub(super) said: Option<String>,
+    /// Where agents are served now.
+    pub(super) listens: SocketAddr,
+    pub(super) listening: Listening,
+    pub(super) announcing: Option<Sender<Vec<Link>>>,
+    pub(super) shown: Shown,
+}
+
+impl Shown {
+    /// The manager's own address.
+    pub(super) fn new(address: String) -> Self {
+        Self(Arc::new(Mutex::new((address, Vec::new()))))
+    }
+
+    /// The manager's own address.
+    pub(super) fn address(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// What a person should know.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    fn set(&self, address: String, warnings: Vec<String>) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for warning in warnings.iter().filter(|warning| !shown.1.contains(warning)) {
+            log::warn!("{warning}");
+        }
+        *shown = (address, warnings);
+    }
+}
+
+impl Moves {
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut last: Option<Machine> = None;
+        let (mut named, mut is_done) = (Instant::now(), false);
+        loop {
+            match machine() {
+                Ok(machine) => {
+                    let is_named =
+                        self.said().is_some_and(|said| address::name(&said, self.listens, &machine).is_some());
+                    let is_due = is_named && named.elapsed() >= NAME_LOOK_EVERY;
+                    if !is_done || is_due || last.as_ref() != Some(&machine) {
+                        named = Instant::now();
+                        is_done = self.look(&machine, last.as_ref()).await;
+                        last = Some(machine);
+                    }
+                }
+                Err(error) => log::debug!("list network interfaces: {error}"),
+            }
+            Timer::after(ADDRESSES_LOOK_EVERY).await;
+        }
+    }
+
+    /// None: the cluster is gone.
+    fn said(&self) -> Option<String> {
+        match &self.said {
+            Some(said) => Some(said.clone()),
+            None => self.store.view().state.cluster()?.managers.first().cloned(),
+        }
+    }
+
+    /// Whether that was all there is to do, until something changes.
+    async fn look(&mut self, machine: &Machine, last: Option<&Machine>) -> bool {
+        let mut warnings = Vec::new();
+        let mut is_done = self.listen(machine, &mut warnings).await;
+        let Some(said) = self.said() else { return true };
+        let resolved = match address::name(&said, self.listens, machine) {
+            Some(host) => resolve(host, machine).await,
+            None => Vec::new(),
+        };
+        let view = self.store.view();
+        let (Some(cluster), Some(node)) = (view.state.cluster(), view.state.node(self.own.node)) else {
+            return true;
+        };
+        let first = || cluster.managers.first().and_then(|text| text.parse::<SocketAddr>().ok()).map(|a| a.ip());
+        let Some(ip) = node.addr.parse().ok().or_else(first) else { return true };
+        let now = Told { managers: cluster.managers.clone(), ip };
+        let (told, warning) = address::follow(&said, self.listens, machine, &resolved, &now, self.own.here);
+        warnings.extend(warning);
+        if last.is_some_and(|last| address::is_lost(&now, last, machine)) {
+            // Boards that dialled it cannot know yet; they look for the new one.
+            self.listening.moved().await;
+        }
+        if address::is_here(&told, machine) && !self.own.here {
+            self.own.here = true;
+            if let Err(error) = keep::store_own(&self.data, &self.own) {
+                log::warn!("keep that {} is an address of this machine: {error}", told.ip);
+            }
+        }
+        let mut changes = Vec::new();
+        if told.managers != now.managers {
+            log::warn!(
+                "boards are told to dial {} from now on, not {}",
+                told.managers.join(", "),
+                now.managers.join(", ")
+            );
+            changes.push(Change::ClusterManagers(told.managers.clone()));
+        }
+        if node.addr != told.ip.to_string() {
+            let (description, addr) = (node.description.clone(), told.ip.to_string());
+            changes.push(Change::NodeDescribe { node: node.id, description, addr });
+        }
+        if !changes.is_empty()
+            && let Err(error) = self.store.commit(self.clock.now().wall, changes).await
+        {
+            warnings.push(format!("this manager's new address was not stored: {}", chain(&error)));
+            is_done = false;
+        }
+        self.shown.set(told.ip.to_string(), warnings);
+        if let Some(announcing) = &self.announcing {
+            // It takes every list, and is gone only when the cluster is.
+            let _ = announcing.send(links(machine, self.listens)).await;
+        }
+        is_done
+    }
+
+    /// Listens elsewhere, if the interface that was named has another address now. False: it must be tried again.
+    async fn listen(&mut self, machine: &Machine, warnings: &mut Vec<String>) -> bool {
+        match address::listen(&self.own.listen, machine) {
+            Ok(listen) if listen == self.listens => {}
+            Ok(listen) => match Async::<TcpListener>::bind(listen) {
+                Ok(listener) => {
+                    log::warn!("agents are served on {listen} from now on, not {}", self.listens);
+                    self.listens = listen;
+                    self.listening.listen(listener).await;
+                }
+                Err(error) => {
+                    warnings.push(format!("agents cannot be served on {listen}: {error}"));
+                    return false;
+                }
+            },
+            Err(fault) => warnings.push(format!("agents are served on {} as before: {fault}", self.listens)),
+        }
+        true
+    }
+}
+
+/// The machine's addresses and links.
+pub(super) fn machine() -> std::io::Result<Machine> {
+    let all = if_addrs::get_if_addrs()?;
+    let addresses = all.into_iter().map(|one| Interface {
+        ip: one.ip(),
+        prefix: match &one.addr {
+            if_addrs::IfAddr::V4(v4) => v4.prefixlen,
+            if_addrs::IfAddr::V6(v6) => v6.prefixlen,
+        },
+        index: one.index.unwrap_or(0),
+        name: one.name,
+    });
+    let links = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let links = links.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect();
+    Ok(Machine { addresses: addresses.collect(), links })
+}
+
+/// What a host name stands for now. The local network is asked for `.local` names: not every libc can.
+pub(super) async fn resolve(host: &str, machine: &Machine) -> Vec<IpAddr> {
+    if mdns::is_local(host) {
+        let real = machine.addresses.iter().filter(|one| is_real_link(&one.name) && one.ip.is_ipv4());
+        // What is bound to an address asks through its link.
+        let sockets = real.filter_map(|one| UdpSocket::bind((one.ip, 0)).ok()).take(TOLD_ADDRESSES_MAX).collect();
+        let name = host.strip_suffix('.').unwrap_or(host);
+        let take = |records: &[mdns::message::Record]| {
+            Some(mdns::addresses(records, name)).filter(|addresses| !addresses.is_empty())
+        };
+        let found = mdns::ask::ask(sockets, fastrand::u16(..), mdns::host_question(name), NAME_WITHIN / 4, take).await;
+        if let Some(found) = found {
+            return found;
+        }
+    }
+    let looked_up = async { smol::net::resolve((host, 0)).await.unwrap_or_default() };
+    let late = async {
+        Timer::after(NAME_WITHIN).await;
+        Vec::new()
+    };
+    let mut found: Vec<IpAddr> = or(looked_up, late).await.into_iter().map(|address| address.ip()).collect();
+    found.sort_by_key(IpAddr::is_ipv6);
+    found.dedup();
+    found
+}
+
+/// Where the manager is announced, and as what.
+fn links(machine: &Machine, listens: SocketAddr) -> Vec<Link> {
+    let mut links: Vec<Link> = Vec::new();
+    for one in machine.reachable(listens) {
+        let subnet = match one.ip {
+            IpAddr::V4(v4) => Some(Subnet::of(v4, one.prefix)),
+            IpAddr::V6(_) => None,
+        };
+        let place = links.iter().position(|link| link.index == one.index).unwrap_or_else(|| {
+            links.push(Link { index: one.index, subnets: Vec::new(), addresses: Vec::new() });
+            links.len() - 1
+        });
+        let link = &mut links[place];
+        link.subnets.extend(subnet);
+        if link.addresses.len() < TOLD_ADDRESSES_MAX {
+            link.addresses.push(one.ip);
+        }
+    }
+    // Multicast over IPv6 is not spoken.
+    links.retain(|link| !link.subnets.is_empty());
+    links
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announced_is_what_can_be_dialled() {
+        let one = |name: &str, index, ip: &str| Interface {
+            name: name.to_owned(),
+            index,
+            ip: ip.parse().expect("an address"),
+            prefix: 24,
+        };
+        let addresses = vec![
+            one("lo", 1, "127.0.0.1"),
+            one("eth0", 2, "192.168.1.5"),
+            one("eth0", 2, "fd00::5"),
+            one("eth0", 2, "fe80::5"),
+            one("rc-mesh", 3, "10.200.1.1"),
+            one("wlan0", 4, "192.168.2.5"),
+        ];
+        let machine = Machine { addresses, links: Vec::new() };
+        let shown = |listen: &str| -> Vec<(u32, Vec<String>)> {
+            let links = links(&machine, listen.parse().expect("an address"));
+            links.iter().map(|link| (link.index, link.addresses.iter().map(ToString::to_string).collect())).collect()
+        };
+        let (wired, wireless) = (vec!["192.168.1.5".to_owned()], vec!["192.168.2.5".to_owned()]);
+        let both = vec!["192.168.1.5".to_owned(), "fd00::5".to_owned()];
+        assert_eq!(shown("0.0.0.0:2377"), [(2, wired), (4, wireless.clone())]);
+        assert_eq!(shown("[::]:2377"), [(2, both), (4, wireless.clone())]);
+        assert_eq!(shown("192.168.2.5:2377"), [(4, wireless)]);
+        assert_eq!(shown("127.0.0.1:2377"), []);
+    }
+}
