@@ -73,12 +73,17 @@ pub const ROOT_PEM_BYTES_MAX: usize = 32 * 1024;
 pub const ACCESSES_MAX: usize = 256;
 /// Connections to the API by clients with certificates. A further one is closed.
 pub const API_REMOTE_CONNECTIONS_MAX: usize = 256;
-/// Connections to the API that have not yet shown a certificate. A further one is closed at once.
+/// Connections to the API by one access. A further one is closed.
+pub const API_ACCESS_CONNECTIONS_MAX: usize = 64;
+/// Connections of one access in a row; a command is one or a few. Beyond: closed, except so many a second:
+pub const API_ACCESS_BURST: u32 = 1024;
+/// As above.
+pub const API_ACCESS_PER_SECOND: u32 = 50;
+/// Connections to the API that have not yet shown a certificate that counts. Beyond: the oldest one of the address that
+/// holds most goes, as with agents' connections.
 pub const API_HANDSHAKES_MAX: usize = 64;
 /// How old the list of this machine's addresses may be when the API's certificate is judged by it.
 pub const API_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Peers about whom the API has complained within the last minute. Beyond: further ones are not told of.
-pub const API_TOLD_PEERS_MAX: usize = 256;
 /// Addresses, and names, that the API's certificate carries. Beyond: clients cannot verify the others.
 pub const API_NAMES_MAX: usize = 64;
 /// Bytes of the file in which changes are kept with who made them: some 10,000 lines. When full: it becomes the second
@@ -120,7 +125,7 @@ pub const NODES_MAX: usize = 10_000;
 pub const TRUST_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Connections of agents; a further one is closed at once.
 pub const CONNECTIONS_MAX: usize = NODES_MAX + 256;
-/// Connections that have not yet shown who they are, some 50 KiB each at most. Beyond: the oldest one of the address
+/// Connections that have not yet shown who they are, some 30 KiB each. Beyond: the oldest one of the address
 /// that holds most goes; if nobody holds more than the newcomer's address, the newcomer goes.
 pub const HANDSHAKES_MAX: usize = 256;
 /// How many of them only addresses may have where members were last seen; when they need more, others go.
@@ -175,6 +180,9 @@ pub const SET_BYTES_PER_SECOND_MIN: u32 = 8 << 10;
 pub const NOTES_MAX: usize = 256;
 /// Bytes of such a line: it may quote what a peer sent. The rest is cut.
 pub const NOTE_BYTES_MAX: usize = 1024;
+/// Files that the API's connections take together, at most.
+pub const API_FILES: usize =
+    API_CONNECTIONS_MAX + API_LOCAL_CONNECTIONS_MAX + API_REMOTE_CONNECTIONS_MAX + API_HANDSHAKES_MAX;
 /// Files that the manager keeps open beside connections: the store's, listeners, calls to registries. It allows itself
 /// as many files as it needs for all connections, if the system lets it; else fewer agents' connections are taken.
 pub const FILES_RESERVE: usize = 256;
@@ -237,7 +245,9 @@ pub const SERVICE_FILES_MAX: usize = 128;
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// Longest heartbeat period a cluster may be given.
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
-/// Connections to the API; further clients wait in the kernel's queue.
+/// Connections to the API over loopback TCP; further clients wait in the kernel's queue.
+pub const API_LOCAL_CONNECTIONS_MAX: usize = 256;
+/// Connections to the API by its unix sockets; further clients wait in the kernel's queue.
 pub const API_CONNECTIONS_MAX: usize = 256;
 /// Bytes of a request's head, and of the buffer it is read into. Larger: 431.
 pub const API_HEADERS_BYTES_MAX: usize = 64 << 10;

@@ -83,6 +83,7 @@ use self::error::ApiError;
 use self::event::Hub;
 use self::host::Host;
 use crate::dispatcher::broker::Broker;
+use crate::gate::notes::Notes;
 use crate::store::{Change, Store, View};
 use crate::vault::Vault;
 
@@ -108,6 +109,8 @@ pub struct Context {
     changes: Arc<gate::Changes>,
     /// Where clients with certificates are served.
     remote: Vec<SocketAddr>,
+    /// Log lines that clients cause.
+    notes: Notes,
 }
 
 impl Context {
@@ -127,6 +130,7 @@ impl Context {
             registry,
             hub: Arc::new(Hub::default()),
             host,
+            notes: Notes::new(clock),
             clock,
             ids: Mutex::new(ids),
             logs: Broker::default(),
@@ -135,6 +139,13 @@ impl Context {
             changes: Arc::default(),
             remote: Vec::new(),
         }
+    }
+
+    /// With the log lines of the whole manager.
+    #[must_use]
+    pub fn with_notes(mut self, notes: Notes) -> Self {
+        self.notes = notes;
+        self
     }
 
     /// With the boards' sessions, so that there are logs to read.

@@ -4,12 +4,9 @@
 //! configuration, made when a client comes and kept until one of these changes, or a part of its life has passed. So it
 //! is there as soon as there is a cluster, and gone while there is none or the vault is locked.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use racimo_common::error::chain;
 use racimo_common::id::ClusterId;
 use racimo_common::time::Wall;
 use racimo_common::tls::{self, CredentialsError, ServerConfig};
@@ -18,11 +15,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::Context;
 use super::host::Host;
 use crate::ca::{self, Names, Roots};
-use crate::limits::{API_LOOK_EVERY, API_TOLD_PEERS_MAX};
+use crate::limits::API_LOOK_EVERY;
 use crate::store::Cluster;
-
-/// A complaint about one peer is told once in this time.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Why nobody is let in.
 #[derive(Debug, thiserror::Error)]
@@ -116,32 +110,6 @@ fn part(life: Duration, chance: u8) -> Duration {
     life / 1000 * (500 + 300 * u32::from(chance) / 255)
 }
 
-/// Complaints about peers: one a minute about each, and about a bounded number of them.
-#[derive(Default)]
-pub(super) struct Complaints(Mutex<BTreeMap<IpAddr, Instant>>);
-
-impl Complaints {
-    pub(super) fn tell(&self, peer: IpAddr, why: &dyn std::fmt::Display) {
-        if self.is_new(peer, Instant::now()) {
-            log::warn!("api: a client at {peer} was turned away: {why}");
-        }
-    }
-
-    pub(super) fn tell_error(&self, peer: IpAddr, why: &dyn std::error::Error) {
-        self.tell(peer, &chain(why));
-    }
-
-    fn is_new(&self, peer: IpAddr, now: Instant) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, at| now.saturating_duration_since(*at) < TOLD_EVERY);
-        if told.contains_key(&peer) || told.len() >= API_TOLD_PEERS_MAX {
-            return false;
-        }
-        told.insert(peer, now);
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,15 +119,5 @@ mod tests {
         let day = Duration::from_secs(24 * 3600);
         assert_eq!(part(day * 100, 0), day * 50);
         assert_eq!(part(day * 100, 255), day * 80);
-    }
-
-    #[test]
-    fn complaints_are_bounded() {
-        let (complaints, now) = (Complaints::default(), Instant::now());
-        let peer = |n: u32| IpAddr::from(n.to_be_bytes());
-        assert!(complaints.is_new(peer(1), now) && !complaints.is_new(peer(1), now));
-        let more = (2..10_000).filter(|n| complaints.is_new(peer(*n), now)).count();
-        assert_eq!(more, API_TOLD_PEERS_MAX - 1);
-        assert!(complaints.is_new(peer(1), now + TOLD_EVERY));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,9 @@ use hyper::header::{HOST, HeaderMap, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
+use log::Level;
+use racimo_common::error::chain;
+use racimo_common::time::Clock;
 use rustix::net::sockopt::socket_peercred;
 use smol::lock::Semaphore;
 use smol::{Async, Executor, Timer};
@@ -25,20 +28,24 @@ use super::error::ApiError;
 use super::gate::Asked;
 use super::listen::Listener;
 use super::patient::Patient;
-use super::remote::{Complaints, Door};
+use super::remote::Door;
 use super::who::Who;
 use super::{Context, gate};
 use crate::ca::Holder;
+use crate::gate::door::{Door as GuestDoor, Guest};
+use crate::gate::notes::Who as NoteWho;
+use crate::gate::{Limits, Source};
 use crate::limits::{
-    API_BODY_BYTES_MAX, API_BODY_WITHIN, API_CONNECTIONS_MAX, API_HANDSHAKES_MAX, API_HEADERS_BYTES_MAX,
-    API_HEADERS_MAX, API_HEADERS_WITHIN, API_REMOTE_CONNECTIONS_MAX, API_STOP_WITHIN, API_WRITE_WITHIN,
+    API_BODY_BYTES_MAX, API_BODY_WITHIN, API_CONNECTIONS_MAX, API_HEADERS_BYTES_MAX, API_HEADERS_MAX,
+    API_HEADERS_WITHIN, API_LOCAL_CONNECTIONS_MAX, API_REMOTE_CONNECTIONS_MAX, API_STOP_WITHIN, API_WRITE_WITHIN,
     HANDSHAKE_WITHIN,
 };
 
 /// Serves until `stop` is done, then lets what is under way finish for a moment.
 pub async fn serve(context: Arc<Context>, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
     let executor = Arc::new(Executor::new());
-    let (permits, remote) = (Arc::new(Semaphore::new(API_CONNECTIONS_MAX)), Arc::new(Remote::default()));
+    let (permits, remote) = (Arc::new(Semaphore::new(API_CONNECTIONS_MAX)), Arc::new(Remote::new(context.clock)));
+    let local = Arc::new(Semaphore::new(API_LOCAL_CONNECTIONS_MAX));
     let (stopping, stopped) = async_channel::bounded::<()>(1);
     let accepting: Vec<_> = listeners
         .into_iter()
@@ -48,9 +55,11 @@ pub async fn serve(context: Arc<Context>, listeners: Vec<Listener>, stop: impl F
                 Listener::Tls(listener) => {
                     executor.spawn(accept_remote(listener, context, weak, remote.clone(), stopped))
                 }
-                listener @ (Listener::Unix(..) | Listener::Tcp(_)) => {
+                listener @ Listener::Unix(..) => {
                     executor.spawn(accept(listener, context, weak, permits.clone(), stopped))
                 }
+                // Programs that may only use TCP do not take the places of who administers this board.
+                listener @ Listener::Tcp(_) => executor.spawn(accept(listener, context, weak, local.clone(), stopped)),
             }
         })
         .collect();
@@ -70,6 +79,7 @@ pub async fn serve(context: Arc<Context>, listeners: Vec<Listener>, stop: impl F
     };
     let back = async {
         permits_back(&permits, API_CONNECTIONS_MAX).await;
+        permits_back(&local, API_LOCAL_CONNECTIONS_MAX).await;
         permits_back(&remote.open, API_REMOTE_CONNECTIONS_MAX).await;
     };
     executor.run(back.or(late)).await;
@@ -103,7 +113,7 @@ async fn accept(
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
-                cannot_accept(&error).await;
+                cannot_accept(&context, &error).await;
                 continue;
             }
         };
@@ -130,8 +140,9 @@ async fn accept(
 }
 
 /// Most likely no file descriptors: others must close some first.
-async fn cannot_accept(error: &std::io::Error) {
-    log::warn!("api: cannot accept a connection: {error}");
+async fn cannot_accept(context: &Context, error: &std::io::Error) {
+    let text = format!("api: cannot accept a connection: {error}");
+    context.notes.say(Level::Warn, NoteWho::All, "API: connections not accepted", text);
     Timer::after(Duration::from_millis(100)).await;
 }
 
@@ -139,19 +150,17 @@ async fn cannot_accept(error: &std::io::Error) {
 /// takes those of the manager's own board.
 struct Remote {
     door: Door,
-    complaints: Complaints,
-    /// Before they have shown their certificate.
-    greeting: Arc<Semaphore>,
-    /// After that.
+    /// Who may come: strangers of one address leave room for others, and so does each access.
+    guests: GuestDoor<String>,
+    /// Those who have shown a certificate.
     open: Arc<Semaphore>,
 }
 
-impl Default for Remote {
-    fn default() -> Self {
+impl Remote {
+    fn new(clock: Clock) -> Self {
         Self {
             door: Door::default(),
-            complaints: Complaints::default(),
-            greeting: Arc::new(Semaphore::new(API_HANDSHAKES_MAX)),
+            guests: GuestDoor::new(Limits::api(), clock),
             open: Arc::new(Semaphore::new(API_REMOTE_CONNECTIONS_MAX)),
         }
     }
@@ -168,51 +177,84 @@ async fn accept_remote(
         let (stream, from) = match listener.accept().await {
             Ok((stream, from)) => (stream, from.ip().to_canonical()),
             Err(error) => {
-                cannot_accept(&error).await;
+                cannot_accept(&context, &error).await;
                 continue;
             }
         };
         // Nobody waits in the kernel's queue: strangers would keep others out.
-        let Some(greeting) = remote.greeting.try_acquire_arc() else {
-            remote.complaints.tell(from, &"too many connections at once");
-            continue;
+        let guest = match remote.guests.knock(from, false) {
+            Ok(guest) => guest,
+            Err(turned) => {
+                complain(&context, from, "API: turned away", &turned);
+                continue;
+            }
         };
         let tls = match remote.door.config(&context) {
             Ok(config) => TlsAcceptor::from(config),
             Err(closed) => {
-                remote.complaints.tell_error(from, &closed);
+                complain(&context, from, "API: not served", &chain(&closed));
                 continue;
             }
         };
         let Some(executor) = executor.upgrade() else { return };
-        let (context, remote, stopped) = (context.clone(), remote.clone(), stopped.clone());
+        let (context, stopped, open) = (context.clone(), stopped.clone(), remote.open.clone());
         executor
             .spawn(async move {
-                let _ = stream.get_ref().set_nodelay(true);
-                let shaken = tls.accept(stream).or(async {
-                    Timer::after(HANDSHAKE_WITHIN).await;
-                    Err(std::io::ErrorKind::TimedOut.into())
-                });
-                let stream = match shaken.await {
-                    Ok(stream) => stream,
-                    Err(error) => return remote.complaints.tell(from, &format_args!("TLS handshake: {error}")),
-                };
-                drop(greeting);
-                let Some(open) = remote.open.try_acquire_arc() else {
-                    return remote.complaints.tell(from, &"too many clients with certificates");
-                };
-                let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-                let who = Who::Remote { holder: leaf.and_then(|leaf| Holder::of(leaf).ok()), from };
-                if let Err(refusal) = gate::role(&context, &who) {
-                    // Every request is answered so.
-                    remote.complaints.tell(from, &refusal);
-                }
-                connection(stream, context, who, stopped).await;
-                drop(open);
+                let served = remote_client(&context, stream, from, tls, &guest, open, stopped);
+                let out = async { complain(&context, from, "API: turned out", &guest.turned_out().await) };
+                served.or(out).await;
             })
             // Owned by the executor, which `serve` owns.
             .detach();
     }
+}
+
+/// One client with a certificate. Whoever has none that counts keeps a stranger's place, and not for long.
+async fn remote_client(
+    context: &Arc<Context>,
+    stream: Async<std::net::TcpStream>,
+    from: IpAddr,
+    tls: TlsAcceptor,
+    guest: &Guest<String>,
+    open: Arc<Semaphore>,
+    stopped: Receiver<()>,
+) {
+    let _ = stream.get_ref().set_nodelay(true);
+    let shaken = tls.accept(stream).or(async {
+        Timer::after(HANDSHAKE_WITHIN).await;
+        Err(std::io::ErrorKind::TimedOut.into())
+    });
+    let stream = match shaken.await {
+        Ok(stream) => stream,
+        Err(error) => return complain(context, from, "API: TLS handshake", &format_args!("TLS handshake: {error}")),
+    };
+    let Some(_open) = open.try_acquire_arc() else {
+        return complain(context, from, "API: full", &"too many clients with certificates");
+    };
+    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let holder = leaf.and_then(|leaf| Holder::of(leaf).ok());
+    let name = holder.as_ref().map(|holder| holder.name.clone()).unwrap_or_default();
+    let who = Who::Remote { holder, from };
+    match gate::role(context, &who) {
+        Ok(_) => match guest.member(name) {
+            Ok(()) => connection(stream, context.clone(), who, stopped).await,
+            Err(turned) => complain(context, from, "API: turned away", &turned),
+        },
+        Err(refusal) => {
+            // Every request is answered so.
+            complain(context, from, "API: no access", &refusal);
+            let late = async {
+                Timer::after(HANDSHAKE_WITHIN).await;
+            };
+            connection(stream, context.clone(), who, stopped).or(late).await;
+        }
+    }
+}
+
+/// A line about a client that was turned away.
+fn complain(context: &Context, from: IpAddr, reason: &'static str, why: &dyn std::fmt::Display) {
+    let text = format_args!("api: a client at {from} was turned away: {why}");
+    context.notes.say(Level::Warn, Source::of(from), reason, text);
 }
 
 enum Stream {

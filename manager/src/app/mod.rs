@@ -116,6 +116,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
         vault,
     )
     .with_logs(manager.logs())
+    .with_notes(manager.notes())
     .with_remote(listeners.iter().filter_map(Listener::remote_address).collect())
     .with_audit(Audit::open(keep::place(&config.data)));
     let mut signals = async_signal::Signals::new([async_signal::Signal::Term, async_signal::Signal::Int])

@@ -2,11 +2,11 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::limits::{API_CONNECTIONS_MAX, CONNECTIONS_MAX, FILES_RESERVE};
+use crate::limits::{API_FILES, CONNECTIONS_MAX, FILES_RESERVE};
 
 /// Raises the number of files to what all connections need, as far as the system lets it. Call it once, at the start.
 pub fn allow() {
-    let wanted = (CONNECTIONS_MAX + API_CONNECTIONS_MAX + FILES_RESERVE) as u64;
+    let wanted = (CONNECTIONS_MAX + API_FILES + FILES_RESERVE) as u64;
     let mut files = getrlimit(Resource::Nofile);
     let wanted = files.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     if files.current.is_some_and(|current| current < wanted) {

@@ -68,7 +68,7 @@ pub struct Limits {
 impl Limits {
     /// Those of the port for agents, for a process that may have so many files open.
     pub fn agents(files: usize) -> Self {
-        let connections = files.saturating_sub(limits::API_CONNECTIONS_MAX + limits::FILES_RESERVE);
+        let connections = files.saturating_sub(limits::API_FILES + limits::FILES_RESERVE);
         Self {
             connections: connections.clamp(1, limits::CONNECTIONS_MAX),
             half_open: limits::HANDSHAKES_MAX,
@@ -81,6 +81,20 @@ impl Limits {
             sources: limits::SOURCES_MAX,
             member_connections: limits::NODE_CONNECTIONS_MAX,
             member: Rate::per_second(limits::NODE_CONNECTIONS_BURST, limits::NODE_CONNECTIONS_PER_SECOND),
+        }
+    }
+}
+
+impl Limits {
+    /// Those of the API's port for clients with certificates; an access is a member.
+    pub fn api() -> Self {
+        Self {
+            connections: limits::API_REMOTE_CONNECTIONS_MAX + limits::API_HANDSHAKES_MAX,
+            half_open: limits::API_HANDSHAKES_MAX,
+            reserve: 0,
+            member_connections: limits::API_ACCESS_CONNECTIONS_MAX,
+            member: Rate::per_second(limits::API_ACCESS_BURST, limits::API_ACCESS_PER_SECOND),
+            ..Self::agents(usize::MAX)
         }
     }
 }
