@@ -116,6 +116,11 @@ pub const ANNOUNCE_EVERY_MIN: Duration = Duration::from_secs(1);
 pub const ANNOUNCE_RETRY: Duration = Duration::from_secs(60);
 /// Questions that are answered to whoever asks within one second. Beyond: not answered; boards ask again.
 pub const ANSWERS_PER_SECOND_MAX: u32 = 200;
+/// Unlock keys that may be tried within [`UNLOCK_TRIES_WITHIN`]. Nobody guesses 256 bits; this keeps the log short. Beyond:
+/// refused with 429.
+pub const UNLOCK_TRIES_MAX: usize = 10;
+/// How long tries of unlock keys are counted.
+pub const UNLOCK_TRIES_WITHIN: Duration = Duration::from_secs(60);
 /// Signs of life that wait for the hub; sessions wait their turn.
 pub const SIGNS_QUEUE_MAX: usize = 1024;
 /// Members of a cluster; a further join is refused.

@@ -1,10 +1,12 @@
-//! What the API asks of the manager around it: making a cluster and leaving it.
+//! What the API asks of the manager around it: making a cluster, leaving it, unlocking it.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use racimo_common::id::NodeId;
 use racimo_common::object::Availability;
+use zeroize::Zeroizing;
 
 use crate::store::{ClusterNet, ClusterSpec};
 
@@ -38,6 +40,11 @@ pub enum ControlStatus {
         /// The address it advertises, without the port.
         addr: String,
     },
+    /// In one, but the unlock key is needed first.
+    Locked {
+        /// The address it advertises, without the port.
+        addr: String,
+    },
 }
 
 /// Why a cluster was not made or left.
@@ -49,6 +56,15 @@ pub enum ControlError {
     /// There is none.
     #[error("the manager is in no cluster")]
     NotIn,
+    /// There is nothing to unlock.
+    #[error("the manager is not locked")]
+    NotLocked,
+    /// Not the unlock key.
+    #[error("not the unlock key")]
+    WrongKey,
+    /// Too many keys were tried; again after so long.
+    #[error("too many unlock keys were tried")]
+    TooManyTries(Duration),
     /// The request names something that cannot be (an address that is not this machine's). For the user.
     #[error("{0}")]
     Invalid(String),
@@ -72,4 +88,10 @@ pub trait Control: Send + Sync {
 
     /// Leaves the cluster and erases its state. Only called when the user insists.
     fn leave(&self) -> Reply<Result<(), ControlError>>;
+
+    /// Unlocks the manager with the text of its unlock key and takes the cluster up.
+    fn unlock(&self, key: Zeroizing<String>) -> Reply<Result<(), ControlError>>;
+
+    /// The unlock key in the store is another one, or gone: done when the next start knows it.
+    fn relock(&self) -> Reply<Result<(), ControlError>>;
 }

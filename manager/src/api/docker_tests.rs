@@ -120,7 +120,14 @@ fn the_docker_cli_works() {
     assert!(served.good("swarm join-token -q worker").starts_with("SWMTKN-1-"));
     assert!(served.good("swarm join-token --rotate worker").contains("SWMTKN-1-"));
     assert!(served.good("swarm update --task-history-limit 7").contains("Swarm updated"));
-    served.bad("swarm update --autolock", "EncryptionConfig.AutoLockManagers is not supported yet");
+    let locks = served.good("swarm update --autolock");
+    let key = served.good("swarm unlock-key -q");
+    assert!(key.starts_with("SWMKEY-1-") && locks.contains(key.trim()), "{locks} {key}");
+    assert_ne!(served.good("swarm unlock-key --rotate -q"), key);
+    served.bad("swarm unlock", "swarm is not locked");
+    assert!(!served.good("swarm update --autolock=false").contains("SWMKEY"));
+    served.bad("swarm unlock-key", "no unlock key is set");
+    served.bad("swarm unlock-key --rotate", "autolock is not turned on");
     assert!(served.good("swarm ca").contains("BEGIN CERTIFICATE"));
 
     let nodes = served.good("node ls");

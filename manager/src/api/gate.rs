@@ -64,7 +64,7 @@ pub(super) async fn answer(context: &Context, who: &Who, asked: Asked) -> Result
         name: name(&found.name, &body),
         refused: permitted.is_err(),
     });
-    let answered = match permitted {
+    let answered = match permitted.and_then(|()| context.admit(&path)) {
         Ok(()) => {
             let api_version = route::version(&path);
             let request = Request { role, method, api_version, name: found.name, query: query(&text), headers, body };

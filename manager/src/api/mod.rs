@@ -52,6 +52,8 @@ mod docker_network_tests;
 #[cfg(test)]
 mod docker_tests;
 #[cfg(test)]
+mod lock_tests;
+#[cfg(test)]
 mod network_tests;
 #[cfg(test)]
 mod port_tests;
@@ -169,6 +171,17 @@ impl Context {
         self
     }
 
+    /// Whether a request may be handled at all: while the manager is locked, few may.
+    ///
+    /// # Errors
+    /// 503.
+    fn admit(&self, path: &str) -> Result<(), ApiError> {
+        match self.control.status() {
+            ControlStatus::Locked { .. } if !route::works_locked(path) => Err(ApiError::unavailable(swarm::LOCKED)),
+            ControlStatus::Active { .. } | ControlStatus::Inactive | ControlStatus::Locked { .. } => Ok(()),
+        }
+    }
+
     /// The state, if there is a cluster.
     ///
     /// # Errors
@@ -185,7 +198,7 @@ impl Context {
     fn own_node(&self) -> Option<NodeId> {
         match self.control.status() {
             ControlStatus::Active { node, .. } => Some(node),
-            ControlStatus::Inactive => None,
+            ControlStatus::Inactive | ControlStatus::Locked { .. } => None,
         }
     }
 

@@ -156,6 +156,15 @@ pub fn find(method: &Method, path: &str) -> Result<Found, ApiError> {
     }
 }
 
+/// What is answered while the manager waits for its unlock key. (`init` and `join` say that it is in a cluster.)
+const WHILE_LOCKED: &[&str] =
+    &["/_ping", "/version", "/info", "/swarm/unlock", "/swarm/leave", "/swarm/init", "/swarm/join"];
+
+/// Whether a path is answered while the manager waits for its unlock key.
+pub fn works_locked(path: &str) -> bool {
+    without_version(path).is_ok_and(|path| WHILE_LOCKED.contains(&path))
+}
+
 /// Whether a pattern matches; what its `{…}` stands for, decoded.
 fn matches(pattern: &str, segments: &[&str]) -> Option<String> {
     let pattern: Vec<&str> = pattern.trim_start_matches('/').split('/').collect();
@@ -251,6 +260,21 @@ mod tests {
         assert_eq!(need("/swarm/unlockkey"), Some(Need::Secret));
         assert_eq!(need("/distribution/x/json"), Some(Need::Write));
         assert_eq!(need("/services"), Some(Need::Read));
+    }
+
+    #[test]
+    fn little_works_while_it_is_locked() {
+        for path in ["/_ping", "/v1.47/info", "/v1.24/swarm/unlock", "/swarm/leave"] {
+            assert!(works_locked(path), "{path}");
+        }
+        for route in ROUTES {
+            let path = route.pattern.replace("{*}", "x").replace("{}", "x");
+            assert_eq!(works_locked(&path), WHILE_LOCKED.contains(&route.pattern), "{path}");
+        }
+        for path in ["/swarm", "/swarm/unlockkey", "/v1.99/info", "/v1.47/swarm/unlock/x", "", "/v1.47"] {
+            assert!(!works_locked(path), "{path}");
+        }
+        assert!(WHILE_LOCKED.iter().all(|path| ROUTES.iter().any(|route| route.pattern == *path)));
     }
 
     #[track_caller]

@@ -14,13 +14,18 @@ use super::fields::Fields;
 use super::request::Request;
 use super::{Context, convert, rotation};
 use crate::ca::kept;
-use crate::store::{AccessRole, Change, TokenSecret};
+use crate::store::{AccessRole, Change, Sealed, TokenSecret};
+use crate::vault::unlock::UnlockKey;
 
 /// Said to everything that needs a cluster while there is none.
 pub(super) const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
 /// Said when a cluster is made or joined from within one.
 pub(super) const ALREADY_IN: &str =
     "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
+/// Said to nearly everything while the manager waits for its unlock key.
+pub(super) const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
+const LEAVE_LOCKED: &str =
+    "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.";
 const NOT_IN: &str = "This node is not part of a swarm";
 const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ";
 
@@ -29,6 +34,15 @@ impl From<ControlError> for ApiError {
         match error {
             ControlError::AlreadyIn => Self::unavailable(ALREADY_IN),
             ControlError::NotIn => Self::unavailable(NOT_IN),
+            ControlError::NotLocked => Self::new(StatusCode::CONFLICT, "swarm is not locked"),
+            ControlError::WrongKey => {
+                Self::new(StatusCode::UNAUTHORIZED, "swarm could not be unlocked: invalid key provided")
+            }
+            ControlError::TooManyTries(wait) => {
+                let seconds = wait.as_secs() + 1;
+                let why = format!("too many wrong unlock keys were tried: try again in {seconds} s");
+                Self::new(StatusCode::TOO_MANY_REQUESTS, why)
+            }
             ControlError::Invalid(why) => Self::bad_request(why),
             ControlError::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, why),
         }
@@ -72,6 +86,9 @@ pub(super) async fn leave(context: &Context, request: &Request) -> Result<Answer
     if !is_in {
         return Err(ApiError::unavailable(NOT_IN));
     }
+    if !request.flag("force") && matches!(context.control.status(), ControlStatus::Locked { .. }) {
+        return Err(ApiError::unavailable(LEAVE_LOCKED));
+    }
     if !request.flag("force") {
         return Err(ApiError::unavailable(LAST_MANAGER));
     }
@@ -84,14 +101,18 @@ pub(super) async fn leave(context: &Context, request: &Request) -> Result<Answer
 pub(super) async fn update(context: &Context, request: &Request) -> Result<Answer, ApiError> {
     let view = context.cluster_view()?;
     let version = request.version("swarm")?;
-    if request.flag("rotateManagerUnlockKey") {
-        return Err(ApiError::bad_request("invalid argument: rotateManagerUnlockKey: autolock is not supported yet"));
-    }
     let body = request.json()?;
     let (spec, root) = convert::swarm::spec(Fields::of("", &body)?)?;
     let fresh = |flag, role| match request.flag(flag) {
         true => draw_token(context, role).map(Some),
         false => Ok(None),
+    };
+    let is_locked = view.state.cluster().is_some_and(|cluster| cluster.trust.unlock.is_some());
+    let unlock = match (spec.autolock, is_locked, request.flag("rotateManagerUnlockKey")) {
+        (false, _, true) => return Err(ApiError::bad_request("cannot rotate because autolock is not turned on")),
+        (true, false, _) | (true, true, true) => Some(Some(draw_unlock_key(context)?)),
+        (false, true, false) => Some(None),
+        (true, true, false) | (false, false, false) => None,
     };
     let mut changes = vec![Change::ClusterUpdate {
         version,
@@ -102,11 +123,21 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
     let rotation = rotation::begin(context, &view, &root)?;
     let begins = rotation.is_some();
     changes.extend(rotation.map(|rotation| Change::RotationBegin(Box::new(rotation))));
+    let relocks = unlock.is_some();
+    changes.extend(unlock.map(Change::UnlockKey));
     context.commit_all(changes).await?;
     if begins {
         log::info!("the root is rotated: boards get certificates of the new one");
     }
+    if relocks {
+        context.control.relock().await?;
+    }
     Ok(Answer::empty())
+}
+
+/// A new unlock key, sealed.
+fn draw_unlock_key(context: &Context) -> Result<Sealed, ApiError> {
+    Ok(UnlockKey::draw(&SystemRandom::new())?.seal(&context.vault)?)
 }
 
 /// A new secret for the token that makes nodes of this role, sealed.
@@ -120,13 +151,20 @@ fn draw_token(context: &Context, role: Role) -> Result<TokenSecret, ApiError> {
 
 /// `GET /swarm/unlockkey`.
 pub(super) async fn unlock_key(context: &Context, _: &Request) -> Result<Answer, ApiError> {
-    context.cluster_view()?;
+    let view = context.cluster_view()?;
+    let cluster = view.state.cluster().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
+    let text = UnlockKey::open(&context.vault, cluster)?.map(|key| key.text());
     // Empty means that there is none.
-    Ok(Answer::ok(&json!({ "UnlockKey": "" })))
+    Ok(Answer::ok(&json!({ "UnlockKey": text.as_deref().map_or("", String::as_str) })))
 }
 
 /// `POST /swarm/unlock`.
-pub(super) async fn unlock(context: &Context, _: &Request) -> Result<Answer, ApiError> {
+pub(super) async fn unlock(context: &Context, request: &Request) -> Result<Answer, ApiError> {
     context.cluster_view()?;
-    Err(ApiError::new(StatusCode::CONFLICT, "swarm is not locked"))
+    let body = request.json()?;
+    let mut fields = Fields::of("", &body)?;
+    let key = Zeroizing::new(fields.text("UnlockKey")?.unwrap_or_default());
+    fields.done()?;
+    context.control.unlock(key).await?;
+    Ok(Answer::empty())
 }

@@ -21,6 +21,7 @@ pub(super) async fn ping(context: &Context, _: &Request) -> Result<Answer, ApiEr
     let swarm = match context.control.status() {
         ControlStatus::Active { .. } => "active/manager",
         ControlStatus::Inactive => "inactive",
+        ControlStatus::Locked { .. } => "locked",
     };
     Ok(Answer::text("OK")
         .with(HeaderName::from_static("swarm"), swarm)
@@ -120,6 +121,16 @@ pub(super) async fn info(context: &Context, _: &Request) -> Result<Answer, ApiEr
 
 fn swarm_info(context: &Context) -> SwarmInfo {
     let view = context.store.view();
+    if let ControlStatus::Locked { addr } = context.control.status() {
+        return SwarmInfo {
+            node_id: Some(String::new()),
+            node_addr: Some(addr),
+            local_node_state: Some(LocalNodeState::LOCKED),
+            control_available: Some(false),
+            error: Some(super::swarm::LOCKED.to_owned()),
+            ..SwarmInfo::default()
+        };
+    }
     let (ControlStatus::Active { node, addr }, Some(cluster)) = (context.control.status(), view.state.cluster()) else {
         return SwarmInfo {
             node_id: Some(String::new()),

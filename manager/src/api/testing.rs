@@ -1,5 +1,6 @@
 //! A manager for tests: the real store on a disk in memory, a control that makes a cluster without certificates.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hyper::Method;
@@ -13,6 +14,7 @@ use racimo_common::time::{Clock, Wall};
 use racimo_common::units::{Bytes as Memory, NanoCpus};
 use ring::rand::SystemRandom;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
 use super::host::Host;
@@ -23,6 +25,7 @@ use crate::store::log::fake;
 use crate::store::{
     Change, Ended, NewCluster, NewNode, NewTask, NodeSpec, Observation, Sealed, SeenNode, Service, Slot, Store, Task,
 };
+use crate::vault::unlock::UnlockKey;
 
 /// From recording 010.
 pub(super) const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMIIBaTCCARCgAwIBAgIUFPazd6S+dWGiRUH4K8xEP6hwjMEwCgYIKoZIzj0EAwIw\nEzERMA8GA1UEAxMIc3dhcm0tY2EwHhcNMjYxMTIwMTEwOTAwWhcNNDYxMTE1MTEw\nOTAwWjATMREwDwYDVQQDEwhzd2FybS1jYTBZMBMGByqGSM49AgEGCCqGSM49AwEH\nA0IABM/GzEsu/aaEucx7MgGmF8ndmuJCApJQtBBfZ60FqxkE0PNspkmgcnco3inK\nT5rnjLFtdGLJyI9/hiC+1uXdnbmjQjBAMA4GA1UdDwEB/wQEAwIBBjAPBgNVHRMB\nAf8EBTADAQH/MB0GA1UdDgQWBBRUT4EV336l2xo3ryI2cqDJsu8RejAKBggqhkjO\nPQQDAgNHADBEAiA474Jj08w8T6WW5ZEJCMA0JnYXQFuBPDT3Oz+eKjbYEwIgA/Wo\nyjcOdsJxjnP1fa5FkERGlg8ZdliJVrHG6bRMr1k=\n-----END CERTIFICATE-----\n";
@@ -32,7 +35,13 @@ pub(super) struct FakeControl {
     store: Store,
     status: Arc<Mutex<ControlStatus>>,
     root: (String, Option<Sealed>),
+    relocked: Arc<AtomicUsize>,
 }
+
+/// Opens a control that is locked.
+pub(super) const GOOD_KEY: &str = "SWMKEY-1-W9Kqj0GqPF9YCLtl4NbMhhwvl3RM4A/o8we31P26bhs";
+/// Tried too often.
+pub(super) const TIRED_KEY: &str = "SWMKEY-1-BdvnZIQom5+oOhyYefVq7LHX4kD+gpu8sniZOVC4bQM";
 
 impl Control for FakeControl {
     fn status(&self) -> ControlStatus {
@@ -45,6 +54,7 @@ impl Control for FakeControl {
             let mut ids = IdSource::seeded(99);
             let node = ids.draw();
             let addr = request.advertise.unwrap_or_else(|| "127.0.0.1".into());
+            let autolock = request.spec.autolock;
             let cluster = NewCluster {
                 net: request.net,
                 id: ids.draw(),
@@ -57,11 +67,37 @@ impl Control for FakeControl {
                 managers: vec![format!("{addr}:2377")],
             };
             let new = new_node(node, "node0", Role::Manager, &addr, request.availability);
-            let changes = vec![Change::ClusterCreate(Box::new(cluster)), Change::NodeCreate(Box::new(new))];
+            let mut changes = vec![Change::ClusterCreate(Box::new(cluster)), Change::NodeCreate(Box::new(new))];
+            if autolock {
+                let key = UnlockKey::parse(GOOD_KEY).expect("a key").seal(&crate::vault::testing());
+                changes.push(Change::UnlockKey(Some(key.expect("sealed"))));
+            }
             store.commit(Clock::start().now().wall, changes).await.map_err(|e| ControlError::Failed(e.to_string()))?;
             *status.lock().expect("lock") = ControlStatus::Active { node, addr };
             Ok(node)
         })
+    }
+
+    fn unlock(&self, key: Zeroizing<String>) -> Reply<Result<(), ControlError>> {
+        let status = self.status.clone();
+        Box::pin(async move {
+            let mut status = status.lock().expect("lock");
+            let ControlStatus::Locked { addr } = status.clone() else { return Err(ControlError::NotLocked) };
+            let key = UnlockKey::parse(&key).map_err(|error| ControlError::Invalid(error.to_string()))?;
+            match key.text().as_str() {
+                GOOD_KEY => {
+                    *status = ControlStatus::Active { node: NodeId::from_bits(1), addr };
+                    Ok(())
+                }
+                TIRED_KEY => Err(ControlError::TooManyTries(std::time::Duration::from_millis(1500))),
+                _ => Err(ControlError::WrongKey),
+            }
+        })
+    }
+
+    fn relock(&self) -> Reply<Result<(), ControlError>> {
+        self.relocked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(()) })
     }
 
     fn leave(&self) -> Reply<Result<(), ControlError>> {
@@ -100,6 +136,9 @@ fn new_node(id: NodeId, name: &str, role: Role, addr: &str, availability: Availa
 pub(super) struct Lab {
     pub(super) context: Arc<Context>,
     pub(super) store: Store,
+    pub(super) status: Arc<Mutex<ControlStatus>>,
+    /// How often the key file was asked to follow the store.
+    pub(super) relocked: Arc<AtomicUsize>,
 }
 
 impl Lab {
@@ -116,12 +155,15 @@ impl Lab {
     fn with_root(root: (String, Option<Sealed>), more: impl FnOnce(Context) -> Context) -> Self {
         let store = Store::open(fake::Disk::new(1), 1).expect("opens");
         let status = Arc::new(Mutex::new(ControlStatus::Inactive));
-        let control = Arc::new(FakeControl { store: store.clone(), status, root });
+        let relocked = Arc::new(AtomicUsize::new(0));
+        let (status_too, relocked_too) = (status.clone(), relocked.clone());
+        let control = FakeControl { store: store.clone(), status: status_too, root, relocked: relocked_too };
+        let control = Arc::new(control);
         let host = Host { name: "node0".into(), kernel: "6.12".into(), os: "Debian".into(), cpus: 2, memory: 1 << 30 };
         let registry = Registry::new(Config::default());
         let vault = crate::vault::testing();
         let context = Context::new(store.clone(), control, registry, host, Clock::start(), IdSource::seeded(5), vault);
-        Self { context: Arc::new(more(context)), store }
+        Self { context: Arc::new(more(context)), store, status, relocked }
     }
 
     /// In a cluster, with its own node ready.

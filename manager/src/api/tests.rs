@@ -91,7 +91,6 @@ fn check_init(body: &str, want: &str) {
 
 #[test]
 fn init_options() {
-    check_init(r#"{"AutoLockManagers":true}"#, "AutoLockManagers is not supported yet");
     check_init(r#"{"ForceNewCluster":true}"#, "ForceNewCluster is not supported yet");
     check_init(r#"{"DefaultAddrPool":["10.0.0.0"]}"#, "invalid base pool 10.0.0.0: invalid subnet");
     check_init(r#"{"DefaultAddrPool":["127.0.0.0/8"]}"#, "reserved for special uses");
@@ -107,10 +106,7 @@ fn init_options() {
         check_init(&body, "Datapath port number is not in valid range (1024-49151)");
     }
     check_init(r#"{"DataPathPort":4790}"#, "is the one of encrypted networks");
-    check_init(
-        r#"{"Spec":{"EncryptionConfig":{"AutoLockManagers":true}}}"#,
-        "Spec.EncryptionConfig.AutoLockManagers is not",
-    );
+    check_init(r#"{"Spec":{"EncryptionConfig":{"AutoLockManagers":1}}}"#, "must be true or false");
     check_init(
         r#"{"Spec":{"CAConfig":{"ExternalCAs":[{"URL":"x"}]}}}"#,
         "Spec.CAConfig.ExternalCAs: external certificate authorities are not supported",

@@ -1,23 +1,26 @@
 //! Making a cluster, leaving it, and resuming it after a start.
 
+use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use racimo_common::error::chain;
 use racimo_common::id::{ClusterId, NetworkId, NodeId, RandomId};
 use racimo_common::object::{NodeDescription, Role};
-use racimo_common::time::Clock;
+use racimo_common::time::{Clock, Now};
 use racimo_common::tls;
 use racimo_common::units::{Bytes, NanoCpus};
 use ring::rand::{SecureRandom, SystemRandom};
 use smol::Async;
+use zeroize::Zeroizing;
 
 use super::address::{self, Machine, Told};
 use super::keep::{self, Own};
+use super::lock::Lock;
 use super::moves::{self, Moves, Shown};
 use super::trust;
 use crate::announce::{self, Service};
@@ -31,7 +34,8 @@ use crate::gate::notes::Notes;
 use crate::store::{
     Change, Cluster, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store,
 };
-use crate::vault::{self, Key, Vault};
+use crate::vault::Vault;
+use crate::vault::unlock::UnlockKey;
 
 /// How long to wait before a cluster that could not be resumed is tried again.
 const RESUME_AGAIN: Duration = Duration::from_secs(5);
@@ -54,6 +58,7 @@ struct Inner {
     vault: Vault,
     logs: Broker,
     notes: Notes,
+    lock: Lock,
     running: Mutex<Option<Running>>,
     /// One `init` or `leave` at a time.
     turn: smol::lock::Mutex<()>,
@@ -94,7 +99,7 @@ impl Running {
     }
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> ControlError {
+pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> ControlError {
     ControlError::Failed(format!("{what}: {}", chain(error)))
 }
 
@@ -110,6 +115,7 @@ impl Manager {
             logs: Broker::default(),
             notes: Notes::new(clock),
             vault,
+            lock: Lock::default(),
             running: Mutex::new(None),
             turn: smol::lock::Mutex::new(()),
         }))
@@ -125,6 +131,40 @@ impl Manager {
         self.0.notes.clone()
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(super) fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+
+    pub(super) fn data(&self) -> &Path {
+        &self.0.data
+    }
+
+    pub(super) fn lock(&self) -> &Lock {
+        &self.0.lock
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.0.clock.now()
+    }
+
+    /// The right to make, leave, take up or lock a cluster.
+    pub(super) async fn turn(&self) -> smol::lock::MutexGuard<'_, ()> {
+        self.0.turn.lock().await
+    }
+
+    /// Does `work` once the manager is not locked.
+    pub(super) fn unlocked(&self, work: impl Future<Output = ()> + Send + 'static) -> smol::Task<()> {
+        let manager = self.clone();
+        smol::spawn(async move {
+            manager.lock().opened().await;
+            work.await;
+        })
+    }
+
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,22 +174,10 @@ impl Manager {
         let _turn = self.0.turn.lock().await;
         let view = self.0.store.view();
         let Some(cluster) = view.state.cluster().filter(|_| self.running().is_none()) else { return true };
-        let resumed = async {
-            let own = keep::load_own(&self.0.data).map_err(|error| failed("read the manager's own files", &error))?;
-            if own.cluster != cluster.id {
-                let text =
-                    format!("the manager's own files are of cluster {}, the store of {}", own.cluster, cluster.id);
-                return Err(ControlError::Failed(text));
-            }
-            self.open_vault(&view.state)?;
-            self.bring_over(cluster).await?;
-            let listen = address::listen(&own.listen, &machine()?).map_err(ControlError::Invalid)?;
-            let listener = bind(listen)?;
-            let shown = view.state.node(own.node).map(|node| node.addr.clone()).unwrap_or_default();
-            self.start(&own, listener, listen, shown).await
-        };
-        match resumed.await {
-            Ok(()) => log::info!("resumed cluster {}", cluster.id),
+        match self.take_up(&view.state, cluster).await {
+            Ok(true) => log::info!("resumed cluster {}", cluster.id),
+            // It was said when it was found.
+            Ok(false) => {}
             Err(error) => log::error!(
                 "the cluster cannot be resumed, agents are not served: {error}; next try in {RESUME_AGAIN:?}"
             ),
@@ -157,28 +185,22 @@ impl Manager {
         self.running().is_some()
     }
 
-    /// Loads the vault's key and makes sure that it is the right one.
-    fn open_vault(&self, state: &State) -> Result<(), ControlError> {
-        let path = keep::vault_path(&self.0.data);
-        let load = keep::load_vault(&self.0.data).map_err(|error| failed("read the vault's key", &error))?;
-        let key = match load {
-            Some(key) => key,
-            // A cluster that was made before there were secrets.
-            None if vault::first_sealed(state).is_none() => self.make_vault_key()?,
-            None => {
-                let text = format!(
-                    "the vault's key {} is missing: without it secrets, configs and registry credentials cannot be \
-                     opened; put it back",
-                    path.display()
-                );
-                return Err(ControlError::Failed(text));
-            }
-        };
-        let opened = self.0.vault.unlock(&key).and_then(|()| self.0.vault.check(state));
-        opened.map_err(|error| {
-            self.0.vault.lock();
-            failed(&format!("use the vault's key {}", path.display()), &error)
-        })
+    /// Opens what is sealed and serves agents. False: the manager is locked.
+    pub(super) async fn take_up(&self, state: &State, cluster: &Arc<Cluster>) -> Result<bool, ControlError> {
+        let own = keep::load_own(&self.0.data).map_err(|error| failed("read the manager's own files", &error))?;
+        if own.cluster != cluster.id {
+            let text = format!("the manager's own files are of cluster {}, the store of {}", own.cluster, cluster.id);
+            return Err(ControlError::Failed(text));
+        }
+        if !self.open_vault(state)? {
+            return Ok(false);
+        }
+        self.bring_over(cluster).await?;
+        self.catch_up_key_file();
+        let listen = address::listen(&own.listen, &machine()?).map_err(ControlError::Invalid)?;
+        let listener = bind(listen)?;
+        let shown = state.node(own.node).map(|node| node.addr.clone()).unwrap_or_default();
+        self.start(&own, listener, listen, shown).await.map(|()| true)
     }
 
     /// Brings what older versions kept elsewhere, or as it is, sealed into the store.
@@ -217,15 +239,10 @@ impl Manager {
         Ok(())
     }
 
-    fn make_vault_key(&self) -> Result<Key, ControlError> {
-        let key = Key::draw(&SystemRandom::new()).map_err(|_| no_random())?;
-        keep::store_vault(&self.0.data, &key).map_err(|error| failed("keep the vault's key", &error))?;
-        Ok(key)
-    }
-
     /// Goes on trying: when a board boots, its address may come later than its manager. The API serves on meanwhile.
     pub(super) async fn resume_later(self) {
         loop {
+            self.lock().opened().await;
             smol::Timer::after(RESUME_AGAIN).await;
             if self.resume().await {
                 return;
@@ -290,6 +307,13 @@ impl Manager {
         Ok(())
     }
 
+    /// Without the port.
+    fn advertised(&self) -> String {
+        let view = self.0.store.view();
+        let first = view.state.cluster().and_then(|cluster| cluster.managers.first().cloned()).unwrap_or_default();
+        first.parse::<SocketAddr>().map_or(first, |address| address.ip().to_string())
+    }
+
     async fn init(self, request: InitRequest) -> Result<NodeId, ControlError> {
         let _turn = self.0.turn.lock().await;
         if self.0.store.view().state.cluster().is_some() {
@@ -314,6 +338,7 @@ impl Manager {
         let [worker_secret, manager_secret] =
             tokens.seal(vault).map_err(|error| failed("seal the join tokens", &error))?;
         let root_key = kept::seal_key(vault, &ca).map_err(|error| failed("seal the root's key", &error))?;
+        let autolock = request.spec.autolock;
         let new_cluster = NewCluster {
             id: cluster,
             spec: request.spec,
@@ -333,14 +358,22 @@ impl Manager {
             addr: advertise.ip.to_string(),
             key_digest: None,
         };
-        let changes = vec![Change::ClusterCreate(Box::new(new_cluster)), Change::NodeCreate(Box::new(new_node))];
+        let mut changes = vec![Change::ClusterCreate(Box::new(new_cluster)), Change::NodeCreate(Box::new(new_node))];
+        if autolock {
+            let unlock = UnlockKey::draw(&rng).and_then(|key| key.seal(vault));
+            changes.push(Change::UnlockKey(Some(unlock.map_err(|error| failed("seal the unlock key", &error))?)));
+        }
         self.0.store.commit(now, changes).await.map_err(|error| match error {
             CommitError::Refused(Refusal::ClusterExists) => ControlError::AlreadyIn,
             other @ (CommitError::Refused(_) | CommitError::Full | CommitError::TooLarge | CommitError::Stopped) => {
                 failed("store the cluster", &other)
             }
         })?;
-        if let Err(error) = self.start(&own, listener, listen, advertise.ip.to_string()).await {
+        let started = match self.keep_key_file() {
+            Ok(_) => self.start(&own, listener, listen, advertise.ip.to_string()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = started {
             // A cluster that serves nobody is none: the next `init` shall find none.
             self.0.vault.lock();
             if let Err(undo) = self.0.store.commit(now, vec![Change::ClusterLeave]).await {
@@ -399,9 +432,21 @@ impl Manager {
             let _ = std::fs::remove_file(path);
         }
         self.0.vault.lock();
+        self.lock().open();
         keep::erase(&self.0.data).map_err(|error| failed("erase the cluster's keys", &error))?;
         log::warn!("left the cluster and erased its state");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Manager {
+    /// As the end of the process would.
+    pub(super) async fn stop_for_test(self) {
+        let running = self.running().take();
+        if let Some(running) = running {
+            running.stop().await;
+        }
     }
 }
 
@@ -409,6 +454,7 @@ impl Control for Manager {
     fn status(&self) -> ControlStatus {
         match &*self.running() {
             Some(Running { node, shown, .. }) => ControlStatus::Active { node: *node, addr: shown.address() },
+            None if self.lock().is_shut() => ControlStatus::Locked { addr: self.advertised() },
             None => ControlStatus::Inactive,
         }
     }
@@ -424,6 +470,14 @@ impl Control for Manager {
     fn leave(&self) -> Reply<Result<(), ControlError>> {
         Box::pin(self.clone().leave())
     }
+
+    fn unlock(&self, key: Zeroizing<String>) -> Reply<Result<(), ControlError>> {
+        Box::pin(self.clone().unlock(key))
+    }
+
+    fn relock(&self) -> Reply<Result<(), ControlError>> {
+        Box::pin(self.clone().relock())
+    }
 }
 
 fn bits(rng: &SystemRandom) -> Result<u128, ControlError> {
@@ -432,7 +486,7 @@ fn bits(rng: &SystemRandom) -> Result<u128, ControlError> {
     Ok(u128::from_be_bytes(bytes))
 }
 
-fn no_random() -> ControlError {
+pub(super) fn no_random() -> ControlError {
     ControlError::Failed("the system's random source does not work".to_owned())
 }
 
@@ -485,7 +539,7 @@ mod tests {
     use super::*;
     use crate::store::log::fake::Disk;
     use crate::store::{ClusterNet, ClusterSpec, DependencyKind, NewDependency};
-    use crate::vault::KEY_BYTES;
+    use crate::vault::{self, KEY_BYTES};
 
     #[test]
     fn the_vault_s_key_is_kept_apart_and_looked_after() {

@@ -1,23 +1,23 @@
 //! What the manager keeps beside its store: the vault's key, and which node it is itself.
 //!
 //! ```text
-//! <data>/manager/vault.key    the vault's key, 32 bytes, 0600
+//! <data>/manager/vault.key    the vault's key, wrapped if autolock is on, 0600
 //! <data>/manager/self.json    own node id, where to listen, what boards shall dial
 //! <data>/manager/ca.key       of older versions: the root's private key, PEM, 0600. It is in the store now, sealed
 //! <data>/manager/audit.log    who changed what; it stays when the cluster is left
 //! ```
 //! Written beside and renamed, so that a power cut leaves the old or the new file.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use racimo_common::id::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::vault::{KEY_BYTES, Key};
+use crate::vault::unlock::KeyFile;
 
 const KEY: &str = "ca.key";
 const VAULT: &str = "vault.key";
@@ -43,6 +43,27 @@ pub(super) struct Own {
 /// Makes a directory that only we may enter; one that is there is fine.
 pub(super) fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Takes keys and store away from everybody else, if a copy or a backup came back with other modes; what was open.
+pub(super) fn close(data: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut opened = Vec::new();
+    for folder in [place(data), data.join("store")] {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let files = entries.map(|entry| Ok((entry?.path(), 0o600))).collect::<io::Result<Vec<_>>>()?;
+        for (path, mode) in std::iter::once((folder, 0o700)).chain(files) {
+            let meta = fs::symlink_metadata(&path)?;
+            if !meta.is_symlink() && meta.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(&path, Permissions::from_mode(mode))?;
+                opened.push(path);
+            }
+        }
+    }
+    Ok(opened)
 }
 
 /// The folder of what is kept.
@@ -88,23 +109,25 @@ pub(super) fn erase_old_key(data: &Path) -> io::Result<bool> {
     }
 }
 
-/// Keeps the vault's key, durably.
-pub(super) fn store_vault(data: &Path, key: &Key) -> io::Result<()> {
+/// Keeps the bytes of the vault's key file, durably.
+pub(super) fn store_vault(data: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = place(data);
     self::directory(&directory)?;
-    write(&directory, VAULT, key.bytes())
+    write(&directory, VAULT, bytes)
 }
 
-/// Reads the vault's key; none: there is no such file.
-pub(super) fn load_vault(data: &Path) -> io::Result<Option<Key>> {
+/// Reads the vault's key file; none: there is no such file.
+pub(super) fn load_vault(data: &Path) -> io::Result<Option<KeyFile>> {
+    // Left behind by a power cut, and perhaps plain where the file is not.
+    forget(&place(data).join(beside(VAULT)))?;
     let path = place(data).join(VAULT);
     let bytes = match fs::read(&path) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
     };
-    let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("{}: not {KEY_BYTES} bytes", path.display()));
-    Key::from_bytes(&bytes).map(Some).ok_or_else(bad)
+    let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("{}: not a vault's key", path.display()));
+    KeyFile::read(&bytes).map(Some).ok_or_else(bad)
 }
 
 /// Where the vault's key is, for messages.
@@ -115,19 +138,52 @@ pub(super) fn vault_path(data: &Path) -> PathBuf {
 /// Forgets all of it.
 pub(super) fn erase(data: &Path) -> io::Result<()> {
     for name in [OWN, VAULT, KEY] {
-        match fs::remove_file(place(data).join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+        forget(&place(data).join(name))?;
+        forget(&place(data).join(beside(name)))?;
     }
     Ok(())
 }
 
+/// Removes a file; none is fine.
+fn forget(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The name of a file that is being written.
+fn beside(name: &str) -> String {
+    format!("{name}.new")
+}
+
 fn write(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let beside = directory.join(format!("{name}.new"));
+    let beside = directory.join(beside(name));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, directory.join(name))?;
     File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_may_read_is_closed() {
+        let data = tempfile::tempdir().expect("a directory");
+        assert_eq!(close(data.path()).expect("nothing is there"), Vec::<PathBuf>::new());
+        store_vault(data.path(), &[1; 32]).expect("kept");
+        fs::create_dir(data.path().join("store")).expect("made");
+        fs::write(data.path().join("store/snapshot"), b"x").expect("written");
+        let mode = |name: &str| fs::metadata(data.path().join(name)).expect(name).permissions().mode() & 0o777;
+        let open = |name: &str, mode| fs::set_permissions(data.path().join(name), Permissions::from_mode(mode));
+        open("manager", 0o755).and(open("manager/vault.key", 0o644)).and(open("store", 0o770)).expect("opened");
+        open("store/snapshot", 0o640).expect("opened");
+        assert_eq!(close(data.path()).expect("closed").len(), 4);
+        let modes = ["manager", "manager/vault.key", "store", "store/snapshot"].map(mode);
+        assert_eq!(modes, [0o700, 0o600, 0o700, 0o600]);
+        assert_eq!(close(data.path()).expect("closed"), Vec::<PathBuf>::new());
+    }
 }

@@ -5,6 +5,7 @@
 mod address;
 mod control;
 mod keep;
+mod lock;
 mod moves;
 mod trust;
 
@@ -88,6 +89,9 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let data = |source| ServeError::Data { path: config.data.display().to_string(), source };
     keep::directory(&config.data).map_err(data)?;
     let disk = RealDisk::new(&directory).map_err(data)?;
+    for path in keep::close(&config.data).map_err(data)? {
+        log::warn!("{} could be read by others: it is the manager's alone now", path.display());
+    }
     let store = Store::open(disk, seed()?)
         .map_err(|source| ServeError::Store { path: directory.display().to_string(), source })?;
     let vault = Vault::default();
@@ -97,10 +101,11 @@ async fn run(config: Config) -> Result<(), ServeError> {
     }
     let _resuming = (!manager.resume().await).then(|| smol::spawn(manager.clone().resume_later()));
     let _notes = smol::spawn(manager.notes().run());
-    let _orchestrator = smol::spawn(orchestrator::run(store.clone(), clock, IdSource::seeded(seed()?)));
-    let _scheduler = smol::spawn(scheduler::run(store.clone(), clock));
-    let _keys = smol::spawn(allocator::keys::run(store.clone(), clock));
-    let _rotation = smol::spawn(ca::run::run(store.clone(), clock, vault.clone()));
+    // A locked manager does not hear its boards: it must decide nothing about them.
+    let _orchestrator = manager.unlocked(orchestrator::run(store.clone(), clock, IdSource::seeded(seed()?)));
+    let _scheduler = manager.unlocked(scheduler::run(store.clone(), clock));
+    let _keys = manager.unlocked(allocator::keys::run(store.clone(), clock));
+    let _rotation = manager.unlocked(ca::run::run(store.clone(), clock, vault.clone()));
     let mut listeners = Vec::new();
     for address in &config.api {
         listeners.push(Listener::open(address, Some(&config.socket_group)).map_err(ServeError::Api)?);

@@ -16,6 +16,7 @@ mod format;
 mod inspect;
 mod json;
 mod limits;
+mod lock;
 mod network;
 mod node;
 mod parse;
@@ -95,6 +96,7 @@ enum ClientCommand {
     #[command(after_help = "Examples:
   pi-mgr init
   pi-mgr init --advertise-addr 192.168.1.10 --task-history-limit 3
+  pi-mgr init --autolock
   pi-mgr init --default-addr-pool 10.20.0.0/16 --default-addr-pool-mask-length 26 --data-path-port 5000")]
     Init(swarm::InitArgs),
     /// Show what a board needs to join, or replace it
@@ -116,8 +118,21 @@ enum ClientCommand {
     /// Change settings of the cluster
     #[command(after_help = "Examples:
   pi-mgr update --task-history-limit 3
-  pi-mgr update --dispatcher-heartbeat 2s --cert-expiry 2160h")]
+  pi-mgr update --dispatcher-heartbeat 2s --cert-expiry 2160h
+  pi-mgr update --autolock
+  pi-mgr update --autolock=false")]
     Update(swarm::UpdateArgs),
+    /// Bring a locked manager its unlock key
+    ///
+    /// The key is read from the terminal, which does not show it, or from standard input.
+    #[command(after_help = "Examples:
+  pi-mgr unlock")]
+    Unlock,
+    /// Show the key that a locked manager needs, or replace it
+    #[command(after_help = "Examples:
+  pi-mgr unlock-key
+  pi-mgr unlock-key --rotate --quiet")]
+    UnlockKey(lock::UnlockKeyArgs),
     /// Manage nodes
     #[command(
         subcommand,
@@ -244,6 +259,8 @@ async fn run(command: ClientCommand, client: &mut Client, console: &mut Console)
         ClientCommand::Ca(args) => ca::run(&args, client, console).await,
         ClientCommand::Leave(args) => swarm::leave(&args, client, console).await,
         ClientCommand::Update(args) => swarm::update(&args, client, console).await,
+        ClientCommand::Unlock => lock::unlock(client, console).await,
+        ClientCommand::UnlockKey(args) => lock::unlock_key(&args, client, console).await,
         ClientCommand::Node(command) => node::run(command, client, console).await,
         ClientCommand::Service(command) => service::run(*command, client, console).await,
         ClientCommand::Secret(command) => dependency::run(DependencyKind::Secret, command, client, console).await,

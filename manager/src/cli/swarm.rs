@@ -8,6 +8,7 @@ use super::client::Client;
 use super::console::Console;
 use super::error::CliError;
 use super::json::{Peek, set};
+use super::lock;
 use super::node::Availability;
 use super::parse::{self, Nanos};
 use super::spec::refused::{RefusedCluster, RefusedInit};
@@ -25,6 +26,9 @@ pub(crate) struct ClusterFlags {
     /// Validity of node certificates
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     cert_expiry: Option<Nanos>,
+    /// Lock the manager at each start until `pi-mgr unlock`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    autolock: Option<bool>,
 }
 
 impl ClusterFlags {
@@ -38,10 +42,16 @@ impl ClusterFlags {
         if let Some(Nanos(expiry)) = self.cert_expiry {
             set(spec, &["CAConfig", "NodeCertExpiry"], expiry);
         }
+        if let Some(on) = self.autolock {
+            set(spec, &["EncryptionConfig", "AutoLockManagers"], on);
+        }
     }
 
     fn is_empty(&self) -> bool {
-        self.task_history_limit.is_none() && self.dispatcher_heartbeat.is_none() && self.cert_expiry.is_none()
+        self.task_history_limit.is_none()
+            && self.dispatcher_heartbeat.is_none()
+            && self.cert_expiry.is_none()
+            && self.autolock.is_none()
     }
 }
 
@@ -135,7 +145,7 @@ pub(crate) async fn init(args: &InitArgs, client: &mut Client, console: &mut Con
             "Labels": null, "Orchestration": {}, "Raft": {"ElectionTick": 0, "HeartbeatTick": 0}, "Dispatcher": {},
             "CAConfig": {}, "TaskDefaults": {}, "EncryptionConfig": {"AutoLockManagers": false},
         },
-        "AutoLockManagers": false,
+        "AutoLockManagers": args.cluster.autolock.unwrap_or(false),
         "Availability": args.availability.map_or("", Availability::name),
         "DefaultAddrPool": pools,
         "SubnetSize": args.default_addr_pool_mask_length,
@@ -147,7 +157,12 @@ pub(crate) async fn init(args: &InitArgs, client: &mut Client, console: &mut Con
     let cluster = client.get(&Url::new(&["swarm"])).await?;
     let address = manager_address(client, id).await?;
     console.say(join_text(cluster.text("/JoinTokens/Worker"), &address))?;
-    Ok(console.say("To see this again, run `pi-mgr join-token worker`.")?)
+    console.say("To see this again, run `pi-mgr join-token worker`.")?;
+    if args.cluster.autolock.unwrap_or(false) {
+        console.say("")?;
+        lock::show(client, console).await?;
+    }
+    Ok(())
 }
 
 /// Shows, or replaces, a join token.
@@ -205,10 +220,14 @@ pub(crate) async fn update(args: &UpdateArgs, client: &mut Client, console: &mut
     let mut spec = cluster["Spec"].clone();
     args.cluster.apply(&mut spec);
     update_cluster(client, &cluster, &spec, None).await?;
-    Ok(console.say("Cluster updated.")?)
+    console.say("Cluster updated.")?;
+    if lock::is_on(&spec) && !lock::is_on(&cluster["Spec"]) {
+        lock::show(client, console).await?;
+    }
+    Ok(())
 }
 
-pub(super) async fn update_cluster(
+pub(crate) async fn update_cluster(
     client: &mut Client,
     cluster: &Value,
     spec: &Value,

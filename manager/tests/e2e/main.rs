@@ -6,6 +6,7 @@ mod lab;
 
 mod access;
 mod addresses;
+mod autolock;
 mod cli;
 mod cluster;
 mod container_options;

@@ -154,7 +154,8 @@ fn commands(lab: &Lab) -> Result<()> {
         ("node promote board1", "promoting a node is not supported yet"),
         ("swarm init", "already part of a swarm"),
         ("swarm leave", "Removing the last manager erases all current state"),
-        ("swarm update --autolock", "EncryptionConfig.AutoLockManagers is not supported yet"),
+        ("swarm unlock", "swarm is not locked"),
+        ("swarm unlock-key", "no unlock key is set"),
         (
             "swarm update --external-ca protocol=cfssl,url=https://x",
             "external certificate authorities are not supported",

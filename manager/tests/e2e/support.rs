@@ -1,6 +1,7 @@
 //! The docker CLI as a client, cases that run beside each other, and a look into containers.
 
 use std::fs;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -77,31 +78,51 @@ impl Said {
     }
 }
 
-/// A tool with its arguments; for two minutes at most.
-fn tool(lab: &Lab, program: &str, arguments: &[&str]) -> Result<Said> {
+/// A tool with its arguments, and what is typed into it; for two minutes at most.
+fn tool(lab: &Lab, program: &str, arguments: &[&str], typed: Option<&str>) -> Result<Said> {
     let socket = format!("unix://{}", lab.manager().socket().display());
-    let output = Command::new("timeout")
+    let mut child = Command::new("timeout")
         .args(["120", program])
         .args(arguments)
         .env("DOCKER_HOST", &socket)
         .env("RACIMO_HOST", &socket)
         .env("DOCKER_CONFIG", lab.directory.join("docker-config"))
-        .stdin(Stdio::null())
-        .output()
+        .stdin(if typed.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .with_context(|| format!("run {program}"))?;
+    if let (Some(mut stdin), Some(typed)) = (child.stdin.take(), typed) {
+        // It may have no use for it.
+        let _ = stdin.write_all(typed.as_bytes());
+    }
+    let output = child.wait_with_output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
 }
 
 /// The real docker CLI.
 pub(crate) fn docker(lab: &Lab, arguments: &[&str]) -> Result<Said> {
-    tool(lab, "docker", arguments)
+    tool(lab, "docker", arguments, None)
+}
+
+/// The real docker CLI, with something typed into it.
+pub(crate) fn docker_typing(lab: &Lab, typed: &str, arguments: &[&str]) -> Result<Said> {
+    tool(lab, "docker", arguments, Some(typed))
 }
 
 /// `pi-mgr`.
 pub(crate) fn pi_mgr(lab: &Lab, arguments: &[&str]) -> Result<Said> {
-    let program = crate::lab::require::bin_dir()?.join("pi-mgr");
-    tool(lab, &program.to_string_lossy(), arguments)
+    tool(lab, &pi_mgr_path()?, arguments, None)
+}
+
+/// `pi-mgr`, with something typed into it.
+pub(crate) fn pi_mgr_typing(lab: &Lab, typed: &str, arguments: &[&str]) -> Result<Said> {
+    tool(lab, &pi_mgr_path()?, arguments, Some(typed))
+}
+
+fn pi_mgr_path() -> Result<String> {
+    Ok(crate::lab::require::bin_dir()?.join("pi-mgr").to_string_lossy().into_owned())
 }
 
 /// The lab's busybox.

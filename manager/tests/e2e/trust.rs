@@ -24,7 +24,7 @@ fn env(lab: &Lab, name: &str) -> String {
     lab.env().into_iter().find(|(key, _)| key == name).map(|(_, value)| value).unwrap_or_default()
 }
 
-fn door(lab: &Lab) -> Result<SocketAddr> {
+pub(crate) fn door(lab: &Lab) -> Result<SocketAddr> {
     format!("{}:{MANAGER_PORT}", env(lab, "LAB_MANAGER_IP")).parse().context("the manager's address")
 }
 

@@ -100,7 +100,7 @@ fn spec_model(cluster: &Cluster) -> SwarmSpec {
             force_rotate: Some(cluster.trust.asked).filter(|asked| *asked > 0),
             ..SwarmSpecCaConfig::default()
         }),
-        encryption_config: Some(SwarmSpecEncryptionConfig { auto_lock_managers: Some(false) }),
+        encryption_config: Some(SwarmSpecEncryptionConfig { auto_lock_managers: Some(spec.autolock) }),
         task_defaults: Some(SwarmSpecTaskDefaults::default()),
     }
 }
@@ -176,7 +176,9 @@ pub fn spec(mut fields: Fields<'_>) -> Result<(ClusterSpec, RootAsk), ApiError> 
     let root = root(&mut ca)?;
     ca.done()?;
     fields.object("TaskDefaults")?.done()?;
-    fields.object("EncryptionConfig")?.done()?;
+    let mut encryption = fields.object("EncryptionConfig")?;
+    let autolock = encryption.flag("AutoLockManagers")?;
+    encryption.done()?;
     fields.done()?;
     if cert_expiry.is_some_and(|expiry| expiry < CERT_EXPIRY_MIN) {
         return Err(ApiError::invalid("minimum certificate expiry time is: 1h0m0s"));
@@ -185,7 +187,7 @@ pub fn spec(mut fields: Fields<'_>) -> Result<(ClusterSpec, RootAsk), ApiError> 
     if heartbeat.is_some_and(|h| h < least || h > most) {
         return Err(ApiError::invalid(format_args!("the heartbeat period must be from {least:?} to {most:?}")));
     }
-    Ok((ClusterSpec { labels, task_history, heartbeat, cert_expiry, autolock: false }, root))
+    Ok((ClusterSpec { labels, task_history, heartbeat, cert_expiry, autolock }, root))
 }
 
 /// Reads a request to make a cluster.
@@ -205,7 +207,8 @@ pub fn init(body: &Value) -> Result<InitRequest, ApiError> {
         listen: fields.text("ListenAddr")?.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()),
         advertise: fields.text("AdvertiseAddr")?,
         availability: fields.text("Availability")?.as_deref().map(availability).transpose()?.unwrap_or_default(),
-        spec,
+        // Docker's client says it twice; other clients say it here or there.
+        spec: ClusterSpec { autolock: fields.flag("AutoLockManagers")? || spec.autolock, ..spec },
         net: net(&mut fields)?,
     };
     fields.done()?;

@@ -24,10 +24,6 @@ pub(crate) struct RefusedUpdate {
 #[derive(Args, Debug, Default)]
 pub(crate) struct RefusedCluster {
     /// Refused
-    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = autolock)]
-    autolock: Option<Infallible>,
-    /// Refused
     #[arg(long, hide = true, value_name = "SPEC", value_parser = external_ca)]
     external_ca: Option<Infallible>,
     /// Refused
@@ -79,10 +75,6 @@ pub(crate) struct RefusedNetwork {
     #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = family)]
     ipv6: Option<Infallible>,
-}
-
-fn autolock(_: &str) -> Result<Infallible, String> {
-    Err("managers are not locked; the mode of the data directory protects their keys".to_owned())
 }
 
 fn external_ca(_: &str) -> Result<Infallible, String> {

@@ -65,6 +65,7 @@ fn typing(typed: &str, args: &[&str], now_ms: i64, mut client: Client) -> Outcom
     let (out, err) = (Buffer::default(), Buffer::default());
     let mut console = Console {
         input: Box::new(std::io::Cursor::new(typed.to_owned())),
+        is_typed: false,
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),
         columns: None,

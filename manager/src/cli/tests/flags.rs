@@ -48,6 +48,7 @@ fn answer(golden: &Value, base: &Value, heard: &Mutex<Heard>, request: Request) 
         }
         // What `init` prints.
         "GET /swarm" | "GET /nodes/" => json!({}),
+        "GET /swarm/unlockkey" => json!({"UnlockKey": "SWMKEY-1-x"}),
         line => panic!("unforeseen: {line}"),
     };
     Some((200, body.to_string()))

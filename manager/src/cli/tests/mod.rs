@@ -5,5 +5,6 @@ mod commands;
 mod fake;
 mod flags;
 mod help;
+mod lock;
 mod replay;
 mod stack;

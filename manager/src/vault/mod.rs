@@ -6,8 +6,10 @@
 //! ```text
 //! locked ─ unlock(key) ─▶ open ─ lock ─▶ locked      sealed: version 1 · nonce 12 · ciphertext · tag 16
 //! ```
-//! The key is a file of its own, beside the store and never in it. (A lock of the whole manager will wrap that file:
-//! until it is opened the vault stays locked, which everything here already answers with an error.)
+//! The key is a file of its own, beside the store and never in it. With autolock that file is wrapped ([`unlock`]), and
+//! the vault stays locked after a start until somebody brings the unlock key.
+
+pub mod unlock;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +20,9 @@ use racimo_common::token::DIGEST_BYTES;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_bytes::ByteBuf;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
+
+use self::unlock::{KeyFile, UnlockKey};
 
 use crate::ca::kept::root_digest;
 use crate::store::{DependencyKind, Sealed, State, TokenSecret};
@@ -40,6 +44,8 @@ pub enum Owner {
     RootKey([u8; DIGEST_BYTES]),
     /// The secret of the join token that makes nodes of this role.
     Token(Role),
+    /// The key that unlocks the manager after a start.
+    Unlock,
 }
 
 impl Owner {
@@ -53,6 +59,7 @@ impl Owner {
                 format!("racimo root-key {digest}")
             }
             Self::Token(role) => format!("racimo token {role}"),
+            Self::Unlock => "racimo unlock-key".to_owned(),
         }
     }
 }
@@ -140,11 +147,18 @@ pub enum VaultError {
 
 /// The vault; clones share the one key.
 #[derive(Clone, Default)]
-pub struct Vault(Arc<Mutex<Option<Arc<LessSafeKey>>>>);
+pub struct Vault(Arc<Mutex<Option<Arc<Open>>>>);
+
+/// A vault that is open.
+struct Open {
+    cipher: LessSafeKey,
+    /// To keep it anew, when autolock is switched.
+    key: Key,
+}
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.key().is_ok() { "Vault(open)" } else { "Vault(locked)" })
+        f.write_str(if self.is_open() { "Vault(open)" } else { "Vault(locked)" })
     }
 }
 
@@ -154,8 +168,9 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Unopened`]: not a key.
     pub fn unlock(&self, key: &Key) -> Result<(), VaultError> {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key.bytes()).map_err(|_| VaultError::Unopened)?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(LessSafeKey::new(key)));
+        let cipher = UnboundKey::new(&CHACHA20_POLY1305, key.bytes()).map_err(|_| VaultError::Unopened)?;
+        let open = Open { cipher: LessSafeKey::new(cipher), key: Key(key.0) };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(open));
         Ok(())
     }
 
@@ -164,7 +179,25 @@ impl Vault {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn key(&self) -> Result<Arc<LessSafeKey>, VaultError> {
+    /// Its key file's bytes, wrapped if there is an unlock key.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::Random`].
+    pub fn key_file(&self, unlock: Option<&UnlockKey>) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        KeyFile::write(&self.key()?.key, unlock)
+    }
+
+    /// Whether it has its key.
+    pub fn is_open(&self) -> bool {
+        self.key().is_ok()
+    }
+
+    /// Whether this key is the one that it is open with.
+    pub fn is_open_with(&self, key: &Key) -> bool {
+        self.key().is_ok_and(|open| open.key.0 == key.0)
+    }
+
+    fn key(&self) -> Result<Arc<Open>, VaultError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(VaultError::Locked)
     }
 
@@ -175,7 +208,7 @@ impl Vault {
     pub fn seal(&self, owner: Owner, plain: &[u8]) -> Result<Sealed, VaultError> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| VaultError::Random)?;
-        seal(&*self.key()?, nonce, owner, plain)
+        seal(&self.key()?.cipher, nonce, owner, plain)
     }
 
     /// Opens what was sealed for this owner.
@@ -183,7 +216,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::Unopened`].
     pub fn open(&self, owner: Owner, sealed: &Sealed) -> Result<Plain, VaultError> {
-        open(&*self.key()?, owner, &sealed.0)
+        open(&self.key()?.cipher, owner, &sealed.0)
     }
 
     /// Whether the key is the one that sealed what the store holds.
@@ -216,9 +249,10 @@ fn kept(state: &State) -> impl Iterator<Item = (Owner, &Sealed)> {
         TokenSecret::Sealed(sealed) => Some((Owner::Token(role), sealed)),
         TokenSecret::Plain(_) => None,
     });
+    let unlock = cluster.and_then(|cluster| Some((Owner::Unlock, cluster.trust.unlock.as_ref()?)));
     let key = cluster
         .and_then(|cluster| Some((Owner::RootKey(root_digest(&cluster.root_pem)?), cluster.trust.key.as_ref()?)));
-    key.into_iter().chain(tokens)
+    key.into_iter().chain(tokens).chain(unlock)
 }
 
 fn seal(key: &LessSafeKey, nonce: [u8; NONCE_LEN], owner: Owner, plain: &[u8]) -> Result<Sealed, VaultError> {

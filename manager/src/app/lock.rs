@@ -1,0 +1,238 @@
+//! The lock: what the manager can do before and after somebody brings the unlock key.
+//!
+//! In: the vault's key file, the unlock key of the store, texts that claim to be it. Out: a vault that is open or not.
+//!
+//! ```text
+//! start ─ file plain ──▶ open                       the store says what the file shall be: a commit first, then the
+//!   └─ file wrapped ───▶ locked ─ its key ─▶ open   file. A start that finds them apart makes the file follow
+//! ```
+//! While it is locked no stage decides anything, and agents are not served.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use racimo_common::time::Mono;
+use ring::rand::SystemRandom;
+use zeroize::Zeroizing;
+
+use super::control::{Manager, failed, no_random};
+use super::keep;
+use crate::api::control::ControlError;
+use crate::limits::{UNLOCK_TRIES_MAX, UNLOCK_TRIES_WITHIN};
+use crate::store::State;
+use crate::vault;
+use crate::vault::Key;
+use crate::vault::unlock::{KeyFile, UnlockKey};
+
+/// Whether the manager waits for its unlock key, and how often wrong ones were tried.
+#[derive(Default)]
+pub(super) struct Lock(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// While it is shut; whoever waits learns that it opens by the sender's end.
+    shut: Option<(Sender<()>, Receiver<()>)>,
+    tries: Tries,
+}
+
+impl Lock {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is shut.
+    pub(super) fn is_shut(&self) -> bool {
+        self.inner().shut.is_some()
+    }
+
+    /// Shuts it; false: it is shut already.
+    fn shut(&self) -> bool {
+        let shut = &mut self.inner().shut;
+        let first = shut.is_none();
+        shut.get_or_insert_with(|| async_channel::bounded(1));
+        first
+    }
+
+    /// Opens it.
+    pub(super) fn open(&self) {
+        self.inner().shut = None;
+    }
+
+    /// Waits until it is open.
+    pub(super) async fn opened(&self) {
+        let waiting = self.inner().shut.as_ref().map(|(_, opened)| opened.clone());
+        if let Some(opened) = waiting {
+            let _ = opened.recv().await;
+        }
+    }
+}
+
+/// Counts tries, so that a client that guesses costs nothing but its own time.
+#[derive(Debug, Default)]
+struct Tries {
+    count: usize,
+    since: Option<Mono>,
+}
+
+impl Tries {
+    /// Takes one of the tries that are left.
+    ///
+    /// # Errors
+    /// There are none for so long.
+    fn take(&mut self, now: Mono) -> Result<(), Duration> {
+        let since = *self.since.get_or_insert(now);
+        let ends = since + UNLOCK_TRIES_WITHIN;
+        if now >= ends {
+            *self = Self { count: 0, since: Some(now) };
+        } else if self.count >= UNLOCK_TRIES_MAX {
+            return Err(ends.since(now));
+        }
+        self.count += 1;
+        Ok(())
+    }
+}
+
+impl Manager {
+    /// Opens the vault with its key file and makes sure that it is the right key. False: the file is wrapped, and the
+    /// manager is locked.
+    pub(super) fn open_vault(&self, state: &State) -> Result<bool, ControlError> {
+        // After it was unlocked by hand, the start may be tried again.
+        if self.vault().is_open() {
+            return Ok(true);
+        }
+        let key = match self.key_file()? {
+            Some(KeyFile::Plain(key)) => key,
+            Some(KeyFile::Wrapped(_)) => {
+                if self.lock().shut() {
+                    log::warn!(
+                        "the manager is locked: it serves no agents and decides nothing until `pi-mgr unlock`; what \
+                         runs on the boards runs on"
+                    );
+                }
+                return Ok(false);
+            }
+            // A cluster that was made before there were secrets.
+            None if vault::first_sealed(state).is_none() => self.make_vault_key()?,
+            None => return Err(self.no_key_file()),
+        };
+        self.use_key(&key, state).map(|()| true)
+    }
+
+    fn key_file(&self) -> Result<Option<KeyFile>, ControlError> {
+        keep::load_vault(self.data()).map_err(|error| failed("read the vault's key", &error))
+    }
+
+    fn no_key_file(&self) -> ControlError {
+        ControlError::Failed(format!(
+            "the vault's key {} is missing: without it the root's key, join tokens, secrets, configs and registry \
+             credentials cannot be opened; put it back",
+            keep::vault_path(self.data()).display()
+        ))
+    }
+
+    fn use_key(&self, key: &Key, state: &State) -> Result<(), ControlError> {
+        let opened = self.vault().unlock(key).and_then(|()| self.vault().check(state));
+        opened.map_err(|error| {
+            self.vault().lock();
+            failed(&format!("use the vault's key {}", keep::vault_path(self.data()).display()), &error)
+        })
+    }
+
+    /// A new key for a new cluster, kept as it is until the store says otherwise.
+    pub(super) fn make_vault_key(&self) -> Result<Key, ControlError> {
+        let key = Key::draw(&SystemRandom::new()).map_err(|_| no_random())?;
+        let bytes = KeyFile::write(&key, None).map_err(|_| no_random())?;
+        keep::store_vault(self.data(), &bytes).map_err(|error| failed("keep the vault's key", &error))?;
+        Ok(key)
+    }
+
+    /// Makes the key file what the store says: wrapped with the unlock key, or plain. Whether it was not so.
+    ///
+    /// The store is always the first: its commit and this file cannot be written in one step. If the power goes in
+    /// between, the manager opens as before (without a key, or with the one before), and then does this.
+    pub(super) fn keep_key_file(&self) -> Result<bool, ControlError> {
+        let view = self.store().view();
+        let Some(cluster) = view.state.cluster() else { return Ok(false) };
+        let unlock = UnlockKey::open(self.vault(), cluster);
+        let unlock = unlock.map_err(|error| failed("open the unlock key", &error))?;
+        let is_open_with = |key: &Key| self.vault().is_open_with(key);
+        // A file that cannot be read is replaced: the key is at hand.
+        let is_so = match (keep::load_vault(self.data()).ok().flatten(), &unlock) {
+            (Some(KeyFile::Plain(key)), None) => is_open_with(&key),
+            (Some(KeyFile::Wrapped(wrapped)), Some(unlock)) => {
+                wrapped.open(unlock).is_some_and(|key| is_open_with(&key))
+            }
+            (Some(KeyFile::Plain(_)), Some(_)) | (Some(KeyFile::Wrapped(_)), None) | (None, _) => false,
+        };
+        if is_so {
+            return Ok(false);
+        }
+        let bytes = self.vault().key_file(unlock.as_ref()).map_err(|error| failed("lock the vault's key", &error))?;
+        keep::store_vault(self.data(), &bytes).map_err(|error| failed("keep the vault's key", &error))?;
+        Ok(true)
+    }
+
+    /// After a start: a switch of autolock, or a new unlock key, whose file was not written any more.
+    pub(super) fn catch_up_key_file(&self) {
+        match self.keep_key_file() {
+            Ok(false) => {}
+            Ok(true) => log::warn!(
+                "the last change of autolock or of the unlock key was cut short; it is complete now: `pi-mgr unlock-key` \
+                 shows the key that the next start needs, if it needs one"
+            ),
+            Err(error) => log::error!("the vault's key file is not as autolock wants it: {error}"),
+        }
+    }
+
+    /// After a commit of the unlock key.
+    pub(super) async fn relock(self) -> Result<(), ControlError> {
+        let _turn = self.turn().await;
+        match self.keep_key_file() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ControlError::Failed(format!(
+                "the change is stored, but the key file is as before, and the manager starts as before; the next start, \
+                 or the next change of autolock, tries again: {error}"
+            ))),
+        }
+    }
+
+    /// Unlocks the manager and takes the cluster up.
+    pub(super) async fn unlock(self, text: Zeroizing<String>) -> Result<(), ControlError> {
+        let _turn = self.turn().await;
+        let view = self.store().view();
+        let Some(cluster) = view.state.cluster() else { return Err(ControlError::NotIn) };
+        if !self.lock().is_shut() {
+            return Err(ControlError::NotLocked);
+        }
+        let unlock = UnlockKey::parse(&text).map_err(|error| ControlError::Invalid(error.to_string()))?;
+        let tries = self.lock().inner().tries.take(self.now().mono);
+        tries.map_err(ControlError::TooManyTries)?;
+        let key = match self.key_file()? {
+            Some(KeyFile::Wrapped(wrapped)) => wrapped.open(&unlock).ok_or_else(|| {
+                log::warn!("a wrong unlock key was refused");
+                ControlError::WrongKey
+            })?,
+            Some(KeyFile::Plain(_)) => {
+                let path = keep::vault_path(self.data());
+                let text = format!("{} was replaced and is not locked: restart the manager", path.display());
+                return Err(ControlError::Failed(text));
+            }
+            None => return Err(self.no_key_file()),
+        };
+        self.use_key(&key, &view.state)?;
+        let taken = self.take_up(&view.state, cluster).await;
+        // Whatever comes of it: the key was right, and a start that failed is tried again without it.
+        self.lock().open();
+        log::info!("the manager was unlocked");
+        taken.map(drop).map_err(|error| {
+            let error = format!("the manager is unlocked, but its start failed and will be tried again: {error}");
+            log::error!("{error}");
+            ControlError::Failed(error)
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "lock_tests.rs"]
+mod tests;
