@@ -49,7 +49,9 @@ pub enum Gap {
 /// Every task this board holds.
 #[derive(Debug, Default)]
 pub struct Board {
-    tasks: Table<Task, TASKS_MAX>,
+    /// Each in a place of its own, so that the table is small: it is part of the main loop's future, which is moved
+    /// about on the stack when the agent starts, and what the stack once took stays with the agent.
+    tasks: Table<Box<Task>, TASKS_MAX>,
     /// The store index of the last assignment that took effect in this session.
     index: u64,
     /// Parts of a set that has not ended yet.
@@ -83,16 +85,16 @@ impl Board {
 
     /// The tasks, in no particular order.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.iter()
+        self.tasks.iter().map(Box::as_ref)
     }
 
     fn get(&mut self, id: TaskId) -> Option<&mut Task> {
-        self.tasks.iter_mut().find(|task| task.id == id)
+        self.tasks.iter_mut().map(Box::as_mut).find(|task| task.id == id)
     }
 
     /// A task the board holds.
     pub fn task(&self, id: TaskId) -> Option<&Task> {
-        self.tasks.iter().find(|task| task.id == id)
+        self.tasks().find(|task| task.id == id)
     }
 
     /// A session starts: the next set is complete.
@@ -170,7 +172,7 @@ impl Board {
     /// effect but now, because a set may be larger than the heap.
     fn admit(&mut self, part: &mut Assign, now: Now) {
         let collected = self.parts.iter().flat_map(|set| &set.tasks).filter_map(|a| a.work.as_deref());
-        let mut held: usize = collected.map(weight::of).chain(self.tasks.iter().map(Task::weight)).sum();
+        let mut held: usize = collected.map(weight::of).chain(self.tasks().map(Task::weight)).sum();
         for assignment in &mut part.tasks {
             let Some(work) = &assignment.work else { continue };
             let (has_it, has_begun) =
@@ -218,7 +220,7 @@ impl Board {
             Some(format!("this board holds at most {} tasks at once", self.most))
         } else {
             let task = Task::assigned(id, desired, work, now);
-            self.tasks.push(task).err().map(|_| "this board's task table is full".to_owned())
+            self.tasks.push(Box::new(task)).err().map(|_| "this board's task table is full".to_owned())
         };
         if let Some(reason) = reason {
             self.turn_away(id, bodies, reason, now);
@@ -249,7 +251,7 @@ impl Board {
         if self.parts.is_some() {
             return None;
         }
-        let held = self.tasks.iter().filter(|task| !task.is_unwanted()).filter_map(Task::work);
+        let held = self.tasks().filter(|task| !task.is_unwanted()).filter_map(Task::work);
         let held = held.flat_map(|work| work.files.iter().map(|file| file.body));
         Some(held.chain(self.turned_bodies.iter().map(|(_, body)| *body)).collect())
     }
@@ -261,7 +263,7 @@ impl Board {
         for &(id, found, grace) in containers {
             if let Some(task) = self.get(id) {
                 task.adopt(found, now);
-            } else if self.tasks.push(Task::found(id, found, grace, now)).is_err() {
+            } else if self.tasks.push(Box::new(Task::found(id, found, grace, now))).is_err() {
                 without_room.push(id);
             }
         }
@@ -309,7 +311,7 @@ impl Board {
     /// The board is no member any more: every task shall go.
     pub fn forget_all(&mut self) {
         self.logs = Some(Vec::new());
-        self.tasks.iter_mut().for_each(Task::unwant);
+        self.tasks.iter_mut().for_each(|task| task.unwant());
         self.turned_away.clear();
         self.turned_bodies.clear();
     }
@@ -364,7 +366,7 @@ impl Board {
 
     /// When to ask for orders again if nothing happens; a time that has passed: at once.
     pub fn wake_at(&self) -> Option<Mono> {
-        self.tasks.iter().filter_map(Task::wake_at).min().filter(|_| self.listed)
+        self.tasks().filter_map(Task::wake_at).min().filter(|_| self.listed)
     }
 
     /// Whether a task still runs that the manager does not know of. What it reserves is free in the manager's books,
@@ -376,7 +378,7 @@ impl Board {
     /// Reports of tasks the manager knows that were not sent yet; they count as sent.
     pub fn reports(&mut self) -> Vec<TaskReport> {
         let known = self.tasks.iter_mut().filter(|task| !task.is_unwanted());
-        let mut reports: Vec<TaskReport> = known.filter_map(Task::take_report).collect();
+        let mut reports: Vec<TaskReport> = known.filter_map(|task| task.take_report()).collect();
         if std::mem::take(&mut self.turned_dirty) {
             reports.extend(self.turned_away.iter().cloned());
         }

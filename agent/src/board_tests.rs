@@ -465,3 +465,10 @@ fn logs_stay_as_long_as_the_manager_knows_their_tasks() {
     board.forget_all();
     assert_eq!(board.doomed_logs(all()), [id(1), id(2), id(3)]);
 }
+
+/// It is part of the main loop's future, which is moved about on the stack: with 57 KiB here the agent's stack once
+/// grew to 2.6 MiB, and stayed so.
+#[test]
+fn a_board_is_small_where_it_is_moved() {
+    assert!(std::mem::size_of::<Board>() <= 2048, "{}", std::mem::size_of::<Board>());
+}
