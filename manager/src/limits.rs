@@ -185,9 +185,6 @@ pub const SET_BYTES_PER_SECOND_MIN: u32 = 8 << 10;
 pub const NOTES_MAX: usize = 256;
 /// Bytes of such a line: it may quote what a peer sent. The rest is cut.
 pub const NOTE_BYTES_MAX: usize = 1024;
-/// Files that the API's connections take together, at most.
-pub const API_FILES: usize =
-    API_CONNECTIONS_MAX + API_LOCAL_CONNECTIONS_MAX + API_REMOTE_CONNECTIONS_MAX + API_HANDSHAKES_MAX;
 /// Files that the manager keeps open beside connections: the store's, listeners, calls to registries. It allows itself
 /// as many files as it needs for all connections, if the system lets it; else fewer agents' connections are taken.
 pub const FILES_RESERVE: usize = 256;

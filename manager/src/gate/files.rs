@@ -2,7 +2,14 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::limits::{API_FILES, CONNECTIONS_MAX, FILES_RESERVE};
+use crate::limits::{
+    API_CONNECTIONS_MAX, API_HANDSHAKES_MAX, API_LOCAL_CONNECTIONS_MAX, API_REMOTE_CONNECTIONS_MAX, CONNECTIONS_MAX,
+    FILES_RESERVE,
+};
+
+/// What the API's connections take together.
+pub(super) const API_FILES: usize =
+    API_CONNECTIONS_MAX + API_LOCAL_CONNECTIONS_MAX + API_REMOTE_CONNECTIONS_MAX + API_HANDSHAKES_MAX;
 
 /// Raises the number of files to what all connections need, as far as the system lets it. Call it once, at the start.
 pub fn allow() {

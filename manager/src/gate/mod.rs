@@ -68,7 +68,7 @@ pub struct Limits {
 impl Limits {
     /// Those of the port for agents, for a process that may have so many files open.
     pub fn agents(files: usize) -> Self {
-        let connections = files.saturating_sub(limits::API_FILES + limits::FILES_RESERVE);
+        let connections = files.saturating_sub(files::API_FILES + limits::FILES_RESERVE);
         Self {
             connections: connections.clamp(1, limits::CONNECTIONS_MAX),
             half_open: limits::HANDSHAKES_MAX,

@@ -115,7 +115,7 @@ fn only_connections_that_lead_to_nothing_cost() {
 fn a_process_with_few_files_takes_fewer_connections() {
     let check = |files: usize, want: usize| assert_eq!(Limits::agents(files).connections, want, "{files} files");
     check(usize::MAX, limits::CONNECTIONS_MAX);
-    check(4096, 4096 - limits::API_FILES - limits::FILES_RESERVE);
+    check(4096, 4096 - files::API_FILES - limits::FILES_RESERVE);
     check(64, 1);
 }
 
