@@ -14,6 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::Context;
 use super::host::Host;
+use crate::announce::Service;
 use crate::ca::{self, Names, Roots};
 use crate::limits::API_LOOK_EVERY;
 use crate::store::Cluster;
@@ -87,7 +88,11 @@ fn names(cluster: &Cluster) -> Names {
     // What cannot be listed is not shown; the names are left.
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let addresses = interfaces.iter().map(|interface| interface.ip());
-    Names::of(addresses, &Host::read().name, &cluster.managers)
+    let host = Host::read().name;
+    // What the manager itself answers for on the local network; its port plays no part.
+    let announced = Service::new(&host, cluster.id, 0).host().to_owned();
+    let called: Vec<String> = cluster.managers.iter().cloned().chain([announced]).collect();
+    Names::of(addresses, &host, &called)
 }
 
 fn make(context: &Context, cluster: &Cluster, basis: Basis, now: Wall) -> Result<Made, Closed> {

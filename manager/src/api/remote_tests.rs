@@ -138,6 +138,9 @@ fn only_holders_get_in_and_only_as_what_they_are() {
     let wrong = served.ask(client(&[served.root()]), "other.example", "GET /_ping");
     assert!(wrong.as_ref().is_err_and(|why| why.contains("not valid for name")), "{wrong:?}");
     assert!(served.ask(client(&[served.root()]), "localhost", "GET /_ping").is_ok());
+    let host = super::host::Host::read().name;
+    let announced = crate::announce::Service::new(&host, ca.cluster(), 0);
+    assert!(served.ask(client(&[served.root()]), announced.host(), "GET /_ping").is_ok());
 
     // Who was revoked gets nothing, nor does anybody once the cluster is gone.
     assert_eq!(lab.ask("DELETE", "/racimo/access/ann", "").0, 204);
@@ -155,7 +158,7 @@ fn accesses_outlive_their_root() {
     let lab = &served.lab;
     let (ann, old) = (access(lab, "ann", "admin"), served.root());
     let ask = || {
-        let config = tls::api_client(&[old.clone()], &ann, TrustClock::system(BUILT)).expect("a client");
+        let config = tls::api_client(std::slice::from_ref(&old), &ann, TrustClock::system(BUILT)).expect("a client");
         served.ask(config, "127.0.0.1", "GET /_ping").map(|answer| answer.contains("200 OK"))
     };
     assert_eq!(ask(), Ok(true));
