@@ -36,10 +36,7 @@ impl From<CaError> for ApiError {
 
 impl From<GivenError> for ApiError {
     fn from(error: GivenError) -> Self {
-        match error {
-            GivenError::Ca(error) => error.into(),
-            error => Self::invalid(error),
-        }
+        if let GivenError::Ca(error) = error { error.into() } else { Self::invalid(error) }
     }
 }
 

@@ -170,7 +170,7 @@ fn purposes(certificate: &X509Certificate<'_>) -> Result<(), GivenError> {
         return unfit("may not sign certificates: its key usage does not say so");
     }
     let purpose = certificate.extended_key_usage().map_err(damaged)?.map(|found| found.value);
-    if purpose.is_some_and(|purpose| !purpose.any && !(purpose.server_auth && purpose.client_auth)) {
+    if purpose.is_some_and(|purpose| !(purpose.any || purpose.server_auth && purpose.client_auth)) {
         return unfit("is not for TLS servers and clients: its extended key usage says other things");
     }
     if certificate.name_constraints().map_err(damaged)?.is_some() {
