@@ -164,10 +164,6 @@ fn commands(lab: &Lab) -> Result<()> {
         ("swarm update --dispatcher-heartbeat 1ms", "the heartbeat period must be from 100ms to 60s"),
         ("swarm update --dispatcher-heartbeat 2m", "the heartbeat period must be from 100ms to 60s"),
         ("swarm update --cert-expiry 30m", "minimum certificate expiry time is"),
-        (
-            "swarm ca --rotate --ca-cert /etc/hostname --ca-key /etc/hostname",
-            "the CA certificate is no PEM certificate",
-        ),
         ("secret create bad!name /etc/hostname", "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed"),
         ("config create bad!name /etc/hostname", "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed"),
         ("secret inspect nosuch", "secret nosuch not found"),
