@@ -26,7 +26,7 @@ use self::operations::{Containers, Tools};
 use crate::board::{Board, Order};
 use crate::config::Config;
 use crate::describe::{self, Own};
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::link::places::Places;
 use crate::link::session::{Link, Told};
 use crate::net::host::Host;
@@ -124,18 +124,21 @@ pub async fn run(
     let described = smol::future::or(async { Some(describe(&config, &runtime, &network, &host).await) }, asked).await;
     let Some(described) = described else { return Ok(Stop::Asked) };
     let description = Rc::new(RefCell::new(described));
-    let identity = identity.map(Rc::new);
+    let identity = identity.map(|identity| Rc::new(identity::Own::new(identity, &config.data)));
     let tools = Rc::new(Tools {
         runtime,
         registry: Registry::new(config.registry.clone()),
         network,
         host,
         description: description.clone(),
-        node: RefCell::new(identity.as_ref().map(|identity| identity.node)),
+        node: RefCell::new(identity.as_ref().map(|own| own.identity().node)),
     });
     let places = match (&config.manager_socket, &identity) {
         (Some(socket), _) => Places::fixed(vec![format!("unix://{}", socket.display())]),
-        (None, Some(identity)) => Places::load(&config.data, identity.cluster, &identity.managers),
+        (None, Some(own)) => {
+            let identity = own.identity();
+            Places::load(&config.data, identity.cluster, &identity.managers)
+        }
         (None, None) => Places::default(),
     };
     let (places, discover) = (Rc::new(RefCell::new(places)), config.discover);
@@ -264,7 +267,7 @@ struct App {
     tools: Rc<Tools>,
     executor: Rc<LocalExecutor<'static>>,
     inputs: Sender<Input>,
-    identity: Option<Rc<Identity>>,
+    identity: Option<Rc<identity::Own>>,
     /// One per task at most; dropping one gives it up.
     operations: BTreeMap<TaskId, smol::Task<()>>,
     /// Tasks that ended and are being removed from the network.
@@ -404,7 +407,7 @@ impl App {
                     self.close();
                 }
             },
-            Told::Managers(managers) => self.keep_managers(&managers),
+            Told::Managers(managers) => self.keep_managers(managers).await,
             Told::Closed => self.close(),
             Told::Removed(reason) => {
                 if !self.is_removed {
@@ -439,15 +442,9 @@ impl App {
         }
     }
 
-    fn keep_managers(&self, managers: &[String]) {
+    async fn keep_managers(&self, managers: Vec<String>) {
         let Some(own) = &self.identity else { return };
-        let kept = match Identity::load(&self.config.data) {
-            Ok(Some(mut identity)) if identity.node == own.node => identity.set_managers(&self.config.data, managers),
-            // Somebody joined the board again: its new cluster has managers of its own.
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = kept {
+        if let Err(error) = own.set_managers(managers).await {
             log::warn!("the managers' new addresses were not kept: {error}");
         }
     }
@@ -465,8 +462,7 @@ impl App {
 
     /// Whether somebody joined the board again, to this cluster or another.
     fn rejoined(&self) -> bool {
-        let Some(own) = &self.identity else { return false };
-        matches!(Identity::load(&self.config.data), Ok(Some(identity)) if identity.node != own.node)
+        self.identity.as_ref().is_some_and(|own| own.is_another())
     }
 
     fn list(&mut self) {

@@ -4,7 +4,7 @@
 //! <data>/identity/        0700; all four files change together
 //!   key.pem               the private key, 0600 as are the others
 //!   cert.pem              the node's certificate
-//!   root.pem              the cluster's root certificate
+//!   root.pem              the cluster's root certificate; two while one replaces the other
 //!   cluster.json          ids, role, managers, and digests of all four
 //! ```
 //!
@@ -12,20 +12,23 @@
 //! power cut leaves the old or the new one, never a mixture. Damage is found by the digests and named.
 
 mod files;
+mod own;
 
 use std::path::Path;
 
 use racimo_common::id::{ClusterId, NodeId};
 use racimo_common::object::Role;
-use racimo_common::tls::{CertificateDer, Credentials, PrivateKeyDer};
+use racimo_common::tls::{self, CertificateDer, Credentials, PrivateKeyDer};
+use racimo_common::wire::Trusts;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use ring::rand::SecureRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 
 pub use files::IdentityError;
+pub use own::{Own, OwnError};
 
 /// A member's identity. Nothing in it is secret but the key, which only [`Identity::credentials`] gives out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// The cluster.
     pub cluster: ClusterId,
@@ -35,8 +38,8 @@ pub struct Identity {
     pub role: Role,
     /// Managers it may dial, `host:port`.
     pub managers: Vec<String>,
-    /// The cluster's root certificate.
-    pub root: CertificateDer<'static>,
+    /// The cluster's root certificates: at least one.
+    pub roots: Vec<CertificateDer<'static>>,
     /// The node's certificate.
     pub certificate: CertificateDer<'static>,
     /// Its private key.
@@ -44,6 +47,7 @@ pub struct Identity {
 }
 
 /// A P-256 private key, PKCS#8. `Debug` hides it.
+#[derive(Clone)]
 pub struct NodeKey(Vec<u8>);
 
 /// The random source failed, or the key was refused by it.
@@ -86,6 +90,12 @@ impl Identity {
     /// [`IdentityError::Io`].
     pub fn erase(data: &Path) -> Result<(), IdentityError> {
         files::erase(data)
+    }
+
+    /// What it shows and trusts, as the manager is told.
+    pub fn trusts(&self) -> Trusts {
+        let roots = self.roots.iter().map(|root| tls::digest(root)).collect();
+        Trusts { certificate: tls::digest(&self.certificate), roots }
     }
 
     /// What it shows to a manager.

@@ -168,6 +168,8 @@ pub const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Durati
 pub const SESSION_STEADY_AFTER: Duration = Duration::from_secs(2);
 /// Longest pause after a session that ended sooner: the manager is up, it lets this board in.
 pub const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Certificates that a board asks for in a row without a session in between; then the pauses grow.
+pub const RENEWALS_MAX: u32 = 3;
 /// Addresses of one name that are dialled; further ones are not.
 pub const RESOLVED_MAX: usize = 4;
 /// Time for a name to be looked up; then the next try.

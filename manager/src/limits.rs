@@ -128,6 +128,9 @@ pub const NODES_MAX: usize = 10_000;
 /// How often the manager looks whether its own certificate is due, or its clock was set. Long beside what looking costs,
 /// short beside half an hour, after which the shortest certificate is due.
 pub const TRUST_LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Pause before a board that was asked to renew its certificate, or told other roots, and has not said that it kept
+/// them, is asked again: its disk may be full.
+pub const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// Connections of agents; a further one is closed at once.
 pub const CONNECTIONS_MAX: usize = NODES_MAX + 256;
 /// Connections that have not yet shown who they are, some 30 KiB each. Beyond: the oldest one of the address

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use racimo_common::id::{ClusterId, NodeId};
 use racimo_common::object::Role;
-use racimo_common::tls::{self, certificate_from_pem, certificate_to_pem, key_from_pem, key_to_pem};
+use racimo_common::tls::{
+    self, certificate_from_pem, certificate_to_pem, certificates_from_pem, key_from_pem, key_to_pem,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Identity, NodeKey};
@@ -84,7 +86,7 @@ pub(super) fn load(data: &Path) -> Result<Option<Identity>, IdentityError> {
         node: record.node,
         role: record.role,
         managers: record.managers,
-        root: certificate_from_pem(&root).map_err(|e| unusable(ROOT, e))?,
+        roots: certificates_from_pem(&root).map_err(|e| unusable(ROOT, e))?,
         certificate: certificate_from_pem(&certificate).map_err(|e| unusable(CERTIFICATE, e))?,
         key: NodeKey(key_from_pem(&key).map_err(|e| unusable(KEY, e))?.secret_der().to_vec()),
     };
@@ -96,13 +98,11 @@ pub(super) fn store(data: &Path, identity: &Identity) -> Result<(), IdentityErro
     finish_store(data)?;
     let (dir, new, old) = (data.join(DIR), data.join(DIR_NEW), data.join(DIR_OLD));
     remove_dir(&new)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(&new).map_err(failed("create", &new))?;
-    let [key, certificate, root] = texts(identity);
-    write(&new.join(KEY), &key)?;
-    write(&new.join(CERTIFICATE), &certificate)?;
-    write(&new.join(ROOT), &root)?;
-    write(&new.join(RECORD), &Record::of(identity)?.text()?)?;
-    sync_dir(&new)?;
+    if let Err(error) = write_all(&new, identity) {
+        // Half of one must not take up room on a disk that is full; the next try removes it otherwise.
+        let _ = fs::remove_dir_all(&new);
+        return Err(error);
+    }
     // From the first rename on, `finish_store` completes what a power cut interrupts.
     if exists(&dir)? {
         rename(&dir, &old)?;
@@ -110,6 +110,16 @@ pub(super) fn store(data: &Path, identity: &Identity) -> Result<(), IdentityErro
     rename(&new, &dir)?;
     sync_dir(data)?;
     remove_dir(&old)
+}
+
+fn write_all(dir: &Path, identity: &Identity) -> Result<(), IdentityError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
+    let [key, certificate, root] = texts(identity);
+    write(&dir.join(KEY), &key)?;
+    write(&dir.join(CERTIFICATE), &certificate)?;
+    write(&dir.join(ROOT), &root)?;
+    write(&dir.join(RECORD), &Record::of(identity)?.text()?)?;
+    sync_dir(dir)
 }
 
 pub(super) fn store_record(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
@@ -175,7 +185,8 @@ impl Record {
 }
 
 fn texts(identity: &Identity) -> [String; 3] {
-    [key_to_pem(&identity.key.0), certificate_to_pem(&identity.certificate), certificate_to_pem(&identity.root)]
+    let roots = identity.roots.iter().map(certificate_to_pem).collect();
+    [key_to_pem(&identity.key.0), certificate_to_pem(&identity.certificate), roots]
 }
 
 fn sha256(text: &str) -> String {

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use racimo_common::id::RandomId;
+use racimo_common::wire::Certified;
 use ring::rand::SystemRandom;
+use serde_bytes::ByteBuf;
 
 use super::*;
 
@@ -18,7 +20,7 @@ fn identity(bits: u128) -> Identity {
         node: NodeId::from_bits(bits),
         role: Role::Worker,
         managers: vec!["10.0.0.1:2377".into()],
-        root: certificate.clone(),
+        roots: vec![certificate.clone()],
         certificate,
         key,
     }
@@ -58,6 +60,89 @@ fn what_is_stored_is_loaded() {
     assert_eq!(fs::read_dir(data.path()).unwrap().count(), 1);
     Identity::erase(data.path()).unwrap();
     check_node(data.path(), None);
+}
+
+#[test]
+fn several_roots_are_kept_and_old_files_have_one() {
+    let data = tempfile::tempdir().unwrap();
+    let (first, other) = (identity(1), identity(2));
+    let roots = vec![first.certificate.clone(), other.certificate];
+    Identity { roots: roots.clone(), ..first.clone() }.store(data.path()).unwrap();
+    let again = Identity::load(data.path()).unwrap().unwrap();
+    assert_eq!((again.roots.clone(), again.trusts().roots.len()), (roots, 2));
+    assert_ne!(again.trusts(), first.trusts());
+    // As it was written before there could be more than one: the same bytes.
+    first.store(data.path()).unwrap();
+    let one = fs::read_to_string(data.path().join("identity/root.pem")).unwrap();
+    assert_eq!(one, racimo_common::tls::certificate_to_pem(&first.certificate));
+    assert_eq!(Identity::load(data.path()).unwrap().unwrap().trusts(), first.trusts());
+}
+
+/// A certificate for the key of `identity`, of another number.
+fn renewed(identity: &Identity, serial: u64) -> Certified {
+    let pair =
+        KeyPair::from_pkcs8_der_and_sign_algo(&identity.key.0.as_slice().into(), &PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(serial.into());
+    let certificate = params.self_signed(&pair).unwrap().der().to_vec();
+    let roots = vec![ByteBuf::from(certificate.clone()), ByteBuf::from(identity.certificate.to_vec())];
+    Certified { certificate, roots }
+}
+
+#[test]
+fn what_is_renewed_is_used_and_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let first = identity(1);
+    first.store(data.path()).unwrap();
+    let own = Own::new(first.clone(), data.path());
+    smol::block_on(async {
+        let new = renewed(&first, 7);
+        own.renew(new.clone()).await.unwrap();
+        let loaded = Identity::load(data.path()).unwrap().unwrap();
+        assert_eq!((&loaded.certificate[..], loaded.roots.len()), (&new.certificate[..], 2));
+        assert_eq!((own.trusts(), own.identity().trusts()), (loaded.trusts(), loaded.trusts()));
+        assert_eq!(loaded.key.0, first.key.0);
+        own.set_managers(vec!["other:1".into()]).await.unwrap();
+        own.trust(vec![new.roots[0].clone()]).await.unwrap();
+        let loaded = Identity::load(data.path()).unwrap().unwrap();
+        assert_eq!((loaded.roots.len(), &loaded.managers[..]), (1, &["other:1".to_owned()][..]));
+
+        // What makes no sense changes nothing.
+        let before = own.identity().trusts();
+        let foreign = Certified { certificate: identity(2).certificate.to_vec(), ..new.clone() };
+        assert!(matches!(own.renew(foreign).await, Err(OwnError::Unusable(_))));
+        assert!(matches!(own.trust(Vec::new()).await, Err(OwnError::Roots(0))));
+        assert!(matches!(own.trust(vec![ByteBuf::from(vec![1])]).await, Err(OwnError::Unusable(_))));
+        assert_eq!((own.identity().trusts(), own.trusts()), (before.clone(), before));
+
+        // The board joined again meanwhile: nothing is put in the new identity's place.
+        assert!(!own.is_another());
+        identity(3).store(data.path()).unwrap();
+        assert!(own.is_another());
+        own.renew(renewed(&first, 8)).await.unwrap();
+        check_node(data.path(), Some(3));
+    });
+}
+
+#[test]
+fn a_disk_that_takes_nothing_keeps_the_old_one() {
+    let data = tempfile::tempdir().unwrap();
+    let first = identity(1);
+    first.store(data.path()).unwrap();
+    let own = Own::new(first.clone(), data.path());
+    // Nobody can make a folder of this name.
+    fs::write(data.path().join("identity.new"), "in the way").unwrap();
+    smol::block_on(async {
+        let error = own.renew(renewed(&first, 7)).await.unwrap_err();
+        assert!(matches!(error, OwnError::Disk(_)), "{error}");
+        assert_eq!(Identity::load(data.path()).unwrap().unwrap().trusts(), first.trusts());
+        // It is used all the same, and not said to be kept.
+        assert_eq!(own.trusts(), first.trusts());
+        assert_ne!(own.identity().trusts(), first.trusts());
+        fs::remove_file(data.path().join("identity.new")).unwrap();
+        own.renew(renewed(&first, 8)).await.unwrap();
+        assert_eq!(Identity::load(data.path()).unwrap().unwrap().trusts(), own.trusts());
+    });
 }
 
 #[test]

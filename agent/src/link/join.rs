@@ -11,7 +11,7 @@
 use std::path::Path;
 
 use futures_lite::future;
-use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX, ROOTS_MAX};
 use racimo_common::time::Wall;
 use racimo_common::tls::{self, CertificateDer, CredentialsError, SeenRoot, TrustClock};
 use racimo_common::token::JoinToken;
@@ -111,17 +111,23 @@ pub async fn join(
             other => break other?,
         }
     };
+    // While another root is on its way, both count.
+    let roots = match joined.roots.len() {
+        0 => vec![root],
+        1..=ROOTS_MAX => joined.roots.into_iter().map(|root| root.into_vec().into()).collect(),
+        more => return Err(JoinError::Answer(format!("{more} roots, not 1 to {ROOTS_MAX}"))),
+    };
     let identity = Identity {
         cluster: joined.cluster,
         node: joined.node,
         role: joined.role,
         managers: joined.managers,
-        root,
+        roots,
         certificate: joined.certificate.into(),
         key,
     };
     // What is kept must work later, when nobody is there to help.
-    tls::session_client(std::slice::from_ref(&identity.root), &identity.credentials()?, clock())?;
+    tls::session_client(&identity.roots, &identity.credentials()?, clock())?;
     identity.store(data)?;
     if let Err(error) = Places::store_joined(data, identity.cluster, address) {
         log::warn!("the manager's name was not kept, only its addresses: {error}");

@@ -1,5 +1,6 @@
 //! The way to a manager.
 
+mod certificate;
 pub mod dial;
 pub mod discover;
 pub mod hints;

@@ -19,19 +19,19 @@ use racimo_common::error::chain;
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::NodeDescription;
-use racimo_common::time::Wall;
-use racimo_common::tls::{self, TrustClock};
+use racimo_common::tls;
 use racimo_common::wire::frame::{self, FrameError};
 use racimo_common::wire::{
-    Assign, BoardId, Hello, Net, Refused, RefusedCode, ToAgent, ToManager, Trusts, VERSION, VERSION_MIN, Welcome,
+    Assign, BoardId, Hello, Net, Refused, RefusedCode, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome,
 };
 use smol::Timer;
 
+use super::certificate::{Certificate, Renewal};
 use super::dial::{DialError, Patience, dial_within};
 use super::discover;
 use super::hints::Hints;
 use super::places::Places;
-use crate::identity::Identity;
+use crate::identity::Own;
 use crate::limits;
 use crate::logs::serve::Desk;
 
@@ -59,7 +59,7 @@ pub enum Told {
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-enum End {
+pub(super) enum End {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
@@ -72,10 +72,14 @@ enum End {
     Silent(Duration),
     #[error("the manager broke the protocol: {0}")]
     Protocol(&'static str),
+    #[error("the random source does not work")]
+    Random,
     #[error("cannot use this board's identity")]
     Identity(#[from] tls::CredentialsError),
     #[error("connect to the manager's socket {path}")]
     Local { path: String, source: std::io::Error },
+    #[error("this board got a new certificate")]
+    Renewed,
     #[error("this board opens it anew")]
     Reopened,
     #[error("the agent stops")]
@@ -86,7 +90,7 @@ enum End {
 pub struct Link {
     /// Who this board is; none: it is the manager's own board, and the permissions of the manager's socket
     /// stand for an identity.
-    pub identity: Option<Rc<Identity>>,
+    pub identity: Option<Rc<Own>>,
     /// Where to dial: `HOST:PORT`, or `unix://PATH` on the manager's own board.
     pub places: Rc<RefCell<Places>>,
     /// Whether to ask the local network for managers.
@@ -112,6 +116,7 @@ struct Rounds {
     /// Of each manager of the last round.
     reasons: BTreeMap<String, String>,
     hints: Hints,
+    certificate: Certificate,
 }
 
 /// There is nothing more to do.
@@ -122,7 +127,9 @@ impl Link {
     pub async fn run(mut self, told: Sender<Told>) {
         let pause = limits::DIAL_PAUSE.0;
         let (reasons, hints) = (BTreeMap::new(), Hints::default());
-        let mut rounds = Rounds { pause, wait: None, opened: false, lost: Instant::now(), reasons, hints };
+        let certificate = Certificate::new(self.identity.as_deref());
+        let lost = Instant::now();
+        let mut rounds = Rounds { pause, wait: None, opened: false, lost, reasons, hints, certificate };
         while !told.is_closed() {
             rounds.wait = None;
             if self.round(&told, &mut rounds).await.is_err() {
@@ -142,7 +149,7 @@ impl Link {
             let end = self.attempt(address, patience, told, rounds).await?;
             let reason = chain(&end);
             // One line per reason, not per try.
-            if rounds.reasons.get(address) != Some(&reason) {
+            if !matches!(end, End::Renewed) && rounds.reasons.get(address) != Some(&reason) {
                 log::warn!("no session with {address}: {reason}");
                 rounds.reasons.insert(address.clone(), reason);
             }
@@ -151,7 +158,7 @@ impl Link {
                 return Ok(());
             }
         }
-        let Some(cluster) = self.identity.as_ref().map(|identity| identity.cluster).filter(|_| self.discover) else {
+        let Some(cluster) = self.identity.as_ref().map(|own| own.identity().cluster).filter(|_| self.discover) else {
             return Ok(());
         };
         if rounds.wait.is_some() || rounds.lost.elapsed() < limits::DISCOVER_AFTER {
@@ -181,7 +188,7 @@ impl Link {
     ) -> Result<End, Over> {
         let mut opened = false;
         let began = Instant::now();
-        let end = match self.session(address, patience, told, &mut opened).await {
+        let end = match self.session(address, patience, &mut rounds.certificate, told, &mut opened).await {
             Ok(never) => match never {},
             Err(end) => end,
         };
@@ -194,6 +201,7 @@ impl Link {
             rounds.pause = if steady { limits::DIAL_PAUSE.0 } else { pause };
             rounds.reasons.clear();
             rounds.lost = Instant::now();
+            rounds.certificate.renewals = 0;
             told.send(Told::Closed).await.map_err(|_| Over)?;
         }
         match &end {
@@ -202,6 +210,11 @@ impl Link {
                 rounds.wait = Some(limits::REMOVED_PAUSE);
                 told.send(Told::Removed(reason.clone())).await.map_err(|_| Over)?;
             }
+            End::Refused(Refused { code: RefusedCode::Expired, .. }) if rounds.certificate.is_hopeful() => {
+                rounds.certificate.comes_first = true;
+                rounds.wait = Some(limits::DIAL_PAUSE.0);
+            }
+            End::Renewed => rounds.wait = Some(limits::DIAL_PAUSE.0),
             End::Refused(Refused { code: RefusedCode::Replaced, .. }) => rounds.wait = Some(limits::DIAL_PAUSE.1),
             End::Refused(_)
             | End::Dial(_)
@@ -210,6 +223,7 @@ impl Link {
             | End::Silent(_)
             | End::Protocol(_)
             | End::Identity(_)
+            | End::Random
             | End::Local { .. }
             | End::Reopened => {}
         }
@@ -220,31 +234,33 @@ impl Link {
         &mut self,
         address: &str,
         patience: Patience,
+        certificate: &mut Certificate,
         told: &Sender<Told>,
         opened: &mut bool,
     ) -> Result<Infallible, End> {
         if let Some(path) = address.strip_prefix("unix://") {
             let local = |source| End::Local { path: path.to_owned(), source };
             let stream = smol::net::unix::UnixStream::connect(path).await.map_err(local)?;
-            return self.speak(stream, None, told, opened).await;
+            return self.speak(stream, None, certificate, told, opened).await;
         }
-        let Some(identity) = &self.identity else {
+        let Some(own) = self.identity.clone() else {
             return Err(End::Protocol("a board without an identity can only use its own manager's socket"));
         };
-        let config = tls::session_client(
-            std::slice::from_ref(&identity.root),
-            &identity.credentials()?,
-            TrustClock::standing(Wall::default()),
-        )?;
+        let identity = own.identity();
+        let config = tls::session_client(&identity.roots, &identity.credentials()?, certificate.clock.clone())?;
         let stream = dial_within(address, config, patience).await?;
+        if certificate.comes_first {
+            return certificate.renew(&own, stream).await;
+        }
         let place = stream.get_ref().0.peer_addr().ok();
-        self.speak(stream, place, told, opened).await
+        self.speak(stream, place, certificate, told, opened).await
     }
 
     async fn speak<S>(
         &mut self,
         mut stream: S,
         place: Option<SocketAddr>,
+        certificate: &Certificate,
         told: &Sender<Told>,
         opened: &mut bool,
     ) -> Result<Infallible, End>
@@ -256,7 +272,7 @@ impl Link {
             versions: (VERSION_MIN, VERSION),
             boot: self.boot,
             description,
-            trusts: Trusts::default(),
+            trusts: self.identity.as_ref().map(|own| own.trusts()).unwrap_or_default(),
             board: BoardId::default(),
         };
         let hello = ToManager::Hello(hello);
@@ -280,10 +296,11 @@ impl Link {
         };
         log::info!("session open as node {}, heartbeat every {} ms", welcome.node, welcome.heartbeat_ms);
         *opened = true;
+        certificate.clock.raise(welcome.time);
         let (out, queue) = async_channel::bounded(limits::OUT_QUEUE_MAX);
         told.send(Told::Open { out, node: welcome.node }).await.map_err(|_| End::Stopped)?;
-        if let (Some(identity), Some(place)) = (&self.identity, place) {
-            let kept = self.places.borrow_mut().worked(place, &self.data, identity.cluster);
+        if let (Some(own), Some(place)) = (&self.identity, place) {
+            let kept = self.places.borrow_mut().worked(place, &self.data, own.identity().cluster);
             kept.unwrap_or_else(|error| log::warn!("the manager's address was not kept: {error}"));
             self.take(welcome.managers.clone(), told).await?;
         }
@@ -295,8 +312,10 @@ impl Link {
             desk.serve(out).await;
             Err(End::Stopped)
         };
-        let read = self.read_all(from, told, &welcome, &desk);
-        let write = write_all(to, queue, parts, &welcome);
+        let (says, said) = async_channel::bounded(1);
+        let renewal = Renewal { own: self.identity.as_deref(), says };
+        let read = self.read_all(from, told, &welcome, &desk, &renewal);
+        let write = write_all(to, queue, said, parts, &welcome);
         smol::future::or(read, smol::future::or(write, logs)).await
     }
 
@@ -318,6 +337,7 @@ impl Link {
         told: &Sender<Told>,
         welcome: &Welcome,
         desk: &Desk,
+        renewal: &Renewal<'_>,
     ) -> Result<Infallible, End> {
         // Every heartbeat is answered, so silence means that the way is cut.
         let silence = limits::MANAGER_SILENCE_MAX.max(heartbeat(welcome) * 4);
@@ -331,16 +351,16 @@ impl Link {
                 ToAgent::Assign(assign) => told.send(Told::Assign(assign)).await.map_err(|_| End::Stopped)?,
                 ToAgent::Refused(refused) => return Err(End::Refused(refused)),
                 ToAgent::Managers(list) => self.take(list, told).await?,
-                ToAgent::Renew | ToAgent::Certified(_) | ToAgent::Roots(_) => {
-                    return Err(End::Protocol("this agent does not renew its certificate yet"));
-                }
+                ToAgent::Renew => renewal.asked().await?,
+                ToAgent::Certified(certified) => renewal.certified(certified).await?,
+                ToAgent::Roots(roots) => renewal.roots(roots).await?,
                 ToAgent::Welcome(_) | ToAgent::Joined(_) => return Err(End::Protocol("Welcome inside a session")),
             }
         }
     }
 }
 
-async fn receive_within(stream: &mut (impl AsyncRead + Unpin), within: Duration) -> Result<ToAgent, End> {
+pub(super) async fn receive_within(stream: &mut (impl AsyncRead + Unpin), within: Duration) -> Result<ToAgent, End> {
     let message = async { frame::receive(stream, FRAME_TO_AGENT_MAX).await.map_err(End::Frame) };
     let late = async {
         Timer::after(within).await;
@@ -356,6 +376,7 @@ fn heartbeat(welcome: &Welcome) -> Duration {
 async fn write_all(
     mut to: impl AsyncWrite + Unpin,
     queue: Receiver<ToManager>,
+    said: Receiver<ToManager>,
     parts: Receiver<ToManager>,
     welcome: &Welcome,
 ) -> Result<Infallible, End> {
@@ -369,8 +390,9 @@ async fn write_all(
             Ok(ToManager::Heartbeat(beats))
         };
         let report = async { queue.recv().await.map_err(|_| End::Reopened) };
+        let answer = async { said.recv().await.map_err(|_| End::Stopped) };
         let part = async { parts.recv().await.map_err(|_| End::Stopped) };
-        let message = smol::future::or(report, smol::future::or(beat, part)).await?;
+        let message = smol::future::or(report, smol::future::or(answer, smol::future::or(beat, part))).await?;
         let bye = matches!(message, ToManager::Bye { .. });
         frame::send(&mut to, &message, FRAME_FROM_AGENT_MAX).await?;
         if bye {
@@ -383,6 +405,7 @@ async fn write_all(
 #[cfg(test)]
 mod tests {
     use racimo_common::id::RandomId;
+    use racimo_common::time::Wall;
     use smol::net::unix::UnixListener;
 
     use super::*;

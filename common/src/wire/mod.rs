@@ -253,7 +253,8 @@ pub struct Welcome {
     pub managers: Vec<String>,
     /// The node's id, so that templates and labels can name it.
     pub node: NodeId,
-    /// The manager's clock: a board without one judges certificates by it, and never by an earlier time.
+    /// The last time at which the manager is known to have signed something: boards, which have no clock, judge
+    /// certificates by it, and never by an earlier one.
     #[serde(default)]
     pub time: Wall,
 }

@@ -149,9 +149,7 @@ fn join_as(cluster: &Cluster, token: &JoinToken) -> Result<Identity, JoinError> 
             let kept = Identity::load(data.path()).unwrap().expect("kept");
             assert_eq!(kept.node, joined.node);
             assert_eq!(
-                talk(&address, tls::session_client(std::slice::from_ref(&kept.root), &kept.credentials()?, clock())?)
-                    .await
-                    .ok(),
+                talk(&address, tls::session_client(&kept.roots, &kept.credentials()?, clock())?).await.ok(),
                 Some(7)
             );
             Ok(joined)
@@ -199,7 +197,7 @@ fn the_right_token_makes_a_member() {
         let identity = join_as(&cluster, cluster.tokens.of(role)).unwrap();
         assert_eq!((identity.cluster, identity.role), (cluster.authority.ca.cluster(), role));
         assert_eq!(identity.managers, ["m:2377"]);
-        assert_eq!(identity.root, *cluster.authority.ca.root());
+        assert_eq!(identity.roots, [cluster.authority.ca.root().clone()]);
         let peers = cluster.peers.borrow();
         assert_eq!((peers[0].node, peers[0].role), (identity.node, role));
         assert!(cluster.faults.borrow().is_empty());

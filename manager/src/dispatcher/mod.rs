@@ -15,10 +15,11 @@
 //! Who may connect is decided by [`gate`](crate::gate), how fast they may talk by `pace` and [`writes`].
 //!
 //! Cores: [`liveness`], [`assign`], [`work`], [`report`], [`directory`], [`net`]. Shells: [`serve`], [`watch`],
-//! `session`, `join`, `hub`.
+//! `session`, `certify`, `join`, `hub`.
 
 pub mod assign;
 pub mod broker;
+mod certify;
 pub mod directory;
 mod hub;
 mod join;

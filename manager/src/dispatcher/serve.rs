@@ -16,11 +16,11 @@ use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::wire::{Refused, RefusedCode, ToAgent, ToManager, frame};
 use smol::Async;
 
-use super::session::{self, End};
+use super::session::{self, End, Other};
 use super::watch::Watch;
 use super::writes::Writes;
-use super::{Context, Known, hub, join};
-use crate::ca::{Peer, renewal};
+use super::{Context, Known, certify, hub, join};
+use crate::ca::Peer;
 use crate::gate::door::{Door, Guest};
 use crate::gate::notes::{Notes, Who};
 use crate::gate::{Limits, Source, Turned, files};
@@ -231,17 +231,13 @@ async fn connection(
         Err(error) => return (None, ConnectionEnd::Peer(error.to_string())),
     };
     let view = context.store.view();
-    let Some(cluster) = view.state.cluster().filter(|cluster| cluster.id == member.cluster) else {
+    if view.state.cluster().is_none_or(|cluster| cluster.id != member.cluster) {
         let reason = format!("its certificate is of another cluster ({})", member.cluster);
         return (None, ConnectionEnd::Peer(reason));
-    };
-    let now = authority.time(cluster, context.clock.now().wall);
-    if let Some(reason) = renewal::over(&member.shown, &authority, now) {
-        return (None, ConnectionEnd::Peer(reason.to_owned()));
     }
     let node = member.node;
     // Whoever is no member (any more) hears so, but keeps the place of a stranger.
-    let is_member = view.state.node(node).is_some();
+    let is_member = view.state.node(node).is_some_and(|node| certify::is_node(&member, node).is_ok());
     drop(view);
     if is_member {
         if let Err(turned) = guest.member(node) {
@@ -250,7 +246,7 @@ async fn connection(
             return (Some(node), ConnectionEnd::Turned(turned));
         }
     }
-    let end = session::run(context, tls, node, addr).await;
+    let end = session::run(context, tls, Other::Certified(member), addr).await;
     (is_member.then_some(node), ConnectionEnd::Session(end))
 }
 
@@ -300,7 +296,7 @@ async fn accept_local(context: Context, listener: Async<UnixListener>, own: Node
         match listener.accept().await {
             Ok((stream, _)) => {
                 // It has no address of its own: the node keeps the advertised one.
-                let end = session::run(&context, stream, own, String::new()).await;
+                let end = session::run(&context, stream, Other::Own(own), String::new()).await;
                 context.notes.say(
                     Level::Info,
                     own,

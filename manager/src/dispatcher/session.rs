@@ -8,20 +8,22 @@ use futures_lite::future::{or, try_zip};
 use futures_lite::{AsyncRead, AsyncWrite, io::split};
 use log::Level;
 use racimo_common::id::NodeId;
-use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX, ROOTS_MAX};
 use racimo_common::object::NodeDescription;
 use racimo_common::time::Mono;
 use racimo_common::wire::frame::{self, FrameError};
 use racimo_common::wire::{
-    Assign, Hello, Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome,
+    Assign, Hello, Refused, RefusedCode, Status, ToAgent, ToManager, Trusts, VERSION, VERSION_MIN, Welcome,
 };
 use smol::lock::SemaphoreGuardArc;
 
 use super::broker::Attached;
+use super::certify::{self, Renewer, Word};
 use super::hub::{SessionId, Sign};
 use super::pace::Pace;
 use super::watch::{Alarm, Look};
 use super::{Context, assign, net, report};
+use crate::ca::{self, Peer, Shown, renewal};
 use crate::limits;
 use crate::store::{Change, CommitError};
 
@@ -60,6 +62,9 @@ pub(super) enum End {
     /// The agent did not take what it was sent.
     #[error("it did not take what it was sent within {0:?}")]
     Stuck(Duration),
+    /// The agent came for a new certificate only, and has it.
+    #[error("it has a new certificate")]
+    Renewed,
     /// The manager stops.
     #[error("the manager stops")]
     Stopped,
@@ -83,12 +88,13 @@ impl End {
             Self::Frame(_) => "bad frame",
             Self::Timeout(_) => "silent connection",
             Self::Stuck(_) => "stuck connection",
+            Self::Renewed => "certificate renewed",
             Self::Stopped => "manager stops",
         }
     }
 }
 
-fn protocol(reason: &str) -> End {
+pub(super) fn protocol(reason: &str) -> End {
     End::Refused(Refused { code: RefusedCode::Protocol, reason: reason.to_owned() })
 }
 
@@ -119,13 +125,22 @@ pub(super) async fn receive_within(
     or(message, late).await?.ok_or(End::Closed)
 }
 
-/// Runs a session on a connection whose other end is `node`; its certificate was verified.
-pub(super) async fn run<S>(context: &Context, mut stream: S, node: NodeId, addr: String) -> End
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(super) enum Other {
+    /// Somebody whose certificate a root of the cluster signed.
+    Certified(Peer),
+    /// The manager board's own agent, which needs no certificate.
+    Own(NodeId),
+}
+
+/// Runs a session on a connection.
+pub(super) async fn run<S>(context: &Context, mut stream: S, other: Other, addr: String) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let end = match open(context, &mut stream, node, &addr).await {
-        Ok((heartbeat, managers)) => drive(context, &mut stream, node, &addr, heartbeat, managers).await,
+    let end = match open(context, &mut stream, &other, &addr).await {
+        Ok(opened) => drive(context, &mut stream, opened, &addr).await,
         Err(end) => end,
     };
     if let End::Refused(refused) = &end {
@@ -150,22 +165,56 @@ async fn send_within(stream: &mut (impl AsyncWrite + Unpin), message: &ToAgent, 
     or(send, late).await
 }
 
-/// `Hello` and `Welcome`; the heartbeat and the managers that the agent is told.
-async fn open<S>(context: &Context, stream: &mut S, node: NodeId, addr: &str) -> Result<(Duration, Vec<String>), End>
+/// A session that was opened.
+struct Opened {
+    node: NodeId,
+    /// What the agent was told.
+    heartbeat: Duration,
+    /// The same.
+    managers: Vec<String>,
+    /// What the board shows and trusts; none: it needs no certificate.
+    shows: Option<(Shown, Trusts)>,
+}
+
+/// `Hello` and `Welcome`; or `Renew` and `Certified`, which is the end.
+async fn open<S>(context: &Context, stream: &mut S, other: &Other, addr: &str) -> Result<Opened, End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let ToManager::Hello(Hello { versions, boot: _, description, trusts: _, board: _ }) =
-        receive_within(stream, FRAME_FROM_AGENT_MAX, limits::HELLO_WITHIN).await?
-    else {
-        return Err(protocol("a session starts with Hello"));
+    let (node, peer) = match other {
+        Other::Certified(peer) => (peer.node, Some(peer)),
+        Other::Own(node) => (*node, None),
     };
-    let version = negotiate(versions).map_err(End::Refused)?;
+    let first = receive_within(stream, FRAME_FROM_AGENT_MAX, limits::HELLO_WITHIN).await?;
     let view = context.store.view();
-    let (Some(cluster), Some(_)) = (view.state.cluster(), view.state.node(node)) else {
+    let (Some(cluster), Some(member)) = (view.state.cluster(), view.state.node(node)) else {
         let reason = "this node is not a member of the cluster (was it removed?): join it again".to_owned();
         return Err(End::Refused(Refused { code: RefusedCode::NotMember, reason }));
     };
+    if let Some(peer) = peer {
+        certify::is_node(peer, member).map_err(End::Refused)?;
+    }
+    let Hello { versions, boot: _, description, trusts, board: _ } = match (first, peer) {
+        (ToManager::Hello(hello), _) => hello,
+        (ToManager::Renew(renew), Some(_)) => {
+            let (certified, _) = certify::certify(context, member, &renew).await?;
+            send_within(stream, &ToAgent::Certified(certified), limits::HELLO_WITHIN).await?;
+            let _ = futures_lite::AsyncWriteExt::close(stream).await;
+            return Err(End::Renewed);
+        }
+        (_, Some(_) | None) => return Err(protocol("a session starts with Hello")),
+    };
+    let version = negotiate(versions).map_err(End::Refused)?;
+    if trusts.roots.len() > ROOTS_MAX {
+        return Err(protocol("more roots than there can be"));
+    }
+    if let Some(peer) = peer {
+        let present = context.authority.now();
+        let now = present.time(cluster, context.clock.now().wall);
+        if let Some(reason) = renewal::over(&peer.shown, &present, now) {
+            return Err(End::Refused(Refused { code: RefusedCode::Expired, reason: reason.to_owned() }));
+        }
+    }
     if let Described::Later(_, wait) = describe(context, node, description, addr).await? {
         let reason = format!("this board says something else of itself too often: again in {} s", wait.as_secs() + 1);
         return Err(End::Refused(Refused { code: RefusedCode::Busy, reason }));
@@ -176,10 +225,11 @@ where
         heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
         managers: cluster.managers.clone(),
         node,
-        time: context.clock.now().wall,
+        time: ca::last_signed(cluster),
     };
     send_within(stream, &ToAgent::Welcome(welcome), limits::HELLO_WITHIN).await?;
-    Ok((heartbeat, cluster.managers.clone()))
+    let shows = peer.map(|peer| (peer.shown.clone(), trusts));
+    Ok(Opened { node, heartbeat, managers: cluster.managers.clone(), shows })
 }
 
 /// What became of a description.
@@ -235,17 +285,11 @@ async fn describe(context: &Context, node: NodeId, description: NodeDescription,
     }
 }
 
-async fn drive<S>(
-    context: &Context,
-    stream: &mut S,
-    node: NodeId,
-    addr: &str,
-    heartbeat: Duration,
-    managers: Vec<String>,
-) -> End
+async fn drive<S>(context: &Context, stream: &mut S, opened: Opened, addr: &str) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let Opened { node, heartbeat, managers, shows } = opened;
     let session = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
     let (stop, stopped) = async_channel::bounded(1);
     if !context.hub.tell(Sign::Opened { node, session, heartbeat, end: stop }).await {
@@ -256,7 +300,17 @@ where
     let (out, queue) = async_channel::bounded(OUT_QUEUE);
     let alarm = context.watch.attach(node, session);
     let (news, unrecorded) = async_channel::bounded(NEWS_QUEUE);
-    let reader = Reader { context, node, session, news, logs, out: out.clone() };
+    let (words, said) = async_channel::bounded(NEWS_QUEUE);
+    let renewer = shows.map(|(shown, trusts)| Renewer::new(context, node, shown, trusts, out.clone()));
+    // A board without a certificate has none to renew.
+    let words = renewer.is_some().then_some(words);
+    let renew = async {
+        match renewer {
+            Some(renewer) => renewer.run(said).await,
+            None => std::future::pending().await,
+        }
+    };
+    let reader = Reader { context, node, session, news, words, logs, out: out.clone() };
     let forward = forward(asks, out.clone());
     let standing = Standing::Unheard { at: context.store.view().version() };
     let recorder = Recorder { context, node, session, addr, standing, held: None };
@@ -276,7 +330,7 @@ where
         }
     };
     // Once the hub has ended the session, nothing that still comes in may count.
-    let work = or(ended, or(listen, or(assigner.run(), or(forward, write_all(to, queue)))));
+    let work = or(ended, or(listen, or(assigner.run(), or(renew, or(forward, write_all(to, queue))))));
     let end = work.await;
     let sign = match &end {
         End::Bye { leaving: true } => Sign::Left { node, session },
@@ -286,6 +340,7 @@ where
         | End::Frame(_)
         | End::Timeout(_)
         | End::Stuck(_)
+        | End::Renewed
         | End::Stopped => Sign::Closed { node, session },
     };
     context.hub.tell(sign).await;
@@ -449,6 +504,8 @@ struct Reader<'a> {
     node: NodeId,
     session: SessionId,
     news: Sender<News>,
+    /// None: the board has no certificate.
+    words: Option<Sender<Word>>,
     logs: Attached,
     out: Sender<ToAgent>,
 }
@@ -493,6 +550,10 @@ impl Reader<'_> {
         let news = match message {
             ToManager::Heartbeat(number) => {
                 self.heard().await?;
+                if let Some(words) = &self.words {
+                    // Busy already: the next one will do.
+                    let _ = words.try_send(Word::Beat);
+                }
                 return self.out.send(ToAgent::Pong(number)).await.map_err(|_| End::Stopped);
             }
             ToManager::Status(status) => News::Status(status),
@@ -502,15 +563,20 @@ impl Reader<'_> {
                 return self.logs.part(part).map_err(protocol);
             }
             ToManager::Bye { leaving } => return Err(End::Bye { leaving }),
-            ToManager::Renew(_) | ToManager::Trusts(_) => {
-                return Err(protocol("certificates are not renewed inside a session yet"));
-            }
+            ToManager::Renew(renew) => return self.word(Word::Renew(renew)).await,
+            ToManager::Trusts(trusts) => return self.word(Word::Trusts(trusts)).await,
             ToManager::Join(_) | ToManager::Hello(_) => {
                 return Err(protocol("Join and Hello have no place inside a session"));
             }
         };
         self.heard().await?;
         self.news.send(news).await.map_err(|_| End::Stopped)
+    }
+
+    async fn word(&self, word: Word) -> Result<(), End> {
+        self.heard().await?;
+        let words = self.words.as_ref().ok_or_else(|| protocol("this board has no certificate"))?;
+        words.send(word).await.map_err(|_| End::Stopped)
     }
 
     async fn heard(&self) -> Result<(), End> {

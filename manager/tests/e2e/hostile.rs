@@ -291,7 +291,7 @@ fn rogue(lab: &Lab, identity: &Identity, victims: &[String]) -> Result<Rogue> {
 
 fn client(identity: &Identity) -> Result<Arc<ClientConfig>> {
     let credentials = identity.credentials()?;
-    Ok(tls::session_client(std::slice::from_ref(&identity.root), &credentials, TrustClock::standing(Wall::default()))?)
+    Ok(tls::session_client(&identity.roots, &credentials, TrustClock::standing(Wall::default()))?)
 }
 
 /// One session: a good beginning, then everything that it has no right to, as fast as it is taken.

@@ -7,6 +7,7 @@ mod lab;
 mod access;
 mod addresses;
 mod autolock;
+mod certificates;
 mod cli;
 mod cluster;
 mod container_options;

@@ -286,28 +286,19 @@ impl Board<'_> {
         let data = self.data();
         let (agent, data) = (agent.to_string_lossy(), data.to_string_lossy());
         let manager = format!("{}:{MANAGER_PORT}", self.lab.subnet().manager());
-        run(&[
-            "timeout",
-            "60",
-            "nsenter",
-            &netns,
-            "--",
-            &agent,
-            "join",
-            "--token",
-            token,
-            "--data-dir",
-            &data,
-            &manager,
-        ])
-        .map(drop)
+        let clock = self.lab.clock_environment(&format!("board{}", self.number))?;
+        let clock: Vec<&str> = clock.iter().map(String::as_str).collect();
+        let before = ["timeout", "60", "nsenter", &netns, "--", "env"];
+        let join = [&*agent, "join", "--token", token, "--data-dir", &data, &manager];
+        run(&[&before[..], &clock, &join].concat()).map(drop)
     }
 
     /// Starts the agent.
     pub(crate) fn start_agent(&self) -> Result<()> {
         ensure!(self.lab.state.cluster, "lab {} was started with --bare: it has no agents", self.lab.name);
         ensure!(self.agent().is_none(), "board {}'s agent is running already", self.number);
-        let mut argv = vec![
+        let mut argv = self.lab.clock_environment(&format!("board{}", self.number))?;
+        argv.extend([
             self.lab.program("pi-agent").display().to_string(),
             "run".to_owned(),
             "--data-dir".to_owned(),
@@ -322,7 +313,7 @@ impl Board<'_> {
             format!("board={}", self.number),
             "--insecure-registry".to_owned(),
             self.lab.registry().host(),
-        ];
+        ]);
         let config = self.agent_config();
         if config.exists() {
             argv.extend(["--config".to_owned(), config.display().to_string()]);

@@ -70,7 +70,8 @@ impl Manager<'_> {
     pub(super) fn start(&self) -> Result<()> {
         ensure!(self.lab.state.cluster, "lab {} was started with --bare: it has no manager", self.lab.name);
         ensure!(self.process().is_none(), "the manager is running already");
-        let mut argv = vec![
+        let mut argv = self.lab.clock_environment("manager")?;
+        argv.extend([
             self.lab.program("pi-mgr").display().to_string(),
             "serve".to_owned(),
             "--data-dir".to_owned(),
@@ -81,7 +82,7 @@ impl Manager<'_> {
             "tcp://0.0.0.0:2376".to_owned(),
             "--insecure-registry".to_owned(),
             self.lab.registry().host(),
-        ];
+        ]);
         if self.config().exists() {
             argv.extend(["--config".to_owned(), self.config().display().to_string()]);
         }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 pub(crate) mod board;
+mod clock;
 pub(crate) mod disk;
 mod group;
 pub(crate) mod guard;

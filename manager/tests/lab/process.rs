@@ -121,7 +121,8 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Process> {
         exec nsenter --net="/run/netns/$LAB_NETNS" -- env -u LAB_GROUP -u LAB_PID_FILE -u LAB_NETNS -u LAB_LOG "$@" \
             >>"$LAB_LOG" 2>&1
     "#;
-    let program = start.argv.first().context("no program to start")?;
+    // Assignments for `env` may come before it.
+    let program = start.argv.iter().find(|word| !word.contains('=')).context("no program to start")?;
     let _ = fs::remove_file(start.pid_file);
     let mut command = Command::new("setsid");
     command

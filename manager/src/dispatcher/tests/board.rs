@@ -10,7 +10,7 @@ use racimo_common::wire::{
 use smol::net::unix::UnixStream;
 
 use super::{Manager, within};
-use crate::dispatcher::session::{self, End};
+use crate::dispatcher::session::{self, End, Other};
 use crate::store::testing::{at, node, task};
 
 pub(super) struct Board {
@@ -23,6 +23,14 @@ pub(super) struct Board {
 pub(super) fn hello(versions: (u16, u16)) -> ToManager {
     let description = NodeDescription { hostname: "board".to_owned(), ..NodeDescription::default() };
     ToManager::Hello(Hello { versions, boot: 1, description, trusts: Trusts::default(), board: BoardId::default() })
+}
+
+/// The same of a board that shows and trusts this.
+pub(super) fn hello_with(trusts: Trusts) -> ToManager {
+    match hello((1, 1)) {
+        ToManager::Hello(hello) => ToManager::Hello(Hello { trusts, ..hello }),
+        other => other,
+    }
 }
 
 pub(super) fn report(number: u128, state: TaskState) -> TaskReport {
@@ -40,11 +48,16 @@ pub(super) fn report(number: u128, state: TaskState) -> TaskReport {
 }
 
 impl Board {
-    /// A connection whose certificate says that it is this node.
+    /// A connection that stands for this node without a certificate.
     pub(super) fn connect(manager: &Manager, number: u128) -> Self {
+        Self::connect_as(manager, Other::Own(node(number)))
+    }
+
+    /// A connection of this other end.
+    pub(super) fn connect_as(manager: &Manager, by: Other) -> Self {
         let (stream, other) = UnixStream::pair().expect("a pair of sockets");
         let context = manager.context.clone();
-        let run = async move { session::run(&context, other, node(number), "192.0.2.9".to_owned()).await };
+        let run = async move { session::run(&context, other, by, "192.0.2.9".to_owned()).await };
         Self { stream, table: Table::default(), session: smol::spawn(run) }
     }
 

@@ -2,6 +2,7 @@
 
 mod assign;
 mod board;
+mod certify;
 mod hostile;
 mod join;
 mod logs;
@@ -25,7 +26,7 @@ use super::broker::Broker;
 use super::watch::Watch;
 use super::writes::Writes;
 use super::{Context, Known, hub};
-use crate::ca::{Authority, Ca, NODE_VALIDITY, Present, Roots};
+use crate::ca::{Authority, Ca, CertRequest, NODE_VALIDITY, Present, Roots};
 use crate::gate::Limits;
 use crate::gate::door::Door;
 use crate::gate::notes::Notes;
@@ -95,6 +96,13 @@ impl Manager {
     fn is_down(&self, node: NodeId) -> bool {
         self.view().state.node(node).is_some_and(|node| node.written_off.is_some())
     }
+}
+
+/// A new node, known by the key of this request.
+fn with_key(node: Change, csr: &[u8]) -> Change {
+    let Change::NodeCreate(mut new) = node else { panic!("{node:?} makes no node") };
+    new.key_digest = Some(CertRequest::parse(csr).expect("a request").key_digest());
+    Change::NodeCreate(new)
 }
 
 /// The authority with this root.

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_lite::AsyncWriteExt;
@@ -13,19 +13,19 @@ use racimo_common::object::Role;
 use racimo_common::time::{Clock, Wall};
 use racimo_common::tls::{self, ClientConfig, Credentials, TrustClock};
 use racimo_common::token::JoinToken;
-use racimo_common::wire::{Join, Refused, RefusedCode, ToAgent, ToManager, frame};
+use racimo_common::wire::{Join, Refused, RefusedCode, Renew, ToAgent, ToManager, frame};
 use ring::rand::SystemRandom;
 use smol::Async;
 
 use super::board::hello;
-use super::{OWN, authority, within};
+use super::{OWN, authority, with_key, within};
 use crate::ca::{Ca, CertRequest, NODE_VALIDITY};
 use crate::dispatcher::serve::{Dispatcher, Parts};
 use crate::gate::notes::Notes;
 use crate::limits;
-use crate::store::Store;
 use crate::store::log::fake::Disk;
 use crate::store::testing::*;
+use crate::store::{Change, Store};
 
 pub(super) struct Served {
     pub(super) ca: Arc<Ca>,
@@ -44,13 +44,18 @@ impl Served {
     }
 }
 
-/// A manager that listens on loopback; node 1 is a member.
+fn request(pair: &rcgen::KeyPair) -> Vec<u8> {
+    rcgen::CertificateParams::default().serialize_request(pair).expect("a request").der().to_vec()
+}
+
+/// A manager that listens on loopback; node 1 is a member, and node 2 with another key than [`KEY`].
 pub(super) fn serve() -> Served {
     let (clock, rng) = (Clock::start(), SystemRandom::new());
     let now = clock.now().wall;
     let ca = Arc::new(Ca::create(ClusterId::from_bits(9), now, &rng).expect("a root"));
     let store = Store::open(Disk::new(1), 1).expect("a store");
-    within(store.commit(at(1), vec![new_cluster(), new_node(1)])).expect("committed");
+    within(store.commit(at(1), vec![new_cluster(), with_key(new_node(1), &request(&KEY)), new_node(2)]))
+        .expect("committed");
     let authority = authority(&ca);
     let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).expect("a port");
     let address = listener.get_ref().local_addr().expect("an address");
@@ -63,11 +68,17 @@ pub(super) fn serve() -> Served {
 
 /// A client that shows a certificate of `ca` for this node.
 fn member(ca: &Ca, number: u128) -> Arc<ClientConfig> {
-    let pair = rcgen::KeyPair::generate().expect("a key");
-    let csr = rcgen::CertificateParams::default().serialize_request(&pair).expect("a request");
-    let request = CertRequest::parse(csr.der()).expect("a request");
-    let now = Clock::start().now().wall;
-    let signed = ca.issue(&request, node(number), Role::Worker, now, NODE_VALIDITY, &SystemRandom::new());
+    member_since(ca, number, Clock::start().now().wall)
+}
+
+/// The key of node 1.
+static KEY: LazyLock<rcgen::KeyPair> = LazyLock::new(|| rcgen::KeyPair::generate().expect("a key"));
+
+/// The same with a certificate of that time.
+fn member_since(ca: &Ca, number: u128, at: Wall) -> Arc<ClientConfig> {
+    let pair = &*KEY;
+    let request = CertRequest::parse(&request(pair)).expect("a request");
+    let signed = ca.issue(&request, node(number), Role::Worker, at, NODE_VALIDITY, &SystemRandom::new());
     let key = tls::key_from_pem(&pair.serialize_pem()).expect("a key");
     let own = Credentials::new(vec![signed.expect("signed").der, ca.root().clone()], key).expect("usable");
     tls::session_client(&[ca.root().clone()], &own, TrustClock::standing(Wall::default())).expect("usable")
@@ -102,6 +113,7 @@ fn members_newcomers_and_strangers() {
     assert!(matches!(welcome, Some(ToAgent::Welcome(w)) if w.node == node(1)));
     assert_eq!(served.store.view().state.node(node(1)).map(|n| n.addr.clone()), Some("127.0.0.1".to_owned()));
     check_refused(talk(&served, member(&served.ca, 5), &hello((1, 1))), RefusedCode::NotMember);
+    check_refused(talk(&served, member(&served.ca, 2), &hello((1, 1))), RefusedCode::NotMember);
     check_refused(talk(&served, nobody(&served.ca), &hello((1, 1))), RefusedCode::Protocol);
     check_refused(talk(&served, nobody(&served.ca), &ToManager::Bye { leaving: true }), RefusedCode::Protocol);
 
@@ -111,6 +123,34 @@ fn members_newcomers_and_strangers() {
     let twin = Ca::load(ClusterId::from_bits(8), &served.ca.root_pem(), &served.ca.key_pem()).expect("a root");
     assert_eq!(talk(&served, member(&twin, 1), &hello((1, 1))), None);
     assert!(!served.store.view().is_ready(node(1)));
+}
+
+#[test]
+fn a_certificate_that_is_over_is_good_for_another_one() {
+    let served = serve();
+    let long_ago = Clock::start().now().wall - NODE_VALIDITY * 2;
+    // The root is of today; nobody looks at its time.
+    let old = member_since(&served.ca, 1, long_ago);
+    check_refused(talk(&served, old.clone(), &hello((1, 1))), RefusedCode::Expired);
+    let csr = request(&KEY);
+    let renew = |csr: &[u8]| ToManager::Renew(Renew { csr: csr.to_vec() });
+    let Some(ToAgent::Certified(certified)) = talk(&served, old.clone(), &renew(&csr)) else {
+        panic!("no certificate")
+    };
+    assert_eq!(certified.roots, [served.ca.root().to_vec()]);
+    let key = tls::key_from_pem(&KEY.serialize_pem()).expect("a key");
+    let own = Credentials::new(vec![certified.certificate.into()], key).expect("it is for this key");
+    let roots = [served.ca.root().clone()];
+    let new = tls::session_client(&roots, &own, TrustClock::standing(Wall::default())).expect("usable");
+    assert!(matches!(talk(&served, new, &hello((1, 1))), Some(ToAgent::Welcome(_))));
+
+    let other = rcgen::KeyPair::generate().expect("a key");
+    check_refused(talk(&served, old.clone(), &renew(&request(&other))), RefusedCode::Protocol);
+    check_refused(talk(&served, old.clone(), &renew(&csr[..20])), RefusedCode::Protocol);
+    check_refused(talk(&served, member_since(&served.ca, 2, long_ago), &renew(&csr)), RefusedCode::NotMember);
+    check_refused(talk(&served, nobody(&served.ca), &renew(&csr)), RefusedCode::Protocol);
+    within(served.store.commit(at(9), vec![Change::NodeRemove { node: node(1) }])).expect("committed");
+    check_refused(talk(&served, old, &renew(&csr)), RefusedCode::NotMember);
 }
 
 #[test]
@@ -131,7 +171,7 @@ fn a_newcomer_joins_and_opens_a_session() {
         })
         .collect();
     assert_eq!(nodes[0].node, nodes[1].node);
-    assert_eq!(served.store.view().state.nodes().count(), 2);
+    assert_eq!(served.store.view().state.nodes().count(), 3);
     let certificate = tls::CertificateDer::from(nodes[0].certificate.clone());
     let key = tls::key_from_pem(&pair.serialize_pem()).expect("a key");
     let own = Credentials::new(vec![certificate, served.ca.root().clone()], key).expect("usable");

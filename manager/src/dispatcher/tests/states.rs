@@ -227,7 +227,9 @@ fn whatever_a_member_says() {
         let frames = script(&mut rng, manager.view().version());
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         let context = manager.context.clone();
-        let session = smol::spawn(async move { session::run(&context, theirs, node(1), "192.0.2.9".to_owned()).await });
+        let session = smol::spawn(async move {
+            session::run(&context, theirs, session::Other::Own(node(1)), "192.0.2.9".to_owned()).await
+        });
         let heard = soon(play(ours, &frames, Duration::from_millis(rng.u64(0..30))));
         let end = soon(session);
         assert!(!end.to_string().is_empty());

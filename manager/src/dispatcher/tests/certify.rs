@@ -1,0 +1,187 @@
+//! Certificates that are renewed inside of sessions.
+
+use std::time::Duration;
+
+use racimo_common::object::Role;
+use racimo_common::time::{Clock, Wall};
+use racimo_common::tls::{self, CertificateDer};
+use racimo_common::wire::{Certified, RefusedCode, Renew, ToAgent, ToManager, Trusts};
+use ring::rand::SystemRandom;
+
+use super::board::{Board, hello_with};
+use super::{Manager, with_key};
+use crate::ca::{Ca, CertRequest, NODE_VALIDITY, Peer, Present, Roots};
+use crate::dispatcher::session::Other;
+use crate::store::NodeTrust;
+use crate::store::testing::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Key(Vec<u8>);
+
+impl Key {
+    fn draw() -> Self {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        Self(rcgen::CertificateParams::default().serialize_request(&key).expect("a request").der().to_vec())
+    }
+
+    fn renew(&self) -> ToManager {
+        ToManager::Renew(Renew { csr: self.0.clone() })
+    }
+}
+
+fn now() -> Wall {
+    Clock::start().now().wall
+}
+
+/// A certificate for node 1, signed at that time for an hour.
+fn certificate(ca: &Ca, key: &Key, at: Wall) -> CertificateDer<'static> {
+    let request = CertRequest::parse(&key.0).expect("a request");
+    ca.issue(&request, node(1), Role::Worker, at, HOUR, &SystemRandom::new()).expect("signed").der
+}
+
+fn trusts(certificate: &[u8], roots: &[&[u8]]) -> Trusts {
+    Trusts { certificate: tls::digest(certificate), roots: roots.iter().map(|root| tls::digest(root)).collect() }
+}
+
+/// A session of node 1 with this certificate, and what it says that it has on its disk.
+#[track_caller]
+fn open(manager: &Manager, certificate: &[u8], kept: Trusts) -> Board {
+    let known = manager.context.authority.now().roots.known();
+    let peer = Peer::of(certificate, &known).expect("a member's");
+    let mut board = Board::connect_as(manager, Other::Certified(peer));
+    board.say(&hello_with(kept));
+    assert!(matches!(board.hear(), ToAgent::Welcome(_)));
+    board.hear_net();
+    board.hear_assign();
+    board
+}
+
+/// What the manager asks after this heartbeat. What it was moved to by the first one it says before it answers the
+/// second.
+#[track_caller]
+fn asked(board: &mut Board, number: u64) -> Option<ToAgent> {
+    let mut asked = None;
+    for number in [number, number + 1] {
+        board.say(&ToManager::Heartbeat(number));
+        loop {
+            match board.hear() {
+                ToAgent::Pong(pong) if pong == number => break,
+                other => assert_eq!(asked.replace(other), None, "it asks once"),
+            }
+        }
+    }
+    asked
+}
+
+fn trust(manager: &Manager) -> Option<NodeTrust> {
+    manager.view().state.node(node(1)).and_then(|node| node.trust.clone())
+}
+
+#[track_caller]
+fn certified(board: &mut Board) -> Certified {
+    match board.hear() {
+        ToAgent::Certified(certified) => certified,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_certificate_is_renewed_and_the_session_goes_on() {
+    let key = Key::draw();
+    let manager = Manager::new(vec![with_key(new_node(1), &key.0)]);
+    let present = manager.context.authority.now();
+    let root = present.ca.root().to_vec();
+    let fresh = certificate(&present.ca, &key, now());
+    let mut board = open(&manager, &fresh, trusts(&fresh, &[&root]));
+    assert_eq!(asked(&mut board, 1), None, "it is good for long");
+    let expires = |certificate: &[u8]| tls::validity(&certificate.to_vec().into()).expect("readable").1;
+    let known = |certificate: &[u8], roots: &[&[u8]]| NodeTrust {
+        issuer: tls::digest(&root),
+        roots: roots.iter().map(|root| tls::digest(root)).collect(),
+        expires: expires(certificate),
+    };
+    assert_eq!(trust(&manager), Some(known(&fresh, &[&root])));
+    // Nobody asked.
+    board.say(&key.renew());
+    assert_eq!(board.hear_refusal().0, RefusedCode::Protocol);
+
+    let old = certificate(&present.ca, &key, now() - HOUR * 9 / 10);
+    let mut board = open(&manager, &old, trusts(&old, &[&root]));
+    assert_eq!(asked(&mut board, 1), Some(ToAgent::Renew));
+    assert_eq!(asked(&mut board, 3), None, "it has been asked");
+    board.say(&key.renew());
+    let new = certified(&mut board);
+    assert_eq!(new.roots, [root.clone()]);
+    let peer = Peer::of(&new.certificate, &present.roots.known()).expect("a member's");
+    assert_eq!((peer.node, peer.role), (node(1), Role::Worker));
+    assert_eq!(trust(&manager), Some(known(&old, &[&root])), "it has not said that it keeps it");
+    board.say(&ToManager::Trusts(trusts(&new.certificate, &[&root])));
+    board.settle(5);
+    let signed = || trust(&manager) == Some(known(&new.certificate, &[&root]));
+    manager.until(|_| signed());
+    assert_eq!(asked(&mut board, 6), None);
+}
+
+#[test]
+fn another_root_is_brought_to_a_board() {
+    let key = Key::draw();
+    let manager = Manager::new(vec![with_key(new_node(1), &key.0)]);
+    let authority = manager.context.authority.clone();
+    let before = authority.now();
+    let (old_root, old) = (before.ca.root().clone(), certificate(&before.ca, &key, now()));
+    let mut board = open(&manager, &old, trusts(&old, &[&old_root]));
+    assert_eq!(asked(&mut board, 1), None);
+    // A root is on its way. (What signs its key across plays no part here.)
+    let rng = SystemRandom::new();
+    let coming = || Ca::create(before.ca.cluster(), now(), &SystemRandom::new()).expect("a root");
+    let next = coming();
+    let next_pem = (next.root_pem(), next.key_pem());
+    let again = || Ca::load(before.ca.cluster(), &next_pem.0, &next_pem.1).expect("a root");
+    let new_root = next.root().clone();
+    let roots = Roots { coming: Some((new_root.clone(), new_root.clone())), ..before.roots.clone() };
+    authority.replace(Present::make(next, roots, node(77), now(), NODE_VALIDITY, &rng).expect("usable"));
+    assert_eq!(asked(&mut board, 3), Some(ToAgent::Renew));
+    board.say(&key.renew());
+    let new = certified(&mut board);
+    assert_eq!(new.roots, [old_root.to_vec(), new_root.to_vec()]);
+    board.say(&ToManager::Trusts(trusts(&new.certificate, &[&old_root, &new_root])));
+    manager.until(|_| trust(&manager).is_some_and(|trust| trust.issuer == tls::digest(&new_root)));
+    // It has come: the old one counts no more.
+    let roots = Roots { retired: vec![(old_root.clone(), new_root.clone())], ..Roots::only(new_root.clone()) };
+    authority.replace(Present::make(again(), roots, node(77), now(), NODE_VALIDITY, &rng).expect("usable"));
+    assert_eq!(asked(&mut board, 5), Some(ToAgent::Roots(vec![new_root.to_vec().into()])));
+    board.say(&ToManager::Trusts(trusts(&new.certificate, &[&new_root])));
+    manager.until(|_| trust(&manager).is_some_and(|trust| trust.roots == [tls::digest(&new_root)]));
+    assert_eq!(asked(&mut board, 7), None);
+
+    // A board that was off all the while may only renew.
+    let peer = Peer::of(&old, &authority.now().roots.known()).expect("a member's");
+    let mut late = Board::connect_as(&manager, Other::Certified(peer.clone()));
+    late.say(&hello_with(trusts(&old, &[&old_root])));
+    assert_eq!(late.hear_refusal().0, RefusedCode::Expired);
+    let mut late = Board::connect_as(&manager, Other::Certified(peer));
+    late.say(&key.renew());
+    assert_eq!(certified(&mut late).roots, [new_root.to_vec()]);
+    assert!(late.hear_any().is_none(), "the connection is closed");
+}
+
+#[test]
+fn what_a_board_shows_and_did_not_keep_is_renewed_again() {
+    let key = Key::draw();
+    let manager = Manager::new(vec![with_key(new_node(1), &key.0)]);
+    let present = manager.context.authority.now();
+    let (root, new) = (present.ca.root().to_vec(), certificate(&present.ca, &key, now()));
+    let old = certificate(&present.ca, &key, now() - HOUR);
+    let mut board = open(&manager, &new, trusts(&old, &[&root]));
+    assert_eq!(asked(&mut board, 1), Some(ToAgent::Renew));
+    assert_eq!(trust(&manager), None, "it would be lost with the board's next start");
+    board.say(&key.renew());
+    let kept = certified(&mut board);
+    board.say(&ToManager::Trusts(trusts(&kept.certificate, &[&root])));
+    manager.until(|_| trust(&manager).is_some());
+    assert_eq!(asked(&mut board, 3), None);
+    let many = Trusts { roots: vec![[1; 32]; 5], ..Trusts::default() };
+    board.say(&ToManager::Trusts(many));
+    assert_eq!(board.hear_refusal().0, RefusedCode::Protocol);
+}
