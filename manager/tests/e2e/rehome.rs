@@ -5,8 +5,8 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use racimo_common::id::ClusterId;
 use racimo_common::mdns::message::{self, Data, Message, Record};
 use racimo_common::mdns::{self, GROUP, SERVICE};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, netdevice, socket_with, sockopt};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::cluster::{Running, create, get, settle, sleeper, wait, wait_log};
+use crate::cluster::{Running, SOON, create, get, settle, sleeper, wait, wait_log};
 use crate::lab::Lab;
 use crate::lab::guard::Guard;
 use crate::lab::manager::Verb;
-use crate::lab::process::run;
+use crate::lab::process::{run, signal};
 use crate::support::{docker, has, pi_mgr};
 
 /// Addresses of the manager's board after the first, and the impostor's.
@@ -41,6 +42,7 @@ fn boards_find_a_manager_whose_address_changed() -> Result<()> {
     let impostor = Impostor::start(&lab)?;
     an_impostor_answers_first(&lab, &before)?;
     the_old_address_is_gone(&lab, &before)?;
+    the_manager_says_goodbye(&lab, &impostor)?;
     drop(impostor);
     both_are_there_for_a_while(&lab, &before)
 }
@@ -104,10 +106,15 @@ fn a_name_of_the_local_network(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Who announced what.
+type Heard = Arc<Mutex<Vec<(SocketAddr, Vec<Record>)>>>;
+
 /// Announces what is not there, by any name that is asked for, and answers with a certificate of its own.
 struct Impostor {
     server: Child,
     over: Arc<AtomicBool>,
+    /// What others announced to everybody.
+    heard: Heard,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -129,9 +136,10 @@ impl Impostor {
             .stderr(Stdio::null())
             .spawn()?;
         let over = Arc::new(AtomicBool::new(false));
-        let (stop, hint) = (over.clone(), hint(lab)?);
-        let thread = std::thread::spawn(move || announce(&netns, address, &hint, &stop));
-        Ok(Self { server, over, thread: Some(thread) })
+        let heard = Heard::default();
+        let (stop, told, hint) = (over.clone(), heard.clone(), hint(lab)?);
+        let thread = std::thread::spawn(move || announce(&netns, address, &hint, &stop, &told));
+        Ok(Self { server, over, heard, thread: Some(thread) })
     }
 }
 
@@ -146,7 +154,7 @@ impl Drop for Impostor {
     }
 }
 
-fn announce(netns: &str, address: Ipv4Addr, hint: &str, over: &AtomicBool) -> Result<()> {
+fn announce(netns: &str, address: Ipv4Addr, hint: &str, over: &AtomicBool, heard: &Heard) -> Result<()> {
     let namespace = fs::File::open(format!("/run/netns/{netns}"))?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
@@ -167,8 +175,12 @@ fn announce(netns: &str, address: Ipv4Addr, hint: &str, over: &AtomicBool) -> Re
     let mut buffer = [0; 1500];
     while !over.load(Ordering::Relaxed) {
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-        if let Some(Message::Query { id, .. }) = message::read(&buffer[..length]) {
-            socket.send_to(&message::answer(id, &[], &records, &[]), from)?;
+        match message::read(&buffer[..length]) {
+            Some(Message::Query { id, .. }) => {
+                socket.send_to(&message::answer(id, &[], &records, &[]), from)?;
+            }
+            Some(Message::Answer { records, .. }) => heard.lock().expect("no panic holds it").push((from, records)),
+            None => {}
         }
     }
     Ok(())
@@ -216,6 +228,25 @@ fn the_old_address_is_gone(lab: &Lab, before: &Running) -> Result<()> {
         has(&places, &SocketAddr::from((ip(lab, SECOND), 2377)).to_string());
     }
     Ok(())
+}
+
+/// What was announced to everybody, at its new address too, is taken back when the manager is asked to stop.
+fn the_manager_says_goodbye(lab: &Lab, impostor: &Impostor) -> Result<()> {
+    let (from, hint) = (SocketAddr::from((ip(lab, SECOND), mdns::PORT)), hint(lab)?);
+    let said = |holds: fn(u32) -> bool| {
+        let heard = impostor.heard.lock().expect("no panic holds it");
+        let ours = heard.iter().filter(|(by, records)| *by == from && records.iter().all(|record| holds(record.ttl)));
+        ours.last().map(|(_, records)| records.clone())
+    };
+    let announced = said(|ttl| ttl > 0).context("an announcement")?;
+    assert_eq!(mdns::managers(&announced, &hint), [SocketAddr::from((ip(lab, SECOND), 2377))]);
+    assert!(said(|ttl| ttl == 0).is_none(), "it is there");
+    let process = lab.manager().process().context("the manager runs")?;
+    signal(process.pid, Signal::TERM)?;
+    wait(lab, "the manager to say goodbye and end", SOON, || {
+        Ok((!process.alive() && said(|ttl| ttl == 0).is_some()).then_some(()))
+    });
+    lab.manager().act(Verb::Start)
 }
 
 /// With an interface instead of an address there is nothing to warn of; boards are told of the new address in time, so
