@@ -74,6 +74,22 @@ impl Ledger {
         }
     }
 
+    /// Goes on far from where each search is: a manager that is lost may have given what comes next, and boards may
+    /// still be taking it down.
+    pub fn leap(&mut self) {
+        self.vnis.leap();
+        if let Some((.., parts)) = &mut self.mesh {
+            parts.leap();
+        }
+        self.ports.leap();
+        let holders: Vec<Holder> = self.addresses.keys().copied().collect();
+        for holder in holders {
+            if let Some(pool) = self.addresses.get_mut(&holder) {
+                pool.leap();
+            }
+        }
+    }
+
     /// A VXLAN network identifier for a new overlay; none: all are taken.
     pub fn take_vni(&mut self) -> Option<u32> {
         self.vnis.take()

@@ -89,6 +89,16 @@ impl Pool {
     pub fn resume(&mut self, cursor: u32) {
         self.cursor = if self.holds(cursor) { cursor } else { self.first };
     }
+
+    /// Goes on half of the way around: what somebody else gave meanwhile, from where this one was, is not given soon.
+    pub fn leap(&mut self) {
+        if self.first > self.last {
+            return;
+        }
+        let size = u64::from(self.last - self.first) + 1;
+        let place = (u64::from(self.cursor - self.first) + size / 2) % size;
+        self.cursor = u32::try_from(place).map_or(self.first, |place| self.first + place);
+    }
 }
 
 #[cfg(test)]

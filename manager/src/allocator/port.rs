@@ -162,6 +162,12 @@ impl Ports {
             self.cursor = cursor;
         }
     }
+
+    /// Goes on half of the way around.
+    pub fn leap(&mut self) {
+        let size = *DYNAMIC.end() - *DYNAMIC.start() + 1;
+        self.cursor = DYNAMIC.start() + (self.cursor - DYNAMIC.start() + size / 2) % size;
+    }
 }
 
 fn same_number(one: &Port, other: &Port) -> bool {

@@ -23,6 +23,7 @@ pub mod object;
 mod owner;
 #[cfg(test)]
 mod owner_tests;
+pub mod restored;
 pub mod seen;
 #[cfg(test)]
 mod seen_tests;

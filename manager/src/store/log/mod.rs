@@ -35,6 +35,7 @@ pub use self::disk::{Disk, File, RealDisk, RealFile};
 use self::error::WalError;
 pub use self::error::{CommitError, OpenError, RestoreError};
 use self::fault::Rules;
+use self::raft::first_snapshot_at;
 pub use self::raft::{Core, CoreError, Machine, Stored, Work, first_snapshot};
 use self::wal::{Purpose, SNAPSHOT, Wal};
 use crate::limits;
@@ -122,9 +123,31 @@ impl<D: Disk, M: Machine> Log<D, M> {
                 (FIRST_MEMBER, snapshot)
             }
         };
-        let grown = recovered.entries.iter().map(entry_bytes).sum();
-        let snapshot_at = sizes.snapshot_after.max(2 * snapshot.data.len() as u64);
         let stored = Stored { snapshot, hard_state: recovered.hard_state, entries: recovered.entries };
+        Self::lead(wal, me, stored, machine, seed)
+    }
+
+    /// Begins a log that has come to `index` with `machine` as it is, on a disk that holds none: what was there before
+    /// went another way.
+    ///
+    /// # Errors
+    /// There is a log already; else as [`Log::open`].
+    pub fn begin(disk: D, machine: M, index: u64, seed: u64) -> Result<Self, OpenError> {
+        let (mut wal, recovered) = Wal::open(disk, Sizes::default(), seed, Rules::default())?;
+        if recovered.snapshot.is_some() {
+            let source = io::Error::new(io::ErrorKind::AlreadyExists, "there is a log already");
+            return Err(OpenError::Io { file: wal.disk.locate(SNAPSHOT), source });
+        }
+        let snapshot = first_snapshot_at(index, vec![FIRST_MEMBER], &machine);
+        wal.save_snapshot(FIRST_MEMBER, &snapshot)?;
+        let stored = Stored { snapshot, hard_state: Default::default(), entries: Vec::new() };
+        Self::lead(wal, FIRST_MEMBER, stored, machine, seed)
+    }
+
+    /// Takes up the group that is stored, and leads it.
+    fn lead(wal: Wal<D>, me: u64, stored: Stored, machine: M, seed: u64) -> Result<Self, OpenError> {
+        let grown = stored.entries.iter().map(entry_bytes).sum();
+        let snapshot_at = wal.sizes.snapshot_after.max(2 * stored.snapshot.data.len() as u64);
         let file = wal.disk.locate(SNAPSHOT);
         let voters = voters(&stored);
         if voters != [me] {

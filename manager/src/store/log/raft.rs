@@ -102,8 +102,13 @@ pub enum CoreError {
 /// The beginning of a new group with these voters: index 1, so that every member starts from
 /// the same snapshot and none from nothing.
 pub fn first_snapshot(voters: Vec<u64>, machine: &impl Machine) -> Snapshot {
+    first_snapshot_at(1, voters, machine)
+}
+
+/// [`first_snapshot`] of a group that begins at a later index.
+pub(super) fn first_snapshot_at(index: u64, voters: Vec<u64>, machine: &impl Machine) -> Snapshot {
     let members = ConfState { voters, ..ConfState::default() };
-    snapshot_of(machine, (1, 1), members)
+    snapshot_of(machine, (index, 1), members)
 }
 
 fn snapshot_of(machine: &impl Machine, applied: (u64, u64), members: ConfState) -> Snapshot {
