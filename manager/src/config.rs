@@ -12,6 +12,8 @@ use crate::cli::ServeArgs;
 
 /// Where the configuration file is if nobody says otherwise.
 pub const FILE: &str = "/etc/racimo/manager.toml";
+/// Where the data is if nobody says otherwise.
+const DATA: &str = "/var/lib/racimo/manager";
 /// Where the API is served if nobody says otherwise.
 pub const API: &str = "unix:///run/racimo/pi-mgr.sock";
 /// The local agent's socket, beside the API's.
@@ -54,6 +56,15 @@ struct File {
 }
 
 impl Config {
+    /// Where the manager's data is, as [`Config::resolve`] would say.
+    ///
+    /// # Errors
+    /// Every fault, one a line.
+    pub fn data_dir(flag: Option<PathBuf>, file: Option<&std::path::Path>) -> Result<PathBuf, String> {
+        let file: File = config_file::read(file, FILE)?;
+        absolute(flag.or(file.data_dir))
+    }
+
     /// Reads the file and checks everything.
     ///
     /// # Errors
@@ -64,10 +75,10 @@ impl Config {
             faults.push(fault);
             File::default()
         });
-        let data = args.data_dir.or(file.data_dir).unwrap_or_else(|| "/var/lib/racimo/manager".into());
-        if !data.is_absolute() {
-            faults.push(format!("data-dir {:?}: expected an absolute path", data.display()));
-        }
+        let data = absolute(args.data_dir.or(file.data_dir)).unwrap_or_else(|fault| {
+            faults.push(fault);
+            PathBuf::new()
+        });
         let mut urls = if args.api.is_empty() { file.api } else { args.api };
         if urls.is_empty() {
             urls.push(API.to_owned());
@@ -98,6 +109,11 @@ impl Config {
         };
         if faults.is_empty() { Ok(config) } else { Err(faults.join("\n")) }
     }
+}
+
+fn absolute(data: Option<PathBuf>) -> Result<PathBuf, String> {
+    let data = data.unwrap_or_else(|| DATA.into());
+    if data.is_absolute() { Ok(data) } else { Err(format!("data-dir {:?}: expected an absolute path", data.display())) }
 }
 
 fn parse_all<T>(name: &str, texts: Vec<String>, faults: &mut Vec<String>) -> Vec<T>

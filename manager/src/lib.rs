@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod announce;
 pub mod api;
 pub mod app;
+pub mod backup;
 pub mod ca;
 pub mod cli;
 pub mod config;

@@ -344,3 +344,20 @@ const _: () = assert!(
 );
 
 const _: () = assert!((ROOTS_RETIRED_MAX + 4) * ROOT_BYTES_MAX < 64 * 1024, "a handshake holds them");
+
+/// Bytes of a backup: it is made, sent, checked and restored in memory, up to three copies of it at a time. A cluster of
+/// 10,000 tasks takes 1 MB, secrets and configs as many as they have. Larger: refused, and nothing is written.
+pub const BACKUP_BYTES_MAX: usize = 64 << 20;
+/// Backups that are made or sent at once. A further one: 503.
+pub const BACKUPS_MAX: usize = 1;
+/// How often a passphrase of a backup is stretched, at most: about a minute on a slow board. More: the file is refused.
+pub const BACKUP_ITERATIONS_MAX: u32 = 10_000_000;
+/// Bytes of a passphrase's file. Larger: refused.
+pub const PASSPHRASE_BYTES_MAX: usize = 4096;
+/// Fewest characters of a passphrase that a backup is made with. Fewer: refused.
+pub const PASSPHRASE_CHARS_MIN: usize = 8;
+
+const _: () = assert!(
+    DEPENDENCIES_BYTES_MAX + (16 << 20) <= BACKUP_BYTES_MAX && (BACKUP_BYTES_MAX as u64) < LOG_SNAPSHOT_BYTES_MAX,
+    "a backup must hold all secrets and configs, and a store must take what a backup holds"
+);

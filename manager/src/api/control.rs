@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use racimo_common::id::NodeId;
 use racimo_common::object::Availability;
+use smol::lock::SemaphoreGuardArc;
 use zeroize::Zeroizing;
 
 use crate::store::{ClusterNet, ClusterSpec};
@@ -65,12 +66,23 @@ pub enum ControlError {
     /// Too many keys were tried; again after so long.
     #[error("too many unlock keys were tried")]
     TooManyTries(Duration),
+    /// Others are at it; it can be tried again. For the user.
+    #[error("{0}")]
+    Busy(&'static str),
     /// The request names something that cannot be (an address that is not this machine's). For the user.
     #[error("{0}")]
     Invalid(String),
     /// It should have worked. For the user.
     #[error("{0}")]
     Failed(String),
+}
+
+/// A backup on its way to whoever asked for it.
+pub struct MadeBackup {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// As long as it lives no other one is made.
+    pub turn: Option<SemaphoreGuardArc>,
 }
 
 /// The manager as the API sees it.
@@ -94,4 +106,7 @@ pub trait Control: Send + Sync {
 
     /// The unlock key in the store is another one, or gone: done when the next start knows it.
     fn relock(&self) -> Reply<Result<(), ControlError>>;
+
+    /// All that brings the manager back, as a file.
+    fn backup(&self) -> Reply<Result<MadeBackup, ControlError>>;
 }

@@ -13,6 +13,7 @@
 pub mod access;
 pub mod answer;
 pub mod audit;
+mod backup;
 pub mod control;
 pub mod convert;
 mod credentials;

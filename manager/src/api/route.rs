@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::request::{Request, decode};
 use super::{API_VERSION, API_VERSION_MIN, Context};
-use super::{access, dependency, distribution, event, logs, networks, node, service, swarm, system, task};
+use super::{access, backup, dependency, distribution, event, logs, networks, node, service, swarm, system, task};
 
 /// What a handler will have answered.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
@@ -111,6 +111,7 @@ const ROUTES: &[Route] = routes! {
     POST Write "/racimo/access" => access::create;
     DELETE Write "/racimo/access/{}" => access::remove;
     GET Secret "/racimo/audit" => access::audit;
+    GET Secret "/racimo/backup" => backup::make;
 
     // What there is none of. Clients poll the lists and look everywhere for a name.
     GET Read "/containers/json" => system::none;
@@ -258,6 +259,7 @@ mod tests {
         }
         let need = |path| find(&Method::GET, path).map(|found| found.need).ok();
         assert_eq!(need("/swarm/unlockkey"), Some(Need::Secret));
+        assert_eq!(need("/racimo/backup"), Some(Need::Secret));
         assert_eq!(need("/distribution/x/json"), Some(Need::Write));
         assert_eq!(need("/services"), Some(Need::Read));
     }

@@ -43,6 +43,7 @@ impl From<ControlError> for ApiError {
                 let why = format!("too many wrong unlock keys were tried: try again in {seconds} s");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, why)
             }
+            ControlError::Busy(why) => Self::unavailable(why),
             ControlError::Invalid(why) => Self::bad_request(why),
             ControlError::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, why),
         }

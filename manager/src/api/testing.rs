@@ -16,7 +16,7 @@ use ring::rand::SystemRandom;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
+use super::control::{Control, ControlError, ControlStatus, InitRequest, MadeBackup, Reply};
 use super::host::Host;
 use super::who::Who;
 use super::{Context, gate};
@@ -98,6 +98,10 @@ impl Control for FakeControl {
     fn relock(&self) -> Reply<Result<(), ControlError>> {
         self.relocked.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok(()) })
+    }
+
+    fn backup(&self) -> Reply<Result<MadeBackup, ControlError>> {
+        Box::pin(async { Ok(MadeBackup { bytes: vec![b'b'; 100_000], turn: None }) })
     }
 
     fn leave(&self) -> Reply<Result<(), ControlError>> {

@@ -16,6 +16,7 @@ use racimo_common::tls;
 use racimo_common::units::{Bytes, NanoCpus};
 use ring::rand::{SecureRandom, SystemRandom};
 use smol::Async;
+use smol::lock::{Semaphore, SemaphoreGuardArc};
 use zeroize::Zeroizing;
 
 use super::address::{self, Machine, Told};
@@ -24,13 +25,14 @@ use super::lock::Lock;
 use super::moves::{self, Moves, Shown};
 use super::trust;
 use crate::announce::{self, Service};
-use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, Reply};
+use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, MadeBackup, Reply};
 use crate::api::host::Host;
 use crate::ca::{Ca, JoinTokens, kept};
 use crate::config::Config;
 use crate::dispatcher::broker::Broker;
 use crate::dispatcher::serve::{Dispatcher, Parts};
 use crate::gate::notes::Notes;
+use crate::limits;
 use crate::store::{
     Change, Cluster, CommitError, NewCluster, NewNode, NodeSpec, Observation, Refusal, SeenNode, State, Store,
 };
@@ -62,6 +64,8 @@ struct Inner {
     running: Mutex<Option<Running>>,
     /// One `init` or `leave` at a time.
     turn: smol::lock::Mutex<()>,
+    /// How many backups may be made or sent.
+    backups: Arc<Semaphore>,
 }
 
 /// What runs while there is a cluster.
@@ -118,7 +122,13 @@ impl Manager {
             lock: Lock::default(),
             running: Mutex::new(None),
             turn: smol::lock::Mutex::new(()),
+            backups: Arc::new(Semaphore::new(limits::BACKUPS_MAX)),
         }))
+    }
+
+    /// The right to make a backup, if it is free.
+    pub(super) fn backup_turn(&self) -> Option<SemaphoreGuardArc> {
+        self.0.backups.try_acquire_arc()
     }
 
     /// Where the boards' sessions meet readers of logs.
@@ -477,6 +487,10 @@ impl Control for Manager {
 
     fn relock(&self) -> Reply<Result<(), ControlError>> {
         Box::pin(self.clone().relock())
+    }
+
+    fn backup(&self) -> Reply<Result<MadeBackup, ControlError>> {
+        Box::pin(self.clone().backup())
     }
 }
 

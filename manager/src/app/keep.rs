@@ -130,6 +130,23 @@ pub(super) fn load_vault(data: &Path) -> io::Result<Option<KeyFile>> {
     KeyFile::read(&bytes).map(Some).ok_or_else(bad)
 }
 
+/// The bytes of the vault's key file; none: there is no such file.
+pub(super) fn key_file_bytes(data: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    match fs::read(vault_path(data)) {
+        Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", vault_path(data).display()))),
+    }
+}
+
+/// Keeps the bytes of a vault's key file, and then which node it is, durably.
+pub(super) fn store_restored(data: &Path, own: &Own, key: &[u8]) -> io::Result<()> {
+    let directory = place(data);
+    self::directory(&directory)?;
+    write(&directory, VAULT, key)?;
+    store_own(data, own)
+}
+
 /// Where the vault's key is, for messages.
 pub(super) fn vault_path(data: &Path) -> PathBuf {
     place(data).join(VAULT)

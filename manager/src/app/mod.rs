@@ -3,10 +3,12 @@
 //! Opens the store, starts the stages and the API, and – once there is a cluster – the dispatcher.
 
 mod address;
+mod backup;
 mod control;
 mod keep;
 mod lock;
 mod moves;
+pub mod restore;
 mod trust;
 
 use std::sync::Arc;

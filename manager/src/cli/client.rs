@@ -99,6 +99,31 @@ impl Client {
         Ok(Lines { body: response.into_body(), buffer: Vec::new(), target: self.target.to_string() })
     }
 
+    /// `GET` of a file, of so many bytes at most. Each piece must come in time; all of it may take longer.
+    pub(crate) async fn download(&mut self, url: &Url, bytes_max: usize) -> Result<Vec<u8>, CliError> {
+        let (limit, name) = (self.answer_time_max, format!("GET {}", url.as_str()));
+        let Lines { mut body, .. } = self.lines(url).await?;
+        let mut bytes = Vec::new();
+        loop {
+            let late = async {
+                Timer::after(limit).await;
+                Err(self.timeout(limit))
+            };
+            let piece = async { Ok(chunk(&mut body).await) }.or(late).await?;
+            match piece {
+                None => return Ok(bytes),
+                Some(Ok(piece)) if bytes.len() + piece.len() <= bytes_max => bytes.extend_from_slice(&piece),
+                Some(Ok(_)) => {
+                    let reason = format!("it is larger than {} MiB", bytes_max >> 20);
+                    return Err(CliError::Answer { request: name, reason });
+                }
+                Some(Err(e)) => {
+                    return Err(CliError::Transport { target: self.target.to_string(), reason: e.to_string() });
+                }
+            }
+        }
+    }
+
     /// `GET` of logs, frame by frame, or (`raw`) in the pieces in which they come. Only the headers must come in time.
     pub(crate) async fn frames(&mut self, url: &Url, raw: bool) -> Result<Frames, CliError> {
         let lines = self.lines(url).await?;

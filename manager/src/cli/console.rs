@@ -22,6 +22,8 @@ pub(crate) struct Console {
     pub(crate) is_typed: bool,
     /// Results.
     pub(crate) out: Box<dyn Write>,
+    /// Whether `out` is a terminal.
+    pub(crate) is_shown: bool,
     /// Warnings.
     pub(crate) err: Box<dyn Write>,
     /// Width of the terminal that `out` is; `None` when it is a file or a pipe.
@@ -42,6 +44,7 @@ impl Console {
             input: Box::new(io::BufReader::new(io::stdin())),
             is_typed: io::stdin().is_terminal(),
             out: Box::new(io::stdout()),
+            is_shown: terminal,
             err: Box::new(io::stderr()),
             columns: columns.filter(|width| terminal && *width > 0),
             clock: Box::new(OffsetDateTime::now_utc),

@@ -1,11 +1,12 @@
 //! `pi-mgr`: one binary, daemon and client.
 //!
-//! Every command but `serve` and `completion` speaks Docker's Engine API to a manager. The
+//! Every command but `serve`, `restore` and `completion` speaks Docker's Engine API to a manager. The
 //! commands are thin shells over pure parts: `spec` (flags → specification), `progress::state`
 //! (answers → verdict), `format` (answers → text).
 
 mod access;
 mod args;
+mod backup;
 mod ca;
 mod client;
 mod console;
@@ -80,6 +81,11 @@ enum Command {
   pi-mgr serve
   pi-mgr serve --data-dir /srv/racimo --api unix:///run/racimo/pi-mgr.sock --api tcp://0.0.0.0:2376")]
     Serve(ServeArgs),
+    /// Bring a cluster back from a backup, on a machine whose manager does not run
+    #[command(after_help = "Examples:
+  pi-mgr restore cluster.backup
+  pi-mgr restore --passphrase-file /root/passphrase --advertise-addr 192.168.1.11 cluster.backup")]
+    Restore(backup::RestoreArgs),
     #[command(flatten)]
     Client(ClientCommand),
     /// Print a completion script for a shell
@@ -133,6 +139,12 @@ enum ClientCommand {
   pi-mgr unlock-key
   pi-mgr unlock-key --rotate --quiet")]
     UnlockKey(lock::UnlockKeyArgs),
+    /// Write all that brings this manager back into a file
+    #[command(after_help = "Examples:
+  pi-mgr backup --encrypt cluster.backup
+  pi-mgr backup --quiet --force --passphrase-file /root/passphrase /mnt/usb/cluster.backup
+  pi-mgr backup - > cluster.backup")]
+    Backup(backup::BackupArgs),
     /// Manage nodes
     #[command(
         subcommand,
@@ -230,6 +242,7 @@ pub fn main() -> ExitCode {
             };
         }
         Command::Completion(args) => completion(args.shell, &mut console),
+        Command::Restore(args) => backup::restore(args, &mut console),
         Command::Client(command) => match client(cli.host.as_deref(), cli.context, console.env) {
             Ok(mut client) => smol::block_on(run(command, &mut client, &mut console)),
             Err(error) => Err(error),
@@ -261,6 +274,7 @@ async fn run(command: ClientCommand, client: &mut Client, console: &mut Console)
         ClientCommand::Update(args) => swarm::update(&args, client, console).await,
         ClientCommand::Unlock => lock::unlock(client, console).await,
         ClientCommand::UnlockKey(args) => lock::unlock_key(&args, client, console).await,
+        ClientCommand::Backup(args) => backup::backup(&args, client, console).await,
         ClientCommand::Node(command) => node::run(command, client, console).await,
         ClientCommand::Service(command) => service::run(*command, client, console).await,
         ClientCommand::Secret(command) => dependency::run(DependencyKind::Secret, command, client, console).await,

@@ -226,10 +226,23 @@ impl Vault {
     pub fn check(&self, state: &State) -> Result<(), VaultError> {
         first_sealed(state).map_or(Ok(()), |(owner, sealed)| self.open(owner, sealed).map(drop))
     }
+
+    /// Whether it opens all that is sealed.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn check_all(&self, state: &State) -> Result<(), VaultError> {
+        all_sealed(state).try_for_each(|(owner, sealed)| self.open(owner, sealed).map(drop))
+    }
 }
 
 /// Something of the store that is sealed, if anything is.
 pub fn first_sealed(state: &State) -> Option<(Owner, &Sealed)> {
+    all_sealed(state).next()
+}
+
+/// All of the store that is sealed.
+fn all_sealed(state: &State) -> impl Iterator<Item = (Owner, &Sealed)> {
     let bodies = state.dependencies().map(|d| (Owner::Dependency(d.kind, d.id), &d.body));
     let logins = state.services().flat_map(|service| {
         // A rollback needs those of the spec before.
@@ -237,7 +250,7 @@ pub fn first_sealed(state: &State) -> Option<(Owner, &Sealed)> {
         let sealed = specs.filter_map(|spec| spec.credentials.as_ref());
         sealed.map(|sealed| (Owner::Credentials(service.id), sealed))
     });
-    kept(state).chain(bodies).chain(logins).next()
+    kept(state).chain(bodies).chain(logins)
 }
 
 /// What is sealed of the cluster itself.
@@ -252,7 +265,9 @@ fn kept(state: &State) -> impl Iterator<Item = (Owner, &Sealed)> {
     let unlock = cluster.and_then(|cluster| Some((Owner::Unlock, cluster.trust.unlock.as_ref()?)));
     let key = cluster
         .and_then(|cluster| Some((Owner::RootKey(root_digest(&cluster.root_pem)?), cluster.trust.key.as_ref()?)));
-    key.into_iter().chain(tokens).chain(unlock)
+    let next = cluster.and_then(|cluster| cluster.trust.rotation.as_ref());
+    let next = next.and_then(|next| Some((Owner::RootKey(root_digest(&next.root_pem)?), &next.key)));
+    key.into_iter().chain(next).chain(tokens).chain(unlock)
 }
 
 fn seal(key: &LessSafeKey, nonce: [u8; NONCE_LEN], owner: Owner, plain: &[u8]) -> Result<Sealed, VaultError> {

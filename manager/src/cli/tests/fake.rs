@@ -67,6 +67,7 @@ fn typing(typed: &str, args: &[&str], now_ms: i64, mut client: Client) -> Outcom
         input: Box::new(std::io::Cursor::new(typed.to_owned())),
         is_typed: false,
         out: Box::new(out.clone()),
+        is_shown: false,
         err: Box::new(err.clone()),
         columns: None,
         clock: Box::new(move || OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(now_ms)),
