@@ -7,6 +7,7 @@ mod lab;
 mod access;
 mod addresses;
 mod autolock;
+mod backup;
 mod certificates;
 mod cli;
 mod cluster;
