@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 /// More than anybody types to say yes or no.
 const ANSWER_BYTES_MAX: u64 = 64;
 /// More than any key or passphrase has.
-const SECRET_BYTES_MAX: u64 = 4096;
+const SECRET_BYTES_MAX: usize = 4096;
 /// What a shell expects of a process that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
@@ -81,8 +81,8 @@ impl Console {
             None
         };
         // Its room is taken at once, so that no copy stays behind when it grows.
-        let mut line = Zeroizing::new(String::with_capacity(SECRET_BYTES_MAX as usize));
-        let read = self.input.by_ref().take(SECRET_BYTES_MAX).read_line(&mut line);
+        let mut line = Zeroizing::new(String::with_capacity(SECRET_BYTES_MAX));
+        let read = self.input.by_ref().take(SECRET_BYTES_MAX as u64).read_line(&mut line);
         if silent.is_some() {
             drop(silent);
             writeln!(self.err)?;
