@@ -236,9 +236,11 @@ impl Checked {
         keep::directory(data).map_err(disk(format!("make {}", data.display())))?;
         let file = keep::key_file_bytes(data).map_err(disk("read the vault's key that is there"))?;
         let store = data.join(STORE);
-        let on = RealDisk::new(&store).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => RestoreError::Running(data.to_owned()),
-            _ => RestoreError::Disk { what: format!("open {}", store.display()), source },
+        let on = RealDisk::new(&store).map_err(|source| {
+            if source.kind() == io::ErrorKind::WouldBlock {
+                return RestoreError::Running(data.to_owned());
+            }
+            RestoreError::Disk { what: format!("open {}", store.display()), source }
         })?;
         let is_there = Log::<_, State>::exists(&on).map_err(disk(format!("read {}", store.display())))?;
         let held = if is_there {

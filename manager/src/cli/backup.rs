@@ -266,9 +266,9 @@ fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<(), CliError> {
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
-    written.map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists if !replace => there(path),
-        _ => fault(source),
+    written.map_err(|source| {
+        let is_there = !replace && source.kind() == io::ErrorKind::AlreadyExists;
+        if is_there { there(path) } else { fault(source) }
     })
 }
 

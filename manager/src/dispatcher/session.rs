@@ -237,7 +237,7 @@ enum Described {
     /// The store has it, or cannot take it.
     Done,
     /// The board has used up its writes: to be stored after this pause.
-    Later(NodeDescription, Duration),
+    Later(Box<NodeDescription>, Duration),
 }
 
 /// Stores the board's description if it differs. `addr`: where it comes from; empty: as before.
@@ -255,7 +255,7 @@ async fn describe(context: &Context, node: NodeId, description: NodeDescription,
             "too many descriptions",
             format_args!("node {node} says something else of itself too often: stored later"),
         );
-        return Ok(Described::Later(description, wait));
+        return Ok(Described::Later(Box::new(description), wait));
     }
     let change = Change::NodeDescribe { node, description: description.into(), addr: addr.to_owned() };
     match context.store.commit(context.clock.now().wall, vec![change]).await {
@@ -654,7 +654,7 @@ impl Recorder<'_> {
     async fn describe(&mut self, description: NodeDescription) -> Result<(), End> {
         self.held = match describe(self.context, self.node, description, self.addr).await? {
             Described::Done => None,
-            Described::Later(description, wait) => Some((description, self.context.clock.now().mono + wait)),
+            Described::Later(description, wait) => Some((*description, self.context.clock.now().mono + wait)),
         };
         Ok(())
     }

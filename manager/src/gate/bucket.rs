@@ -24,7 +24,11 @@ impl Rate {
 
     /// The same `times` over.
     pub const fn times(self, times: u32) -> Self {
-        let every = Duration::from_nanos(self.every.as_nanos() as u64 / if times == 0 { 1 } else { times as u64 });
+        let parts = if times == 0 { 1 } else { times };
+        let every = match self.every.checked_div(parts) {
+            Some(every) => every,
+            None => self.every,
+        };
         Self { burst: self.burst.saturating_mul(times), every }
     }
 

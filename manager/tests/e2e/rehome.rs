@@ -235,8 +235,8 @@ fn the_manager_says_goodbye(lab: &Lab, impostor: &Impostor) -> Result<()> {
     let (from, hint) = (SocketAddr::from((ip(lab, SECOND), mdns::PORT)), hint(lab)?);
     let said = |holds: fn(u32) -> bool| {
         let heard = impostor.heard.lock().expect("no panic holds it");
-        let ours = heard.iter().filter(|(by, records)| *by == from && records.iter().all(|record| holds(record.ttl)));
-        ours.last().map(|(_, records)| records.clone())
+        let mut ours = heard.iter().filter(|(by, records)| *by == from && records.iter().all(|record| holds(record.ttl)));
+        ours.next_back().map(|(_, records)| records.clone())
     };
     let announced = said(|ttl| ttl > 0).context("an announcement")?;
     assert_eq!(mdns::managers(&announced, &hint), [SocketAddr::from((ip(lab, SECOND), 2377))]);

@@ -27,10 +27,8 @@ pub(super) fn hello(versions: (u16, u16)) -> ToManager {
 
 /// The same of a board that shows and trusts this.
 pub(super) fn hello_with(trusts: Trusts) -> ToManager {
-    match hello((1, 1)) {
-        ToManager::Hello(hello) => ToManager::Hello(Hello { trusts, ..hello }),
-        other => other,
-    }
+    let ToManager::Hello(hello) = hello((1, 1)) else { panic!("no Hello") };
+    ToManager::Hello(Hello { trusts, ..hello })
 }
 
 pub(super) fn report(number: u128, state: TaskState) -> TaskReport {

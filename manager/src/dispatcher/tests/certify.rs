@@ -65,10 +65,11 @@ fn asked(board: &mut Board, number: u64) -> Option<ToAgent> {
     for number in [number, number + 1] {
         board.say(&ToManager::Heartbeat(number));
         loop {
-            match board.hear() {
-                ToAgent::Pong(pong) if pong == number => break,
-                other => assert_eq!(asked.replace(other), None, "it asks once"),
+            let heard = board.hear();
+            if heard == ToAgent::Pong(number) {
+                break;
             }
+            assert_eq!(asked.replace(heard), None, "it asks once");
         }
     }
     asked
@@ -80,10 +81,9 @@ fn trust(manager: &Manager) -> Option<NodeTrust> {
 
 #[track_caller]
 fn certified(board: &mut Board) -> Certified {
-    match board.hear() {
-        ToAgent::Certified(certified) => certified,
-        other => panic!("{other:?}"),
-    }
+    let heard = board.hear();
+    let ToAgent::Certified(certified) = heard else { panic!("{heard:?}") };
+    certified
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_certificate_is_renewed_and_the_session_goes_on() {
     assert_eq!(asked(&mut board, 3), None, "it has been asked");
     board.say(&key.renew());
     let new = certified(&mut board);
-    assert_eq!(new.roots, [root.clone()]);
+    assert_eq!(new.roots, std::slice::from_ref(&root));
     let peer = Peer::of(&new.certificate, &present.roots.known()).expect("a member's");
     assert_eq!((peer.node, peer.role), (node(1), Role::Worker));
     assert_eq!(trust(&manager), Some(known(&old, &[&root])), "it has not said that it keeps it");
