@@ -172,7 +172,7 @@ pub const SESSION_MESSAGES_PER_SECOND: u32 = 100;
 pub const SESSION_BYTES_BURST: u32 = 4 << 20;
 /// As above.
 pub const SESSION_BYTES_PER_SECOND: u32 = 256 << 10;
-/// Writes to the store that one member may cause at once by what it says of itself: its description, its coming back
+/// Writes to the store that one member may cause at once by what it says of itself: its description, its board, its coming back
 /// after it was written off. Beyond: its description is stored later (a new session with another one is refused as
 /// busy), and it counts as down meanwhile.
 pub const NODE_WRITES_BURST: u32 = 32;
@@ -193,6 +193,12 @@ pub const NOTE_BYTES_MAX: usize = 1024;
 pub const FILES_RESERVE: usize = 256;
 /// How long a TLS handshake may take on a slow board.
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// Agents of one node that are remembered beside the present one, to tell a board that returns from a copied card. The
+/// oldest is forgotten, and counts as new when it returns.
+pub const BOOTS_MAX: usize = 8;
+/// How long a second agent of one node is kept waiting for its session; then it is told to try again, and what was seen
+/// so far counts on. Less than the silence that agents bear.
+pub const HELLO_HELD_WITHIN: Duration = Duration::from_secs(5);
 /// How long the first message may take.
 pub const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How long the reason of an end may take to be written.

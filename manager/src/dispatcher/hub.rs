@@ -8,7 +8,8 @@ use racimo_common::id::NodeId;
 use racimo_common::time::{Clock, Mono};
 use racimo_common::wire::{Refused, RefusedCode};
 
-use super::liveness::{Link, Verdict};
+use super::clones::{self, Asker, Record, Standing};
+use super::liveness::{Cause, Link, Verdict};
 use crate::limits;
 use crate::store::{Batch, Change, ClusterSpec, Event, Feed, Observation, SeenNode, Store, View, WrittenOff};
 
@@ -26,8 +27,8 @@ pub struct Hub(Sender<Sign>);
 
 /// A sign of a node's life.
 pub(super) enum Sign {
-    /// A session opened; its agent was told to send a heartbeat so often; `end` ends it, with a word to the agent.
-    Opened { node: NodeId, session: SessionId, heartbeat: Duration, end: Sender<Refused> },
+    /// An agent wants a session. It may have it once `enter` says so.
+    Opened { node: NodeId, session: SessionId, opening: Opening },
     /// Something came from it.
     Heard { node: NodeId, session: SessionId },
     /// It made its full report.
@@ -38,6 +39,18 @@ pub(super) enum Sign {
     Left { node: NodeId, session: SessionId },
     /// The manager's address is another one: boards may have lost it without knowing.
     Moved,
+}
+
+/// A session that is about to open.
+pub(super) struct Opening {
+    /// Who wants it.
+    pub(super) asker: Asker,
+    /// How often its agent will be told to send a heartbeat.
+    pub(super) heartbeat: Duration,
+    /// Lets it in.
+    pub(super) enter: Sender<()>,
+    /// Ends it, with a word to the agent, whether it was let in or not.
+    pub(super) end: Sender<Refused>,
 }
 
 impl Hub {
@@ -60,6 +73,21 @@ struct Entry {
     heartbeat: Duration,
     /// The write-off was committed; nothing to judge while there is no session.
     written_off: bool,
+    /// Its agents.
+    agents: Record,
+    /// Another agent that waits for the session, and until when it may.
+    waiting: Option<(SessionId, Opening, Mono)>,
+}
+
+impl Entry {
+    fn standing(&self) -> Standing {
+        match self.session {
+            Some(_) => Standing::Open,
+            None if self.written_off => Standing::Down,
+            None if self.link.was_open() => Standing::Closed,
+            None => Standing::Expected,
+        }
+    }
 }
 
 /// Runs until the store stops. `own`: the manager's own node, which is never judged while it has no agent.
@@ -124,7 +152,10 @@ impl Running {
         let late = due.map_or(Duration::ZERO, |due| now.since(due));
         if late >= STALL {
             log::warn!("the manager stood still for {late:.1?} or more: its nodes get that much longer to be heard");
-            self.nodes.values_mut().for_each(|entry| entry.link.forgive(late + STALL_GRACE, now));
+            for entry in self.nodes.values_mut() {
+                entry.link.forgive(late + STALL_GRACE, now);
+                entry.agents.forgive(now);
+            }
         }
     }
 
@@ -133,7 +164,10 @@ impl Running {
         self.nodes.retain(|id, entry| {
             let there = view.state.node(*id).is_some();
             if !there {
-                end(entry, RefusedCode::NotMember, "this node was removed from the cluster: join it again");
+                end(entry, RefusedCode::NotMember, REMOVED);
+                if let Some((_, opening, _)) = entry.waiting.take() {
+                    refuse(&opening, RefusedCode::NotMember, REMOVED);
+                }
             }
             there
         });
@@ -144,6 +178,8 @@ impl Running {
                 session: None,
                 heartbeat: heartbeat(view),
                 written_off,
+                agents: Record::default(),
+                waiting: None,
             });
             entry.written_off = written_off;
         }
@@ -162,29 +198,28 @@ impl Running {
     async fn sign(&mut self, sign: Sign) {
         let now = self.clock.now();
         match sign {
-            Sign::Opened { node, session, heartbeat, end: stop } => {
+            Sign::Opened { node, session, opening } => {
                 // It may have joined a moment ago, and its event still be on its way.
                 if !self.nodes.contains_key(&node) {
                     self.follow_all(&self.store.view());
                 }
                 let Some(entry) = self.nodes.get_mut(&node) else {
-                    let reason = "this node is not a member of the cluster: join it again".to_owned();
-                    let _ = stop.try_send(Refused { code: RefusedCode::NotMember, reason });
+                    refuse(&opening, RefusedCode::NotMember, NO_MEMBER);
                     return;
                 };
-                end(entry, RefusedCode::Replaced, "a newer session of this node took over");
-                entry.link.opened(now.mono);
-                entry.session = Some((session, stop));
-                entry.heartbeat = heartbeat;
-                // What it holds is not known before its full report: no new tasks until then.
-                let was_ready = self.store.view().seen.node(node).is_some_and(|seen| seen.ready);
-                if was_ready {
-                    see(&self.store, node, SeenNode { ready: false, at: now.wall }).await;
+                let until = now.mono + limits::HELLO_HELD_WITHIN;
+                if let Some((_, other, _)) = entry.waiting.replace((session, opening, until)) {
+                    refuse(&other, RefusedCode::Busy, "another agent of this node asks, too: try again");
                 }
+                self.consider(node).await;
             }
             Sign::Heard { node, session } => {
                 if let Some(entry) = self.current(node, session) {
                     entry.link.heard(now.mono);
+                    entry.agents.heard(entry.heartbeat, now.mono);
+                    if entry.waiting.is_some() {
+                        self.consider(node).await;
+                    }
                 }
             }
             Sign::Ready { node, session } => {
@@ -199,6 +234,10 @@ impl Running {
                     entry.link.closed(now.mono);
                     entry.session = None;
                 }
+                if let Some(entry) = self.nodes.get_mut(&node) {
+                    entry.waiting.take_if(|(waiting, ..)| *waiting == session);
+                }
+                self.consider(node).await;
             }
             Sign::Moved => {
                 let own = self.own;
@@ -213,8 +252,66 @@ impl Running {
         }
     }
 
+    /// Answers the agent that waits for this node's session, if there is one and its time has come.
+    async fn consider(&mut self, node: NodeId) -> Option<Mono> {
+        let now = self.clock.now().mono;
+        let view = self.store.view();
+        let entry = self.nodes.get_mut(&node)?;
+        let (_, opening, until) = entry.waiting.as_ref()?;
+        let known = view.state.node(node).and_then(|node| node.board);
+        let standing = entry.standing();
+        let refused = match entry.agents.judge(opening.asker, known, standing, entry.heartbeat, now) {
+            clones::Verdict::Enter => {
+                self.enter(node).await;
+                return None;
+            }
+            clones::Verdict::Wait(due) if now < *until => return Some(due.map_or(*until, |due| due.min(*until))),
+            clones::Verdict::Wait(_) => (RefusedCode::Busy, "another agent of this node may still be there: try again"),
+            clones::Verdict::Later => {
+                (RefusedCode::Busy, "the board that was this node may come back first: try again")
+            }
+            clones::Verdict::Clone => (RefusedCode::Clone, CLONE),
+        };
+        refuse(opening, refused.0, refused.1);
+        entry.waiting = None;
+        None
+    }
+
+    /// Opens the session of the agent that waits for it.
+    async fn enter(&mut self, node: NodeId) {
+        let now = self.clock.now();
+        let Some(entry) = self.nodes.get_mut(&node) else { return };
+        let Some((session, opening, _)) = entry.waiting.take() else { return };
+        let Opening { asker, heartbeat, enter, end: stop } = opening;
+        if enter.try_send(()).is_err() {
+            // It has gone meanwhile.
+            return;
+        }
+        end(entry, RefusedCode::Replaced, "a newer session of this node took over");
+        entry.link.opened(now.mono);
+        entry.agents.opened(asker.boot);
+        entry.session = Some((session, stop));
+        entry.heartbeat = heartbeat;
+        // What it holds is not known before its full report: no new tasks until then.
+        let was_ready = self.store.view().seen.node(node).is_some_and(|seen| seen.ready);
+        if was_ready {
+            see(&self.store, node, SeenNode { ready: false, at: now.wall }).await;
+        }
+    }
+
     fn current(&mut self, node: NodeId, session: SessionId) -> Option<&mut Entry> {
         self.nodes.get_mut(&node).filter(|entry| entry.session.as_ref().is_some_and(|(id, _)| *id == session))
+    }
+
+    /// Nodes whose session has fallen silent for good while another of their agents waits: that one takes over, and
+    /// there is nobody to write off.
+    fn succeeded(&self, now: Mono) -> Vec<NodeId> {
+        let is_silent = |entry: &Entry| {
+            let verdict = entry.link.judge(entry.heartbeat, now);
+            entry.session.is_some() && verdict == Verdict::Down(Cause::Heartbeat)
+        };
+        let succeeded = self.nodes.iter().filter(|(_, entry)| entry.waiting.is_some() && is_silent(entry));
+        succeeded.map(|(node, _)| *node).collect()
     }
 
     /// Writes off who is gone; when to look again.
@@ -223,6 +320,14 @@ impl Running {
         let view = self.store.view();
         let period = heartbeat(&view);
         let mut next: Option<Mono> = None;
+        for node in self.succeeded(now.mono) {
+            self.enter(node).await;
+        }
+        let waiting: Vec<NodeId> =
+            self.nodes.iter().filter(|(_, entry)| entry.waiting.is_some()).map(|(node, _)| *node).collect();
+        for node in waiting {
+            next = [next, self.consider(node).await].into_iter().flatten().min();
+        }
         for (&node, entry) in &mut self.nodes {
             let without_agent = node == self.own && !entry.link.was_open();
             if without_agent || entry.written_off && entry.session.is_none() {
@@ -261,6 +366,13 @@ impl Running {
     }
 }
 
+/// What a removed node is told.
+const REMOVED: &str = "this node was removed from the cluster: join it again";
+const NO_MEMBER: &str = "this node is not a member of the cluster: join it again";
+/// What the second of two boards with one key is told.
+const CLONE: &str = "another board with the same key is in the cluster: this one's card is a copy. To give this board an \
+                     identity of its own, stop its agent, run `pi-agent reset-identity`, then `pi-agent join`";
+
 async fn see(store: &Store, node: NodeId, seen: SeenNode) {
     store.observe(vec![Observation::Node { node, seen }]).await;
 }
@@ -268,6 +380,11 @@ async fn see(store: &Store, node: NodeId, seen: SeenNode) {
 /// How often agents are to send a heartbeat.
 pub(super) fn heartbeat(view: &View) -> Duration {
     view.state.cluster().map_or_else(|| ClusterSpec::default().heartbeat(), |cluster| cluster.spec.heartbeat())
+}
+
+fn refuse(opening: &Opening, code: RefusedCode, reason: &str) {
+    // It may have gone meanwhile.
+    let _ = opening.end.try_send(Refused { code, reason: reason.to_owned() });
 }
 
 fn end(entry: &mut Entry, code: RefusedCode, reason: &str) {

@@ -14,12 +14,13 @@
 //! ```
 //! Who may connect is decided by [`gate`](crate::gate), how fast they may talk by `pace` and [`writes`].
 //!
-//! Cores: [`liveness`], [`assign`], [`work`], [`report`], [`directory`], [`net`]. Shells: [`serve`], [`watch`],
-//! `session`, `certify`, `join`, `hub`.
+//! Cores: [`liveness`], [`clones`], [`assign`], [`work`], [`report`], [`directory`], [`net`]. Shells: [`serve`], [`watch`],
+//! `session`, `opening`, `certify`, `join`, `hub`.
 
 pub mod assign;
 pub mod broker;
 mod certify;
+pub mod clones;
 pub mod directory;
 mod hub;
 mod join;
@@ -27,6 +28,7 @@ mod known;
 pub mod liveness;
 pub mod merge;
 pub mod net;
+mod opening;
 mod pace;
 pub mod report;
 pub mod serve;

@@ -19,10 +19,11 @@ use smol::lock::SemaphoreGuardArc;
 
 use super::broker::Attached;
 use super::certify::{self, Renewer, Word};
+use super::clones::Asker;
 use super::hub::{SessionId, Sign};
 use super::pace::Pace;
 use super::watch::{Alarm, Look};
-use super::{Context, assign, net, report};
+use super::{Context, assign, net, opening, report};
 use crate::ca::{self, Peer, Shown, renewal};
 use crate::limits;
 use crate::store::{Change, CommitError};
@@ -139,10 +140,27 @@ pub(super) async fn run<S>(context: &Context, mut stream: S, other: Other, addr:
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let end = match open(context, &mut stream, &other, &addr).await {
+    let node = match &other {
+        Other::Certified(peer) => peer.node,
+        Other::Own(node) => *node,
+    };
+    let session = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
+    let end = match open(context, &mut stream, &other, &addr, session).await {
         Ok(opened) => drive(context, &mut stream, opened, &addr).await,
         Err(end) => end,
     };
+    let sign = match &end {
+        End::Bye { leaving: true } => Sign::Left { node, session },
+        End::Bye { leaving: false }
+        | End::Closed
+        | End::Refused(_)
+        | End::Frame(_)
+        | End::Timeout(_)
+        | End::Stuck(_)
+        | End::Renewed
+        | End::Stopped => Sign::Closed { node, session },
+    };
+    context.hub.tell(sign).await;
     if let End::Refused(refused) = &end {
         last_word(&mut stream, refused).await;
     }
@@ -168,16 +186,23 @@ async fn send_within(stream: &mut (impl AsyncWrite + Unpin), message: &ToAgent, 
 /// A session that was opened.
 struct Opened {
     node: NodeId,
+    session: SessionId,
+    /// Where the hub ends it.
+    stopped: Receiver<Refused>,
     /// What the agent was told.
-    heartbeat: Duration,
-    /// The same.
     managers: Vec<String>,
     /// What the board shows and trusts; none: it needs no certificate.
     shows: Option<(Shown, Trusts)>,
 }
 
 /// `Hello` and `Welcome`; or `Renew` and `Certified`, which is the end.
-async fn open<S>(context: &Context, stream: &mut S, other: &Other, addr: &str) -> Result<Opened, End>
+async fn open<S>(
+    context: &Context,
+    stream: &mut S,
+    other: &Other,
+    addr: &str,
+    session: SessionId,
+) -> Result<Opened, End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -194,7 +219,7 @@ where
     if let Some(peer) = peer {
         certify::is_node(peer, member).map_err(End::Refused)?;
     }
-    let Hello { versions, boot: _, description, trusts, board: _ } = match (first, peer) {
+    let Hello { versions, boot, description, trusts, board } = match (first, peer) {
         (ToManager::Hello(hello), _) => hello,
         (ToManager::Renew(renew), Some(_)) => {
             let (certified, _) = certify::certify(context, member, &renew).await?;
@@ -215,11 +240,13 @@ where
             return Err(End::Refused(Refused { code: RefusedCode::Expired, reason: reason.to_owned() }));
         }
     }
+    let heartbeat = cluster.spec.heartbeat();
+    let stopped = opening::enter(context, node, session, Asker { boot, board }, heartbeat, addr).await?;
     if let Described::Later(_, wait) = describe(context, node, description, addr).await? {
         let reason = format!("this board says something else of itself too often: again in {} s", wait.as_secs() + 1);
         return Err(End::Refused(Refused { code: RefusedCode::Busy, reason }));
     }
-    let heartbeat = cluster.spec.heartbeat();
+    opening::know_board(context, node, board, addr).await?;
     let welcome = Welcome {
         version,
         heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
@@ -229,7 +256,7 @@ where
     };
     send_within(stream, &ToAgent::Welcome(welcome), limits::HELLO_WITHIN).await?;
     let shows = peer.map(|peer| (peer.shown.clone(), trusts));
-    Ok(Opened { node, heartbeat, managers: cluster.managers.clone(), shows })
+    Ok(Opened { node, session, stopped, managers: cluster.managers.clone(), shows })
 }
 
 /// What became of a description.
@@ -289,12 +316,7 @@ async fn drive<S>(context: &Context, stream: &mut S, opened: Opened, addr: &str)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Opened { node, heartbeat, managers, shows } = opened;
-    let session = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
-    let (stop, stopped) = async_channel::bounded(1);
-    if !context.hub.tell(Sign::Opened { node, session, heartbeat, end: stop }).await {
-        return End::Stopped;
-    }
+    let Opened { node, session, stopped, managers, shows } = opened;
     let (logs, asks) = context.logs.attach(node, session);
     let (from, to) = split(stream);
     let (out, queue) = async_channel::bounded(OUT_QUEUE);
@@ -331,20 +353,7 @@ where
     };
     // Once the hub has ended the session, nothing that still comes in may count.
     let work = or(ended, or(listen, or(assigner.run(), or(renew, or(forward, write_all(to, queue))))));
-    let end = work.await;
-    let sign = match &end {
-        End::Bye { leaving: true } => Sign::Left { node, session },
-        End::Bye { leaving: false }
-        | End::Closed
-        | End::Refused(_)
-        | End::Frame(_)
-        | End::Timeout(_)
-        | End::Stuck(_)
-        | End::Renewed
-        | End::Stopped => Sign::Closed { node, session },
-    };
-    context.hub.tell(sign).await;
-    end
+    work.await
 }
 
 async fn write_all(mut to: impl AsyncWrite + Unpin, queue: Receiver<ToAgent>) -> End {

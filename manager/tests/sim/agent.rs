@@ -273,12 +273,12 @@ impl Board {
                         Some(limits::REMOVED_PAUSE)
                     }
                     RefusedCode::Replaced => Some(limits::DIAL_PAUSE.1),
+                    RefusedCode::Clone => return sim.fail(format_args!("board {} is refused as a clone", self.index)),
                     RefusedCode::Busy
                     | RefusedCode::Protocol
                     | RefusedCode::Token
                     | RefusedCode::Version
-                    | RefusedCode::Expired
-                    | RefusedCode::Clone => None,
+                    | RefusedCode::Expired => None,
                 };
                 self.hang_up(sim, wait);
                 self.turn(sim);

@@ -7,16 +7,21 @@ use std::time::Duration;
 use racimo_common::id::NodeId;
 use racimo_common::time::Mono;
 use racimo_common::wire::{Refused, RefusedCode};
-use racimo_manager::dispatcher::liveness::{Link, Verdict};
+use racimo_manager::dispatcher::clones::{self, Asker, Record, Standing};
+use racimo_manager::dispatcher::liveness::{Cause, Link, Verdict};
+use racimo_manager::limits::HELLO_HELD_WITHIN;
 use racimo_manager::store::{Change, ClusterSpec, CommitError, Event, Observation, SeenNode, WrittenOff};
 
 use crate::manager::{Manager, Stage, Waiter, Watcher};
 use crate::sim::{Happening, Sim};
 
+/// How often agents send a heartbeat: the manager's default.
+const PERIOD: Duration = Duration::from_secs(1);
+
 /// A sign of a node's life.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Sign {
-    Opened,
+    Opened(Asker),
     Heard,
     Ready,
     Closed,
@@ -26,6 +31,20 @@ struct Entry {
     link: Link,
     session: Option<u64>,
     written_off: bool,
+    agents: Record,
+    /// A session that another agent waits for, and until when it may.
+    waiting: Option<(u64, Asker, Mono)>,
+}
+
+impl Entry {
+    fn standing(&self) -> Standing {
+        match self.session {
+            Some(_) => Standing::Open,
+            None if self.written_off => Standing::Down,
+            None if self.link.was_open() => Standing::Closed,
+            None => Standing::Expected,
+        }
+    }
 }
 
 /// A write-off under way: the hub waits for the store.
@@ -59,6 +78,10 @@ impl Manager {
 
     fn end(&mut self, sim: &mut Sim, node: NodeId, code: RefusedCode, reason: &str) {
         let Some(session) = self.hub.nodes.get_mut(&node).and_then(|entry| entry.session.take()) else { return };
+        self.refuse(sim, session, code, reason);
+    }
+
+    fn refuse(&mut self, sim: &mut Sim, session: u64, code: RefusedCode, reason: &str) {
         let refused = Refused { code, reason: reason.to_owned() };
         sim.within(0..2, Happening::End { epoch: self.epoch, session, refused });
     }
@@ -68,11 +91,20 @@ impl Manager {
             self.hub.nodes.keys().filter(|id| self.view.state.node(**id).is_none()).copied().collect();
         for node in gone {
             self.end(sim, node, RefusedCode::NotMember, "this node was removed from the cluster");
-            self.hub.nodes.remove(&node);
+            let waiting = self.hub.nodes.remove(&node).and_then(|entry| entry.waiting);
+            if let Some((session, ..)) = waiting {
+                self.refuse(sim, session, RefusedCode::NotMember, "this node was removed from the cluster");
+            }
         }
         for node in self.view.state.nodes() {
             let written_off = node.written_off.is_some();
-            let new = || Entry { link: Link::expected(sim.now), session: None, written_off };
+            let new = || Entry {
+                link: Link::expected(sim.now),
+                session: None,
+                written_off,
+                agents: Record::default(),
+                waiting: None,
+            };
             self.hub.nodes.entry(node.id).or_insert_with(new).written_off = written_off;
         }
     }
@@ -118,32 +150,33 @@ impl Manager {
     fn take(&mut self, sim: &mut Sim, node: NodeId, session: u64, sign: Sign) {
         let now = self.clock(sim);
         match sign {
-            Sign::Opened => {
+            Sign::Opened(asker) => {
                 if !self.hub.nodes.contains_key(&node) {
                     self.hub_follows(sim);
                 }
-                if !self.hub.nodes.contains_key(&node) {
-                    let reason = "this node is not a member of the cluster".to_owned();
-                    let refused = Refused { code: RefusedCode::NotMember, reason };
-                    return sim.within(0..2, Happening::End { epoch: self.epoch, session, refused });
+                let Some(entry) = self.hub.nodes.get_mut(&node) else {
+                    let reason = "this node is not a member of the cluster";
+                    return self.refuse(sim, session, RefusedCode::NotMember, reason);
+                };
+                let until = now.mono + HELLO_HELD_WITHIN;
+                if let Some((other, ..)) = entry.waiting.replace((session, asker, until)) {
+                    self.refuse(sim, other, RefusedCode::Busy, "another agent of this node asks");
                 }
-                // What it holds is not known before its full report.
-                if self.view.seen.node(node).is_some_and(|seen| seen.ready) {
-                    let seen = SeenNode { ready: false, at: now.wall };
-                    self.observe(sim, vec![Observation::Node { node, seen }]);
-                }
-                self.end(sim, node, RefusedCode::Replaced, "a newer session of this node took over");
-                if let Some(entry) = self.hub.nodes.get_mut(&node) {
-                    entry.link.opened(now.mono);
-                    entry.session = Some(session);
-                }
+                self.consider(sim, node);
             }
             Sign::Heard | Sign::Ready | Sign::Closed => {
+                if let (Sign::Closed, Some(entry)) = (sign, self.hub.nodes.get_mut(&node)) {
+                    entry.waiting.take_if(|(waiting, ..)| *waiting == session);
+                }
                 let Some(entry) = self.hub.nodes.get_mut(&node).filter(|entry| entry.session == Some(session)) else {
                     return;
                 };
                 match sign {
-                    Sign::Heard => entry.link.heard(now.mono),
+                    Sign::Heard => {
+                        entry.link.heard(now.mono);
+                        entry.agents.heard(PERIOD, now.mono);
+                        self.consider(sim, node);
+                    }
                     Sign::Ready => {
                         entry.link.heard(now.mono);
                         entry.written_off = false;
@@ -153,10 +186,51 @@ impl Manager {
                     Sign::Closed => {
                         entry.link.closed(now.mono);
                         entry.session = None;
+                        self.consider(sim, node);
                     }
-                    Sign::Opened => {}
+                    Sign::Opened(_) => {}
                 }
             }
+        }
+    }
+
+    /// Answers the agent that waits for this node's session, if its time has come. No board here is a clone.
+    fn consider(&mut self, sim: &mut Sim, node: NodeId) -> Option<Mono> {
+        let entry = self.hub.nodes.get_mut(&node)?;
+        let (session, asker, until) = entry.waiting?;
+        let known = self.view.state.node(node).and_then(|node| node.board);
+        match entry.agents.judge(asker, known, entry.standing(), PERIOD, sim.now) {
+            clones::Verdict::Enter => {
+                self.enter(sim, node);
+                return None;
+            }
+            clones::Verdict::Wait(due) if sim.now < until => return Some(due.map_or(until, |due| due.min(until))),
+            clones::Verdict::Wait(_) => self.refuse(sim, session, RefusedCode::Busy, "another agent may be there"),
+            clones::Verdict::Later => self.refuse(sim, session, RefusedCode::Busy, "another board may come back"),
+            clones::Verdict::Clone => sim.fail(format_args!("node {node} is taken for a clone")),
+        }
+        self.hub.nodes.get_mut(&node)?.waiting = None;
+        None
+    }
+
+    fn enter(&mut self, sim: &mut Sim, node: NodeId) {
+        let Some((session, asker, _)) = self.hub.nodes.get_mut(&node).and_then(|entry| entry.waiting.take()) else {
+            return;
+        };
+        if !self.sessions.contains_key(&session) {
+            return;
+        }
+        sim.within(0..2, Happening::Enter { epoch: self.epoch, session });
+        // What it holds is not known before its full report.
+        if self.view.seen.node(node).is_some_and(|seen| seen.ready) {
+            let seen = SeenNode { ready: false, at: self.clock(sim).wall };
+            self.observe(sim, vec![Observation::Node { node, seen }]);
+        }
+        self.end(sim, node, RefusedCode::Replaced, "a newer session of this node took over");
+        if let Some(entry) = self.hub.nodes.get_mut(&node) {
+            entry.link.opened(sim.now);
+            entry.agents.opened(asker.boot);
+            entry.session = Some(session);
         }
     }
 
@@ -165,6 +239,14 @@ impl Manager {
         let now = self.clock(sim);
         let period = self.view.state.cluster().map_or(ClusterSpec::default().heartbeat(), |c| c.spec.heartbeat());
         let mut next = next;
+        for node in self.hub.nodes.keys().copied().collect::<Vec<_>>() {
+            let entry = &self.hub.nodes[&node];
+            let verdict = entry.link.judge(period, now.mono);
+            if entry.waiting.is_some() && entry.session.is_some() && verdict == Verdict::Down(Cause::Heartbeat) {
+                self.enter(sim, node);
+            }
+            next = [next, self.consider(sim, node)].into_iter().flatten().min();
+        }
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut silent = Vec::new();
         let mut down = None;

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, VecDeque};
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::{Desired, TaskReport, TaskState};
 use racimo_common::time::Wall;
-use racimo_common::wire::{Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, Welcome};
+use racimo_common::wire::{Hello, Refused, RefusedCode, Status, ToAgent, ToManager, VERSION, Welcome};
+use racimo_manager::dispatcher::clones::Asker;
 use racimo_manager::dispatcher::{assign, net, report};
 use racimo_manager::store::{Batch, Change, CommitError, Ended};
 use racimo_manager::vault::Vault;
@@ -23,6 +24,8 @@ const RETRIES: usize = 3;
 enum Recorder {
     /// The next status.
     Free,
+    /// The hub's word; then the description is stored.
+    Entering(Box<Hello>),
     /// The description is being stored; then the session opens.
     Describing,
     /// Ends are being committed.
@@ -82,13 +85,14 @@ impl Manager {
                     sim.send_down(conn, Some(ToAgent::Refused(refused)));
                     return sim.send_down(conn, None);
                 };
+                let asker = Asker { boot: hello.boot, board: hello.board };
                 let id = self.next_session;
                 self.next_session += 1;
                 let session = Session {
                     conn,
                     node,
                     inbox: VecDeque::new(),
-                    recorder: Recorder::Describing,
+                    recorder: Recorder::Entering(Box::new(hello)),
                     closing: false,
                     ready_at: None,
                     unclean: false,
@@ -98,13 +102,7 @@ impl Manager {
                     assigner: Assigner::Closed,
                 };
                 self.sessions.insert(id, session);
-                let known = self.view.state.node(node).is_some_and(|known| *known.description == hello.description);
-                if known {
-                    return self.session_opens(sim, id);
-                }
-                let addr = "board".to_owned();
-                let change = Change::NodeDescribe { node, description: hello.description.into(), addr };
-                self.commit(sim, vec![change], Waiter::Session(id));
+                self.sign(sim, node, id, Sign::Opened(asker));
             }
             (None, Some(_)) => sim.send_down(conn, None),
             (None, None) => {}
@@ -156,6 +154,22 @@ impl Manager {
         self.sign(sim, session.node, id, Sign::Closed);
     }
 
+    /// The hub lets it in.
+    pub(crate) fn session_enters(&mut self, sim: &mut Sim, id: u64) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let node = session.node;
+        let Recorder::Entering(hello) = std::mem::replace(&mut session.recorder, Recorder::Describing) else {
+            return sim.fail(format_args!("session {id} is let in twice"));
+        };
+        let known = self.view.state.node(node).is_some_and(|known| *known.description == hello.description);
+        if known {
+            return self.session_opens(sim, id);
+        }
+        let addr = "board".to_owned();
+        let change = Change::NodeDescribe { node, description: hello.description.into(), addr };
+        self.commit(sim, vec![change], Waiter::Session(id));
+    }
+
     fn session_opens(&mut self, sim: &mut Sim, id: u64) {
         self.directory_catches_up(sim);
         let (view, directory) = self.look.clone();
@@ -171,7 +185,6 @@ impl Manager {
         let time = Wall::default();
         let welcome = Welcome { version: VERSION, heartbeat_ms: 1000, managers: Vec::new(), node, time };
         sim.send_down(conn, Some(ToAgent::Welcome(welcome)));
-        self.sign(sim, node, id, Sign::Opened);
         for part in nets {
             sim.send_down(conn, Some(ToAgent::Net(part)));
         }
@@ -332,7 +345,7 @@ impl Manager {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let node = session.node;
         match (std::mem::replace(&mut session.recorder, Recorder::Free), result) {
-            (Recorder::Free, _) => sim.fail(format_args!("session {id} waited for nothing")),
+            (Recorder::Free | Recorder::Entering(_), _) => sim.fail(format_args!("session {id} waited for nothing")),
             (Recorder::Describing, _) => self.session_opens(sim, id),
             (Recorder::Ends { complete, .. }, Ok(_)) => self.reported(sim, id, complete),
             (Recorder::Ends { again, tries, complete }, Err(CommitError::Refused(_))) if tries + 1 < RETRIES => {

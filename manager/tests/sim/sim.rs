@@ -68,6 +68,8 @@ pub(crate) enum Happening {
     Stage { epoch: u64, stage: Stage },
     /// A session's assigner looks what there is to tell its board.
     Assigner { epoch: u64, session: u64 },
+    /// The hub lets an agent have its session.
+    Enter { epoch: u64, session: u64 },
     /// The hub ends a session.
     End { epoch: u64, session: u64, refused: Refused },
     /// The oldest message of an agent arrives.

@@ -143,6 +143,9 @@ impl World {
             (Happening::Feed { epoch, to }, Some(manager)) if epoch == life => manager.feed(sim, to),
             (Happening::Stage { epoch, stage }, Some(manager)) if epoch == life => manager.stage(sim, stage),
             (Happening::Assigner { epoch, session }, Some(manager)) if epoch == life => manager.assigner(sim, session),
+            (Happening::Enter { epoch, session }, Some(manager)) if epoch == life => {
+                manager.session_enters(sim, session);
+            }
             (Happening::End { epoch, session, refused }, Some(manager)) if epoch == life => {
                 manager.session_ends(sim, session, Some(refused));
             }
@@ -175,6 +178,7 @@ impl World {
                 | Happening::Feed { .. }
                 | Happening::Stage { .. }
                 | Happening::Assigner { .. }
+                | Happening::Enter { .. }
                 | Happening::End { .. }
                 | Happening::Up(_),
                 _,

@@ -3,6 +3,7 @@
 mod assign;
 mod board;
 mod certify;
+mod clones;
 mod hostile;
 mod join;
 mod logs;

@@ -1,0 +1,300 @@
+//! Is it the board we know, or another one with a copy of its card?
+//!
+//! In: what is known of a node's agents ([`Record`]), who says `Hello`, `Mono`. Out: a [`Verdict`]. Keeps nothing but the
+//! record.
+//!
+//! Each agent draws a number when it starts (`boot`). The same number again is the same agent: it reconnects. Another
+//! one is an agent that was restarted, or a second one with the same key. They differ in one thing: of a restarted agent
+//! the one before is never heard again.
+//!
+//! ```text
+//! Hello ─ nobody is in session, or this agent itself ─▶ Enter
+//!   └─ another agent is ─▶ Wait ─ its session closes, or is silent until it counts as down ─▶ Enter
+//!                           └─ it is heard meanwhile, and still there 2 heartbeats later ───▶ Clone
+//! Hello ─ whose board is another one, or that was refused or replaced before,
+//!         while the last session's agent may be about to reconnect ─▶ Later
+//! ```
+
+use std::time::Duration;
+
+use racimo_common::time::Mono;
+use racimo_common::wire::BoardId;
+
+use crate::limits::BOOTS_MAX;
+
+/// Heartbeats of the first agent that the second one waits for.
+const HEARTBEATS: u32 = 2;
+
+/// What to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the node: its session replaces any other.
+    Enter,
+    /// Judge again then, or when the session is heard or ends.
+    Wait(Option<Mono>),
+    /// The board of before may come back first: let it try again.
+    Later,
+    /// There are two boards with this key, and this is the second.
+    Clone,
+}
+
+/// How the manager stands with the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A session is open.
+    Open,
+    /// The last session ended; the node is not down yet.
+    Closed,
+    /// The manager started, and has not heard of it yet; the node is not down yet.
+    Expected,
+    /// Its tasks were replaced.
+    Down,
+}
+
+/// Who says `Hello`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// Its agent's number.
+    pub boot: u64,
+    /// Its board.
+    pub board: BoardId,
+}
+
+/// What is remembered of the agents of one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The agent of the last session.
+    boot: Option<u64>,
+    /// Agents that were replaced or refused, the oldest first.
+    others: Vec<u64>,
+    asking: Option<Asking>,
+}
+
+/// Another agent waits, or waited a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Asking {
+    boot: u64,
+    since: Mono,
+    /// Whether the session's agent was heard meanwhile.
+    heard: bool,
+}
+
+impl Record {
+    /// Judges who says `Hello`. `known`: the node's board, as stored. `heartbeat`: what the session's agent was told.
+    pub fn judge(
+        &mut self,
+        asker: Asker,
+        known: Option<BoardId>,
+        standing: Standing,
+        heartbeat: Duration,
+        now: Mono,
+    ) -> Verdict {
+        let Asker { boot, board } = asker;
+        match standing {
+            _ if self.boot == Some(boot) => Verdict::Enter,
+            Standing::Down => Verdict::Enter,
+            Standing::Closed if self.others.contains(&boot) || is_other(known, board) => Verdict::Later,
+            Standing::Expected if is_other(known, board) => Verdict::Later,
+            Standing::Closed | Standing::Expected => Verdict::Enter,
+            Standing::Open => {
+                let new = Asking { boot, since: now, heard: false };
+                let asking = *self.asking.get_or_insert(new);
+                let asking = if asking.boot == boot { asking } else { *self.asking.insert(new) };
+                let due = asking.since + heartbeat * HEARTBEATS;
+                if now < due {
+                    return Verdict::Wait(Some(due));
+                }
+                if !asking.heard {
+                    return Verdict::Wait(None);
+                }
+                self.asking = None;
+                self.remember(boot);
+                Verdict::Clone
+            }
+        }
+    }
+
+    /// The session's agent was heard. What it said before the other one came may only be read now, so the first half
+    /// of a heartbeat does not count.
+    pub fn heard(&mut self, heartbeat: Duration, now: Mono) {
+        if let Some(asking) = self.asking.as_mut().filter(|asking| asking.since + heartbeat / 2 <= now) {
+            asking.heard = true;
+        }
+    }
+
+    /// The manager itself stood still: what was heard since is no sign, and the wait begins anew.
+    pub fn forgive(&mut self, now: Mono) {
+        if let Some(asking) = &mut self.asking {
+            (asking.since, asking.heard) = (now, false);
+        }
+    }
+
+    /// A session opened.
+    pub fn opened(&mut self, boot: u64) {
+        if let Some(before) = self.boot.replace(boot).filter(|before| *before != boot) {
+            self.remember(before);
+        }
+        self.others.retain(|other| *other != boot);
+        self.asking = None;
+    }
+
+    fn remember(&mut self, boot: u64) {
+        self.others.retain(|other| *other != boot);
+        if self.others.len() >= BOOTS_MAX {
+            self.others.remove(0);
+        }
+        self.others.push(boot);
+    }
+}
+
+/// Whether a node's key is on another board than before, as far as boards can be told apart: by their serial numbers;
+/// a card brings its machine-id along.
+pub fn is_other(known: Option<BoardId>, board: BoardId) -> bool {
+    let Some(known) = known else { return false };
+    match (known.serial, board.serial) {
+        (Some(one), Some(other)) => one != other,
+        (Some(_) | None, None) | (None, Some(_)) => {
+            known.machine.zip(board.machine).is_some_and(|(one, other)| one != other)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    /// The agent in session.
+    const FIRST: u64 = 1;
+    const OTHER: u64 = 2;
+
+    fn at(ms: u64) -> Mono {
+        Mono::from_nanos(ms * 1_000_000)
+    }
+
+    fn board(serial: Option<u8>, machine: Option<u8>) -> BoardId {
+        BoardId { serial: serial.map(|byte| [byte; 32]), machine: machine.map(|byte| [byte; 32]) }
+    }
+
+    /// A node whose session has this agent, after others.
+    fn record(boots: &[u64]) -> Record {
+        let mut record = Record::default();
+        boots.iter().for_each(|boot| record.opened(*boot));
+        record
+    }
+
+    fn ask(record: &mut Record, boot: u64, standing: Standing, ms: u64) -> Verdict {
+        record.judge(Asker { boot, board: BoardId::default() }, None, standing, SECOND, at(ms))
+    }
+
+    #[test]
+    fn one_board_is_never_taken_for_two() {
+        use Standing::*;
+        for standing in [Open, Closed, Expected, Down] {
+            // It reconnects, after a stall or from another address.
+            assert_eq!(ask(&mut record(&[FIRST]), FIRST, standing, 0), Verdict::Enter, "{standing:?}");
+            assert_eq!(ask(&mut record(&[7, FIRST]), FIRST, standing, 0), Verdict::Enter, "{standing:?}");
+        }
+        for standing in [Closed, Expected, Down] {
+            // Its agent was restarted, or the manager.
+            assert_eq!(ask(&mut record(&[FIRST]), OTHER, standing, 0), Verdict::Enter, "{standing:?}");
+            assert_eq!(ask(&mut Record::default(), OTHER, standing, 0), Verdict::Enter, "{standing:?}");
+        }
+        // It was restarted, and the connection of before hangs: whatever was on its way is heard at once, then nothing.
+        let mut record = record(&[FIRST]);
+        assert_eq!(ask(&mut record, OTHER, Open, 1000), Verdict::Wait(Some(at(3000))));
+        record.heard(SECOND, at(1000));
+        record.heard(SECOND, at(1499));
+        for ms in [3000, 4000, 9000] {
+            assert_eq!(ask(&mut record, OTHER, Open, ms), Verdict::Wait(None));
+        }
+        assert_eq!(ask(&mut record.clone(), OTHER, Down, 9000), Verdict::Enter);
+        assert_eq!(ask(&mut record, OTHER, Closed, 9000), Verdict::Enter);
+        // It had said more, and its end is heard too.
+        let mut record = self::record(&[FIRST]);
+        assert_eq!(ask(&mut record, OTHER, Open, 0), Verdict::Wait(Some(at(2000))));
+        record.heard(SECOND, at(1900));
+        assert_eq!(ask(&mut record, OTHER, Closed, 1901), Verdict::Enter);
+    }
+
+    #[test]
+    fn the_second_of_two_is_refused() {
+        use Standing::*;
+        let mut record = record(&[FIRST]);
+        assert_eq!(ask(&mut record, OTHER, Open, 0), Verdict::Wait(Some(at(2000))));
+        record.heard(SECOND, at(800));
+        assert_eq!(ask(&mut record, OTHER, Open, 1999), Verdict::Wait(Some(at(2000))));
+        assert_eq!(ask(&mut record, OTHER, Open, 2000), Verdict::Clone);
+        // Each time it comes back it is judged anew.
+        assert_eq!(ask(&mut record, OTHER, Open, 9000), Verdict::Wait(Some(at(11_000))));
+        assert_eq!(ask(&mut record, OTHER, Open, 11_000), Verdict::Wait(None));
+        record.heard(SECOND, at(11_500));
+        assert_eq!(ask(&mut record, OTHER, Open, 11_500), Verdict::Clone);
+        // While the first reconnects it stays out; only when that one is gone for good it takes its place.
+        assert_eq!(ask(&mut record, OTHER, Closed, 12_000), Verdict::Later);
+        assert_eq!(ask(&mut record, FIRST, Closed, 12_000), Verdict::Enter);
+        assert_eq!(ask(&mut record, OTHER, Down, 12_000), Verdict::Enter);
+        record.opened(OTHER);
+        // And then the first is the second.
+        assert_eq!(ask(&mut record, FIRST, Closed, 13_000), Verdict::Later);
+        assert_eq!(ask(&mut record, FIRST, Open, 13_000), Verdict::Wait(Some(at(15_000))));
+        record.heard(SECOND, at(14_000));
+        assert_eq!(ask(&mut record, FIRST, Open, 15_000), Verdict::Clone);
+        assert_eq!(ask(&mut record, OTHER, Open, 15_000), Verdict::Enter);
+    }
+
+    #[test]
+    fn a_manager_that_stood_still_has_heard_nothing() {
+        let mut record = record(&[FIRST]);
+        ask(&mut record, OTHER, Standing::Open, 0);
+        record.forgive(at(8000));
+        record.heard(SECOND, at(8001));
+        assert_eq!(ask(&mut record, OTHER, Standing::Open, 8001), Verdict::Wait(Some(at(10_000))));
+        assert_eq!(ask(&mut record, OTHER, Standing::Open, 10_000), Verdict::Wait(None));
+    }
+
+    #[test]
+    fn a_third_does_not_inherit_what_the_second_waited_for() {
+        let mut record = record(&[FIRST]);
+        ask(&mut record, OTHER, Standing::Open, 0);
+        record.heard(SECOND, at(1000));
+        assert_eq!(ask(&mut record, 3, Standing::Open, 2000), Verdict::Wait(Some(at(4000))));
+        assert_eq!(ask(&mut record, OTHER, Standing::Open, 2000), Verdict::Wait(Some(at(4000))));
+    }
+
+    #[test]
+    fn another_board_waits_until_the_first_is_down() {
+        use Standing::*;
+        let asks = |known, asker, standing| {
+            record(&[FIRST]).judge(Asker { boot: OTHER, board: asker }, known, standing, SECOND, at(0))
+        };
+        let (this, that) = (board(Some(1), Some(9)), board(Some(2), Some(9)));
+        for standing in [Closed, Expected] {
+            assert_eq!(asks(Some(this), that, standing), Verdict::Later);
+            assert_eq!(asks(Some(this), this, standing), Verdict::Enter);
+            assert_eq!(asks(None, that, standing), Verdict::Enter);
+        }
+        assert_eq!(asks(Some(this), that, Down), Verdict::Enter, "a card that was moved");
+        assert_eq!(asks(Some(this), that, Open), Verdict::Wait(Some(at(2000))));
+    }
+
+    #[test]
+    fn boards_are_told_apart_as_far_as_they_can_be() {
+        let check = |known: BoardId, board: BoardId, want| assert_eq!(is_other(Some(known), board), want, "{known:?}");
+        check(board(Some(1), Some(1)), board(Some(2), Some(1)), true);
+        check(board(Some(1), Some(1)), board(Some(1), Some(2)), false);
+        check(board(None, Some(1)), board(Some(1), Some(1)), false);
+        check(board(None, Some(1)), board(None, Some(2)), true);
+        check(board(None, None), board(Some(1), Some(2)), false);
+        check(BoardId::default(), BoardId::default(), false);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut record = Record::default();
+        (0..1000).for_each(|boot| record.opened(boot));
+        assert_eq!(record.others.len(), BOOTS_MAX);
+        assert_eq!(ask(&mut record, 998, Standing::Closed, 0), Verdict::Later);
+        assert_eq!(ask(&mut record, 3, Standing::Closed, 0), Verdict::Enter);
+    }
+}
