@@ -7,9 +7,10 @@
 //!      ▲──────────────────────────────────────────────────────────────────┘
 //! ```
 
+mod departure;
 mod operations;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -20,13 +21,16 @@ use racimo_common::object::NodeDescription;
 use racimo_common::registry::Registry;
 use racimo_common::time::{Clock, Mono};
 use racimo_common::wire::{Assign, ToManager, Work};
+use ring::rand::{SecureRandom, SystemRandom};
 use smol::{LocalExecutor, Timer};
 
+use self::departure::Answer;
 use self::operations::{Containers, Tools};
 use crate::board::{Board, Order};
 use crate::config::Config;
 use crate::describe::{self, Own};
 use crate::identity::{self, Identity};
+use crate::leave::{Ask, Leaving};
 use crate::link::places::Places;
 use crate::link::session::{Link, Told};
 use crate::net::host::Host;
@@ -43,6 +47,8 @@ pub enum Stop {
     Asked,
     /// The board joined (another cluster, or again) meanwhile: start over with its new identity.
     Rejoined,
+    /// The board left its cluster: it has no identity any more.
+    Left,
 }
 
 /// Why the agent cannot run.
@@ -76,6 +82,8 @@ enum Input {
     Described(Box<NodeDescription>),
     /// The tasks that have logs on this board.
     Logs(Vec<TaskId>),
+    /// The board shall leave its cluster.
+    Leave(Ask),
     Stop,
     Tick,
 }
@@ -89,6 +97,7 @@ pub async fn run(
     config: Config,
     identity: Option<Identity>,
     stop: Receiver<()>,
+    asks: Receiver<Ask>,
 ) -> Result<Stop, AppError> {
     for path in [&config.data, &config.run] {
         make(path)?;
@@ -142,12 +151,13 @@ pub async fn run(
         (None, None) => Places::default(),
     };
     let (places, discover) = (Rc::new(RefCell::new(places)), config.discover);
-    let boot = fastrand::u64(..);
+    let boot = draw();
     let data = config.data.clone();
-    let rng = fastrand::Rng::with_seed(boot);
-    let link = Link { identity: identity.clone(), places, discover, description, data, boot, rng };
+    let (rng, board) = (fastrand::Rng::with_seed(boot), describe::board(Path::new("/")));
+    let leaves = Cell::default();
+    let link = Link { identity: identity.clone(), places, discover, description, data, boot, board, rng, leaves };
     let (inputs, inbox) = async_channel::bounded(limits::INPUTS_MAX);
-    let feeders = feeders(&executor, &config, &tools, link, &inputs, stop);
+    let feeders = feeders(&executor, &config, &tools, link, &inputs, stop, asks);
     let app = App {
         board: Board::new(config.tasks_max),
         clock: Clock::start(),
@@ -157,7 +167,7 @@ pub async fn run(
         inputs,
         identity,
         operations: BTreeMap::new(),
-        leaving: BTreeMap::new(),
+        ending: BTreeMap::new(),
         tidying: None,
         out: None,
         is_reported: false,
@@ -168,12 +178,27 @@ pub async fn run(
         looks_at_logs: false,
         logs: None,
         stop_by: None,
+        erased: Ok(()),
+        departure: None,
     };
-    let network = app.tools.network.clone();
-    let stop = app.drive(inbox).await;
+    let tools = app.tools.clone();
+    let (stop, left) = app.drive(inbox).await;
     drop(feeders);
-    network.write();
+    tools.network.write();
+    if let Some(left) = left {
+        tools.clear().await;
+        left();
+    }
     Ok(stop)
+}
+
+/// A number that no other agent has, also not one on a board that was copied and switched on with this one.
+fn draw() -> u64 {
+    let mut bytes = [0; 8];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => u64::from_be_bytes(bytes),
+        Err(_) => fastrand::u64(..),
+    }
 }
 
 fn make(path: &Path) -> Result<(), AppError> {
@@ -211,6 +236,7 @@ fn feeders(
     link: Link,
     inputs: &Sender<Input>,
     stop: Receiver<()>,
+    asks: Receiver<Ask>,
 ) -> Vec<smol::Task<()>> {
     let (told, link_says) = async_channel::bounded(limits::OUT_QUEUE_MAX);
     let (events, containerd_says) = async_channel::bounded(limits::INPUTS_MAX);
@@ -244,6 +270,7 @@ fn feeders(
         executor.spawn(runtime::events::watch(tools.runtime.clone(), events)),
         executor.spawn(forward(link_says, inputs.clone(), Input::Link)),
         executor.spawn(forward(containerd_says, inputs.clone(), Input::Container)),
+        executor.spawn(forward(asks, inputs.clone(), Input::Leave)),
         executor.spawn(describe_again),
         executor.spawn(tools.network.clone().drive(limits::NET_LOOK_EVERY)),
         executor.spawn(tools.host.clone().drive()),
@@ -271,7 +298,7 @@ struct App {
     /// One per task at most; dropping one gives it up.
     operations: BTreeMap<TaskId, smol::Task<()>>,
     /// Tasks that ended and are being removed from the network.
-    leaving: BTreeMap<TaskId, smol::Task<()>>,
+    ending: BTreeMap<TaskId, smol::Task<()>>,
     /// The removal from the network of tasks that are not here any more.
     tidying: Option<smol::Task<()>>,
     out: Option<Sender<ToManager>>,
@@ -279,6 +306,7 @@ struct App {
     is_reported: bool,
     /// Whether the session brought its whole set.
     has_set: bool,
+    /// Whether nothing is wanted on this board: it is no member, or another board is this node, or it leaves.
     is_removed: bool,
     /// Whether to look for a new identity.
     looks: bool,
@@ -290,17 +318,24 @@ struct App {
     logs: Option<smol::Task<()>>,
     /// When to stop even if the manager has not heard the goodbye; none: nobody asked to stop.
     stop_by: Option<Mono>,
+    /// Why the identity of a board that leaves is still there.
+    erased: Result<(), String>,
+    /// The board leaves its cluster.
+    departure: Option<Leaving>,
 }
 
 impl App {
-    async fn drive(mut self, inbox: Receiver<Input>) -> Stop {
+    async fn drive(mut self, inbox: Receiver<Input>) -> (Stop, Option<Answer>) {
         loop {
             let backlog = !self.flush();
             if self.stop_by.is_some_and(|by| self.out.is_none() || by <= self.clock.now().mono) {
-                return Stop::Asked;
+                return (Stop::Asked, None);
+            }
+            if let Some(answer) = self.has_left() {
+                return (Stop::Left, Some(answer));
             }
             if std::mem::take(&mut self.looks) && self.rejoined() {
-                return Stop::Rejoined;
+                return (Stop::Rejoined, None);
             }
             let wake = self.wake_at(backlog);
             let tick = async {
@@ -311,7 +346,7 @@ impl App {
                 Some(Input::Tick)
             };
             let next = smol::future::or(async { inbox.recv().await.ok() }, tick).await;
-            let Some(input) = next else { return Stop::Asked };
+            let Some(input) = next else { return (Stop::Asked, None) };
             self.take(input).await;
             while let Ok(input) = inbox.try_recv() {
                 self.take(input).await;
@@ -327,7 +362,8 @@ impl App {
         let now = self.clock.now().mono;
         let flush = backlog.then(|| now + limits::FLUSH_AGAIN_AFTER);
         let look = self.is_removed.then(|| now + limits::IDENTITY_EVERY);
-        [self.board.wake_at(), flush, look, self.stop_by].into_iter().flatten().min()
+        let leave = self.departure.as_ref().map(|leaving| leaving.wake_at(now));
+        [self.board.wake_at(), flush, look, leave, self.stop_by].into_iter().flatten().min()
     }
 
     async fn take(&mut self, input: Input) {
@@ -360,6 +396,9 @@ impl App {
                     log::warn!("task {task} found no room: its container is removed");
                     self.begin(task, Op::Delete, None);
                 }
+                if self.is_removed {
+                    self.board.forget_all();
+                }
                 self.tidy_network(&containers);
             }
             Input::Described(description) => {
@@ -380,12 +419,16 @@ impl App {
                     out.close();
                 }
             }
+            Input::Leave(ask) => self.leave(ask),
             Input::Tick => self.looks |= self.is_removed,
         }
     }
 
     async fn told(&mut self, told: Told) {
         match told {
+            // It wants nothing any more but to say goodbye.
+            Told::Open { out, .. } if self.departure.is_some() => self.say_goodbye(out),
+            Told::Net(_) | Told::Assign(_) | Told::Managers(_) if self.departure.is_some() => {}
             Told::Open { out, node } => {
                 *self.tools.node.borrow_mut() = Some(node);
                 self.board.session();
@@ -413,13 +456,33 @@ impl App {
                 if !self.is_removed {
                     log::error!("{reason} with `pi-agent join`; this board's tasks are stopped");
                 }
-                self.is_removed = true;
-                self.board.forget_all();
-                self.tools.network.forget_all();
-                self.tools.host.take(&self.tools.network.table().borrow());
-                self.tools.runtime.bodies().keep(&BTreeSet::new());
+                self.forget_all();
+                // There is nobody to tell.
+                self.said_goodbye(Ok(()));
             }
+            Told::Copied { reason, again } => {
+                if !again {
+                    log::error!("{reason}");
+                } else if !self.is_removed {
+                    log::error!("{reason}; this board's tasks are stopped");
+                }
+                // The first time it may be a mistake: tasks run on until the manager has looked again.
+                if again {
+                    self.forget_all();
+                }
+                self.said_goodbye(Err("another board with the same key is in the cluster".to_owned()));
+            }
+            Told::Left(told) => self.said_goodbye(told),
         }
+    }
+
+    /// Nothing of the cluster is wanted here any more.
+    fn forget_all(&mut self) {
+        self.is_removed = true;
+        self.board.forget_all();
+        self.tools.network.forget_all();
+        self.tools.host.take(&self.tools.network.table().borrow());
+        self.tools.runtime.bodies().keep(&BTreeSet::new());
     }
 
     /// Contents first, which the tasks of the set need; then the set; then what nobody needs any more.
@@ -509,12 +572,12 @@ impl App {
 
     /// A task that ended needs no network: its addresses and ports are for others.
     fn leave_network(&mut self) {
-        self.leaving.retain(|_, leaving| !leaving.is_finished());
+        self.ending.retain(|_, ending| !ending.is_finished());
         let ended = self.board.tasks().filter(|task| task.has_ended() && self.tools.network.has(task.id));
-        let ended: Vec<TaskId> = ended.map(|task| task.id).filter(|task| !self.leaving.contains_key(task)).collect();
+        let ended: Vec<TaskId> = ended.map(|task| task.id).filter(|task| !self.ending.contains_key(task)).collect();
         for task in ended {
             let network = self.tools.network.clone();
-            self.leaving.insert(task, self.executor.spawn(async move { network.detach(task).await }));
+            self.ending.insert(task, self.executor.spawn(async move { network.detach(task).await }));
         }
     }
 

@@ -16,6 +16,7 @@ use racimo_common::{
     object::{Generics, NodeDescription},
     registry::Platform,
     units::{Bytes, NanoCpus},
+    wire::BoardId,
 };
 
 use crate::{limits, sys};
@@ -66,6 +67,37 @@ pub fn describe(root: &Path, own: Own, degraded: Vec<String>) -> NodeDescription
         degraded,
         ..NodeDescription::default()
     }
+}
+
+/// Which board this is, as far as its files below `root` tell. A serial number comes with the board, a machine-id with
+/// its card.
+pub fn board(root: &Path) -> BoardId {
+    let files = Files(root.to_path_buf());
+    let digest = |kind: &str, text: String| {
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        [BOARD_PREFIX, kind, "\0", &text].iter().for_each(|part| context.update(part.as_bytes()));
+        context.finish().as_ref().try_into().ok()
+    };
+    let serials = [
+        "proc/device-tree/serial-number",
+        "sys/firmware/devicetree/base/serial-number",
+        "sys/class/dmi/id/product_uuid",
+    ];
+    let serial = serials.iter().map(|path| files.text(path).to_lowercase()).find(|text| is_serial(text));
+    let machine = Some(files.text("etc/machine-id")).filter(|text| is_serial(text) && text != "uninitialized");
+    BoardId {
+        serial: serial.and_then(|text| digest("serial", text)),
+        machine: machine.and_then(|text| digest("machine", text)),
+    }
+}
+
+/// What goes before everything that is hashed for a [`BoardId`]: so its digests are of no use elsewhere.
+const BOARD_PREFIX: &str = "racimo board ";
+
+/// Boards without a serial number have one of zeros, and PCs without one of zeros or fs.
+fn is_serial(text: &str) -> bool {
+    let mut digits = text.chars().filter(|c| c.is_alphanumeric());
+    digits.next().is_some_and(|first| digits.any(|digit| digit != first))
 }
 
 /// Reads the kernel's small text files.
@@ -220,6 +252,39 @@ mod tests {
         assert_eq!(system_name("NAME='Alpine'"), "Alpine");
         assert_eq!(system_name("PRETTY_NAME_X=no"), "Linux");
         assert_eq!(system_name(""), "Linux");
+    }
+
+    #[test]
+    fn which_board_it_is() {
+        let check = |files: &[(&str, &str)], serial: bool, machine: bool| {
+            let dir = tempfile::tempdir().unwrap();
+            for (path, text) in files {
+                let path = dir.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            let found = board(dir.path());
+            assert_eq!((found.serial.is_some(), found.machine.is_some()), (serial, machine), "{files:?}");
+            found
+        };
+        let (tree, sys) = ("proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number");
+        let (uuid, machine) = ("sys/class/dmi/id/product_uuid", "etc/machine-id");
+        let (number, id) = ("10000000abcdef01\0", "6a9f0c1b2d3e4f5061728394a5b6c7d8\n");
+        let one = check(&[(tree, number), (machine, id)], true, true);
+        assert_eq!(check(&[(sys, number), (machine, id)], true, true), one);
+        assert_eq!(check(&[(tree, number)], true, false).serial, one.serial);
+        assert_ne!(check(&[(tree, "10000000abcdef02\0")], true, false).serial, one.serial);
+        assert_ne!(one.serial, one.machine);
+        // The same text in two places means two things.
+        let both = check(&[(tree, "77aa"), (machine, "77aa")], true, true);
+        assert_ne!(both.serial, both.machine);
+        // No number, or none yet.
+        check(&[(tree, "0000000000000000\0"), (machine, "uninitialized\n")], false, false);
+        check(&[(tree, "\0"), (machine, "\n")], false, false);
+        check(&[(uuid, "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF\n")], false, false);
+        let pc = check(&[(tree, "0000\0"), (uuid, "4C4C4544-0042-4410-8053-B7C04F4D3732\n")], true, false);
+        assert_eq!(check(&[(uuid, "4c4c4544-0042-4410-8053-b7c04f4d3732\n")], true, false), pc);
+        check(&[], false, false);
     }
 
     #[test]

@@ -6,9 +6,11 @@ pub mod board;
 #[cfg(test)]
 mod board_tests;
 pub mod config;
+pub mod control;
 pub mod describe;
 pub mod health;
 pub mod identity;
+pub mod leave;
 pub mod limits;
 pub mod link;
 pub mod logs;

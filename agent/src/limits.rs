@@ -198,6 +198,34 @@ pub const HINT_REST: Duration = Duration::from_secs(60);
 pub const HINTS_KEPT_MAX: usize = 64;
 /// Pause before the manager is dialled again that said it does not know this node.
 pub const REMOVED_PAUSE: Duration = Duration::from_secs(60);
+/// Pauses before the manager is dialled again that takes this board for a copy of another: after the first refusal,
+/// which is longer than a manager waits for anybody, and after further ones.
+pub const CLONE_PAUSE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(60));
+/// Time for a manager to hear that the board leaves, with one try after the longest pause; then it leaves without.
+pub const LEAVE_TOLD_WITHIN: Duration = Duration::from_secs(20);
+/// Time for the manager to take a board's leaving in; then it counts as not told.
+pub const LEAVE_TAKEN_WITHIN: Duration = Duration::from_secs(5);
+/// Time for containerd to say which containers there are when the board leaves; then they stay.
+pub const LEAVE_LISTED_WITHIN: Duration = Duration::from_secs(15);
+/// Time for tasks to stop when the board leaves; then those that have not stay.
+pub const LEAVE_STOPPED_WITHIN: Duration = Duration::from_secs(60);
+/// Time for the kernel's part of the network to go when the board leaves; then what is left of it stays.
+pub const LEAVE_NETWORK_WITHIN: Duration = Duration::from_secs(10);
+/// Time for all of it: then a command that asked for it gives up waiting.
+pub const LEAVE_WITHIN: Duration = Duration::from_secs(120);
+/// Bytes of a command to the agent; a longer one is none.
+pub const CONTROL_COMMAND_MAX: usize = 16;
+/// Bytes of its answer; the rest is cut.
+pub const CONTROL_ANSWER_BYTES_MAX: u64 = 4 << 10;
+/// Time to connect to the agent's socket, to say a command and to take the answer; then the connection is closed.
+pub const CONTROL_WITHIN: Duration = Duration::from_secs(5);
+
+const _: () = assert!(DIAL_PAUSE.1.as_secs() + DIAL_MAX.as_secs() < LEAVE_TOLD_WITHIN.as_secs());
+const _: () = assert!(
+    LEAVE_TOLD_WITHIN.as_secs() + LEAVE_STOPPED_WITHIN.as_secs() + 2 * LEAVE_NETWORK_WITHIN.as_secs()
+        < LEAVE_WITHIN.as_secs()
+);
+
 /// How often the board's description is read again, and whether it joined anew is looked up.
 pub const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
 

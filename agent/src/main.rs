@@ -7,13 +7,17 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use async_channel::Receiver;
 use futures_lite::StreamExt;
 use lexopt::{Arg, Parser};
 use racimo_agent::app::{self, Stop};
 use racimo_agent::config::{Config, FLAGS, Given};
-use racimo_agent::identity::Identity;
+use racimo_agent::identity::{Identity, IdentityError};
+use racimo_agent::leave::{Ask, LEFT, NOT_IN};
 use racimo_agent::link::join;
-use racimo_agent::{alloc, limits, logs};
+use racimo_agent::link::places::Places;
+use racimo_agent::net::wireguard;
+use racimo_agent::{alloc, control, limits, logs};
 use racimo_common::logger;
 use racimo_common::token::JoinToken;
 use rustix::fs::{FlockOperation, flock};
@@ -30,6 +34,8 @@ Racimo's agent: runs this board's tasks through containerd.
 Usage:
   pi-agent run [FLAGS]                        run the agent
   pi-agent join --token TOKEN HOST[:PORT]     join a cluster (once; a running agent takes it up)
+  pi-agent leave                              leave it: tasks stop, the identity is erased
+  pi-agent reset-identity                     the same without a word to the manager: for a copied card
   pi-agent version
 
 Examples:
@@ -71,6 +77,8 @@ fn command() -> Result<ExitCode> {
     match command.to_str() {
         Some("run") => run(parser),
         Some("join") => join_cluster(parser),
+        Some("leave") => leave(parser, true),
+        Some("reset-identity") => leave(parser, false),
         Some("version") => {
             println!("pi-agent {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
@@ -148,6 +156,83 @@ fn join_cluster(parser: Parser) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Takes this board out of its cluster; `tells`: the manager hears of it. A running agent does it, or this process with
+/// what an agent has.
+fn leave(parser: Parser, tells: bool) -> Result<ExitCode> {
+    let (config, values) = configure(parser, |_, _| Ok(false))?;
+    if let Some(value) = values.first() {
+        bail!("unexpected argument {value:?}; see pi-agent help");
+    }
+    logger::start(config.log_level.min(log::LevelFilter::Warn));
+    if config.manager_socket.is_some() {
+        bail!(
+            "this board's manager runs here, and the board has no identity of its own: `pi-mgr leave --force` ends the \
+             cluster; to have no tasks here, stop pi-agent"
+        );
+    }
+    let Some(_lock) = try_lock(&config.data)? else {
+        if !tells {
+            bail!("pi-agent runs with {}: stop it first", config.data.display());
+        }
+        let path = control::path(&config.run);
+        let unreached = || {
+            let (data, path) = (config.data.display(), path.display());
+            format!(
+                "pi-agent runs with {data}, but does not answer at {path}; give its --run-dir, or stop it and try again"
+            )
+        };
+        return match smol::block_on(control::leave(&config.run)).with_context(unreached)? {
+            Ok(said) => {
+                println!("{said}");
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(why) => bail!("{why}"),
+        };
+    };
+    let said = match Identity::load(&config.data) {
+        Ok(None) if tells => bail!("{NOT_IN}"),
+        Ok(None) => "This board has no identity: there is nothing to erase.".to_owned(),
+        Ok(Some(mut identity)) => {
+            let mut config = config;
+            if !tells {
+                // Nobody is dialled.
+                Places::erase(&config.data).context("erase where managers are")?;
+                identity.managers.clear();
+                config.discover = false;
+            }
+            let said = leave_here(&config, identity, tells)?;
+            if tells { said } else { "This board's identity is erased.".to_owned() + said.trim_start_matches(LEFT) }
+        }
+        // Then there is nothing that a manager would believe.
+        Err(IdentityError::Damaged { .. }) if !tells => {
+            Identity::erase(&config.data)?;
+            wireguard::key::erase(&config.data).context("erase the key for encrypted networks")?;
+            "This board's identity, which was damaged, is erased.".to_owned()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    println!("{said}");
+    if !tells {
+        println!("To make it a node of its own: pi-agent join --token TOKEN HOST[:PORT], and start pi-agent.");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Leaves without a running agent; what was done.
+fn leave_here(config: &Config, identity: Identity, tells: bool) -> Result<String> {
+    racimo_agent::limit_threads();
+    allow_files();
+    let executor = Rc::new(LocalExecutor::new());
+    let (ask, asks) = async_channel::bounded(1);
+    let (answer, answered) = async_channel::bounded(1);
+    // Kept open: a closed channel would read as a stop.
+    let (_stop, stopped) = async_channel::bounded(1);
+    ask.try_send(Ask { tells, answer })?;
+    let work = app::run(executor.clone(), config.clone(), Some(identity), stopped, asks);
+    smol::block_on(executor.run(work))?;
+    answered.try_recv().context("nothing was done")?.map_err(|why| anyhow!(why))
+}
+
 fn run(parser: Parser) -> Result<ExitCode> {
     let (config, values) = configure(parser, |_, _| Ok(false))?;
     if let Some(value) = values.first() {
@@ -176,16 +261,22 @@ fn allow_files() {
     }
 }
 
-/// Makes sure that no other agent works on `data`; the answer must be kept. The kernel lets go of it however we end.
+/// Makes sure that no other agent works on `data`; the answer must be kept.
 fn lock(data: &Path) -> Result<File> {
+    let locked = try_lock(data)?;
+    locked.with_context(|| {
+        format!("another pi-agent runs with {}; stop it, or give this one a --data-dir of its own", data.display())
+    })
+}
+
+/// None: another agent works on `data`. The kernel lets go of it however we end.
+fn try_lock(data: &Path) -> Result<Option<File>> {
     std::fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
     let path = data.join("agent.lock");
     let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => {
-            bail!("another pi-agent runs with {}; stop it, or give this one a --data-dir of its own", data.display())
-        }
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
     }
 }
@@ -200,26 +291,36 @@ async fn serve(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<E
         // Kept open: a closed channel would read as a stop.
         smol::future::pending::<()>().await;
     });
+    let (asks, asked) = async_channel::bounded(1);
+    let commands = match control::listen(&config.run) {
+        Ok(listener) => Some(executor.spawn(control::serve(listener, asks))),
+        Err(error) => {
+            let path = control::path(&config.run);
+            log::warn!("commands like `pi-agent leave` will not reach this agent: {}: {error}", path.display());
+            None
+        }
+    };
     loop {
         let identity = if config.manager_socket.is_some() {
             None
         } else {
-            match identity(&config.data, &stopped).await? {
+            match identity(&config.data, &stopped, &asked).await? {
                 Some(identity) => Some(identity),
                 None => return Ok(ExitCode::SUCCESS),
             }
         };
-        match app::run(executor.clone(), config.clone(), identity, stopped.clone()).await? {
+        match app::run(executor.clone(), config.clone(), identity, stopped.clone(), asked.clone()).await? {
             Stop::Asked => break,
             Stop::Rejoined => log::info!("this board joined again"),
+            Stop::Left => log::warn!("this board left its cluster"),
         }
     }
-    drop(waiting);
+    drop((waiting, commands));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Waits until the board has an identity; `None` if the agent is asked to stop first.
-async fn identity(data: &Path, stopped: &async_channel::Receiver<()>) -> Result<Option<Identity>> {
+async fn identity(data: &Path, stopped: &Receiver<()>, asked: &Receiver<Ask>) -> Result<Option<Identity>> {
     let mut told = false;
     loop {
         if let Some(identity) = Identity::load(data)? {
@@ -230,12 +331,19 @@ async fn identity(data: &Path, stopped: &async_channel::Receiver<()>) -> Result<
             log::warn!("this board is in no cluster yet: run `pi-agent join --token TOKEN HOST[:PORT]`");
             told = true;
         }
-        let asked = async { stopped.recv().await.is_ok() };
+        let stops = async { stopped.recv().await.is_ok() };
         let later = async {
             Timer::after(limits::IDENTITY_EVERY).await;
             false
         };
-        if smol::future::or(asked, later).await {
+        let refuse = async {
+            while let Ok(Ask { answer, .. }) = asked.recv().await {
+                // Who asked may have gone.
+                let _ = answer.try_send(Err(NOT_IN.to_owned()));
+            }
+            smol::future::pending().await
+        };
+        if smol::future::or(stops, smol::future::or(later, refuse)).await {
             return Ok(None);
         }
     }

@@ -24,6 +24,7 @@ use super::dial::{DialError, dial};
 use super::places::Places;
 use crate::identity::{Identity, IdentityError, KeyError, NodeKey};
 use crate::limits::{JOIN_ANSWER_MAX, JOIN_PAUSE, JOIN_TRIES};
+use crate::net::wireguard;
 
 /// Why the board is not in the cluster.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub enum JoinError {
     /// No key could be made.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The key for encrypted networks of the node before is still there.
+    #[error("erase the key for encrypted networks of the node that this board was")]
+    OldKey(#[source] std::io::Error),
     /// The identity could not be kept.
     #[error(transparent)]
     Store(#[from] IdentityError),
@@ -76,7 +80,7 @@ impl JoinError {
                 | RefusedCode::Expired
                 | RefusedCode::Clone => false,
             },
-            Self::Answer(_) | Self::Identity(_) | Self::Key(_) | Self::Store(_) => false,
+            Self::Answer(_) | Self::Identity(_) | Self::Key(_) | Self::OldKey(_) | Self::Store(_) => false,
         }
     }
 }
@@ -128,6 +132,8 @@ pub async fn join(
     };
     // What is kept must work later, when nobody is there to help.
     tls::session_client(&identity.roots, &identity.credentials()?, clock())?;
+    // The key for encrypted networks belonged to the node that this board was.
+    wireguard::key::erase(data).map_err(JoinError::OldKey)?;
     identity.store(data)?;
     if let Err(error) = Places::store_joined(data, identity.cluster, address) {
         log::warn!("the manager's name was not kept, only its addresses: {error}");

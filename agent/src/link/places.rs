@@ -52,6 +52,17 @@ impl Places {
         Self { managers: managers.to_vec(), joined, worked }
     }
 
+    /// Forgets where managers were: the board is in no cluster any more.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn erase(data: &Path) -> io::Result<()> {
+        match fs::remove_file(data.join(FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Keeps what the user joined with, in place of all that was kept.
     ///
     /// # Errors

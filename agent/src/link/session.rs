@@ -5,7 +5,7 @@
 //!        ▲───────────────────────────────────────────────────────────────┘
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -55,6 +55,15 @@ pub enum Told {
     Closed,
     /// The manager says that this board is not a member of the cluster.
     Removed(String),
+    /// The manager says that another board with the same key is in the cluster.
+    Copied {
+        /// In its words.
+        reason: String,
+        /// Whether it has said so before, and was not mistaken.
+        again: bool,
+    },
+    /// The goodbye of a board that leaves was said, and no session follows; whether the manager took it in, or why not.
+    Left(Result<(), String>),
 }
 
 /// Why a session ended.
@@ -82,6 +91,8 @@ pub(super) enum End {
     Renewed,
     #[error("this board opens it anew")]
     Reopened,
+    #[error("the manager did not take in that this board leaves within {0:?}")]
+    Unheard(Duration),
     #[error("the agent stops")]
     Stopped,
 }
@@ -101,8 +112,12 @@ pub struct Link {
     pub data: PathBuf,
     /// Drawn when the agent started.
     pub boot: u64,
+    /// Which board it runs on.
+    pub board: BoardId,
     /// Seeds the pauses' jitter.
     pub rng: fastrand::Rng,
+    /// Whether the goodbye of a board that leaves was said.
+    pub leaves: Cell<bool>,
 }
 
 /// What the rounds of dialling remember of each other.
@@ -117,6 +132,8 @@ struct Rounds {
     reasons: BTreeMap<String, String>,
     hints: Hints,
     certificate: Certificate,
+    /// Whether this board was refused as a copy of another since its last session.
+    copied: bool,
 }
 
 /// There is nothing more to do.
@@ -129,7 +146,7 @@ impl Link {
         let (reasons, hints) = (BTreeMap::new(), Hints::default());
         let certificate = Certificate::new(self.identity.as_deref());
         let lost = Instant::now();
-        let mut rounds = Rounds { pause, wait: None, opened: false, lost, reasons, hints, certificate };
+        let mut rounds = Rounds { pause, wait: None, opened: false, lost, reasons, hints, certificate, copied: false };
         while !told.is_closed() {
             rounds.wait = None;
             if self.round(&told, &mut rounds).await.is_err() {
@@ -193,6 +210,7 @@ impl Link {
             Err(end) => end,
         };
         rounds.opened = opened;
+        rounds.copied &= !opened;
         if opened {
             // Sessions that end at once must not become a flood of dials and lines; but a manager that lets us in is
             // up, and its boards are missed.
@@ -204,8 +222,20 @@ impl Link {
             rounds.certificate.renewals = 0;
             told.send(Told::Closed).await.map_err(|_| Over)?;
         }
+        if self.leaves.get() {
+            let left = if matches!(end, End::Closed) { Ok(()) } else { Err(chain(&end)) };
+            // The main loop may be gone.
+            let _ = told.send(Told::Left(left)).await;
+            return Err(Over);
+        }
         match &end {
             End::Stopped => return Err(Over),
+            End::Refused(Refused { code: RefusedCode::Clone, reason }) => {
+                let (first, later) = limits::CLONE_PAUSE;
+                let again = std::mem::replace(&mut rounds.copied, true);
+                rounds.wait = Some(if again { later } else { first });
+                told.send(Told::Copied { reason: reason.clone(), again }).await.map_err(|_| Over)?;
+            }
             End::Refused(Refused { code: RefusedCode::NotMember, reason }) => {
                 rounds.wait = Some(limits::REMOVED_PAUSE);
                 told.send(Told::Removed(reason.clone())).await.map_err(|_| Over)?;
@@ -225,6 +255,7 @@ impl Link {
             | End::Identity(_)
             | End::Random
             | End::Local { .. }
+            | End::Unheard(_)
             | End::Reopened => {}
         }
         Ok(end)
@@ -273,7 +304,7 @@ impl Link {
             boot: self.boot,
             description,
             trusts: self.identity.as_ref().map(|own| own.trusts()).unwrap_or_default(),
-            board: BoardId::default(),
+            board: self.board,
         };
         let hello = ToManager::Hello(hello);
         frame::send(&mut stream, &hello, FRAME_FROM_AGENT_MAX).await?;
@@ -315,7 +346,7 @@ impl Link {
         let (says, said) = async_channel::bounded(1);
         let renewal = Renewal { own: self.identity.as_deref(), says };
         let read = self.read_all(from, told, &welcome, &desk, &renewal);
-        let write = write_all(to, queue, said, parts, &welcome);
+        let write = write_all(to, queue, said, parts, &welcome, &self.leaves);
         smol::future::or(read, smol::future::or(write, logs)).await
     }
 
@@ -379,6 +410,7 @@ async fn write_all(
     said: Receiver<ToManager>,
     parts: Receiver<ToManager>,
     welcome: &Welcome,
+    leaves: &Cell<bool>,
 ) -> Result<Infallible, End> {
     // The main loop closes the queue when the session must begin anew; before it stops it says goodbye.
     let mut beats = 0u64;
@@ -393,11 +425,20 @@ async fn write_all(
         let answer = async { said.recv().await.map_err(|_| End::Stopped) };
         let part = async { parts.recv().await.map_err(|_| End::Stopped) };
         let message = smol::future::or(report, smol::future::or(answer, smol::future::or(beat, part))).await?;
-        let bye = matches!(message, ToManager::Bye { .. });
+        let bye = if let ToManager::Bye { leaving } = message { Some(leaving) } else { None };
         frame::send(&mut to, &message, FRAME_FROM_AGENT_MAX).await?;
-        if bye {
-            let _ = futures_lite::AsyncWriteExt::close(&mut to).await;
-            return Err(End::Stopped);
+        match bye {
+            None => {}
+            Some(true) => {
+                leaves.set(true);
+                // The manager closes the connection once it has taken it in, and the other half hears that.
+                Timer::after(limits::LEAVE_TAKEN_WITHIN).await;
+                return Err(End::Unheard(limits::LEAVE_TAKEN_WITHIN));
+            }
+            Some(false) => {
+                let _ = futures_lite::AsyncWriteExt::close(&mut to).await;
+                return Err(End::Stopped);
+            }
         }
     }
 }
@@ -443,6 +484,8 @@ mod tests {
             description: Rc::default(),
             data: directory.path().to_owned(),
             boot: 1,
+            board: BoardId::default(),
+            leaves: Cell::default(),
             rng: fastrand::Rng::with_seed(1),
         };
         let (told, says) = async_channel::bounded(limits::OUT_QUEUE_MAX);

@@ -162,6 +162,14 @@ impl Host {
         }
     }
 
+    /// Takes back what other firewalls were asked for, and the device of the encryption. For an agent that stops.
+    pub async fn clear(&self) {
+        self.take(&Table::default());
+        self.encrypt();
+        let mut firewall = Firewall::new(&self.0.run);
+        smol::unblock(move || firewall.keep(None)).await;
+    }
+
     /// Tries what the kernel cannot, again: somebody may have mended it.
     fn look_again(&self) -> bool {
         if self.0.state.borrow().found.no_network.is_none() {

@@ -174,6 +174,13 @@ impl Network {
         self.take(Net { complete: true, last: true, ..Net::default() });
     }
 
+    /// Waits until the kernel has nothing of it, after [`forget_all`](Self::forget_all); what is left is logged. For an
+    /// agent that stops: [`drive`](Self::drive) does not run any more.
+    pub async fn clear(&self) {
+        self.tell_all().await;
+        self.write();
+    }
+
     fn wake(&self) {
         // Full: it is going to wake anyway.
         let _ = self.0.wake.try_send(());

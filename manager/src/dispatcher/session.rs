@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_channel::{Receiver, RecvError, Sender};
 use futures_lite::future::{or, try_zip};
-use futures_lite::{AsyncRead, AsyncWrite, io::split};
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, io::split};
 use log::Level;
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX, ROOTS_MAX};
@@ -161,8 +161,19 @@ where
         | End::Stopped => Sign::Closed { node, session },
     };
     context.hub.tell(sign).await;
-    if let End::Refused(refused) = &end {
-        last_word(&mut stream, refused).await;
+    match &end {
+        End::Refused(refused) => last_word(&mut stream, refused).await,
+        // A board that leaves waits for this: its goodbye was taken in.
+        End::Bye { .. } => {
+            let close = async {
+                let _ = stream.close().await;
+            };
+            let late = async {
+                smol::Timer::after(limits::LAST_WORD_WITHIN).await;
+            };
+            or(close, late).await;
+        }
+        End::Closed | End::Frame(_) | End::Timeout(_) | End::Stuck(_) | End::Renewed | End::Stopped => {}
     }
     end
 }

@@ -94,6 +94,20 @@ impl Key {
     }
 }
 
+/// Removes the board's key: it belonged to a node that this board is no more.
+///
+/// # Errors
+/// The file cannot be removed.
+pub fn erase(data: &Path) -> io::Result<()> {
+    for name in [FILE, NEW] {
+        match fs::remove_file(data.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
 fn read(data: &Path) -> io::Result<Option<Key>> {
     let file = match File::open(data.join(FILE)) {
         Ok(file) => file,

@@ -1,0 +1,94 @@
+//! The board leaves its cluster: the main loop's part of it. [`Leaving`] decides.
+
+use async_channel::Sender;
+use racimo_common::error::chain;
+use racimo_common::wire::ToManager;
+use smol::Timer;
+
+use super::App;
+use super::operations::Tools;
+use crate::identity::Identity;
+use crate::leave::{Ask, Leaving};
+use crate::limits;
+use crate::link::places::Places;
+use crate::net::wireguard;
+
+/// Answers those who wanted the board to leave.
+pub(super) type Answer = Box<dyn FnOnce()>;
+
+impl App {
+    pub(super) fn leave(&mut self, ask: Ask) {
+        let Some(node) = self.identity.as_ref().map(|own| own.identity().node) else {
+            let why = "this board's manager runs here: `pi-mgr leave --force` ends the cluster; to have no tasks here, \
+                       stop pi-agent";
+            // Who asked may have gone.
+            let _ = ask.answer.try_send(Err(why.to_owned()));
+            return;
+        };
+        if let Some(leaving) = &mut self.departure {
+            return leaving.join(ask);
+        }
+        log::info!("this board leaves the cluster");
+        let leaving = Leaving::new(node, ask, self.clock.now().mono);
+        let is_telling = leaving.is_telling();
+        self.departure = Some(leaving);
+        match self.out.take() {
+            Some(out) if is_telling => self.say_goodbye(out),
+            _ if is_telling => {}
+            _ => self.let_go(),
+        }
+    }
+
+    /// The session's last word; nothing else follows it.
+    pub(super) fn say_goodbye(&mut self, out: Sender<ToManager>) {
+        // A full queue: the session is closed, and the next one carries it.
+        let _ = out.try_send(ToManager::Bye { leaving: true });
+        out.close();
+        self.out = Some(out);
+    }
+
+    pub(super) fn said_goodbye(&mut self, told: Result<(), String>) {
+        let now = self.clock.now().mono;
+        if self.departure.as_mut().is_some_and(|leaving| leaving.told(told, now)) {
+            self.let_go();
+        }
+    }
+
+    /// The board is no member from now on; then its tasks stop.
+    fn let_go(&mut self) {
+        let data = &self.config.data;
+        let key = wireguard::key::erase(data).map_err(|error| error.to_string());
+        let places = Places::erase(data).map_err(|error| error.to_string());
+        self.erased = Identity::erase(data).map_err(|error| chain(&error)).and(key).and(places);
+        self.forget_all();
+    }
+
+    /// Whether the board has left, and nothing is to be waited for.
+    pub(super) fn has_left(&mut self) -> Option<Answer> {
+        let now = self.clock.now().mono;
+        if self.departure.as_mut()?.tick(now) {
+            self.let_go();
+        }
+        let busy = self.ending.values().chain(self.operations.values()).filter(|task| !task.is_finished()).count();
+        let left = self.board.is_listed().then(|| self.board.tasks().count().max(busy.min(1)));
+        let leaving = self.departure.take_if(|leaving| leaving.is_over(left, now))?;
+        let erased = std::mem::replace(&mut self.erased, Ok(()));
+        Some(Box::new(move || leaving.answer(left, erased)))
+    }
+}
+
+impl Tools {
+    /// The kernel's part of the network goes, for a board that has left.
+    pub(super) async fn clear(&self) {
+        let clear = async {
+            self.network.forget_all();
+            self.network.clear().await;
+            self.host.clear().await;
+        };
+        let late = async {
+            Timer::after(limits::LEAVE_NETWORK_WITHIN).await;
+            log::warn!("what this board had of the network is not all gone; a restart of the board removes it");
+        };
+        smol::future::or(clear, late).await;
+    }
+}
