@@ -17,6 +17,7 @@ mod generic;
 mod health;
 mod host_ports;
 mod hostile;
+mod identity;
 mod logs;
 mod mesh;
 mod names;
