@@ -235,7 +235,8 @@ fn the_manager_says_goodbye(lab: &Lab, impostor: &Impostor) -> Result<()> {
     let (from, hint) = (SocketAddr::from((ip(lab, SECOND), mdns::PORT)), hint(lab)?);
     let said = |holds: fn(u32) -> bool| {
         let heard = impostor.heard.lock().expect("no panic holds it");
-        let mut ours = heard.iter().filter(|(by, records)| *by == from && records.iter().all(|record| holds(record.ttl)));
+        let mut ours =
+            heard.iter().filter(|(by, records)| *by == from && records.iter().all(|record| holds(record.ttl)));
         ours.next_back().map(|(_, records)| records.clone())
     };
     let announced = said(|ttl| ttl > 0).context("an announcement")?;
