@@ -240,9 +240,12 @@ impl Link {
                 rounds.wait = Some(limits::REMOVED_PAUSE);
                 told.send(Told::Removed(reason.clone())).await.map_err(|_| Over)?;
             }
-            End::Refused(Refused { code: RefusedCode::Expired, .. }) if rounds.certificate.is_hopeful() => {
+            End::Refused(Refused { code: RefusedCode::Expired, .. }) => {
                 rounds.certificate.comes_first = true;
-                rounds.wait = Some(limits::DIAL_PAUSE.0);
+                // After some tries that came to nothing the pauses grow as for everything else.
+                if rounds.certificate.is_hopeful() {
+                    rounds.wait = Some(limits::DIAL_PAUSE.0);
+                }
             }
             End::Renewed => rounds.wait = Some(limits::DIAL_PAUSE.0),
             End::Refused(Refused { code: RefusedCode::Replaced, .. }) => rounds.wait = Some(limits::DIAL_PAUSE.1),

@@ -93,7 +93,7 @@ impl Machine {
 }
 
 /// Whether it means something beyond its link.
-fn is_global(ip: IpAddr) -> bool {
+pub(super) fn is_global(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_link_local() || v4.is_unspecified()),
         IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified()),

@@ -206,7 +206,7 @@ pub(super) async fn resolve(host: &str, machine: &Machine) -> Vec<IpAddr> {
         };
         let found = mdns::ask::ask(sockets, fastrand::u16(..), mdns::host_question(name), NAME_WITHIN / 4, take).await;
         if let Some(found) = found {
-            return found;
+            return to_tell(found);
         }
     }
     let looked_up = async { smol::net::resolve((host, 0)).await.unwrap_or_default() };
@@ -214,8 +214,14 @@ pub(super) async fn resolve(host: &str, machine: &Machine) -> Vec<IpAddr> {
         Timer::after(NAME_WITHIN).await;
         Vec::new()
     };
-    let mut found: Vec<IpAddr> = or(looked_up, late).await.into_iter().map(|address| address.ip()).collect();
-    found.sort_by_key(IpAddr::is_ipv6);
+    to_tell(or(looked_up, late).await.into_iter().map(|address| address.ip()).collect())
+}
+
+/// What boards can be told of a name's addresses: none that leads a board to itself (Debian's `/etc/hosts` has
+/// `127.0.1.1` for the machine's own name), and in one order, though servers turn theirs.
+fn to_tell(mut found: Vec<IpAddr>) -> Vec<IpAddr> {
+    found.retain(|address| address::is_global(*address));
+    found.sort_by_key(|address| (address.is_ipv6(), *address));
     found.dedup();
     found
 }
@@ -246,6 +252,15 @@ fn links(machine: &Machine, listens: SocketAddr) -> Vec<Link> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_name_stands_for_leads_boards_elsewhere_and_has_an_order() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<_>>();
+        let want = addresses(&["10.0.0.1", "10.0.0.2", "fd00::5"]);
+        assert_eq!(to_tell(addresses(&["127.0.1.1", "10.0.0.2", "fd00::5", "10.0.0.1", "fe80::5", "::1"])), want);
+        assert_eq!(to_tell(addresses(&["fd00::5", "10.0.0.1", "10.0.0.2", "10.0.0.1"])), want);
+        assert_eq!(to_tell(addresses(&["127.0.1.1"])), addresses(&[]));
+    }
 
     #[test]
     fn announced_is_what_can_be_dialled() {

@@ -132,7 +132,8 @@ pub fn check(
 
 fn only_certificate(pem: &str) -> Result<CertificateDer<'static>, GivenError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let mut all = all.map_err(|error| GivenError::Encoding(error.to_string()))?;
+    // What the reader says may quote the text, which is a private key if the two files were swapped.
+    let mut all = all.map_err(|_| GivenError::Encoding("it is no PEM".into()))?;
     match all.len() {
         0 if pem.contains("PRIVATE KEY-----") => Err(GivenError::NoCertificate(", but a key: were the two swapped?")),
         0 if pem.trim().is_empty() => Err(GivenError::NoCertificate(": it is empty")),

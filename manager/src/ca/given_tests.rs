@@ -193,6 +193,8 @@ fn wrong_files() {
     let dir = made(P256, "-subj /CN=root -days 4000");
     let (root, key) = (read(&dir, "root"), read(&dir, "key"));
     refused("", &key, "no PEM certificate: it is empty");
+    // A line that is no section of PEM may be anything: nothing of it is said again.
+    refused("-----BEGIN c2VjcmV0", &key, "it is no PEM");
     refused("hello", &key, "no PEM certificate");
     refused(&key, &root, "no PEM certificate, but a key: were the two swapped?");
     refused(&root, &root, "no PEM private key, but a certificate: were the two swapped?");
