@@ -14,7 +14,7 @@ use racimo_common::id::{ClusterId, NodeId, RandomId};
 use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::Role;
 use racimo_common::time::{Clock, Wall};
-use racimo_common::tls::{self, ClientConfig, Credentials, ServerConfig, TlsFault, TrustClock};
+use racimo_common::tls::{self, CertificateDer, ClientConfig, Credentials, ServerConfig, TlsFault, TrustClock};
 use racimo_common::token::JoinToken;
 use racimo_common::wire::frame::{self, FrameError};
 use racimo_common::wire::{RefusedCode, ToAgent, ToManager};
@@ -345,4 +345,75 @@ fn without_a_certificate_there_is_only_joining() {
     );
     assert!(matches!(answer, Ok(None) | Err(FrameError::Cut)), "{answer:?}");
     assert!(cluster.peers.borrow().is_empty());
+}
+
+/// A root, and a manager's and a worker's certificate under it, all made by the `openssl` program.
+struct OpenSsl {
+    root: CertificateDer<'static>,
+    manager: Credentials,
+    worker: Credentials,
+}
+
+fn made_by_openssl() -> OpenSsl {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let mut openssl = std::process::Command::new("openssl");
+        let done = openssl.args(line.split(' ')).current_dir(dir.path()).output().expect("the openssl program");
+        assert!(done.status.success(), "openssl {line}: {done:?}");
+    };
+    let new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj";
+    run(&format!("req -x509 {new} /CN=swarm-ca -days 30 -keyout root.key -out root.pem"));
+    let root = std::fs::read_to_string(dir.path().join("root.pem")).unwrap();
+    let member = |unit: &str, extensions: &str| {
+        let subject = format!("/O={}/OU={unit}/CN={}", ClusterId::from_bits(9), NodeId::from_bits(2));
+        run(&format!("req {new} {subject} -keyout own.key -out own.csr {extensions}"));
+        run(
+            "x509 -req -in own.csr -CA root.pem -CAkey root.key -CAcreateserial -days 10 -copy_extensions copy -out own.pem",
+        );
+        let read = |name| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        Credentials::from_pem(&(read("own.pem") + &root), &read("own.key")).unwrap()
+    };
+    OpenSsl {
+        manager: member(
+            "swarm-manager",
+            "-addext subjectAltName=DNS:swarm-manager -addext extendedKeyUsage=serverAuth",
+        ),
+        worker: member("swarm-worker", "-addext extendedKeyUsage=clientAuth"),
+        root: tls::certificate_from_pem(&root).unwrap(),
+    }
+}
+
+#[test]
+fn certificates_of_another_implementation_are_judged_the_same() {
+    let (ours, theirs, other) = (Cluster::new(), made_by_openssl(), made_by_openssl());
+    let day = Duration::from_secs(86_400);
+    let (begins, ends) = tls::validity(theirs.worker.certificate()).expect("readable");
+    assert_eq!(ends.since(begins), day * 10);
+    let roots = [other.root.clone(), theirs.root.clone()];
+    let peer = Peer::of(theirs.worker.certificate(), &roots).unwrap();
+    // Both roots have one name: only the signature tells.
+    assert_eq!(peer.shown.issuer, Some(tls::digest(&theirs.root)));
+    assert_eq!((peer.shown.begins, peer.shown.ends, peer.role), (begins, ends, Role::Worker));
+    assert_eq!(Peer::of(theirs.worker.certificate(), std::slice::from_ref(&other.root)).unwrap().shown.issuer, None);
+
+    let client = |trusted: &[CertificateDer<'static>], floor| {
+        tls::session_client(trusted, &theirs.worker, TrustClock::standing(floor)).unwrap()
+    };
+    let server = |known: &[CertificateDer<'static>]| tls::manager_server(known, &theirs.manager).unwrap();
+    let root = std::slice::from_ref(&theirs.root);
+    check_talk(&ours, &server(root), client(root, Wall::default()), Ok(7));
+    // One of several roots is enough, on both sides.
+    check_talk(&ours, &server(&roots), client(&roots, Wall::default()), Ok(7));
+    // A manager's certificate counts up to its end by the board's floor, whatever this machine's clock shows.
+    let (_, ends) = tls::validity(theirs.manager.certificate()).expect("readable");
+    check_talk(&ours, &server(root), client(root, ends), Ok(7));
+    check_talk(&ours, &server(root), client(root, ends + Duration::from_secs(1)), Err(TlsFault::Expired));
+    // The same name, another root.
+    let foreign = std::slice::from_ref(&other.root);
+    check_talk(&ours, &server(root), client(foreign, Wall::default()), Err(TlsFault::Foreign));
+    let refused = TlsFault::RefusedUs("it was not signed by that cluster's root");
+    check_talk(&ours, &server(foreign), client(root, Wall::default()), Err(refused));
+    // A worker that plays manager.
+    let posing = tls::manager_server(root, &theirs.worker).unwrap();
+    check_talk(&ours, &posing, client(root, Wall::default()), Err(TlsFault::NotManager));
 }
