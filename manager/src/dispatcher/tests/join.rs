@@ -2,11 +2,13 @@ use futures_lite::future::zip;
 use racimo_common::id::NodeId;
 use racimo_common::object::Role;
 use racimo_common::token::JoinToken;
-use racimo_common::wire::{Join, Joined, RefusedCode, ToAgent};
+use racimo_common::wire::{Join, Joined, RefusedCode, Renew, ToAgent, ToManager, Trusts};
 
+use super::board::{Board, hello_with};
 use super::{Manager, within};
 use crate::ca::Peer;
 use crate::dispatcher::join::answer;
+use crate::dispatcher::session::Other;
 use crate::gate::door::Guest;
 use crate::store::testing::*;
 use crate::store::{Change, ClusterSpec};
@@ -109,11 +111,26 @@ fn a_rotated_token_lets_nobody_in() {
 }
 
 #[test]
-fn a_removed_board_joins_as_a_new_node() {
+fn a_removed_board_joins_as_a_new_node_and_its_old_certificate_is_of_no_use() {
     let manager = Manager::new(vec![new_node(1)]);
     let csr = request();
     let joined = ask(&manager, join(&manager, 1, &csr)).expect("it joins");
+    let says = |joined: &Joined, first: &ToManager| {
+        let known = manager.context.authority.now().roots.known();
+        let peer = Peer::of(&joined.certificate, &known).expect("a member's");
+        let mut board = Board::connect_as(&manager, Other::Certified(peer));
+        board.say(first);
+        board.hear()
+    };
+    let hello = || hello_with(Trusts::default());
+    assert!(matches!(says(&joined, &hello()), ToAgent::Welcome(_)));
     manager.commit(Change::NodeRemove { node: joined.node });
+    // The same key again: another node.
     let again = ask(&manager, join(&manager, 1, &csr)).expect("it joins again");
     assert_ne!(again.node, joined.node);
+    for first in [hello(), ToManager::Renew(Renew { csr: csr.clone() })] {
+        let ToAgent::Refused(refused) = says(&joined, &first) else { panic!("the old certificate works") };
+        assert_eq!(refused.code, RefusedCode::NotMember, "{}", refused.reason);
+    }
+    assert!(matches!(says(&again, &hello()), ToAgent::Welcome(_)));
 }
