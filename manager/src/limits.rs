@@ -131,6 +131,9 @@ pub const TRUST_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Pause before a board that was asked to renew its certificate, or told other roots, and has not said that it kept
 /// them, is asked again: its disk may be full.
 pub const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Certificates that one session may ask for at once, each of which is a signature; then one in
+/// [`RENEW_AGAIN_AFTER`]. Beyond: later.
+pub const RENEWALS_BURST: u32 = 8;
 /// Connections of agents; a further one is closed at once.
 pub const CONNECTIONS_MAX: usize = NODES_MAX + 256;
 /// Connections that have not yet shown who they are, some 30 KiB each. Beyond: the oldest one of the address
@@ -268,6 +271,8 @@ pub const API_HEADERS_MAX: usize = 64;
 pub const API_HEADERS_WITHIN: Duration = Duration::from_secs(120);
 /// Bytes of a request's body: the largest config in base64, with labels. Larger: 413.
 pub const API_BODY_BYTES_MAX: usize = 2 << 20;
+/// Bytes of the body of a request by somebody who may only look: such requests need none. Larger: 413.
+pub const API_LOOK_BODY_BYTES_MAX: usize = 16 << 10;
 /// How long a request's body may take. Longer: 408.
 pub const API_BODY_WITHIN: Duration = Duration::from_secs(30);
 /// How long requests under way may take when the manager stops. Longer: cut off.

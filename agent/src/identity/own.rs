@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use racimo_common::limits::ROOTS_MAX;
 use racimo_common::time::Wall;
@@ -37,15 +38,15 @@ pub struct Own {
     used: RefCell<Rc<Identity>>,
     /// What is on the disk.
     kept: RefCell<Trusts>,
-    /// One at a time.
-    turn: smol::lock::Mutex<()>,
+    /// One at a time: held until the disk has it, even if nobody waits for that any more.
+    turn: Arc<smol::lock::Mutex<()>>,
 }
 
 impl Own {
     /// An identity that was loaded from `data`.
     pub fn new(identity: Identity, data: &Path) -> Self {
         let kept = RefCell::new(identity.trusts());
-        Self { data: data.to_owned(), used: RefCell::new(Rc::new(identity)), kept, turn: smol::lock::Mutex::new(()) }
+        Self { data: data.to_owned(), used: RefCell::new(Rc::new(identity)), kept, turn: Arc::default() }
     }
 
     /// What is used at present.
@@ -83,7 +84,7 @@ impl Own {
         if roots.is_empty() || roots.len() > ROOTS_MAX {
             return Err(OwnError::Roots(roots.len()));
         }
-        let turn = self.turn.lock().await;
+        let turn = self.turn.lock_arc().await;
         let mut new = (*self.identity()).clone();
         new.roots = roots.into_iter().map(|root| root.into_vec().into()).collect();
         new.certificate = certificate.unwrap_or(new.certificate);
@@ -92,17 +93,19 @@ impl Own {
         let new = Rc::new(new);
         self.used.replace(new.clone());
         let (identity, data) = ((*new).clone(), self.data.clone());
-        let kept = smol::unblock(move || match Identity::load(&data)? {
-            Some(there) if there.node == identity.node => {
-                Identity { managers: there.managers, ..identity }.store(&data).map(|()| true)
+        let kept = smol::unblock(move || {
+            let _turn = turn;
+            match Identity::load(&data)? {
+                Some(there) if there.node == identity.node => {
+                    Identity { managers: there.managers, ..identity }.store(&data).map(|()| true)
+                }
+                // The board joined again meanwhile, or left: that counts.
+                Some(_) | None => Ok(false),
             }
-            // The board joined again meanwhile, or left: that counts.
-            Some(_) | None => Ok(false),
         });
         if kept.await? {
             self.kept.replace(new.trusts());
         }
-        drop(turn);
         Ok(())
     }
 
@@ -111,16 +114,17 @@ impl Own {
     /// # Errors
     /// It was not kept.
     pub async fn set_managers(&self, managers: Vec<String>) -> Result<(), IdentityError> {
-        let turn = self.turn.lock().await;
+        let turn = self.turn.lock_arc().await;
         let (node, data) = (self.identity().node, self.data.clone());
-        let kept = smol::unblock(move || match Identity::load(&data)? {
-            Some(mut there) if there.node == node => there.set_managers(&data, &managers),
-            // Somebody joined the board again: its new cluster has managers of its own.
-            Some(_) | None => Ok(()),
+        let kept = smol::unblock(move || {
+            let _turn = turn;
+            match Identity::load(&data)? {
+                Some(mut there) if there.node == node => there.set_managers(&data, &managers),
+                // Somebody joined the board again: its new cluster has managers of its own.
+                Some(_) | None => Ok(()),
+            }
         });
-        let kept = kept.await;
-        drop(turn);
-        kept
+        kept.await
     }
 
     /// Whether somebody joined the board again, to this cluster or another.

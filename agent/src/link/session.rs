@@ -170,8 +170,10 @@ impl Link {
                 log::warn!("no session with {address}: {reason}");
                 rounds.reasons.insert(address.clone(), reason);
             }
-            if rounds.opened {
-                // Where to dial may have changed meanwhile.
+            // Where to dial may have changed meanwhile.
+            let another = matches!(end, End::Refused(Refused { code: RefusedCode::Clone, .. }));
+            // Whose key is on another board is so for every address of the manager.
+            if rounds.opened || another {
                 return Ok(());
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt, StreamExt, stream};
 use hyper::{HeaderMap, Method};
-use racimo_common::time::Clock;
+use racimo_common::time::{Clock, Wall};
 use serde_json::Value;
 
 use super::answer::Answer;
@@ -41,9 +41,9 @@ pub(super) fn role(context: &Context, who: &Who) -> Result<AccessRole, ApiError>
 
 fn role_at(store: &Store, clock: Clock, who: &Who) -> Result<AccessRole, ApiError> {
     let view = store.view();
-    // A machine without a clock is never earlier than what it has signed.
-    let signed = view.state.cluster().map(|cluster| ca::last_signed(cluster)).unwrap_or_default();
-    who.role(&view.state, clock.now().wall.max(signed))
+    let (system, ever) = (clock.now().wall, Wall::from_nanos(i64::MAX));
+    let now = view.state.cluster().map_or(system, |cluster| ca::client_time(cluster, ever, system));
+    who.role(&view.state, now)
 }
 
 /// Answers a request.

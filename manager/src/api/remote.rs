@@ -43,6 +43,8 @@ struct Made {
     looked: Instant,
     from: Wall,
     renew: Wall,
+    /// When the root that signed it ends.
+    ends: Wall,
     config: Arc<ServerConfig>,
 }
 
@@ -63,7 +65,8 @@ impl Door {
             *made = None;
             return Err(Closed::NoCluster);
         };
-        let now = context.now().max(ca::last_signed(cluster));
+        let ends = made.as_ref().map_or(Wall::from_nanos(i64::MAX), |made| made.ends);
+        let now = ca::client_time(cluster, ends, context.now());
         let looked = made.as_ref().filter(|made| made.looked.elapsed() < API_LOOK_EVERY);
         let (names, looked) = match looked {
             Some(made) => (made.basis.names.clone(), made.looked),
@@ -77,7 +80,7 @@ impl Door {
             return Ok(made.config.clone());
         }
         *made = None;
-        let fresh = make(context, cluster, basis, now)?;
+        let fresh = make(context, cluster, basis)?;
         let config = fresh.config.clone();
         *made = Some(fresh);
         Ok(config)
@@ -95,19 +98,18 @@ fn names(cluster: &Cluster) -> Names {
     Names::of(addresses, &host, &called)
 }
 
-fn make(context: &Context, cluster: &Cluster, basis: Basis, now: Wall) -> Result<Made, Closed> {
+fn make(context: &Context, cluster: &Cluster, basis: Basis) -> Result<Made, Closed> {
     let ca = ca::issuer(&context.vault, cluster).map_err(Closed::Root)?;
     let (rng, validity) = (SystemRandom::new(), cluster.spec.cert_expiry());
-    // A clock that is far ahead is not believed.
-    let from = ca::time(cluster, ca.ends(), now);
+    let from = ca::client_time(cluster, ca.ends(), context.now());
     let issued = ca.issue_server(&basis.names, from, validity, &rng).map_err(Closed::Issue)?;
     let own = issued.credentials_with(&basis.roots.chain()).map_err(Closed::Use)?;
     let config = tls::api_server(&basis.roots.known(), &own).map_err(Closed::Use)?;
     let mut chance = [0];
     rng.fill(&mut chance).map_err(|_| Closed::Issue(ca::CaError::Random))?;
-    let renew = now + part(issued.expires.since(from), chance[0]);
+    let renew = from + part(issued.expires.since(from), chance[0]);
     log::info!("the API shows a new certificate to clients");
-    Ok(Made { basis, looked: Instant::now(), from: now, renew, config })
+    Ok(Made { basis, looked: Instant::now(), from, renew, ends: ca.ends(), config })
 }
 
 /// 50 to 80 % of a life.

@@ -37,9 +37,10 @@ use crate::gate::notes::Who as NoteWho;
 use crate::gate::{Limits, Source};
 use crate::limits::{
     API_BODY_BYTES_MAX, API_BODY_WITHIN, API_CONNECTIONS_MAX, API_HEADERS_BYTES_MAX, API_HEADERS_MAX,
-    API_HEADERS_WITHIN, API_LOCAL_CONNECTIONS_MAX, API_REMOTE_CONNECTIONS_MAX, API_STOP_WITHIN, API_WRITE_WITHIN,
-    HANDSHAKE_WITHIN,
+    API_HEADERS_WITHIN, API_LOCAL_CONNECTIONS_MAX, API_LOOK_BODY_BYTES_MAX, API_REMOTE_CONNECTIONS_MAX,
+    API_STOP_WITHIN, API_WRITE_WITHIN, HANDSHAKE_WITHIN,
 };
+use crate::store::AccessRole;
 
 /// Serves until `stop` is done, then lets what is under way finish for a moment.
 pub async fn serve(context: Arc<Context>, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
@@ -269,7 +270,7 @@ where
     let who = Arc::new(who);
     let service = service_fn(|request| {
         let (context, who) = (context.clone(), who.clone());
-        async move { Ok::<_, Infallible>(respond(&context, &who, request).await) }
+        async move { Ok::<_, Infallible>(respond(context, who, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(SmolTimer::new())
@@ -297,7 +298,7 @@ where
     }
 }
 
-async fn respond(context: &Context, who: &Who, request: hyper::Request<Incoming>) -> Response<Content> {
+async fn respond(context: Arc<Context>, who: Arc<Who>, request: hyper::Request<Incoming>) -> Response<Content> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let answer = match handle(context, who, request).await {
         Ok(answer) => answer,
@@ -309,21 +310,39 @@ async fn respond(context: &Context, who: &Who, request: hyper::Request<Incoming>
     answer.into_response()
 }
 
-async fn handle(context: &Context, who: &Who, request: hyper::Request<Incoming>) -> Result<Answer, ApiError> {
+async fn handle(context: Arc<Context>, who: Arc<Who>, request: hyper::Request<Incoming>) -> Result<Answer, ApiError> {
     let (head, body) = request.into_parts();
-    match who {
+    match *who {
         Who::Unix { .. } => {}
         Who::Local(_) => refuse_browsers(&head.headers, true)?,
         Who::Remote { .. } => refuse_browsers(&head.headers, false)?,
     }
     // Nobody who may do nothing shall cost memory.
-    gate::role(context, who)?;
+    let role = gate::role(&context, &who)?;
     // hyper leaves the body out of the answer to a HEAD.
     let method = if head.method == Method::HEAD { Method::GET } else { head.method };
     // Before anything is refused: a client that still writes when we answer sees a broken pipe, not the answer.
-    let body = read_body(body).await?;
+    let most = match role {
+        AccessRole::Admin => API_BODY_BYTES_MAX,
+        AccessRole::ReadOnly => API_LOOK_BODY_BYTES_MAX,
+    };
+    let body = read_body(body, most).await?;
     let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
-    gate::answer(context, who, Asked { method, path, query, headers: head.headers, body }).await
+    let asked = Asked { method, path, query, headers: head.headers, body };
+    let work = async move { gate::answer(&context, &who, asked).await };
+    to_the_end(work).await.unwrap_or_else(|| Err(ApiError::unavailable("the manager stops")))
+}
+
+/// Carries something out to its end, even if its client goes away meanwhile: half of a change, or one without its line
+/// in the audit file, would be worse than either. None: the program ends.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let (done, outcome) = async_channel::bounded(1);
+    let carrying = async move {
+        // Nobody may wait for it any more.
+        let _ = done.send(work.await).await;
+    };
+    smol::spawn(carrying).detach();
+    outcome.recv().await.ok()
 }
 
 /// A web page that is open in a browser on this machine can reach a TCP port of it, or use a certificate that the
@@ -340,12 +359,12 @@ fn refuse_browsers(headers: &HeaderMap, local: bool) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, "requests of web pages and for other hosts' names are refused"))
 }
 
-async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
+async fn read_body(mut body: Incoming, most: usize) -> Result<Vec<u8>, ApiError> {
     let too_large = || {
-        let message = format!("the request's body is larger than {API_BODY_BYTES_MAX} bytes");
+        let message = format!("the request's body is larger than {most} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
-    if body.size_hint().lower() > API_BODY_BYTES_MAX as u64 {
+    if body.size_hint().lower() > most as u64 {
         return Err(too_large());
     }
     let reading = async {
@@ -353,7 +372,7 @@ async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
         while let Some(frame) = future::poll_fn(|cx| pin!(&mut body).poll_frame(cx)).await {
             let frame = frame.map_err(|e| ApiError::bad_request(format!("the request's body broke off: {e}")))?;
             let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > API_BODY_BYTES_MAX {
+            if bytes.len() + data.len() > most {
                 return Err(too_large());
             }
             bytes.extend_from_slice(&data);
@@ -370,7 +389,31 @@ async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    #[test]
+    fn what_was_begun_is_carried_out_without_its_client() {
+        smol::block_on(async {
+            let (is_done, (go, going)) = (Arc::new(AtomicBool::new(false)), async_channel::bounded::<()>(1));
+            let done = is_done.clone();
+            let work = to_the_end(async move {
+                let _ = going.recv().await;
+                done.store(true, Ordering::Relaxed);
+            });
+            // The client goes away while it waits.
+            assert!(future::poll_once(work).await.is_none());
+            assert!(!is_done.load(Ordering::Relaxed));
+            go.send(()).await.expect("it goes on");
+            let until = std::time::Instant::now() + Duration::from_secs(30);
+            while !is_done.load(Ordering::Relaxed) {
+                assert!(std::time::Instant::now() < until, "it was given up");
+                Timer::after(Duration::from_millis(5)).await;
+            }
+            assert_eq!(to_the_end(async { 7 }).await, Some(7));
+        });
+    }
     use hyper::header::HeaderValue;
 
     #[track_caller]

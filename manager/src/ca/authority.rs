@@ -190,6 +190,13 @@ pub fn time(cluster: &Cluster, root_ends: Wall, system: Wall) -> Wall {
     if system < root_ends { system.max(signed) } else { signed }
 }
 
+/// The time for what clients of the API judge, who have clocks: the API's certificate, and accesses. The system clock's if
+/// it can be right, else the last time at which something was signed: a clock that was once far ahead leaves nothing
+/// behind here.
+pub fn client_time(cluster: &Cluster, root_ends: Wall, system: Wall) -> Wall {
+    if system >= BUILT && system < root_ends { system } else { last_signed(cluster) }
+}
+
 /// The [`time`] to sign at, which the store knows of afterwards.
 ///
 /// # Errors
@@ -210,4 +217,31 @@ pub async fn time_to_sign(store: &Store, clock: Clock, root_ends: Wall) -> Resul
         }
     }
     Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::id::{ClusterId, NetworkId, RandomId};
+
+    use super::*;
+    use crate::store::{Change, Command, NewCluster, State};
+
+    #[test]
+    fn clients_are_judged_by_a_clock_that_can_be_right() {
+        let day = Duration::from_secs(24 * 3600);
+        let (ahead, ends) = (BUILT + day * 4000, BUILT + day * 7000);
+        let new = NewCluster::bare(ClusterId::from_bits(1), NetworkId::from_bits(2));
+        let changes = vec![Change::ClusterCreate(Box::new(new)), Change::Signed(ahead)];
+        let made = State::default().apply(1, &Command { at: BUILT, changes });
+        let state = made.map(|(state, _)| state).expect("a cluster");
+        let cluster = state.cluster().expect("a cluster");
+        for (system, boards, clients) in [
+            (BUILT + day, ahead, BUILT + day),
+            (Wall::default(), ahead, ahead),
+            (ahead + day, ahead + day, ahead + day),
+            (ends + day, ahead, ahead),
+        ] {
+            assert_eq!((time(cluster, ends, system), client_time(cluster, ends, system)), (boards, clients));
+        }
+    }
 }

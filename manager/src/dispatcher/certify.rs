@@ -7,6 +7,7 @@
 //! A board that did not keep what it got (its disk is full) says no `Trusts`, and is asked again.
 
 use async_channel::{Receiver, Sender};
+use log::Level;
 use racimo_common::id::NodeId;
 use racimo_common::limits::ROOTS_MAX;
 use racimo_common::time::Mono;
@@ -17,7 +18,8 @@ use super::Context;
 use super::session::{End, protocol};
 use crate::ca::renewal::{self, Ask};
 use crate::ca::{CaError, CertRequest, Peer, Shown};
-use crate::limits::RENEW_AGAIN_AFTER;
+use crate::gate::{Bucket, Rate};
+use crate::limits::{RENEW_AGAIN_AFTER, RENEWALS_BURST};
 use crate::store::{Change, CommitError, Node, NodeTrust};
 
 /// What a session tells of its board.
@@ -64,6 +66,9 @@ pub(super) async fn certify(context: &Context, node: &Node, renew: &Renew) -> Re
     Ok((Certified { certificate: signed.der.to_vec(), roots: present.trusted() }, shown))
 }
 
+/// How often a board is asked to renew in one session.
+const RENEWALS: Rate = Rate { burst: RENEWALS_BURST, every: RENEW_AGAIN_AFTER };
+
 /// One session's part in it.
 pub(super) struct Renewer<'a> {
     context: &'a Context,
@@ -77,6 +82,8 @@ pub(super) struct Renewer<'a> {
     is_asked: bool,
     /// Nothing is asked again before.
     quiet_until: Mono,
+    /// How often it may be asked to renew, whatever it says it keeps: each time is a signature.
+    renewals: Bucket,
     out: Sender<ToAgent>,
 }
 
@@ -84,7 +91,17 @@ impl<'a> Renewer<'a> {
     /// For a board that shows `shown` and said in its `Hello` what it trusts.
     pub(super) fn new(context: &'a Context, node: NodeId, shown: Shown, trusts: Trusts, out: Sender<ToAgent>) -> Self {
         let quiet_until = Mono::default();
-        Self { context, node, shown, trusts, sent: None, is_asked: false, quiet_until, out }
+        Self {
+            context,
+            node,
+            shown,
+            trusts,
+            sent: None,
+            is_asked: false,
+            quiet_until,
+            renewals: Bucket::default(),
+            out,
+        }
     }
 
     /// Runs as long as the session.
@@ -123,7 +140,11 @@ impl<'a> Renewer<'a> {
             Some(Ask::Roots) => ToAgent::Roots(present.trusted()),
             None => return Ok(()),
         };
-        self.is_asked = message == ToAgent::Renew;
+        let is_renewal = message == ToAgent::Renew;
+        if is_renewal && self.renewals.take(RENEWALS, 1, now.mono).is_err() {
+            return Ok(());
+        }
+        self.is_asked = is_renewal;
         self.quiet_until = now.mono + RENEW_AGAIN_AFTER;
         self.out.send(message).await.map_err(|_| End::Stopped)
     }
@@ -145,7 +166,8 @@ impl<'a> Renewer<'a> {
         }
         self.trusts = trusts;
         if let Some(sent) = self.sent.take_if(|sent| sent.digest == self.trusts.certificate) {
-            log::info!("node {} has a new certificate", self.node);
+            let text = format_args!("node {} has a new certificate", self.node);
+            self.context.notes.say(Level::Info, self.node, "new certificate", text);
             self.shown = sent;
         }
         // There may be more to say, as when a root came meanwhile.

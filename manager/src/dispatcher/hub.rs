@@ -258,7 +258,9 @@ impl Running {
         let view = self.store.view();
         let entry = self.nodes.get_mut(&node)?;
         let (_, opening, until) = entry.waiting.as_ref()?;
-        let known = view.state.node(node).and_then(|node| node.board);
+        // The manager's own agent shows no key that could be on a copied card: it is where the manager is, which may be
+        // another board than before.
+        let known = view.state.node(node).filter(|_| node != self.own).and_then(|node| node.board);
         let standing = entry.standing();
         let refused = match entry.agents.judge(opening.asker, known, standing, entry.heartbeat, now) {
             clones::Verdict::Enter => {

@@ -12,6 +12,7 @@ use super::board::{Board, hello_with};
 use super::{Manager, with_key};
 use crate::ca::{Ca, CertRequest, NODE_VALIDITY, Peer, Present, Roots};
 use crate::dispatcher::session::Other;
+use crate::limits::RENEWALS_BURST;
 use crate::store::NodeTrust;
 use crate::store::testing::*;
 
@@ -198,4 +199,25 @@ fn what_a_board_shows_and_did_not_keep_is_renewed_again() {
     let many = Trusts { roots: vec![[1; 32]; 5], ..Trusts::default() };
     board.say(&ToManager::Trusts(many));
     assert_eq!(board.hear_refusal().0, RefusedCode::Protocol);
+}
+
+/// Each time is a signature.
+#[test]
+fn a_board_that_never_keeps_what_it_gets_is_signed_for_a_few_times() {
+    let key = Key::draw();
+    let manager = Manager::new(vec![with_key(new_node(1), &key.0)]);
+    let present = manager.context.authority.now();
+    let root = present.ca.root().to_vec();
+    let old = certificate(&present.ca, &key, now() - HOUR * 9 / 10);
+    let mut board = open(&manager, &old, trusts(&old, &[&root]));
+    let mut signed = 0;
+    for number in 1..=3 * u64::from(RENEWALS_BURST) {
+        if asked(&mut board, 2 * number) == Some(ToAgent::Renew) {
+            board.say(&key.renew());
+            certified(&mut board);
+            signed += 1;
+        }
+        board.say(&ToManager::Trusts(Trusts { certificate: [7; 32], roots: vec![tls::digest(&root)] }));
+    }
+    assert_eq!(signed, RENEWALS_BURST);
 }
