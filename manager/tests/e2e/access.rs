@@ -121,7 +121,11 @@ fn docker_works(lab: &Lab, ann: &Access<'_>) -> Result<()> {
     wait(lab, "its log from afar", SOON, || {
         Ok(ann.docker(&["service", "logs", "far"])?.good()?.contains("hello from afar").then_some(()))
     });
-    has(&ann.docker(&["events", "--since", "10m", "--until", "1s"])?.good()?, "service create");
+    // It shows what happened until a second ago.
+    wait(lab, "the service's event", SOON, || {
+        let events = ann.docker(&["events", "--since", "10m", "--until", "1s"])?.good()?;
+        Ok(events.contains("service create").then_some(()))
+    });
     has(&ann.pi_mgr(&["join-token", "worker"])?.good()?, "SWMTKN-1-");
     Ok(())
 }
