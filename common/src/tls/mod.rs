@@ -147,7 +147,13 @@ pub fn session_client(
 /// # Errors
 /// A root or `own` cannot be used.
 pub fn manager_server(roots: &[CertificateDer<'_>], own: &Credentials) -> Result<Arc<ServerConfig>, CredentialsError> {
-    let verifier = MemberVerifier::new(roots, &provider())?;
+    let mut config = server(MemberVerifier::anybody(roots, &provider())?, own)?;
+    config.max_fragment_size = Some(RECORD_MAX);
+    Ok(Arc::new(config))
+}
+
+/// A server that shows `own` and keeps nothing of its clients' sessions.
+fn server(verifier: MemberVerifier, own: &Credentials) -> Result<ServerConfig, CredentialsError> {
     // Which time it is plays no part.
     let clock = TrustClock::standing(BUILT);
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
@@ -158,8 +164,7 @@ pub fn manager_server(roots: &[CertificateDer<'_>], own: &Credentials) -> Result
         .map_err(|e| CredentialsError::Pair(e.to_string()))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    config.max_fragment_size = Some(RECORD_MAX);
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 fn client(clock: TrustClock) -> rustls::client::danger::DangerousClientConfigBuilder {

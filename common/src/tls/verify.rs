@@ -8,7 +8,7 @@ use futures_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, 
 use futures_rustls::rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use futures_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use futures_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use futures_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use futures_rustls::rustls::server::{ClientCertVerifierBuilder, ParsedCertificate, WebPkiClientVerifier};
 use futures_rustls::rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
 };
@@ -109,7 +109,8 @@ impl ServerCertVerifier for ManagerVerifier {
     }
 }
 
-/// Accepts what a root of the cluster has signed, and peers that show no certificate.
+/// Accepts what a root of the cluster has signed, and, if it is for [anybody](Self::anybody), peers that show no
+/// certificate.
 ///
 /// The time of a certificate plays no part: one that is over lets a board in to renew it, which the caller sees to by
 /// its [`validity`]. Neither does it matter which of the roots signed it: one that was retired is such a case, too.
@@ -119,10 +120,29 @@ pub(super) struct MemberVerifier {
 }
 
 impl MemberVerifier {
-    pub(super) fn new(roots: &[CertificateDer<'_>], provider: &Arc<CryptoProvider>) -> Result<Self, CredentialsError> {
+    /// Lets peers in that show none: they may ask to join.
+    pub(super) fn anybody(
+        roots: &[CertificateDer<'_>],
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, CredentialsError> {
+        Self::new(roots, provider, ClientCertVerifierBuilder::allow_unauthenticated)
+    }
+
+    /// Lets nobody in who shows none. Clients shall show what they have: one of an old root is good, too.
+    pub(super) fn holders(
+        roots: &[CertificateDer<'_>],
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, CredentialsError> {
+        Self::new(roots, provider, ClientCertVerifierBuilder::clear_root_hint_subjects)
+    }
+
+    fn new(
+        roots: &[CertificateDer<'_>],
+        provider: &Arc<CryptoProvider>,
+        settle: fn(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder,
+    ) -> Result<Self, CredentialsError> {
         let roots = store(roots).map_err(|e| CredentialsError::Root(e.to_string()))?;
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider))
-            .allow_unauthenticated()
+        let chain = settle(WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)))
             .build()
             .map_err(|e| CredentialsError::Root(e.to_string()))?;
         Ok(Self { chain })
