@@ -10,7 +10,6 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use async_channel::Sender;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +18,7 @@ use smol::net::unix::{UnixListener, UnixStream};
 
 use crate::leave::Ask;
 use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_COMMAND_MAX, CONTROL_WITHIN, LEAVE_WITHIN};
+use crate::within::within;
 
 const LEAVE: &[u8] = b"leave\n";
 
@@ -107,14 +107,6 @@ pub async fn leave(run: &Path) -> io::Result<Result<String, String>> {
         Some(("-", why)) => Ok(Err(why.to_owned())),
         Some(_) | None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it gave no answer")),
     }
-}
-
-async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let late = async {
-        Timer::after(limit).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    smol::future::or(work, late).await
 }
 
 #[cfg(test)]

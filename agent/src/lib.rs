@@ -23,3 +23,4 @@ pub mod task;
 #[cfg(test)]
 mod task_tests;
 pub mod weight;
+mod within;

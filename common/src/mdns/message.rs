@@ -27,8 +27,10 @@ const HEADER: usize = 12;
 const ANSWER: u8 = 0x80;
 const AUTHORITATIVE: u8 = 0x04;
 const OPCODE: u8 = 0x78;
-const NAME_BYTES_MAX: usize = 255;
-const LABEL_BYTES_MAX: u8 = 63;
+/// Bytes of a name in a packet, with its lengths (RFC 1035).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of one label of a name (RFC 1035).
+pub const LABEL_BYTES_MAX: u8 = 63;
 /// Stands for a byte that no name of ours has: also for a dot inside a label.
 const STRANGE: char = '\u{1}';
 
@@ -296,7 +298,7 @@ impl Writer {
 }
 
 /// A name as in a packet; none: no such name can be.
-fn encode(name: &str) -> Option<Vec<u8>> {
+pub fn encode(name: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(name.len() + 2);
     for label in name.split('.') {
         let length = u8::try_from(label.len()).ok().filter(|length| (1..=LABEL_BYTES_MAX).contains(length))?;

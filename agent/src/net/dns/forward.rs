@@ -8,17 +8,17 @@ use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use smol::Async;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use smol::{Async, Timer};
 
 use super::message::{Code, HEADER, Query};
 use super::serve::Board;
 use crate::limits;
 use crate::net::ns::Namespace;
+use crate::within::within;
 
 /// Bytes of an answer that are held while it goes from one TCP connection to another.
 const PIECE: usize = 512;
@@ -162,15 +162,6 @@ fn socket(way: &Way, server: SocketAddr, kind: SocketType) -> io::Result<OwnedFd
 fn open(family: AddressFamily, kind: SocketType) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(family, kind, flags, None)?)
-}
-
-/// An error if it takes longer.
-pub(super) async fn within<T>(limit: Duration, act: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let late = async {
-        Timer::after(limit).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    smol::future::or(act, late).await
 }
 
 const _: () = assert!(PIECE >= HEADER + 255 + 4, "the question is in the first piece");

@@ -5,6 +5,8 @@
 
 use std::net::Ipv4Addr;
 
+use racimo_common::mdns::message::{LABEL_BYTES_MAX, NAME_BYTES_MAX, encode};
+
 /// Bytes of a message's header.
 pub const HEADER: usize = 12;
 /// Bytes of an answer over UDP to somebody who does not say that it takes more.
@@ -17,8 +19,6 @@ pub const TCP_BYTES_MAX: usize = u16::MAX as usize;
 
 /// Bytes of a record beside its data: a pointer to its name, type, class, time, length.
 const RECORD: usize = 12;
-const NAME_BYTES_MAX: usize = 255;
-const LABEL_BYTES_MAX: u8 = 63;
 const ADDITIONAL_MAX: u16 = 4;
 const OPT: u16 = 41;
 const TRUNCATED: u8 = 0x02;
@@ -313,18 +313,6 @@ fn additional(packet: &[u8], mut place: usize) -> Option<(Option<Opt>, usize)> {
     let next = place + 10 + usize::from(short(packet, place + 8)?);
     let opt = (is_root && kind == OPT).then_some(Opt { udp_bytes, version });
     (next <= packet.len()).then_some((opt, next))
-}
-
-/// A name as in a record; none: no such name can be.
-fn encode(name: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(name.len() + 2);
-    for label in name.split('.') {
-        let length = u8::try_from(label.len()).ok().filter(|length| (1..=LABEL_BYTES_MAX).contains(length))?;
-        out.push(length);
-        out.extend(label.as_bytes());
-    }
-    out.push(0);
-    (out.len() <= NAME_BYTES_MAX).then_some(out)
 }
 
 /// The address that a name below `in-addr.arpa` asks for.

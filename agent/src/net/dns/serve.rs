@@ -16,7 +16,7 @@ use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
 use smol::{Async, LocalExecutor, Timer, future};
 
-use super::forward::{self, Inside, Way, within};
+use super::forward::{self, Inside, Way};
 use super::message::{self, Code, Query, Records};
 use super::upstream::{self, Upstream};
 use super::zone::{self, Found, Own};
@@ -24,6 +24,7 @@ use super::{PORT, SERVER, TTL};
 use crate::limits;
 use crate::net::ns::Namespace;
 use crate::net::table::Table;
+use crate::within::within;
 
 /// Queries that are answered in a row before others get their turn.
 const BATCH: usize = 16;
