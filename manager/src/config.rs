@@ -40,6 +40,23 @@ pub struct Config {
     pub log_level: log::LevelFilter,
 }
 
+#[cfg(test)]
+impl Config {
+    /// For a manager in a test: its data is there, it serves no API and is not announced.
+    pub(crate) fn bare(data: &std::path::Path) -> Self {
+        Self {
+            data: data.to_owned(),
+            api: Vec::new(),
+            socket_group: String::new(),
+            agent_socket: None,
+            advertise: None,
+            announce: false,
+            registry: registry::Config { insecure: Vec::new(), mirrors: Vec::new(), extra_ca: None },
+            log_level: log::LevelFilter::Off,
+        }
+    }
+}
+
 /// The file's keys; the same names as the flags.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]

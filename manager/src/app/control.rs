@@ -547,7 +547,6 @@ fn own_description() -> NodeDescription {
 mod tests {
     use futures_lite::future::block_on;
     use racimo_common::object::Availability;
-    use racimo_common::registry;
     use racimo_common::time::Wall;
 
     use super::*;
@@ -558,7 +557,7 @@ mod tests {
     #[test]
     fn the_vault_s_key_is_kept_apart_and_looked_after() {
         let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
-        let config = config(data.path());
+        let config = Config::bare(data.path());
         let key = data.path().join("manager/vault.key");
         let start = |disk: &Disk| {
             let (store, vault) = (Store::open(disk.clone(), 1).expect("a store"), Vault::default());
@@ -629,7 +628,7 @@ mod tests {
         let old = keep::old_key_path(data.path());
         let start = || {
             let (store, vault) = (Store::open(disk.clone(), 1).expect("a store"), Vault::default());
-            (Manager::new(store.clone(), Clock::start(), vault.clone(), &config(data.path())), store, vault)
+            (Manager::new(store.clone(), Clock::start(), vault.clone(), &Config::bare(data.path())), store, vault)
         };
         block_on(async {
             let (manager, store, _) = start();
@@ -661,19 +660,6 @@ mod tests {
         });
     }
 
-    fn config(data: &std::path::Path) -> Config {
-        Config {
-            data: data.to_owned(),
-            api: Vec::new(),
-            socket_group: String::new(),
-            agent_socket: None,
-            advertise: None,
-            announce: false,
-            registry: registry::Config { insecure: Vec::new(), mirrors: Vec::new(), extra_ca: None },
-            log_level: log::LevelFilter::Off,
-        }
-    }
-
     fn request(listen: &str) -> InitRequest {
         let (availability, spec) = (Availability::Active, ClusterSpec::default());
         InitRequest { listen: listen.to_owned(), advertise: None, availability, spec, net: ClusterNet::default() }
@@ -682,7 +668,7 @@ mod tests {
     #[test]
     fn a_cluster_is_resumed_once_its_address_is_there() {
         let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
-        let config = config(data.path());
+        let config = Config::bare(data.path());
         let start = || {
             let store = Store::open(disk.clone(), 1).expect("a store");
             Manager::new(store, Clock::start(), Vault::default(), &config)

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use futures_lite::future::{block_on, poll_once};
 use racimo_common::object::Availability;
-use racimo_common::registry;
 use racimo_common::time::Clock;
 
 use super::*;
@@ -62,16 +61,7 @@ impl Bench {
     }
 
     fn start(&self) -> Manager {
-        let config = Config {
-            data: self.data.path().to_owned(),
-            api: Vec::new(),
-            socket_group: String::new(),
-            agent_socket: None,
-            advertise: None,
-            announce: false,
-            registry: registry::Config { insecure: Vec::new(), mirrors: Vec::new(), extra_ca: None },
-            log_level: log::LevelFilter::Off,
-        };
+        let config = Config::bare(self.data.path());
         let store = Store::open(self.disk.clone(), 1).expect("a store");
         Manager::new(store, Clock::start(), Vault::default(), &config)
     }

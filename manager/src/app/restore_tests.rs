@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use futures_lite::future::block_on;
 use racimo_common::id::{DependencyId, RandomId};
-use racimo_common::registry;
 use racimo_common::time::{Clock, Wall};
 
 use super::*;
@@ -19,23 +18,10 @@ use crate::vault::{KEY_BYTES, Owner};
 
 const SECRET: &[u8] = b"swordfish-4711";
 
-fn config(data: &Path) -> Config {
-    Config {
-        data: data.to_owned(),
-        api: Vec::new(),
-        socket_group: String::new(),
-        agent_socket: None,
-        advertise: None,
-        announce: false,
-        registry: registry::Config { insecure: Vec::new(), mirrors: Vec::new(), extra_ca: None },
-        log_level: log::LevelFilter::Off,
-    }
-}
-
 fn start(data: &Path) -> (Manager, Store, Vault) {
     let disk = RealDisk::new(data.join(STORE)).expect("a disk");
     let (store, vault) = (Store::open(disk, 1).expect("a store"), Vault::default());
-    (Manager::new(store.clone(), Clock::start(), vault.clone(), &config(data)), store, vault)
+    (Manager::new(store.clone(), Clock::start(), vault.clone(), &Config::bare(data)), store, vault)
 }
 
 fn secret() -> DependencyId {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cluster::{SOON, board_state, create, node_id, settle, sleeper, wait, wait_board, wait_log};
+use crate::cluster::{SOON, board_state, create, node_id, sessions, settle, sleeper, wait, wait_board, wait_log};
 use crate::lab::Lab;
 use crate::lab::board::Verb;
 use crate::lab::guard::Guard;
@@ -45,12 +45,6 @@ fn shown(lab: &Lab) -> Result<(i64, i64)> {
     let text = String::from_utf8_lossy(&said.stdout);
     let begin = text.find("-----BEGIN CERTIFICATE-----").with_context(|| format!("no certificate in {text}"))?;
     validity(&text[begin..])
-}
-
-/// How many sessions a board's agent has opened.
-fn sessions(lab: &Lab, board: u8) -> Result<usize> {
-    let log = fs::read(lab.board(board)?.agent_log())?;
-    Ok(String::from_utf8_lossy(&log).matches("session open as node").count())
 }
 
 /// Waits until a board, or the manager, shows a certificate that begins so much later than this one.

@@ -127,6 +127,12 @@ pub(crate) fn board_state(lab: &Lab, board: u8) -> Result<String> {
     Ok(node.map(|node| text(&node["Status"]["State"])).unwrap_or_default())
 }
 
+/// How many sessions a board's agent has opened.
+pub(crate) fn sessions(lab: &Lab, board: u8) -> Result<usize> {
+    let log = std::fs::read(lab.board(board)?.agent_log())?;
+    Ok(String::from_utf8_lossy(&log).matches("session open as node").count())
+}
+
 /// A board's node id.
 pub(crate) fn node_id(lab: &Lab, board: u8) -> Result<String> {
     let nodes = get(lab, "/nodes")?;

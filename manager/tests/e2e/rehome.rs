@@ -18,7 +18,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, netdevice, socke
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::cluster::{Running, SOON, create, get, settle, sleeper, wait, wait_log};
+use crate::cluster::{Running, SOON, create, get, sessions, settle, sleeper, wait, wait_log};
 use crate::lab::Lab;
 use crate::lab::guard::Guard;
 use crate::lab::manager::Verb;
@@ -74,11 +74,6 @@ fn shown(lab: &Lab) -> Result<(String, String)> {
 #[track_caller]
 fn same(lab: &Lab, before: &Running) {
     assert_eq!(before, &settle(lab, &[("web", 2)]), "no container was touched");
-}
-
-/// How often a board has opened a session.
-fn sessions(lab: &Lab, board: u8) -> Result<usize> {
-    Ok(fs::read_to_string(lab.board(board)?.agent_log())?.matches("session open as node").count())
 }
 
 #[track_caller]
