@@ -1,7 +1,7 @@
 //! Docker's Engine API: its swarm surface, over HTTP on unix sockets, loopback TCP, and TLS.
 //!
 //! ```text
-//! serve ─ bytes ─▶ gate (who, route, audit) ─ Request ─▶ swarm, node, service, … ─ Answer ─▶ serve
+//! serve ─ bytes ─▶ guard (who, route, audit) ─ Request ─▶ swarm, node, service, … ─ Answer ─▶ serve
 //!                                        │ fields, filter, find, convert, validate: pure
 //!                                        ▼
 //!                                 STORE (view, commit), Control (init, leave), Registry
@@ -24,7 +24,7 @@ pub mod event;
 pub mod fields;
 pub mod filter;
 pub mod find;
-mod gate;
+mod guard;
 pub mod host;
 pub mod listen;
 pub mod logs;
@@ -109,7 +109,7 @@ pub struct Context {
     vault: Vault,
     audit: Audit,
     /// Changes of accesses.
-    changes: Arc<gate::Changes>,
+    changes: Arc<guard::Changes>,
     /// Where clients with certificates are served.
     remote: Vec<SocketAddr>,
     /// Log lines that clients cause.

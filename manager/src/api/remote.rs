@@ -1,4 +1,4 @@
-//! The door for clients with certificates: which certificate the server shows, and which ones it takes.
+//! The server's side of TLS for clients with certificates: which certificate it shows, and which ones it takes.
 //!
 //! In: the store (the roots), the vault (the root's key), this machine's names and addresses, the time. Out: a TLS
 //! configuration, made when a client comes and kept until one of these changes, or a part of its life has passed. So it
@@ -21,7 +21,7 @@ use crate::store::Cluster;
 
 /// Why nobody is let in.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Closed {
+pub(super) enum NotServed {
     #[error("there is no cluster yet: run pi-mgr init first")]
     NoCluster,
     #[error("the cluster's root cannot be used")]
@@ -32,9 +32,9 @@ pub(super) enum Closed {
     Use(#[source] CredentialsError),
 }
 
-/// The door; see the module.
+/// See the module.
 #[derive(Default)]
-pub(super) struct Door {
+pub(super) struct ServerTls {
     made: Mutex<Option<Made>>,
 }
 
@@ -56,14 +56,14 @@ struct Basis {
     names: Names,
 }
 
-impl Door {
+impl ServerTls {
     /// What a client that comes now is shown.
-    pub(super) fn config(&self, context: &Context) -> Result<Arc<ServerConfig>, Closed> {
+    pub(super) fn config(&self, context: &Context) -> Result<Arc<ServerConfig>, NotServed> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let view = context.store.view();
         let Some(cluster) = view.state.cluster() else {
             *made = None;
-            return Err(Closed::NoCluster);
+            return Err(NotServed::NoCluster);
         };
         let ends = made.as_ref().map_or(Wall::from_nanos(i64::MAX), |made| made.ends);
         let now = ca::client_time(cluster, ends, context.now());
@@ -72,7 +72,7 @@ impl Door {
             Some(made) => (made.basis.names.clone(), made.looked),
             None => (names(cluster), Instant::now()),
         };
-        let roots = Roots::of(cluster).map_err(Closed::Use)?;
+        let roots = Roots::of(cluster).map_err(NotServed::Use)?;
         let basis = Basis { cluster: cluster.id, roots, names };
         let is_due = |made: &Made| made.basis != basis || now >= made.renew || now < made.from;
         if let Some(made) = made.as_mut().filter(|made| !is_due(made)) {
@@ -98,15 +98,15 @@ fn names(cluster: &Cluster) -> Names {
     Names::of(addresses, &host, &called)
 }
 
-fn make(context: &Context, cluster: &Cluster, basis: Basis) -> Result<Made, Closed> {
-    let ca = ca::issuer(&context.vault, cluster).map_err(Closed::Root)?;
+fn make(context: &Context, cluster: &Cluster, basis: Basis) -> Result<Made, NotServed> {
+    let ca = ca::issuer(&context.vault, cluster).map_err(NotServed::Root)?;
     let (rng, validity) = (SystemRandom::new(), cluster.spec.cert_expiry());
     let from = ca::client_time(cluster, ca.ends(), context.now());
-    let issued = ca.issue_server(&basis.names, from, validity, &rng).map_err(Closed::Issue)?;
-    let own = issued.credentials_with(&basis.roots.chain()).map_err(Closed::Use)?;
-    let config = tls::api_server(&basis.roots.known(), &own).map_err(Closed::Use)?;
+    let issued = ca.issue_server(&basis.names, from, validity, &rng).map_err(NotServed::Issue)?;
+    let own = issued.credentials_with(&basis.roots.chain()).map_err(NotServed::Use)?;
+    let config = tls::api_server(&basis.roots.known(), &own).map_err(NotServed::Use)?;
     let mut chance = [0];
-    rng.fill(&mut chance).map_err(|_| Closed::Issue(ca::CaError::Random))?;
+    rng.fill(&mut chance).map_err(|_| NotServed::Issue(ca::CaError::Random))?;
     let renew = from + part(issued.expires.since(from), chance[0]);
     log::info!("the API shows a new certificate to clients");
     Ok(Made { basis, looked: Instant::now(), from, renew, ends: ca.ends(), config })

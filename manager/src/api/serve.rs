@@ -25,15 +25,15 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::answer::{Answer, Content};
 use super::error::ApiError;
-use super::gate::Asked;
+use super::guard::Asked;
 use super::listen::Listener;
 use super::patient::Patient;
-use super::remote::Door;
+use super::remote::ServerTls;
 use super::who::Who;
-use super::{Context, gate};
+use super::{Context, guard};
 use crate::ca::Holder;
-use crate::gate::door::{Door as GuestDoor, Guest};
-use crate::gate::notes::Who as NoteWho;
+use crate::gate::door::{Door, Guest};
+use crate::gate::notes::Cause;
 use crate::gate::{Limits, Source};
 use crate::limits::{
     API_BODY_BYTES_MAX, API_BODY_WITHIN, API_CONNECTIONS_MAX, API_HEADERS_BYTES_MAX, API_HEADERS_MAX,
@@ -143,16 +143,16 @@ async fn accept(
 /// Most likely no file descriptors: others must close some first.
 async fn cannot_accept(context: &Context, error: &std::io::Error) {
     let text = format!("api: cannot accept a connection: {error}");
-    context.notes.say(Level::Warn, NoteWho::All, "API: connections not accepted", text);
+    context.notes.say(Level::Warn, Cause::All, "API: connections not accepted", text);
     Timer::after(Duration::from_millis(100)).await;
 }
 
 /// What connections of clients with certificates share. They have places of their own, so that nobody from outside
 /// takes those of the manager's own board.
 struct Remote {
-    door: Door,
+    tls: ServerTls,
     /// Who may come: strangers of one address leave room for others, and so does each access.
-    guests: GuestDoor<String>,
+    guests: Door<String>,
     /// Those who have shown a certificate.
     open: Arc<Semaphore>,
 }
@@ -160,8 +160,8 @@ struct Remote {
 impl Remote {
     fn new(clock: Clock) -> Self {
         Self {
-            door: Door::default(),
-            guests: GuestDoor::new(Limits::api(), clock),
+            tls: ServerTls::default(),
+            guests: Door::new(Limits::api(), clock),
             open: Arc::new(Semaphore::new(API_REMOTE_CONNECTIONS_MAX)),
         }
     }
@@ -190,10 +190,10 @@ async fn accept_remote(
                 continue;
             }
         };
-        let tls = match remote.door.config(&context) {
+        let tls = match remote.tls.config(&context) {
             Ok(config) => TlsAcceptor::from(config),
-            Err(closed) => {
-                complain(&context, from, "API: not served", &chain(&closed));
+            Err(reason) => {
+                complain(&context, from, "API: not served", &chain(&reason));
                 continue;
             }
         };
@@ -236,7 +236,7 @@ async fn remote_client(
     let holder = leaf.and_then(|leaf| Holder::of(leaf).ok());
     let name = holder.as_ref().map(|holder| holder.name.clone()).unwrap_or_default();
     let who = Who::Remote { holder, from };
-    match gate::role(context, &who) {
+    match guard::role(context, &who) {
         Ok(_) => match guest.member(name) {
             Ok(()) => connection(stream, context.clone(), who, stopped).await,
             Err(turned) => complain(context, from, "API: turned away", &turned),
@@ -318,7 +318,7 @@ async fn handle(context: Arc<Context>, who: Arc<Who>, request: hyper::Request<In
         Who::Remote { .. } => refuse_browsers(&head.headers, false)?,
     }
     // Nobody who may do nothing shall cost memory.
-    let role = gate::role(&context, &who)?;
+    let role = guard::role(&context, &who)?;
     // hyper leaves the body out of the answer to a HEAD.
     let method = if head.method == Method::HEAD { Method::GET } else { head.method };
     // Before anything is refused: a client that still writes when we answer sees a broken pipe, not the answer.
@@ -329,7 +329,7 @@ async fn handle(context: Arc<Context>, who: Arc<Who>, request: hyper::Request<In
     let body = read_body(body, most).await?;
     let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
     let asked = Asked { method, path, query, headers: head.headers, body };
-    let work = async move { gate::answer(&context, &who, asked).await };
+    let work = async move { guard::answer(&context, &who, asked).await };
     to_the_end(work).await.unwrap_or_else(|| Err(ApiError::unavailable("the manager stops")))
 }
 

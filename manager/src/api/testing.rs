@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::control::{Control, ControlError, ControlStatus, InitRequest, MadeBackup, Reply};
 use super::host::Host;
 use super::who::Who;
-use super::{Context, gate};
+use super::{Context, guard};
 use crate::ca::{Ca, kept};
 use crate::store::log::fake;
 use crate::store::{
@@ -223,8 +223,8 @@ impl Lab {
         let mut headers = hyper::HeaderMap::new();
         auth.map(|auth| headers.insert("x-registry-auth", auth.parse().expect("a header")));
         let (path, query, body) = (path.to_owned(), query.to_owned(), body.into());
-        let asked = gate::Asked { method, path, query, headers, body };
-        let answer = smol::block_on(gate::answer(&self.context, who, asked));
+        let asked = guard::Asked { method, path, query, headers, body };
+        let answer = smol::block_on(guard::answer(&self.context, who, asked));
         let response = answer.unwrap_or_else(Into::into).into_response();
         let status = response.status().as_u16();
         let bytes = smol::block_on(read(response.into_body()));

@@ -22,7 +22,7 @@ use super::writes::Writes;
 use super::{Context, Known, certify, hub, join};
 use crate::ca::Peer;
 use crate::gate::door::{Door, Guest};
-use crate::gate::notes::{Notes, Who};
+use crate::gate::notes::{Cause, Notes};
 use crate::gate::{Limits, Source, Turned, files};
 use crate::limits;
 
@@ -128,7 +128,7 @@ async fn accept_tcp(context: Context, mut listener: Async<TcpListener>, later: R
                 Err(error) => {
                     // Out of file descriptors, most likely: others must close first.
                     let text = format!("accept an agent's connection: {error}");
-                    context.notes.say(Level::Warn, Who::All, "connections not accepted", text);
+                    context.notes.say(Level::Warn, Cause::All, "connections not accepted", text);
                     smol::Timer::after(Duration::from_millis(200)).await;
                     continue;
                 }
@@ -151,10 +151,10 @@ async fn accept_tcp(context: Context, mut listener: Async<TcpListener>, later: R
                 let work = connection(&context, stream, peer, &guest);
                 let out = async { (None, ConnectionEnd::Turned(guest.turned_out().await)) };
                 let (node, end) = smol::future::or(work, out).await;
-                let who = node.map_or(Who::Source(guest.source()), Who::Node);
+                let cause = node.map_or(Cause::Source(guest.source()), Cause::Node);
                 context.notes.say(
                     Level::Info,
-                    who,
+                    cause,
                     end.kind(),
                     format_args!("connection from {peer} ended: {}", chain(&end)),
                 );
@@ -306,7 +306,7 @@ async fn accept_local(context: Context, listener: Async<UnixListener>, own: Node
             }
             Err(error) => {
                 let text = format!("accept the local agent's connection: {error}");
-                context.notes.say(Level::Warn, Who::All, "local connections not accepted", text);
+                context.notes.say(Level::Warn, Cause::All, "local connections not accepted", text);
                 smol::Timer::after(Duration::from_millis(200)).await;
             }
         }

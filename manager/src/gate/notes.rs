@@ -14,24 +14,22 @@ use crate::limits::{NOTE_BYTES_MAX, NOTES_MAX};
 
 /// Who caused a line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Who {
+pub enum Cause {
     /// Somebody at this address.
     Source(Source),
     /// A member.
     Node(NodeId),
-    /// Who uses the API by this access.
-    Access(String),
     /// Everybody together.
     All,
 }
 
-impl From<Source> for Who {
+impl From<Source> for Cause {
     fn from(source: Source) -> Self {
         Self::Source(source)
     }
 }
 
-impl From<NodeId> for Who {
+impl From<NodeId> for Cause {
     fn from(node: NodeId) -> Self {
         Self::Node(node)
     }
@@ -49,7 +47,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Said {
-    quiet: Quiet<(Who, &'static str)>,
+    quiet: Quiet<(Cause, &'static str)>,
     /// What was left out in this minute, by reason.
     left_out: BTreeMap<&'static str, u64>,
 }
@@ -65,11 +63,11 @@ impl Notes {
         self.0.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A line, unless one was logged for this `who` and `reason` within the last minute. `reason` is one of a few.
-    pub fn say(&self, level: Level, who: impl Into<Who>, reason: &'static str, text: impl fmt::Display) {
+    /// A line, unless one was logged for this `cause` and `reason` within the last minute. `reason` is one of a few.
+    pub fn say(&self, level: Level, cause: impl Into<Cause>, reason: &'static str, text: impl fmt::Display) {
         let now = self.0.clock.now().mono;
         let mut said = self.lock();
-        let verdict = said.quiet.judge((who.into(), reason), now);
+        let verdict = said.quiet.judge((cause.into(), reason), now);
         if verdict.is_none() {
             *said.left_out.entry(reason).or_default() += 1;
         }
@@ -118,7 +116,7 @@ mod tests {
             notes.say(Level::Warn, source, "bad frame", "x");
         }
         notes.say(Level::Warn, source, "wrong token", "x");
-        notes.say(Level::Warn, Who::Access("ann".to_owned()), "bad frame", "x");
+        notes.say(Level::Warn, Cause::All, "bad frame", "x");
         assert_eq!(notes.sums().as_deref(), Some("4 × bad frame"));
         assert_eq!(notes.sums(), None);
         // As many causes as there may be, and one more.
