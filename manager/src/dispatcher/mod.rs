@@ -15,9 +15,10 @@
 //! Who may connect is decided by [`gate`](crate::gate), how fast they may talk by `pace` and [`writes`].
 //!
 //! Cores: [`liveness`], [`clones`], [`assign`], [`work`], [`report`], [`directory`], [`net`]. Shells: [`serve`], [`watch`],
-//! `session`, `opening`, `certify`, `join`, `hub`.
+//! `session` (`assigner`, `recorder`), `opening`, `certify`, `join`, `hub`.
 
 pub mod assign;
+mod assigner;
 pub mod broker;
 mod certify;
 pub mod clones;
@@ -30,6 +31,7 @@ pub mod merge;
 pub mod net;
 mod opening;
 mod pace;
+mod recorder;
 pub mod report;
 pub mod serve;
 mod session;
