@@ -8,10 +8,13 @@
 //! ```
 
 mod departure;
+mod feeders;
 mod operations;
+mod told;
+mod upkeep;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -20,7 +23,7 @@ use racimo_common::id::TaskId;
 use racimo_common::object::NodeDescription;
 use racimo_common::registry::Registry;
 use racimo_common::time::{Clock, Mono};
-use racimo_common::wire::{Assign, ToManager, Work};
+use racimo_common::wire::{ToManager, Work};
 use ring::rand::{SecureRandom, SystemRandom};
 use smol::{LocalExecutor, Timer};
 
@@ -28,13 +31,13 @@ use self::departure::Answer;
 use self::operations::{Containers, Tools};
 use crate::board::{Board, Order};
 use crate::config::Config;
-use crate::describe::{self, Own};
+use crate::describe;
 use crate::identity::{self, Identity};
 use crate::leave::{Ask, Leaving};
 use crate::link::places::Places;
 use crate::link::session::{Link, Told};
+use crate::net::Network;
 use crate::net::host::Host;
-use crate::net::{Network, ports};
 use crate::runtime::ctrd::Executor;
 use crate::runtime::{self, Event, Runtime};
 use crate::task::{Done, Op, Task};
@@ -130,7 +133,8 @@ pub async fn run(
         None
     };
     // A containerd that hangs must not hold up the end.
-    let described = smol::future::or(async { Some(describe(&config, &runtime, &network, &host).await) }, asked).await;
+    let described =
+        smol::future::or(async { Some(feeders::describe(&config, &runtime, &network, &host).await) }, asked).await;
     let Some(described) = described else { return Ok(Stop::Asked) };
     let description = Rc::new(RefCell::new(described));
     let identity = identity.map(|identity| Rc::new(identity::Own::new(identity, &config.data)));
@@ -157,7 +161,7 @@ pub async fn run(
     let leaves = Cell::default();
     let link = Link { identity: identity.clone(), places, discover, description, data, boot, board, rng, leaves };
     let (inputs, inbox) = async_channel::bounded(limits::INPUTS_MAX);
-    let feeders = feeders(&executor, &config, &tools, link, &inputs, stop, asks);
+    let feeders = feeders::feeders(&executor, &config, &tools, link, &inputs, stop, asks);
     let app = App {
         board: Board::new(config.tasks_max),
         clock: Clock::start(),
@@ -203,88 +207,6 @@ fn draw() -> u64 {
 
 fn make(path: &Path) -> Result<(), AppError> {
     std::fs::create_dir_all(path).map_err(|source| AppError::Directory { path: path.display().to_string(), source })
-}
-
-async fn describe(config: &Config, runtime: &Runtime, network: &Network, host: &Host) -> NodeDescription {
-    let version = match runtime.connect().await {
-        Ok(ctrd) => ctrd.version().await,
-        Err(error) => Err(error),
-    };
-    let away = version.as_ref().err().map(ToString::to_string);
-    let own = Own {
-        labels: config.labels.clone(),
-        containerd_version: version.unwrap_or_default(),
-        tasks_max: u32::try_from(config.tasks_max).unwrap_or(u32::MAX),
-        generic: config.generic.clone(),
-        data_address: config.data_path_addr,
-    };
-    let mut description = describe::describe(Path::new("/"), own, runtime.degraded());
-    if let Some(hostname) = &config.hostname {
-        description.hostname.clone_from(hostname);
-    }
-    description.degraded.extend(away);
-    description.degraded.extend(network.degraded());
-    host.describe(&mut description);
-    description
-}
-
-/// Everything that sends inputs. Dropped with the main loop.
-fn feeders(
-    executor: &Rc<LocalExecutor<'static>>,
-    config: &Config,
-    tools: &Rc<Tools>,
-    link: Link,
-    inputs: &Sender<Input>,
-    stop: Receiver<()>,
-    asks: Receiver<Ask>,
-) -> Vec<smol::Task<()>> {
-    let (told, link_says) = async_channel::bounded(limits::OUT_QUEUE_MAX);
-    let (events, containerd_says) = async_channel::bounded(limits::INPUTS_MAX);
-    let describe_again = {
-        let (config, tools, inputs) = (config.clone(), tools.clone(), inputs.clone());
-        async move {
-            loop {
-                let later = async {
-                    Timer::after(limits::DESCRIBE_EVERY).await;
-                };
-                smol::future::or(tools.host.changed(), later).await;
-                let description = describe(&config, &tools.runtime, &tools.network, &tools.host).await;
-                let description = Box::new(description);
-                if inputs.send(Input::Described(description)).await.is_err() {
-                    return;
-                }
-            }
-        }
-    };
-    let stopped = {
-        let inputs = inputs.clone();
-        async move {
-            if stop.recv().await.is_ok() {
-                // The loop may be gone already.
-                let _ = inputs.send(Input::Stop).await;
-            }
-        }
-    };
-    vec![
-        executor.spawn(link.run(told)),
-        executor.spawn(runtime::events::watch(tools.runtime.clone(), events)),
-        executor.spawn(forward(link_says, inputs.clone(), Input::Link)),
-        executor.spawn(forward(containerd_says, inputs.clone(), Input::Container)),
-        executor.spawn(forward(asks, inputs.clone(), Input::Leave)),
-        executor.spawn(describe_again),
-        executor.spawn(tools.network.clone().drive(limits::NET_LOOK_EVERY)),
-        executor.spawn(tools.host.clone().drive()),
-        executor.spawn(ports::relay::serve(tools.network.board_ports().clone(), executor.clone())),
-        executor.spawn(stopped),
-    ]
-}
-
-async fn forward<T>(from: Receiver<T>, to: Sender<Input>, wrap: fn(T) -> Input) {
-    while let Ok(item) = from.recv().await {
-        if to.send(wrap(item)).await.is_err() {
-            return;
-        }
-    }
 }
 
 struct App {
@@ -424,161 +346,9 @@ impl App {
         }
     }
 
-    async fn told(&mut self, told: Told) {
-        match told {
-            // It wants nothing any more but to say goodbye.
-            Told::Open { out, .. } if self.departure.is_some() => self.say_goodbye(out),
-            Told::Net(_) | Told::Assign(_) | Told::Managers(_) if self.departure.is_some() => {}
-            Told::Open { out, node } => {
-                *self.tools.node.borrow_mut() = Some(node);
-                self.board.session();
-                self.tools.network.session();
-                (self.is_reported, self.has_set, self.is_removed) = (false, false, false);
-                self.out = Some(out);
-            }
-            Told::Net(net) => {
-                self.tools.network.take(net);
-                self.tools.host.take(&self.tools.network.table().borrow());
-            }
-            Told::Assign(part) => match self.assign(part) {
-                Ok(whole) => {
-                    self.has_set |= whole;
-                    self.looks_at_logs = true;
-                }
-                Err(reason) => {
-                    log::warn!("the session is opened anew: {reason}");
-                    self.close();
-                }
-            },
-            Told::Managers(managers) => self.keep_managers(managers).await,
-            Told::Closed => self.close(),
-            Told::Removed(reason) => {
-                if !self.is_removed {
-                    log::error!("{reason} with `pi-agent join`; this board's tasks are stopped");
-                }
-                self.forget_all();
-                // There is nobody to tell.
-                self.said_goodbye(Ok(()));
-            }
-            Told::Copied { reason, again } => {
-                if !again {
-                    log::error!("{reason}");
-                } else if !self.is_removed {
-                    log::error!("{reason}; this board's tasks are stopped");
-                }
-                // The first time it may be a mistake: tasks run on until the manager has looked again.
-                if again {
-                    self.forget_all();
-                }
-                self.said_goodbye(Err("another board with the same key is in the cluster".to_owned()));
-            }
-            Told::Left(told) => self.said_goodbye(told),
-        }
-    }
-
-    /// Nothing of the cluster is wanted here any more.
-    fn forget_all(&mut self) {
-        self.is_removed = true;
-        self.board.forget_all();
-        self.tools.network.forget_all();
-        self.tools.host.take(&self.tools.network.table().borrow());
-        self.tools.runtime.bodies().keep(&BTreeSet::new());
-    }
-
-    /// Contents first, which the tasks of the set need; then the set; then what nobody needs any more.
-    fn assign(&mut self, mut part: Assign) -> Result<bool, String> {
-        let bodies = self.tools.runtime.bodies();
-        for body in std::mem::take(&mut part.bodies) {
-            bodies.take(&body).map_err(|error| error.to_string())?;
-        }
-        let whole = self.board.assign(part, self.clock.now()).map_err(|gap| gap.to_string())?;
-        if let Some(named) = self.board.named_bodies() {
-            bodies.keep(&named);
-        }
-        Ok(whole)
-    }
-
-    /// Closing the queue ends the session's writer, and with it the session.
-    fn close(&mut self) {
-        if let Some(out) = self.out.take() {
-            out.close();
-        }
-    }
-
-    async fn keep_managers(&self, managers: Vec<String>) {
-        let Some(own) = &self.identity else { return };
-        if let Err(error) = own.set_managers(managers).await {
-            log::warn!("the managers' new addresses were not kept: {error}");
-        }
-    }
-
-    fn described(&mut self, description: NodeDescription) {
-        if *self.tools.description.borrow() == description {
-            return;
-        }
-        *self.tools.description.borrow_mut() = description.clone();
-        if let Some(out) = &self.out {
-            // A full queue: the next session's Hello carries it.
-            let _ = out.try_send(ToManager::Describe(description));
-        }
-    }
-
     /// Whether somebody joined the board again, to this cluster or another.
     fn rejoined(&self) -> bool {
         self.identity.as_ref().is_some_and(|own| own.is_another())
-    }
-
-    fn list(&mut self) {
-        let (tools, inputs, before) = (self.tools.clone(), self.inputs.clone(), self.board.running());
-        // Nothing is being made before the first listing.
-        let first = !self.board.is_listed();
-        let listing = async move {
-            let containers = tools.list(first).await;
-            // The loop may be gone.
-            let _ = inputs.send(Input::Listed { before, containers }).await;
-        };
-        self.listing = Some(self.executor.spawn(listing));
-    }
-
-    /// Removes logs that nobody asks for any more: finds what there is, and decides when it has been found, as a task
-    /// that comes meanwhile has none yet.
-    fn look_at_logs(&mut self) {
-        if !self.looks_at_logs || self.logs.as_ref().is_some_and(|task| !task.is_finished()) {
-            return;
-        }
-        self.looks_at_logs = false;
-        let (data, inputs) = (self.config.data.clone(), self.inputs.clone());
-        self.logs = Some(self.executor.spawn(async move {
-            let found = logs::keep::find(data).await;
-            // The loop may be gone.
-            let _ = inputs.send(Input::Logs(found)).await;
-        }));
-    }
-
-    /// What a task has of the board's ports is reported.
-    fn has_ports(&mut self, task: TaskId) {
-        if self.tools.network.has(task) {
-            self.board.has_ports(task, self.tools.network.ports(task));
-        }
-    }
-
-    /// The board's containers are known: other tasks' networks go, and those that are here have the ports they had.
-    fn tidy_network(&mut self, containers: &Containers) {
-        let here: BTreeSet<TaskId> = containers.iter().map(|(task, ..)| *task).collect();
-        here.iter().for_each(|task| self.has_ports(*task));
-        let network = self.tools.network.clone();
-        self.tidying = Some(self.executor.spawn(async move { network.keep(&here).await }));
-    }
-
-    /// A task that ended needs no network: its addresses and ports are for others.
-    fn leave_network(&mut self) {
-        self.ending.retain(|_, ending| !ending.is_finished());
-        let ended = self.board.tasks().filter(|task| task.has_ended() && self.tools.network.has(task.id));
-        let ended: Vec<TaskId> = ended.map(|task| task.id).filter(|task| !self.ending.contains_key(task)).collect();
-        for task in ended {
-            let network = self.tools.network.clone();
-            self.ending.insert(task, self.executor.spawn(async move { network.detach(task).await }));
-        }
     }
 
     /// Starts and gives up operations.
