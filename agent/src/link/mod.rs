@@ -6,4 +6,5 @@ pub mod discover;
 pub mod hints;
 pub mod join;
 pub mod places;
+mod rounds;
 pub mod session;
