@@ -1,0 +1,157 @@
+//! The real manager over starts, on a disk in memory and a folder of its own.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use futures_lite::future::block_on;
+use racimo_common::id::{ClusterId, NetworkId, RandomId};
+use racimo_common::object::Availability;
+use racimo_common::time::Wall;
+use ring::rand::SystemRandom;
+
+use super::super::keep::{self, Own};
+use super::*;
+use crate::ca::{Ca, JoinTokens, kept};
+use crate::store::log::fake::Disk;
+use crate::store::{Change, ClusterNet, ClusterSpec, DependencyKind, NewCluster, NewDependency};
+use crate::vault::{self, KEY_BYTES};
+
+#[test]
+fn the_vault_s_key_is_kept_apart_and_looked_after() {
+    let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
+    let config = Config::bare(data.path());
+    let key = data.path().join("manager/vault.key");
+    let start = |disk: &Disk| {
+        let (store, vault) = (Store::open(disk.clone(), 1).expect("a store"), Vault::default());
+        (Manager::new(store.clone(), Clock::start(), vault.clone(), &config), store, vault)
+    };
+    block_on(async {
+        let (manager, store, vault) = start(&disk);
+        manager.clone().init(request("127.0.0.1:0")).await.expect("a cluster");
+        let mode = std::fs::metadata(&key).expect("a key").permissions().mode() & 0o777;
+        assert_eq!((mode, std::fs::read(&key).expect("a key").len()), (0o600, KEY_BYTES));
+        let id = racimo_common::id::DependencyId::from_bits(1);
+        let owner = vault::Owner::Dependency(DependencyKind::Secret, id);
+        let body = vault.seal(owner, b"plain").expect("sealed");
+        let (kind, name, labels) = (DependencyKind::Secret, "s".to_owned(), Default::default());
+        let new = NewDependency { id, kind, name, labels, template: false, body: body.clone() };
+        let change = Change::DependencyCreate(Box::new(new));
+        store.commit(Wall::default(), vec![change]).await.expect("stored");
+        let running = manager.running().take().expect("it runs");
+        running.stop().await;
+        drop((manager, store));
+
+        let kept = std::fs::read(&key).expect("a key");
+        let open = |vault: &Vault| vault.open(owner, &body).map(|plain| plain.to_vec());
+        for (bytes, works) in [(None, false), (Some(vec![0; 5]), false), (Some(vec![1; 32]), false), (Some(kept), true)]
+        {
+            let _ = std::fs::remove_file(&key);
+            if let Some(bytes) = bytes {
+                std::fs::write(&key, bytes).expect("written");
+            }
+            let (manager, _, vault) = start(&disk);
+            assert_eq!(manager.resume().await, works);
+            assert_eq!(open(&vault).ok(), works.then(|| b"plain".to_vec()));
+            if works {
+                manager.clone().leave().await.expect("it leaves");
+                assert!(!key.exists() && open(&vault).is_err());
+            }
+            let running = manager.running().take();
+            if let Some(running) = running {
+                running.stop().await;
+            }
+        }
+    });
+}
+
+/// A cluster of an older version: the tokens are plain, the root's key is a file, and there may be no vault's key.
+async fn older(store: &Store, data: &std::path::Path) -> (Ca, JoinTokens) {
+    let (rng, now) = (SystemRandom::new(), Clock::start().now().wall);
+    let (cluster, node) = (ClusterId::from_bits(5), NodeId::from_bits(6));
+    let ca = Ca::create(cluster, now, &rng).expect("a root");
+    let tokens = JoinTokens::draw(ca.root_digest(), &rng).expect("tokens");
+    keep::store_own(data, &Own { cluster, node, listen: "127.0.0.1:0".to_owned(), advertise: None, here: false })
+        .expect("kept");
+    std::fs::write(keep::old_key_path(data), ca.key_pem().as_bytes()).expect("written");
+    let new = NewCluster {
+        root_pem: ca.root_pem(),
+        worker_secret: (*tokens.worker.secret()).into(),
+        manager_secret: (*tokens.manager.secret()).into(),
+        ..NewCluster::bare(cluster, NetworkId::from_bits(7))
+    };
+    store.commit(now, vec![Change::ClusterCreate(Box::new(new))]).await.expect("stored");
+    (ca, tokens)
+}
+
+#[test]
+fn what_older_versions_kept_is_brought_into_the_store_and_erased() {
+    let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
+    let old = keep::old_key_path(data.path());
+    let start = || {
+        let (store, vault) = (Store::open(disk.clone(), 1).expect("a store"), Vault::default());
+        (Manager::new(store.clone(), Clock::start(), vault.clone(), &Config::bare(data.path())), store, vault)
+    };
+    block_on(async {
+        let (manager, store, _) = start();
+        let (ca, tokens) = older(&store, data.path()).await;
+        let key = std::fs::read(&old).expect("a key");
+        std::fs::remove_file(&old).expect("removed");
+        assert!(!manager.resume().await, "there is no root key anywhere");
+        std::fs::write(&old, &key).expect("written");
+        drop((manager, store));
+        // The second time the power went before the file was erased; the third time all is as it should be.
+        for round in 0..3 {
+            let (manager, store, vault) = start();
+            let version = store.view().version();
+            assert!(manager.resume().await, "{round}");
+            assert_eq!((store.view().version() == version, old.exists()), (round > 0, false), "{round}");
+            let view = store.view();
+            let cluster = view.state.cluster().expect("a cluster");
+            assert!(!cluster.worker_secret.is_plain() && !cluster.manager_secret.is_plain());
+            let kept = JoinTokens::open(&vault, ca.root_digest(), cluster).expect("they open");
+            assert!(kept.worker.matches(&tokens.worker) && kept.manager.matches(&tokens.manager));
+            let opened = kept::open(&vault, cluster).expect("it opens");
+            assert_eq!(opened.key_pem(), ca.key_pem());
+            let running = manager.running().take().expect("it runs");
+            running.dispatcher.stop().await;
+            if round == 0 {
+                std::fs::write(&old, &key).expect("written");
+            }
+        }
+    });
+}
+
+fn request(listen: &str) -> InitRequest {
+    let (availability, spec) = (Availability::Active, ClusterSpec::default());
+    InitRequest { listen: listen.to_owned(), advertise: None, availability, spec, net: ClusterNet::default() }
+}
+
+#[test]
+fn a_cluster_is_resumed_once_its_address_is_there() {
+    let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
+    let config = Config::bare(data.path());
+    let start = || {
+        let store = Store::open(disk.clone(), 1).expect("a store");
+        Manager::new(store, Clock::start(), Vault::default(), &config)
+    };
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listen = free.local_addr().expect("an address");
+    drop(free);
+    block_on(async {
+        let manager = start();
+        assert!(manager.resume().await, "there is nothing to resume");
+        manager.clone().init(request(&listen.to_string())).await.expect("a cluster");
+        let running = manager.running().take().expect("it runs");
+        running.stop().await;
+        drop(manager);
+
+        let other = TcpListener::bind(listen).expect("the port is free");
+        let manager = start();
+        assert!(!manager.resume().await && manager.status() == ControlStatus::Inactive);
+        drop(other);
+        assert!(manager.resume().await && manager.status() != ControlStatus::Inactive);
+        manager.clone().leave().await.expect("it leaves");
+        TcpListener::bind(listen).expect("the port is free again");
+        assert!(manager.resume().await, "there is nothing to resume any more");
+    });
+}
