@@ -196,9 +196,17 @@ pub const NOTE_BYTES_MAX: usize = 1024;
 pub const FILES_RESERVE: usize = 256;
 /// How long a TLS handshake may take on a slow board.
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// Agents of one node that are remembered beside the present one, to tell a board that returns from a copied card. The
-/// oldest is forgotten, and counts as new when it returns.
+/// Agents of one node that are remembered beside the present one, to tell a board that returns from a copied card, and
+/// as many of those that ask for its session. The oldest is forgotten, and counts as new when it returns.
 pub const BOOTS_MAX: usize = 8;
+/// How long an agent that was refused as a copy, or replaced, is told to try again after its node's board was last heard,
+/// also while the node is down: that board may be starting again, checking its disk or upgrading its system. Then it may
+/// be the node.
+pub const COPY_KEPT_OUT: Duration = Duration::from_secs(600);
+const _: () = assert!(
+    COPY_KEPT_OUT.as_secs() > 2 * 4 * HEARTBEAT_MAX.as_secs(),
+    "a board that is silent until it counts as down has time to come back"
+);
 /// How long a second agent of one node is kept waiting for its session; then it is told to try again, and what was seen
 /// so far counts on. Less than the silence that agents bear.
 pub const HELLO_HELD_WITHIN: Duration = Duration::from_secs(5);

@@ -13,6 +13,7 @@
 //!                           └─ it is heard meanwhile, and still there 2 heartbeats later ───▶ Clone
 //! Hello ─ whose board is another one, or that was refused or replaced before,
 //!         while the last session's agent may be about to reconnect ─▶ Later
+//! Hello ─ that was refused or replaced before, while the last session's board may be starting again ─▶ Later
 //! ```
 
 use std::time::Duration;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use racimo_common::time::Mono;
 use racimo_common::wire::BoardId;
 
-use crate::limits::BOOTS_MAX;
+use crate::limits::{BOOTS_MAX, COPY_KEPT_OUT};
 
 /// Heartbeats of the first agent that the second one waits for.
 const HEARTBEATS: u32 = 2;
@@ -65,12 +66,15 @@ pub struct Asker {
 pub struct Record {
     /// The agent of the last session.
     boot: Option<u64>,
+    /// When that was there last.
+    seen: Mono,
     /// Agents that were replaced or refused, the oldest first.
     others: Vec<u64>,
-    asking: Option<Asking>,
+    /// Other agents that wait, or waited a moment ago, the first one first.
+    asking: Vec<Asking>,
 }
 
-/// Another agent waits, or waited a moment ago.
+/// Another agent that wants the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Asking {
     boot: u64,
@@ -92,14 +96,13 @@ impl Record {
         let Asker { boot, board } = asker;
         match standing {
             _ if self.boot == Some(boot) => Verdict::Enter,
+            Standing::Down if self.is_kept_out(boot, now) => Verdict::Later,
             Standing::Down => Verdict::Enter,
             Standing::Closed if self.others.contains(&boot) || is_other(known, board) => Verdict::Later,
             Standing::Expected if is_other(known, board) => Verdict::Later,
             Standing::Closed | Standing::Expected => Verdict::Enter,
             Standing::Open => {
-                let new = Asking { boot, since: now, heard: false };
-                let asking = *self.asking.get_or_insert(new);
-                let asking = if asking.boot == boot { asking } else { *self.asking.insert(new) };
+                let asking = self.asks(boot, now);
                 let due = asking.since + heartbeat * HEARTBEATS;
                 if now < due {
                     return Verdict::Wait(Some(due));
@@ -107,44 +110,76 @@ impl Record {
                 if !asking.heard {
                     return Verdict::Wait(None);
                 }
-                self.asking = None;
+                self.asking.retain(|asking| asking.boot != boot);
                 self.remember(boot);
                 Verdict::Clone
             }
         }
     }
 
+    /// Since when this agent asks, and what came meanwhile.
+    fn asks(&mut self, boot: u64, now: Mono) -> Asking {
+        if let Some(asking) = self.asking.iter().find(|asking| asking.boot == boot) {
+            return *asking;
+        }
+        let new = Asking { boot, since: now, heard: false };
+        push(&mut self.asking, new);
+        new
+    }
+
+    /// Whether an agent was refused or replaced, and the one of the last session may just be starting again: one board
+    /// alone is never kept out, as the agents it had before are gone.
+    pub fn is_kept_out(&self, boot: u64, now: Mono) -> bool {
+        self.boot != Some(boot) && self.others.contains(&boot) && now < self.seen + COPY_KEPT_OUT
+    }
+
+    /// Whether the one that waits is rather the node than the one that asks now. `known`: the node's board, as stored.
+    pub fn prefers(&self, waits: Asker, asks: Asker, known: Option<BoardId>) -> bool {
+        let rank = |asker: Asker| {
+            let Asker { boot, board } = asker;
+            (self.boot == Some(boot), !self.others.contains(&boot), !is_other(known, board))
+        };
+        rank(waits) > rank(asks)
+    }
+
     /// The session's agent was heard. What it said before the other one came may only be read now, so the first half
     /// of a heartbeat does not count.
     pub fn heard(&mut self, heartbeat: Duration, now: Mono) {
-        if let Some(asking) = self.asking.as_mut().filter(|asking| asking.since + heartbeat / 2 <= now) {
+        self.seen = now;
+        for asking in self.asking.iter_mut().filter(|asking| asking.since + heartbeat / 2 <= now) {
             asking.heard = true;
         }
     }
 
     /// The manager itself stood still: what was heard since is no sign, and the wait begins anew.
     pub fn forgive(&mut self, now: Mono) {
-        if let Some(asking) = &mut self.asking {
+        for asking in &mut self.asking {
             (asking.since, asking.heard) = (now, false);
         }
     }
 
     /// A session opened.
-    pub fn opened(&mut self, boot: u64) {
+    pub fn opened(&mut self, boot: u64, now: Mono) {
+        self.seen = now;
         if let Some(before) = self.boot.replace(boot).filter(|before| *before != boot) {
             self.remember(before);
         }
         self.others.retain(|other| *other != boot);
-        self.asking = None;
+        self.asking.clear();
     }
 
     fn remember(&mut self, boot: u64) {
         self.others.retain(|other| *other != boot);
-        if self.others.len() >= BOOTS_MAX {
-            self.others.remove(0);
-        }
-        self.others.push(boot);
+        push(&mut self.others, boot);
     }
+}
+
+/// The oldest makes room.
+fn push<T>(all: &mut Vec<T>, new: T) {
+    if all.len() >= BOOTS_MAX {
+        all.remove(0);
+    }
+    all.push(new);
 }
 
 /// Whether a node's key is on another board than before, as far as boards can be told apart: by their serial numbers;
@@ -179,7 +214,7 @@ mod tests {
     /// A node whose session has this agent, after others.
     fn record(boots: &[u64]) -> Record {
         let mut record = Record::default();
-        boots.iter().for_each(|boot| record.opened(*boot));
+        boots.iter().for_each(|boot| record.opened(*boot, at(0)));
         record
     }
 
@@ -230,11 +265,16 @@ mod tests {
         assert_eq!(ask(&mut record, OTHER, Open, 11_000), Verdict::Wait(None));
         record.heard(SECOND, at(11_500));
         assert_eq!(ask(&mut record, OTHER, Open, 11_500), Verdict::Clone);
-        // While the first reconnects it stays out; only when that one is gone for good it takes its place.
+        // While the first reconnects or starts again it stays out; only when that one is gone for good it takes its place.
         assert_eq!(ask(&mut record, OTHER, Closed, 12_000), Verdict::Later);
         assert_eq!(ask(&mut record, FIRST, Closed, 12_000), Verdict::Enter);
-        assert_eq!(ask(&mut record, OTHER, Down, 12_000), Verdict::Enter);
-        record.opened(OTHER);
+        assert_eq!(ask(&mut record, OTHER, Down, 12_000), Verdict::Later);
+        assert_eq!(ask(&mut record.clone(), 3, Down, 12_000), Verdict::Enter, "the first after a restart");
+        let given_up = 11_500 + u64::try_from(COPY_KEPT_OUT.as_millis()).expect("short");
+        assert_eq!(ask(&mut record, OTHER, Down, given_up - 1), Verdict::Later);
+        assert!(record.is_kept_out(OTHER, at(given_up - 1)) && !record.is_kept_out(FIRST, at(12_000)));
+        assert_eq!(ask(&mut record, OTHER, Down, given_up), Verdict::Enter);
+        record.opened(OTHER, at(12_000));
         // And then the first is the second.
         assert_eq!(ask(&mut record, FIRST, Closed, 13_000), Verdict::Later);
         assert_eq!(ask(&mut record, FIRST, Open, 13_000), Verdict::Wait(Some(at(15_000))));
@@ -254,12 +294,45 @@ mod tests {
     }
 
     #[test]
-    fn a_third_does_not_inherit_what_the_second_waited_for() {
+    fn each_of_several_is_judged_by_what_came_while_it_asked() {
         let mut record = record(&[FIRST]);
         ask(&mut record, OTHER, Standing::Open, 0);
         record.heard(SECOND, at(1000));
         assert_eq!(ask(&mut record, 3, Standing::Open, 2000), Verdict::Wait(Some(at(4000))));
-        assert_eq!(ask(&mut record, OTHER, Standing::Open, 2000), Verdict::Wait(Some(at(4000))));
+        assert_eq!(ask(&mut record, OTHER, Standing::Open, 2000), Verdict::Clone);
+        assert_eq!(ask(&mut record, 3, Standing::Open, 4000), Verdict::Wait(None));
+        record.heard(SECOND, at(4001));
+        assert_eq!(ask(&mut record, 3, Standing::Open, 4001), Verdict::Clone);
+        // At the longest heartbeat none can be kept waiting for two of them: they take turns.
+        let (mut record, minute) = (self::record(&[FIRST]), 60 * SECOND);
+        for seconds in (0..119).step_by(7) {
+            let boot = 10 + seconds / 7 % 3;
+            let asker = Asker { boot, board: BoardId::default() };
+            let verdict = record.judge(asker, None, Standing::Open, minute, at(seconds * 1000));
+            assert!(matches!(verdict, Verdict::Wait(Some(_))), "{verdict:?} after {seconds} s");
+        }
+        record.heard(minute, at(120_000));
+        for boot in 10..13 {
+            let asker = Asker { boot, board: BoardId::default() };
+            assert_eq!(record.judge(asker, None, Standing::Open, minute, at(135_000)), Verdict::Clone);
+        }
+    }
+
+    #[test]
+    fn of_two_that_ask_the_likelier_one_waits() {
+        let (this, that) = (board(Some(1), Some(9)), board(Some(2), Some(9)));
+        let mut record = record(&[7, FIRST]);
+        record.remember(8);
+        let check = |(one, on): (u64, BoardId), (two, there): (u64, BoardId), want: bool| {
+            let (waits, asks) = (Asker { boot: one, board: on }, Asker { boot: two, board: there });
+            assert_eq!(record.prefers(waits, asks, Some(this)), want, "{one} {two}");
+        };
+        check((2, this), (3, that), true);
+        check((3, that), (2, this), false);
+        check((2, this), (3, this), false);
+        check((2, that), (8, this), true);
+        check((8, this), (2, that), false);
+        check((2, this), (FIRST, that), false);
     }
 
     #[test]
@@ -292,8 +365,11 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut record = Record::default();
-        (0..1000).for_each(|boot| record.opened(boot));
-        assert_eq!(record.others.len(), BOOTS_MAX);
+        (0..1000).for_each(|boot| record.opened(boot, at(0)));
+        for boot in 2000..3000 {
+            ask(&mut record, boot, Standing::Open, 0);
+        }
+        assert_eq!((record.others.len(), record.asking.len()), (BOOTS_MAX, BOOTS_MAX));
         assert_eq!(ask(&mut record, 998, Standing::Closed, 0), Verdict::Later);
         assert_eq!(ask(&mut record, 3, Standing::Closed, 0), Verdict::Enter);
     }

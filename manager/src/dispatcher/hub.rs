@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use racimo_common::id::NodeId;
 use racimo_common::time::{Clock, Mono};
-use racimo_common::wire::{Refused, RefusedCode};
+use racimo_common::wire::{BoardId, Refused, RefusedCode};
 
 use super::clones::{self, Asker, Record, Standing};
 use super::liveness::{Cause, Link, Verdict};
@@ -29,6 +29,8 @@ pub struct Hub(Sender<Sign>);
 pub(super) enum Sign {
     /// An agent wants a session. It may have it once `enter` says so.
     Opened { node: NodeId, session: SessionId, opening: Opening },
+    /// Its agent was told so.
+    Welcomed { node: NodeId, session: SessionId },
     /// Something came from it.
     Heard { node: NodeId, session: SessionId },
     /// It made its full report.
@@ -93,7 +95,7 @@ impl Entry {
 /// Runs until the store stops. `own`: the manager's own node, which is never judged while it has no agent.
 pub(super) async fn run(store: Store, clock: Clock, inbox: Receiver<Sign>, own: NodeId) {
     let (view, feed) = store.watch();
-    let mut hub = Running { store, clock, own, nodes: BTreeMap::new() };
+    let mut hub = Running { store, clock, own, nodes: BTreeMap::new(), look: true };
     hub.follow_all(&view);
     hub.drive(inbox, feed).await;
 }
@@ -109,16 +111,16 @@ struct Running {
     clock: Clock,
     own: NodeId,
     nodes: BTreeMap<NodeId, Entry>,
+    /// Whether something happened that may bring a deadline forward.
+    look: bool,
 }
 
 impl Running {
     async fn drive(&mut self, inbox: Receiver<Sign>, mut feed: Feed) {
         let mut timer = smol::Timer::never();
         let mut due = None;
-        let mut look = true;
         loop {
-            // A node that is heard is only judged later: the deadline that is set already comes first.
-            if std::mem::take(&mut look) {
+            if std::mem::take(&mut self.look) {
                 due = self.judge_all().await;
                 timer = due.map_or_else(smol::Timer::never, |at| smol::Timer::at(self.clock.instant(at)));
             }
@@ -133,14 +135,15 @@ impl Running {
             };
             match smol::future::or(sign, smol::future::or(changed, tick)).await {
                 Wake::Sign(Some(sign)) => {
-                    look = !matches!(sign, Sign::Heard { .. });
+                    // Who is there is judged later than before: the deadline that is set already comes first.
+                    self.look = !matches!(sign, Sign::Heard { .. } | Sign::Welcomed { .. });
                     self.sign(sign).await;
                 }
-                Wake::Changed(Some(batch)) => look = self.nodes_changed(&batch),
+                Wake::Changed(Some(batch)) => self.look = self.nodes_changed(&batch),
                 Wake::Sign(None) | Wake::Changed(None) => return,
                 Wake::Timer => {
                     self.forgive_stall(due);
-                    look = true;
+                    self.look = true;
                 }
             }
         }
@@ -203,23 +206,40 @@ impl Running {
                 if !self.nodes.contains_key(&node) {
                     self.follow_all(&self.store.view());
                 }
+                let known = self.known(node);
                 let Some(entry) = self.nodes.get_mut(&node) else {
                     refuse(&opening, RefusedCode::NotMember, NO_MEMBER);
                     return;
                 };
+                if let Some((_, other, _)) = &entry.waiting
+                    && entry.agents.prefers(other.asker, opening.asker, known)
+                {
+                    let standing = entry.standing();
+                    let verdict = entry.agents.judge(opening.asker, known, standing, entry.heartbeat, now.mono);
+                    let is_clone = verdict == clones::Verdict::Clone;
+                    let (code, reason) = if is_clone { (RefusedCode::Clone, CLONE) } else { (RefusedCode::Busy, TWO) };
+                    refuse(&opening, code, reason);
+                    return;
+                }
                 let until = now.mono + limits::HELLO_HELD_WITHIN;
                 if let Some((_, other, _)) = entry.waiting.replace((session, opening, until)) {
-                    refuse(&other, RefusedCode::Busy, "another agent of this node asks, too: try again");
+                    refuse(&other, RefusedCode::Busy, TWO);
                 }
                 self.consider(node).await;
             }
-            Sign::Heard { node, session } => {
+            Sign::Welcomed { node, session } => {
                 if let Some(entry) = self.current(node, session) {
-                    entry.link.heard(now.mono);
-                    entry.agents.heard(entry.heartbeat, now.mono);
-                    if entry.waiting.is_some() {
-                        self.consider(node).await;
-                    }
+                    entry.link.welcomed(now.mono);
+                }
+            }
+            Sign::Heard { node, session } => {
+                let Some(entry) = self.current(node, session) else { return };
+                let is_sooner = entry.link.heard(now.mono);
+                entry.agents.heard(entry.heartbeat, now.mono);
+                let waits = entry.waiting.is_some();
+                self.look |= is_sooner;
+                if waits {
+                    self.consider(node).await;
                 }
             }
             Sign::Ready { node, session } => {
@@ -252,15 +272,19 @@ impl Running {
         }
     }
 
+    /// The board that a node was on. The manager's own agent shows no key that could be on a copied card: it is where
+    /// the manager is, which may be another board than before.
+    fn known(&self, node: NodeId) -> Option<BoardId> {
+        let view = self.store.view();
+        view.state.node(node).filter(|_| node != self.own).and_then(|node| node.board)
+    }
+
     /// Answers the agent that waits for this node's session, if there is one and its time has come.
     async fn consider(&mut self, node: NodeId) -> Option<Mono> {
         let now = self.clock.now().mono;
-        let view = self.store.view();
+        let known = self.known(node);
         let entry = self.nodes.get_mut(&node)?;
         let (_, opening, until) = entry.waiting.as_ref()?;
-        // The manager's own agent shows no key that could be on a copied card: it is where the manager is, which may be
-        // another board than before.
-        let known = view.state.node(node).filter(|_| node != self.own).and_then(|node| node.board);
         let standing = entry.standing();
         let refused = match entry.agents.judge(opening.asker, known, standing, entry.heartbeat, now) {
             clones::Verdict::Enter => {
@@ -290,8 +314,8 @@ impl Running {
             return;
         }
         end(entry, RefusedCode::Replaced, "a newer session of this node took over");
-        entry.link.opened(now.mono);
-        entry.agents.opened(asker.boot);
+        entry.link.opens();
+        entry.agents.opened(asker.boot, now.mono);
         entry.session = Some((session, stop));
         entry.heartbeat = heartbeat;
         // What it holds is not known before its full report: no new tasks until then.
@@ -305,14 +329,17 @@ impl Running {
         self.nodes.get_mut(&node).filter(|entry| entry.session.as_ref().is_some_and(|(id, _)| *id == session))
     }
 
-    /// Nodes whose session has fallen silent for good while another of their agents waits: that one takes over, and
-    /// there is nobody to write off.
+    /// Nodes whose session has fallen silent for good while another of their agents waits that may be their board: that
+    /// one takes over, and there is nobody to write off.
     fn succeeded(&self, now: Mono) -> Vec<NodeId> {
         let is_silent = |entry: &Entry| {
             let verdict = entry.link.judge(entry.heartbeat, now);
             entry.session.is_some() && verdict == Verdict::Down(Cause::Heartbeat)
         };
-        let succeeded = self.nodes.iter().filter(|(_, entry)| entry.waiting.is_some() && is_silent(entry));
+        let follows = |entry: &Entry| {
+            entry.waiting.as_ref().is_some_and(|(_, opening, _)| !entry.agents.is_kept_out(opening.asker.boot, now))
+        };
+        let succeeded = self.nodes.iter().filter(|(_, entry)| follows(entry) && is_silent(entry));
         succeeded.map(|(node, _)| *node).collect()
     }
 
@@ -371,6 +398,8 @@ impl Running {
 /// What a removed node is told.
 const REMOVED: &str = "this node was removed from the cluster: join it again";
 const NO_MEMBER: &str = "this node is not a member of the cluster: join it again";
+/// What the less likely of two agents is told.
+const TWO: &str = "another agent of this node asks, too: try again";
 /// What the second of two boards with one key is told.
 const CLONE: &str = "another board with the same key is in the cluster: this one's card is a copy. To give this board an \
                      identity of its own, stop its agent, run `pi-agent reset-identity`, then `pi-agent join`";

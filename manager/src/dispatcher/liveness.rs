@@ -6,6 +6,9 @@
 //! Alive ─ a window learnt from the link's jitter passes ─▶ Suspect ─ 3..10 s of silence ─▶ Down
 //!   └─ connection closed ─ 2 s ─▶ Down          └─ orderly leave ─▶ Down at once
 //! ```
+//! While a session opens the manager may wait for its own disk, which is nobody's silence; once the board was let in it
+//! has as long for its first word as after a start of the manager.
+//!
 //! The bounds keep a 1.3 s Wi-Fi power-save stall from flapping anything (DESIGN §2, "Liveness").
 
 use std::time::Duration;
@@ -72,6 +75,12 @@ enum LinkState {
     Expected {
         since: Mono,
     },
+    /// A session opens, and its board waits for the manager.
+    Opening,
+    /// Its board was let in, and has said nothing yet.
+    Welcomed {
+        at: Mono,
+    },
     Open {
         heard: Mono,
     },
@@ -91,22 +100,31 @@ impl Link {
         Self { state: LinkState::Expected { since: now }, gap: None }
     }
 
-    /// A session opened.
-    pub fn opened(&mut self, now: Mono) {
-        self.state = LinkState::Open { heard: now };
+    /// A session opens: until its board hears so, the silence is the manager's.
+    pub fn opens(&mut self) {
+        self.state = LinkState::Opening;
+    }
+
+    /// Its board was let in.
+    pub fn welcomed(&mut self, now: Mono) {
+        if self.state == LinkState::Opening {
+            self.state = LinkState::Welcomed { at: now };
+        }
     }
 
     /// The manager's own address went away: the node's silence is no sign until it had time to find the new one.
     pub fn lost(&mut self, now: Mono) {
-        if matches!(self.state, LinkState::Open { .. } | LinkState::Closed { .. }) {
+        let had_session = matches!(self.state, LinkState::Closed { .. }) || self.is_open();
+        if had_session {
             self.state = LinkState::Lost { at: now };
         }
     }
 
-    /// The node was heard.
-    pub fn heard(&mut self, now: Mono) {
-        if let LinkState::Lost { .. } = self.state {
+    /// The node was heard; whether that is judged sooner than its silence was before, as it had more time until now.
+    pub fn heard(&mut self, now: Mono) -> bool {
+        if matches!(self.state, LinkState::Opening | LinkState::Welcomed { .. } | LinkState::Lost { .. }) {
             self.state = LinkState::Open { heard: now };
+            return true;
         }
         if let LinkState::Open { heard } = self.state {
             let sample = u64::try_from(now.since(heard).as_nanos()).unwrap_or(u64::MAX);
@@ -116,11 +134,12 @@ impl Link {
             });
             self.state = LinkState::Open { heard: now };
         }
+        false
     }
 
     /// The session ended without a word.
     pub fn closed(&mut self, now: Mono) {
-        if matches!(self.state, LinkState::Open { .. }) {
+        if matches!(self.state, LinkState::Opening | LinkState::Welcomed { .. } | LinkState::Open { .. }) {
             self.state = LinkState::Closed { at: now };
         }
     }
@@ -134,18 +153,22 @@ impl Link {
     pub fn forgive(&mut self, span: Duration, now: Mono) {
         match &mut self.state {
             LinkState::Expected { since: at }
+            | LinkState::Welcomed { at }
             | LinkState::Open { heard: at }
             | LinkState::Lost { at }
             | LinkState::Closed { at } => {
                 *at = (*at + span).min(now);
             }
-            LinkState::Left => {}
+            LinkState::Opening | LinkState::Left => {}
         }
     }
 
     /// Whether a session is open.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, LinkState::Open { .. } | LinkState::Lost { .. })
+        match self.state {
+            LinkState::Opening | LinkState::Welcomed { .. } | LinkState::Open { .. } | LinkState::Lost { .. } => true,
+            LinkState::Expected { .. } | LinkState::Closed { .. } | LinkState::Left => false,
+        }
     }
 
     /// Whether a session was ever open.
@@ -160,6 +183,8 @@ impl Link {
         };
         match self.state {
             LinkState::Left => Verdict::Down(Cause::Left),
+            LinkState::Opening => Verdict::Alive(now + START_GRACE),
+            LinkState::Welcomed { at } => until(at + START_GRACE.max(period * 6), Cause::Heartbeat),
             LinkState::Expected { since } => until(since + START_GRACE.max(period * 6), Cause::NeverSeen),
             LinkState::Closed { at } => until(at + RECONNECT_GRACE, Cause::Closed),
             LinkState::Lost { at } => until(at + MOVED_GRACE.max(period * 6), Cause::Heartbeat),
@@ -191,11 +216,45 @@ mod tests {
         Mono::from_nanos(ms * 1_000_000)
     }
 
+    /// A link whose board said its first word then.
+    fn open(ms: u64) -> Link {
+        let mut link = Link::expected(at(0));
+        link.opens();
+        link.heard(at(ms));
+        link
+    }
+
+    #[test]
+    fn while_a_session_opens_nobody_is_silent() {
+        let mut link = Link::expected(at(0));
+        link.opens();
+        assert!(link.is_open() && link.was_open());
+        assert_eq!(link.judge(SECOND, at(600_000)), Verdict::Alive(at(620_000)), "the manager's disk stalls");
+        link.welcomed(at(600_000));
+        assert_eq!(link.judge(SECOND, at(619_999)), Verdict::Alive(at(620_000)));
+        assert_eq!(link.judge(SECOND, at(620_000)), Verdict::Down(Cause::Heartbeat));
+        assert_eq!(link.judge(10 * SECOND, at(620_000)), Verdict::Alive(at(660_000)));
+        assert!(link.heard(at(601_000)), "to be judged sooner");
+        assert!(!link.clone().heard(at(602_000)));
+        assert_eq!(link.judge(SECOND, at(606_000)), Verdict::Down(Cause::Heartbeat));
+        // What is said late does not go back.
+        link.welcomed(at(603_000));
+        assert_eq!(link.judge(SECOND, at(606_000)), Verdict::Down(Cause::Heartbeat));
+        for closes_before in [true, false] {
+            link.opens();
+            if !closes_before {
+                link.welcomed(at(610_000));
+            }
+            link.closed(at(611_000));
+            link.welcomed(at(612_000));
+            assert_eq!(link.judge(SECOND, at(613_000)), Verdict::Down(Cause::Closed));
+        }
+    }
+
     /// Hears the link at these milliseconds, then finds the first millisecond at which it is down.
     #[track_caller]
     fn check(heard_ms: &[u64], down_after_ms: std::ops::RangeInclusive<u64>) {
-        let mut link = Link::expected(at(0));
-        link.opened(at(heard_ms[0]));
+        let mut link = open(heard_ms[0]);
         for &ms in &heard_ms[1..] {
             assert!(!matches!(link.judge(SECOND, at(ms)), Verdict::Down(_)), "down before it was heard at {ms} ms");
             link.heard(at(ms));
@@ -230,7 +289,9 @@ mod tests {
         let mut link = Link::expected(at(0));
         link.forgive(10 * SECOND, at(15_000));
         assert_eq!(link.judge(SECOND, at(15_000)), Verdict::Alive(at(30_000)));
-        link.opened(at(16_000));
+        link.opens();
+        link.forgive(5 * SECOND, at(15_500));
+        link.heard(at(16_000));
         link.forgive(5 * SECOND, at(22_000));
         assert_eq!(link.judge(SECOND, at(22_000)), Verdict::Alive(at(23_000)));
         assert_eq!(link.judge(SECOND, at(25_000)), Verdict::Down(Cause::Heartbeat));
@@ -248,7 +309,8 @@ mod tests {
         let mut link = Link::expected(at(0));
         link.lost(at(1000));
         assert_eq!(link.judge(SECOND, at(19_999)), Verdict::Alive(at(20_000)), "it never had a session");
-        link.opened(at(20_000));
+        link.opens();
+        link.heard(at(20_000));
         link.lost(at(22_000));
         assert!(link.is_open());
         assert_eq!(link.judge(SECOND, at(81_999)), Verdict::Alive(at(82_000)));
@@ -266,11 +328,12 @@ mod tests {
         let mut link = Link::expected(at(0));
         assert_eq!(link.judge(SECOND, at(19_999)), Verdict::Alive(at(20_000)));
         assert_eq!(link.judge(SECOND, at(20_000)), Verdict::Down(Cause::NeverSeen));
-        link.opened(at(5000));
+        link.opens();
+        link.heard(at(5000));
         link.closed(at(6000));
         assert_eq!(link.judge(SECOND, at(7999)), Verdict::Alive(at(8000)));
         assert_eq!(link.judge(SECOND, at(8000)), Verdict::Down(Cause::Closed));
-        link.opened(at(7000));
+        link.opens();
         assert!(link.is_open());
         link.left();
         assert_eq!(link.judge(SECOND, at(7000)), Verdict::Down(Cause::Left));

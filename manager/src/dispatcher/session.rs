@@ -254,6 +254,9 @@ where
         time: ca::last_signed(cluster),
     };
     send_within(stream, &ToAgent::Welcome(welcome), limits::HELLO_WITHIN).await?;
+    if !context.hub.tell(Sign::Welcomed { node, session }).await {
+        return Err(End::Stopped);
+    }
     let shows = peer.map(|peer| (peer.shown.clone(), trusts));
     Ok(Opened { node, session, stopped, managers: cluster.managers.clone(), shows })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use racimo_common::id::NodeId;
 use racimo_common::time::Mono;
-use racimo_common::wire::{Refused, RefusedCode};
+use racimo_common::wire::{BoardId, Refused, RefusedCode};
 use racimo_manager::dispatcher::clones::{self, Asker, Record, Standing};
 use racimo_manager::dispatcher::liveness::{Cause, Link, Verdict};
 use racimo_manager::limits::HELLO_HELD_WITHIN;
@@ -22,6 +22,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Sign {
     Opened(Asker),
+    Welcomed,
     Heard,
     Ready,
     Closed,
@@ -120,7 +121,7 @@ impl Manager {
                 self.hub_waits(sim, next);
             }
             if let Some((node, session, sign)) = self.hub.inbox.pop_front() {
-                self.hub.look |= !matches!(sign, Sign::Heard);
+                self.hub.look |= !matches!(sign, Sign::Heard | Sign::Welcomed);
                 self.take(sim, node, session, sign);
             } else if let Some(batch) = self.drain(sim.now, Watcher::Hub) {
                 let nodes = |event: &Event| matches!(event, Event::Node { .. } | Event::Cluster);
@@ -154,17 +155,25 @@ impl Manager {
                 if !self.hub.nodes.contains_key(&node) {
                     self.hub_follows(sim);
                 }
+                let known = self.known(node);
                 let Some(entry) = self.hub.nodes.get_mut(&node) else {
                     let reason = "this node is not a member of the cluster";
                     return self.refuse(sim, session, RefusedCode::NotMember, reason);
                 };
+                if entry.waiting.is_some_and(|(_, waits, _)| entry.agents.prefers(waits, asker, known)) {
+                    let standing = entry.standing();
+                    if entry.agents.judge(asker, known, standing, PERIOD, now.mono) == clones::Verdict::Clone {
+                        sim.fail(format_args!("node {node} is taken for a clone"));
+                    }
+                    return self.refuse(sim, session, RefusedCode::Busy, "another agent of this node asks");
+                }
                 let until = now.mono + HELLO_HELD_WITHIN;
                 if let Some((other, ..)) = entry.waiting.replace((session, asker, until)) {
                     self.refuse(sim, other, RefusedCode::Busy, "another agent of this node asks");
                 }
                 self.consider(sim, node);
             }
-            Sign::Heard | Sign::Ready | Sign::Closed => {
+            Sign::Welcomed | Sign::Heard | Sign::Ready | Sign::Closed => {
                 if let (Sign::Closed, Some(entry)) = (sign, self.hub.nodes.get_mut(&node)) {
                     entry.waiting.take_if(|(waiting, ..)| *waiting == session);
                 }
@@ -172,8 +181,9 @@ impl Manager {
                     return;
                 };
                 match sign {
+                    Sign::Welcomed => entry.link.welcomed(now.mono),
                     Sign::Heard => {
-                        entry.link.heard(now.mono);
+                        self.hub.look |= entry.link.heard(now.mono);
                         entry.agents.heard(PERIOD, now.mono);
                         self.consider(sim, node);
                     }
@@ -194,11 +204,15 @@ impl Manager {
         }
     }
 
+    fn known(&self, node: NodeId) -> Option<BoardId> {
+        self.view.state.node(node).and_then(|node| node.board)
+    }
+
     /// Answers the agent that waits for this node's session, if its time has come. No board here is a clone.
     fn consider(&mut self, sim: &mut Sim, node: NodeId) -> Option<Mono> {
+        let known = self.known(node);
         let entry = self.hub.nodes.get_mut(&node)?;
         let (session, asker, until) = entry.waiting?;
-        let known = self.view.state.node(node).and_then(|node| node.board);
         match entry.agents.judge(asker, known, entry.standing(), PERIOD, sim.now) {
             clones::Verdict::Enter => {
                 self.enter(sim, node);
@@ -228,8 +242,8 @@ impl Manager {
         }
         self.end(sim, node, RefusedCode::Replaced, "a newer session of this node took over");
         if let Some(entry) = self.hub.nodes.get_mut(&node) {
-            entry.link.opened(sim.now);
-            entry.agents.opened(asker.boot);
+            entry.link.opens();
+            entry.agents.opened(asker.boot, sim.now);
             entry.session = Some(session);
         }
     }
@@ -242,7 +256,8 @@ impl Manager {
         for node in self.hub.nodes.keys().copied().collect::<Vec<_>>() {
             let entry = &self.hub.nodes[&node];
             let verdict = entry.link.judge(period, now.mono);
-            if entry.waiting.is_some() && entry.session.is_some() && verdict == Verdict::Down(Cause::Heartbeat) {
+            let follows = entry.waiting.is_some_and(|(_, asker, _)| !entry.agents.is_kept_out(asker.boot, now.mono));
+            if follows && entry.session.is_some() && verdict == Verdict::Down(Cause::Heartbeat) {
                 self.enter(sim, node);
             }
             next = [next, self.consider(sim, node)].into_iter().flatten().min();

@@ -185,6 +185,7 @@ impl Manager {
         let time = Wall::default();
         let welcome = Welcome { version: VERSION, heartbeat_ms: 1000, managers: Vec::new(), node, time };
         sim.send_down(conn, Some(ToAgent::Welcome(welcome)));
+        self.sign(sim, node, id, Sign::Welcomed);
         for part in nets {
             sim.send_down(conn, Some(ToAgent::Net(part)));
         }

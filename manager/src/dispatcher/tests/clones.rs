@@ -144,6 +144,67 @@ fn a_card_that_was_moved_is_taken_once_the_first_board_is_gone() {
 }
 
 #[test]
+fn a_copy_that_was_refused_does_not_take_over_while_the_first_reboots() {
+    let manager = Manager::new(vec![new_node(1)]);
+    let mut first = enters(&manager, asks(&manager, 1, board(1), "first"));
+    let second = asks(&manager, 2, board(2), "second");
+    beat(&mut first, Duration::from_millis(2300));
+    is_refused(second, RefusedCode::Clone, "reset-identity");
+    // The first falls silent while the second asks again.
+    let second = asks(&manager, 2, board(2), "second");
+    manager.until(|view| view.state.node(node(1)).is_some_and(|node| node.written_off.is_some()));
+    is_refused(second, RefusedCode::Busy, "may come back first");
+    is_refused(asks(&manager, 2, board(2), "second"), RefusedCode::Busy, "may come back first");
+    // It was rebooted.
+    enters(&manager, asks(&manager, 3, board(1), "first"));
+    drop(first);
+}
+
+#[test]
+fn of_two_that_wait_the_board_that_is_known_is_the_node() {
+    let manager = Manager::new(vec![new_node(1)]);
+    let mut hangs = enters(&manager, asks(&manager, 1, board(1), "first"));
+    let mut back = asks(&manager, 2, board(1), "first");
+    // Whichever of the two the manager hears first.
+    std::thread::sleep(Duration::from_millis(100));
+    let begun = Instant::now();
+    is_refused(asks(&manager, 3, board(2), "copy"), RefusedCode::Busy, "asks, too");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    back = enters(&manager, back);
+    assert_eq!(hangs.hear_refusal().0, RefusedCode::Replaced);
+    // The other way round.
+    let copy = asks(&manager, 3, board(2), "copy");
+    std::thread::sleep(Duration::from_millis(100));
+    let again = asks(&manager, 4, board(1), "first");
+    is_refused(copy, RefusedCode::Busy, "asks, too");
+    enters(&manager, again);
+    assert_eq!(back.hear_refusal().0, RefusedCode::Replaced);
+}
+
+#[test]
+fn two_copies_are_both_told_that_they_are_copies() {
+    let manager = Manager::new(vec![new_node(1)]);
+    let mut first = enters(&manager, asks(&manager, 1, board(1), "first"));
+    let mut told = [false; 2];
+    let begun = Instant::now();
+    let mut copies = [2, 3].map(|boot| asks(&manager, boot, NOWHERE, "copy"));
+    for number in 1.. {
+        for (at, boot) in [(0, 2), (1, 3)] {
+            // The one that asks takes the place of the one that waits.
+            let again = asks(&manager, boot, NOWHERE, "copy");
+            let code = std::mem::replace(&mut copies[at], again).hear_refusal().0;
+            told[at] |= code == RefusedCode::Clone;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        first.settle(number);
+        if told == [true; 2] {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(8), "{told:?}");
+    }
+}
+
+#[test]
 fn after_a_restart_of_the_manager_the_board_it_knows_comes_first() {
     let manager = Manager::new(vec![new_node(1)]);
     enters(&manager, asks(&manager, 1, board(1), "first"));

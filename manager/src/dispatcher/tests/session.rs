@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use racimo_common::limits::FRAME_FROM_AGENT_MAX;
 use racimo_common::object::{Desired, FileRef, NodeDescription, TaskState};
-use racimo_common::wire::{Join, RefusedCode, ToAgent, ToManager};
+use racimo_common::wire::{BoardId, Hello, Join, RefusedCode, ToAgent, ToManager};
 
 use super::board::{Board, hello, report};
 use super::{Manager, within};
@@ -146,6 +146,29 @@ fn a_newer_session_takes_over() {
     std::thread::sleep(Duration::from_millis(2500));
     new.settle(1);
     assert!(!manager.is_down(node(1)));
+}
+
+/// What it says of itself and which board it is are two commits.
+#[test]
+fn a_disk_that_stalls_while_a_session_opens_writes_nobody_off() {
+    let manager = Manager::new(vec![new_node(1)]);
+    manager.disk.stall_syncs(Duration::from_millis(2500));
+    let mut board = Board::connect(&manager, 1);
+    let ToManager::Hello(hello) = hello((1, 1)) else { panic!("no Hello") };
+    let serial = BoardId { serial: Some([1; 32]), machine: None };
+    board.say(&ToManager::Hello(Hello { board: serial, ..hello }));
+    let begun = Instant::now();
+    let heard = board.hear();
+    assert!(matches!(heard, ToAgent::Welcome(_)), "{heard:?}");
+    assert!(begun.elapsed() > Duration::from_millis(4500), "{:?}: nothing stalled", begun.elapsed());
+    manager.disk.stall_syncs(Duration::ZERO);
+    // It has a slow start itself.
+    std::thread::sleep(Duration::from_millis(4500));
+    board.settle(1);
+    assert!(!manager.is_down(node(1)));
+    // From then on its silence counts.
+    manager.until(|view| view.state.node(node(1)).is_some_and(|node| node.written_off.is_some()));
+    assert!(begun.elapsed() < Duration::from_secs(16), "{:?}", begun.elapsed());
 }
 
 #[test]
