@@ -4,7 +4,8 @@
 //! heartbeat ─▶ judge (renewal) ─ due ─▶ ToAgent::Renew ─▶ board: Renew{csr} ─▶ Certified ─▶ board: Trusts ─▶ store
 //!                              └ roots ▶ ToAgent::Roots ──────────────────────────────────▶ board: Trusts ─▶ store
 //! ```
-//! A board that did not keep what it got (its disk is full) says no `Trusts`, and is asked again.
+//! A board that did not keep what it got (its disk is full) says no `Trusts`, and is asked again. An agent of before
+//! renewal says in its `Hello` nothing of what it trusts, and is asked nothing: it could not read it.
 
 use async_channel::{Receiver, Sender};
 use log::Level;
@@ -76,6 +77,8 @@ pub(super) struct Renewer<'a> {
     /// What the board shows; and what it has on its disk, as far as it is known.
     shown: Shown,
     trusts: Trusts,
+    /// Whether its agent knows what renewal is.
+    can_renew: bool,
     /// What it was sent and has not yet said that it keeps.
     sent: Option<Shown>,
     /// Whether it was asked to renew, and has not answered.
@@ -91,11 +94,13 @@ impl<'a> Renewer<'a> {
     /// For a board that shows `shown` and said in its `Hello` what it trusts.
     pub(super) fn new(context: &'a Context, node: NodeId, shown: Shown, trusts: Trusts, out: Sender<ToAgent>) -> Self {
         let quiet_until = Mono::default();
+        let can_renew = trusts.certificate != Trusts::default().certificate;
         Self {
             context,
             node,
             shown,
             trusts,
+            can_renew,
             sent: None,
             is_asked: false,
             quiet_until,
@@ -132,7 +137,7 @@ impl<'a> Renewer<'a> {
         let present = self.context.authority.now();
         let wanted = present.wanted(cluster.spec.cert_expiry());
         // What it shows and has not kept would be lost with its next start.
-        let is_kept = self.trusts.certificate == self.shown.digest;
+        let is_kept = !self.can_renew || self.trusts.certificate == self.shown.digest;
         let ask = renewal::judge(&self.shown, &self.trusts.roots, &wanted, present.time(cluster, now.wall));
         let message = match ask {
             Some(Ask::Renew) => ToAgent::Renew,
@@ -140,18 +145,27 @@ impl<'a> Renewer<'a> {
             Some(Ask::Roots) => ToAgent::Roots(present.trusted()),
             None => return Ok(()),
         };
+        if !self.can_renew {
+            let text = format_args!("node {}: its agent cannot renew its certificate: upgrade it", self.node);
+            self.context.notes.say(Level::Warn, self.node, "cannot renew", text);
+            self.quiet_until = now.mono + RENEW_AGAIN_AFTER;
+            return Ok(());
+        }
         let is_renewal = message == ToAgent::Renew;
         if is_renewal && self.renewals.take(RENEWALS, 1, now.mono).is_err() {
             return Ok(());
         }
-        self.is_asked = is_renewal;
+        self.is_asked |= is_renewal;
         self.quiet_until = now.mono + RENEW_AGAIN_AFTER;
         self.out.send(message).await.map_err(|_| End::Stopped)
     }
 
     async fn renew(&mut self, renew: &Renew) -> Result<(), End> {
         if !std::mem::take(&mut self.is_asked) {
-            return Err(protocol("nobody asked for a certificate request"));
+            // It was asked twice, and this is the second answer: one is enough.
+            let text = format_args!("node {}: a certificate request that nobody waits for: dropped", self.node);
+            self.context.notes.say(Level::Info, self.node, "unasked renewal", text);
+            return Ok(());
         }
         let view = self.context.store.view();
         let Some(node) = view.state.node(self.node) else { return Ok(()) };

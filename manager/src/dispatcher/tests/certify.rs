@@ -18,30 +18,31 @@ use crate::store::testing::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-struct Key(Vec<u8>);
+/// A board's key: its request for a certificate.
+pub(super) struct Key(pub(super) Vec<u8>);
 
 impl Key {
-    fn draw() -> Self {
+    pub(super) fn draw() -> Self {
         let key = rcgen::KeyPair::generate().expect("a key");
         Self(rcgen::CertificateParams::default().serialize_request(&key).expect("a request").der().to_vec())
     }
 
-    fn renew(&self) -> ToManager {
+    pub(super) fn renew(&self) -> ToManager {
         ToManager::Renew(Renew { csr: self.0.clone() })
     }
 }
 
-fn now() -> Wall {
+pub(super) fn now() -> Wall {
     Clock::start().now().wall
 }
 
 /// A certificate for node 1, signed at that time for an hour.
-fn certificate(ca: &Ca, key: &Key, at: Wall) -> CertificateDer<'static> {
+pub(super) fn certificate(ca: &Ca, key: &Key, at: Wall) -> CertificateDer<'static> {
     let request = CertRequest::parse(&key.0).expect("a request");
     ca.issue(&request, node(1), Role::Worker, at, HOUR, &SystemRandom::new()).expect("signed").der
 }
 
-fn trusts(certificate: &[u8], roots: &[&[u8]]) -> Trusts {
+pub(super) fn trusts(certificate: &[u8], roots: &[&[u8]]) -> Trusts {
     Trusts { certificate: tls::digest(certificate), roots: roots.iter().map(|root| tls::digest(root)).collect() }
 }
 
@@ -117,9 +118,9 @@ fn a_certificate_is_renewed_and_the_session_goes_on() {
         expires: expires(certificate),
     };
     manager.until(|_| trust(&manager) == Some(known(&fresh, &[&root])));
-    // Nobody asked.
+    // Nobody asked: it may have been long on its way. It gets no certificate.
     board.say(&key.renew());
-    assert_eq!(board.hear_refusal().0, RefusedCode::Protocol);
+    assert_eq!(asked(&mut board, 5), None);
 
     let old = certificate(&present.ca, &key, now() - HOUR * 9 / 10);
     let mut board = open(&manager, &old, trusts(&old, &[&root]));
@@ -199,6 +200,19 @@ fn what_a_board_shows_and_did_not_keep_is_renewed_again() {
     let many = Trusts { roots: vec![[1; 32]; 5], ..Trusts::default() };
     board.say(&ToManager::Trusts(many));
     assert_eq!(board.hear_refusal().0, RefusedCode::Protocol);
+}
+
+/// It would take what it cannot read for a broken protocol.
+#[test]
+fn an_agent_of_before_renewal_is_asked_nothing() {
+    let key = Key::draw();
+    let manager = Manager::new(vec![with_key(new_node(1), &key.0)]);
+    let present = manager.context.authority.now();
+    let due = certificate(&present.ca, &key, now() - HOUR * 9 / 10);
+    let mut board = open(&manager, &due, Trusts::default());
+    for number in 0..5 {
+        assert_eq!(asked(&mut board, 2 * number), None);
+    }
 }
 
 /// Each time is a signature.

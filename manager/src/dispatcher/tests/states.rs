@@ -1,5 +1,6 @@
 //! The states of the protocol under valid, mutated, repeated and reordered messages: before `Hello`, inside a session,
-//! after `Bye`, and before anybody has shown a certificate. `RACIMO_FUZZ_SEED` and `RACIMO_FUZZ_CASES` as elsewhere.
+//! after `Bye`, with and without a certificate that is due, when only a new one is wanted, and before anybody has shown
+//! one. `RACIMO_FUZZ_SEED` and `RACIMO_FUZZ_CASES` as elsewhere.
 //!
 //! Whatever node 1 says: no panic, its session ends, node 2 and its task stay as they were, the secret of that task is
 //! never sent, and the store takes a bounded number of writes.
@@ -12,12 +13,16 @@ use futures_lite::future::{block_on, or};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, io::split};
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::{NodeDescription, TaskState};
-use racimo_common::wire::{BoardId, Hello, Join, LogsEnd, LogsPart, Renew, Status, ToAgent, ToManager, Trusts, frame};
+use racimo_common::wire::{
+    BoardId, Hello, Join, LogsEnd, LogsPart, Refused, RefusedCode, Renew, Status, ToAgent, ToManager, Trusts, frame,
+};
 use smol::net::unix::UnixStream;
 
-use super::Manager;
-use super::board::{hello, report};
-use crate::dispatcher::session;
+use super::board::{hello, hello_with, report};
+use super::certify::{Key, certificate, now, trusts};
+use super::{Manager, with_key};
+use crate::ca::Peer;
+use crate::dispatcher::session::{self, Other};
 use crate::limits;
 use crate::store::testing::*;
 use crate::store::{Change, DependencyKind, NewDependency, Task, View};
@@ -32,8 +37,9 @@ const SECRET: &[u8] = b"only-for-node-two";
 /// The content of the one that node 1's task has.
 const OWN_SECRET: &[u8] = b"for-node-one";
 
-fn manager() -> Manager {
-    let manager = Manager::new(vec![new_node(1), new_node(2)]);
+/// A manager with this node 1 and another one.
+fn manager(first: Change) -> Manager {
+    let manager = Manager::new(vec![first, new_node(2)]);
     for (number, body) in [(1, OWN_SECRET), (2, SECRET)] {
         let (id, kind) = (dependency(number), DependencyKind::Secret);
         let body = crate::vault::testing().seal(Owner::Dependency(kind, id), body).expect("sealed");
@@ -106,16 +112,18 @@ fn message(rng: &mut Rng, index: u64) -> ToManager {
     }
 }
 
-/// What is sent: frames as they should be, or not.
-fn script(rng: &mut Rng, index: u64) -> Vec<Vec<u8>> {
+/// What is sent: frames as they should be, or not. `first`: what it should begin with. `apt`: what is said besides what
+/// is drawn.
+fn script(rng: &mut Rng, index: u64, first: &[ToManager], apt: &[ToManager]) -> Vec<Vec<u8>> {
     let mut frames: Vec<Vec<u8>> = Vec::new();
     // Most begin well, so that deep states are met.
     if rng.u8(0..4) > 0 {
-        frames.push(packed(&hello((1, 1))));
+        frames.extend(first.iter().map(packed));
     }
     let mut bodies: Vec<Vec<u8>> = Vec::new();
     for _ in 0..rng.usize(0..12) {
-        let body = frame::encode(&message(rng, index), FRAME_FROM_AGENT_MAX).expect("it fits");
+        let said = rng.choice(apt).filter(|_| rng.bool()).cloned().unwrap_or_else(|| message(rng, index));
+        let body = frame::encode(&said, FRAME_FROM_AGENT_MAX).expect("it fits");
         bodies.push(body.clone());
         let body = match rng.u8(0..10) {
             // Again what was said before.
@@ -215,25 +223,30 @@ fn soon<T>(work: impl Future<Output = T>) -> T {
     block_on(or(async { Some(work.await) }, late)).expect("the session does not end")
 }
 
+/// A whole connection of this other end, which says this; what it was told.
+#[track_caller]
+fn converse(manager: &Manager, other: Other, frames: &[Vec<u8>], pause: Duration) -> Vec<ToAgent> {
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let context = manager.context.clone();
+    let session = smol::spawn(async move { session::run(&context, theirs, other, "192.0.2.9".to_owned()).await });
+    let heard = soon(play(ours, frames, pause));
+    let end = soon(session);
+    assert!(!end.to_string().is_empty());
+    check_words(&heard);
+    heard
+}
+
 #[test]
 fn whatever_a_member_says() {
-    let manager = manager();
+    let manager = manager(new_node(1));
     let before = victim(&manager.view());
     let begun = manager.view().version();
     let (mut opened, mut own) = (0, 0);
     for number in 0..mutate::cases(400) {
         let case = Case(seed(), number);
         let mut rng = Rng::with_seed(seed().wrapping_mul(1_000_003).wrapping_add(number));
-        let frames = script(&mut rng, manager.view().version());
-        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        let context = manager.context.clone();
-        let session = smol::spawn(async move {
-            session::run(&context, theirs, session::Other::Own(node(1)), "192.0.2.9".to_owned()).await
-        });
-        let heard = soon(play(ours, &frames, Duration::from_millis(rng.u64(0..30))));
-        let end = soon(session);
-        assert!(!end.to_string().is_empty());
-        check_words(&heard);
+        let frames = script(&mut rng, manager.view().version(), &[hello((1, 1))], &[]);
+        let heard = converse(&manager, Other::Own(node(1)), &frames, Duration::from_millis(rng.u64(0..30)));
         opened += usize::from(heard.iter().any(|message| matches!(message, ToAgent::Welcome(_))));
         own += usize::from(heard.iter().any(|message| format!("{message:?}").contains("BodyPart")));
         assert_eq!(victim(&manager.view()), before, "node 2 or its task changed");
@@ -247,6 +260,63 @@ fn whatever_a_member_says() {
     assert!(opened > 20 && own > 0, "{opened} sessions opened, {own} with contents: it tests nothing");
 }
 
+/// Boards whose certificates are good, due or over: a new one is all that some may have, and only for their own key.
+#[test]
+fn whatever_a_board_says_that_wants_a_certificate() {
+    let (own, others) = (Key::draw(), Key::draw());
+    let manager = manager(with_key(new_node(1), &own.0));
+    let present = manager.context.authority.now();
+    let (root, roots) = (present.ca.root().to_vec(), present.roots.known());
+    let minute = Duration::from_secs(60);
+    // Signed for an hour.
+    let shown = [0, 54, 70].map(|age| certificate(&present.ca, &own, now() - minute * age));
+    let peer = |certificate: &[u8]| Peer::of(certificate, &roots).expect("a member's");
+    let before = victim(&manager.view());
+    let begun = manager.view().version();
+    let (mut renewed, mut expired, mut opened, mut inside) = (0, 0, 0, 0);
+    for number in 0..mutate::cases(300) {
+        let case = Case(seed(), number);
+        let mut rng = Rng::with_seed(seed().wrapping_mul(3_000_017).wrapping_add(number));
+        let at = rng.usize(0..shown.len());
+        let hello = hello_with(trusts(&shown[at], &[&root]));
+        let first = if rng.bool() { vec![own.renew()] } else { vec![hello, ToManager::Heartbeat(1), own.renew()] };
+        let apt = [own.renew(), ToManager::Heartbeat(2), others.renew()];
+        let mut frames = script(&mut rng, manager.view().version(), &first, &apt);
+        // What ends the session must not always come before the answer.
+        frames.truncate(if rng.bool() { first.len() } else { frames.len() });
+        let other = Other::Certified(peer(&shown[at]));
+        let heard = converse(&manager, other, &frames, Duration::from_millis(rng.u64(0..150)));
+        let count = |of: fn(&ToAgent) -> bool| heard.iter().filter(|message| of(message)).count();
+        let is_open = matches!(heard.first(), Some(ToAgent::Welcome(_)));
+        let asked = count(|message| *message == ToAgent::Renew);
+        let certified = count(|message| matches!(message, ToAgent::Certified(_)));
+        for message in &heard {
+            if let ToAgent::Certified(certified) = message {
+                let new = peer(&certified.certificate);
+                assert_eq!((new.node, new.key_digest), (node(1), peer(&shown[0]).key_digest), "another's key");
+            }
+        }
+        if is_open {
+            assert!(at < 2, "a session with a certificate that is over");
+            let most = usize::try_from(limits::RENEWALS_BURST).expect("few");
+            assert!(certified <= asked && asked <= most, "{certified} certificates, asked {asked} times");
+        } else {
+            assert!(heard.len() <= 1, "{heard:?}");
+        }
+        let is_over =
+            |message: &&ToAgent| matches!(message, ToAgent::Refused(Refused { code: RefusedCode::Expired, .. }));
+        expired += heard.iter().filter(is_over).count();
+        opened += usize::from(is_open);
+        *if is_open { &mut inside } else { &mut renewed } += certified;
+        assert_eq!(victim(&manager.view()), before, "node 2 or its task changed");
+        drop(case);
+    }
+    let written = manager.view().version() - begun;
+    assert!(written <= 2 * u64::from(limits::NODE_WRITES_BURST) + 8, "{written} writes");
+    let met = [renewed, expired, opened, inside];
+    assert!(met.into_iter().all(|times| times > 3), "{met:?}: it tests little");
+}
+
 /// Over TLS, without a certificate: nothing is stored, whatever is said.
 #[test]
 fn whatever_a_stranger_says() {
@@ -255,7 +325,7 @@ fn whatever_a_stranger_says() {
     for number in 0..mutate::cases(60).min(100_000) {
         let case = Case(seed(), number);
         let mut rng = Rng::with_seed(seed().wrapping_mul(7_000_003).wrapping_add(number));
-        let frames = script(&mut rng, 1);
+        let frames = script(&mut rng, 1, &[hello((1, 1))], &[]);
         let heard = soon(async {
             match served.dial(super::serve::nobody(&served.ca)).await {
                 Some(stream) => play(stream, &frames, Duration::from_millis(5)).await,
