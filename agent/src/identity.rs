@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A new identity is written whole beside the old one (`identity.new`) and put in its place by renaming, so that a
-//! power cut leaves the old or the new one, never a mixture. Damage is found by the digests and named.
+//! power cut leaves the old or the new one, never a mixture. Damage is found by the digests and named. The agent and
+//! the commands beside it take turns ([`Turn`]).
 
 mod files;
 mod own;
@@ -24,7 +25,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA25
 use ring::rand::SecureRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 
-pub use files::IdentityError;
+pub use files::{IdentityError, Turn};
 pub use own::{Own, OwnError};
 
 /// A member's identity. Nothing in it is secret but the key, which only [`Identity::credentials`] gives out.
@@ -61,7 +62,7 @@ impl Identity {
     /// # Errors
     /// A file is missing, damaged or not readable: it is named.
     pub fn load(data: &Path) -> Result<Option<Self>, IdentityError> {
-        files::load(data)
+        Turn::take(data)?.load()
     }
 
     /// Keeps this identity under `data`, in place of any other. When it returns it survives a power cut.
@@ -69,19 +70,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Io`]; the old identity is still there.
     pub fn store(&self, data: &Path) -> Result<(), IdentityError> {
-        files::store(data, self)
-    }
-
-    /// Takes over a new list of managers and keeps it under `data`; writes nothing if it is the same.
-    ///
-    /// # Errors
-    /// As [`Identity::store`]; the list is not taken over.
-    pub fn set_managers(&mut self, data: &Path, managers: &[String]) -> Result<(), IdentityError> {
-        if self.managers == managers {
-            return Ok(());
-        }
-        let old = std::mem::replace(&mut self.managers, managers.to_vec());
-        files::store_record(data, self).inspect_err(|_| self.managers = old)
+        Turn::take(data)?.store(self)
     }
 
     /// Forgets the identity under `data`: the board left its cluster.
@@ -89,7 +78,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Io`].
     pub fn erase(data: &Path) -> Result<(), IdentityError> {
-        files::erase(data)
+        Turn::take(data)?.erase()
     }
 
     /// What it shows and trusts, as the manager is told.
@@ -138,4 +127,4 @@ impl std::fmt::Debug for NodeKey {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,13 +1,16 @@
 //! The board leaves its cluster: the main loop's part of it. [`Leaving`] decides.
 
+use std::path::Path;
+
 use async_channel::Sender;
 use racimo_common::error::chain;
+use racimo_common::id::NodeId;
 use racimo_common::wire::ToManager;
 use smol::Timer;
 
 use super::App;
 use super::operations::Tools;
-use crate::identity::Identity;
+use crate::identity::Turn;
 use crate::leave::{Ask, Leaving};
 use crate::limits;
 use crate::link::places::Places;
@@ -56,10 +59,8 @@ impl App {
 
     /// The board is no member from now on; then its tasks stop.
     fn let_go(&mut self) {
-        let data = &self.config.data;
-        let key = wireguard::key::erase(data).map_err(|error| error.to_string());
-        let places = Places::erase(data).map_err(|error| error.to_string());
-        self.erased = Identity::erase(data).map_err(|error| chain(&error)).and(key).and(places);
+        let node = self.identity.as_ref().map(|own| own.identity().node);
+        self.erased = erase(&self.config.data, node);
         self.forget_all();
     }
 
@@ -77,6 +78,19 @@ impl App {
     }
 }
 
+/// Erases who this board is, if it still is that node, in the identity's turn: what is being stored is erased too, and
+/// what comes later finds nothing.
+fn erase(data: &Path, node: Option<NodeId>) -> Result<(), String> {
+    let turn = Turn::take(data).map_err(|error| chain(&error))?;
+    if matches!(turn.load(), Ok(Some(there)) if Some(there.node) != node) {
+        // It was joined again meanwhile.
+        return Ok(());
+    }
+    let key = wireguard::key::erase(data).map_err(|error| error.to_string());
+    let places = Places::erase(data).map_err(|error| error.to_string());
+    turn.erase().map_err(|error| chain(&error)).and(key).and(places)
+}
+
 impl Tools {
     /// The kernel's part of the network goes, for a board that has left.
     pub(super) async fn clear(&self) {
@@ -90,5 +104,28 @@ impl Tools {
             log::warn!("what this board had of the network is not all gone; a restart of the board removes it");
         };
         smol::future::or(clear, late).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::tests::identity;
+
+    #[test]
+    fn what_a_board_leaves_is_its_own_identity() {
+        let data = tempfile::tempdir().expect("a directory");
+        let there = || Turn::try_take(data.path()).expect("nobody has it").load().expect("readable");
+        let (before, after) = (identity(1), identity(2));
+        after.store(data.path()).expect("stored");
+        erase(data.path(), Some(before.node)).expect("nothing to do");
+        assert_eq!(there().map(|identity| identity.node), Some(after.node), "it joined again meanwhile");
+        erase(data.path(), Some(after.node)).expect("erased");
+        assert!(there().is_none());
+        // One that is damaged is nobody's.
+        before.store(data.path()).expect("stored");
+        std::fs::write(data.path().join("identity/key.pem"), "?").expect("written");
+        erase(data.path(), Some(after.node)).expect("erased");
+        assert!(there().is_none());
     }
 }

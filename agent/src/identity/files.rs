@@ -1,4 +1,4 @@
-//! The identity's files.
+//! The identity's files, and whose turn it is to touch them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,6 +10,8 @@ use racimo_common::object::Role;
 use racimo_common::tls::{
     self, certificate_from_pem, certificate_to_pem, certificates_from_pem, key_from_pem, key_to_pem,
 };
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 use serde::{Deserialize, Serialize};
 
 use super::{Identity, NodeKey};
@@ -65,7 +67,73 @@ struct Record {
     own_sha256: String,
 }
 
-pub(super) fn load(data: &Path) -> Result<Option<Identity>, IdentityError> {
+/// The right to touch the identity under a directory: one in this process and all others (`pi-agent join` beside the
+/// agent) has it at a time, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    data: PathBuf,
+    /// The directory, locked.
+    _locked: File,
+}
+
+impl Turn {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`]: `data` cannot be made, opened or locked.
+    pub fn take(data: &Path) -> Result<Self, IdentityError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed("create", data))?;
+        let dir = File::open(data).map_err(failed("open", data))?;
+        let locked = retry_on_intr(|| flock(&dir, FlockOperation::LockExclusive));
+        locked.map_err(|error| failed("lock", data)(error.into()))?;
+        Ok(Self { data: data.to_owned(), _locked: dir })
+    }
+
+    /// `None`: somebody else has it, or it cannot be had.
+    pub fn try_take(data: &Path) -> Option<Self> {
+        let dir = File::open(data).ok()?;
+        flock(&dir, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some(Self { data: data.to_owned(), _locked: dir })
+    }
+
+    /// As [`Identity::load`].
+    ///
+    /// # Errors
+    /// As [`Identity::load`].
+    pub fn load(&self) -> Result<Option<Identity>, IdentityError> {
+        load(&self.data)
+    }
+
+    /// As [`Identity::store`].
+    ///
+    /// # Errors
+    /// As [`Identity::store`].
+    pub fn store(&self, identity: &Identity) -> Result<(), IdentityError> {
+        store(&self.data, identity)
+    }
+
+    /// As [`Identity::erase`].
+    ///
+    /// # Errors
+    /// As [`Identity::erase`].
+    pub fn erase(&self) -> Result<(), IdentityError> {
+        erase(&self.data)
+    }
+
+    /// Takes over a new list of managers and keeps it; writes nothing if it is the same.
+    ///
+    /// # Errors
+    /// As [`Identity::store`].
+    pub(super) fn set_managers(&self, mut identity: Identity, managers: Vec<String>) -> Result<(), IdentityError> {
+        if identity.managers == managers {
+            return Ok(());
+        }
+        identity.managers = managers;
+        store_record(&self.data, &identity)
+    }
+}
+
+fn load(data: &Path) -> Result<Option<Identity>, IdentityError> {
     finish_store(data)?;
     let dir = data.join(DIR);
     if !exists(&dir)? {
@@ -94,7 +162,7 @@ pub(super) fn load(data: &Path) -> Result<Option<Identity>, IdentityError> {
     Ok(Some(identity))
 }
 
-pub(super) fn store(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
+fn store(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
     finish_store(data)?;
     let (dir, new, old) = (data.join(DIR), data.join(DIR_NEW), data.join(DIR_OLD));
     remove_dir(&new)?;
@@ -122,7 +190,7 @@ fn write_all(dir: &Path, identity: &Identity) -> Result<(), IdentityError> {
     sync_dir(dir)
 }
 
-pub(super) fn store_record(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
+fn store_record(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
     let dir = data.join(DIR);
     let new = dir.join(RECORD_NEW);
     write(&new, &Record::of(identity)?.text()?)?;
@@ -130,9 +198,9 @@ pub(super) fn store_record(data: &Path, identity: &Identity) -> Result<(), Ident
     sync_dir(&dir)
 }
 
-pub(super) fn erase(data: &Path) -> Result<(), IdentityError> {
+fn erase(data: &Path) -> Result<(), IdentityError> {
     [DIR, DIR_OLD, DIR_NEW].into_iter().try_for_each(|name| remove_dir(&data.join(name)))?;
-    if exists(data)? { sync_dir(data) } else { Ok(()) }
+    sync_dir(data)
 }
 
 /// Brings order into what a power cut left of a [`store`]. While `identity` is missing and `identity.old` is there,

@@ -16,7 +16,7 @@ use racimo_common::tls::{self, BUILT, CertificateDer, CredentialsError, TrustClo
 use racimo_common::wire::{Certified, Trusts};
 use serde_bytes::ByteBuf;
 
-use super::{Identity, IdentityError};
+use super::{Identity, IdentityError, Turn};
 
 /// Why something that the manager gave was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub struct Own {
     used: RefCell<Rc<Identity>>,
     /// What is on the disk.
     kept: RefCell<Trusts>,
-    /// One at a time: held until the disk has it, even if nobody waits for that any more.
+    /// One of this agent's changes at a time: held until the disk has it, even if nobody waits for that any more.
     turn: Arc<smol::lock::Mutex<()>>,
 }
 
@@ -95,9 +95,10 @@ impl Own {
         let (identity, data) = ((*new).clone(), self.data.clone());
         let kept = smol::unblock(move || {
             let _turn = turn;
-            match Identity::load(&data)? {
+            let disk = Turn::take(&data)?;
+            match disk.load()? {
                 Some(there) if there.node == identity.node => {
-                    Identity { managers: there.managers, ..identity }.store(&data).map(|()| true)
+                    disk.store(&Identity { managers: there.managers, ..identity }).map(|()| true)
                 }
                 // The board joined again meanwhile, or left: that counts.
                 Some(_) | None => Ok(false),
@@ -118,8 +119,9 @@ impl Own {
         let (node, data) = (self.identity().node, self.data.clone());
         let kept = smol::unblock(move || {
             let _turn = turn;
-            match Identity::load(&data)? {
-                Some(mut there) if there.node == node => there.set_managers(&data, &managers),
+            let disk = Turn::take(&data)?;
+            match disk.load()? {
+                Some(there) if there.node == node => disk.set_managers(there, managers),
                 // Somebody joined the board again: its new cluster has managers of its own.
                 Some(_) | None => Ok(()),
             }
@@ -129,8 +131,8 @@ impl Own {
 
     /// Whether somebody joined the board again, to this cluster or another.
     pub fn is_another(&self) -> bool {
-        let Some(_turn) = self.turn.try_lock() else { return false };
+        let Some(disk) = Turn::try_take(&self.data) else { return false };
         let node = self.identity().node;
-        matches!(Identity::load(&self.data), Ok(Some(identity)) if identity.node != node)
+        matches!(disk.load(), Ok(Some(identity)) if identity.node != node)
     }
 }

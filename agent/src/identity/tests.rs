@@ -11,7 +11,8 @@ use serde_bytes::ByteBuf;
 
 use super::*;
 
-fn identity(bits: u128) -> Identity {
+/// A node's identity, by itself.
+pub(crate) fn identity(bits: u128) -> Identity {
     let key = NodeKey::generate(&SystemRandom::new()).unwrap();
     let pair = KeyPair::from_pkcs8_der_and_sign_algo(&key.0.as_slice().into(), &PKCS_ECDSA_P256_SHA256).unwrap();
     let certificate = CertificateParams::default().self_signed(&pair).unwrap().der().clone();
@@ -47,13 +48,13 @@ fn mode(path: &Path) -> u32 {
 fn what_is_stored_is_loaded() {
     let data = tempfile::tempdir().unwrap();
     check_node(data.path(), None);
-    let mut first = identity(1);
+    let first = identity(1);
     first.store(data.path()).unwrap();
     let again = Identity::load(data.path()).unwrap().unwrap();
     assert_eq!(again.key.0, first.key.0);
     assert_eq!(again.certificate, first.certificate);
     assert_eq!(again.managers, first.managers);
-    first.set_managers(data.path(), &["a:1".into(), "b:2".into()]).unwrap();
+    Turn::take(data.path()).unwrap().set_managers(first, vec!["a:1".into(), "b:2".into()]).unwrap();
     assert_eq!(Identity::load(data.path()).unwrap().unwrap().managers, ["a:1", "b:2"]);
     identity(2).store(data.path()).unwrap();
     check_node(data.path(), Some(2));
@@ -143,6 +144,50 @@ fn a_disk_that_takes_nothing_keeps_the_old_one() {
         own.renew(renewed(&first, 8)).await.unwrap();
         assert_eq!(Identity::load(data.path()).unwrap().unwrap().trusts(), own.trusts());
     });
+}
+
+/// The agent, `pi-agent join` and `pi-agent leave` are processes of their own.
+#[test]
+fn who_touches_the_identity_waits_for_its_turn() {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::time::Duration;
+
+    type Work = fn(&Path);
+    let works: [(Work, Option<u128>); 4] = [
+        (|data| identity(2).store(data).unwrap(), Some(2)),
+        (|data| Identity::erase(data).unwrap(), None),
+        // It ends after the board has left, and brings nothing back.
+        (
+            |data| {
+                let before = identity(1);
+                let own = Own::new(before.clone(), data);
+                smol::block_on(own.renew(renewed(&before, 7))).unwrap();
+            },
+            None,
+        ),
+        (|data| drop(Identity::load(data).unwrap()), None),
+    ];
+    for (work, want) in works {
+        let (data, dir) = stored(1);
+        // Somebody else has it, between two renames.
+        let other = Turn::take(data.path()).unwrap();
+        let old = data.path().join("identity.old");
+        fs::rename(&dir, &old).unwrap();
+        assert!(Turn::try_take(data.path()).is_none());
+        let (done, ends) = channel();
+        let path = data.path().to_owned();
+        let worker = std::thread::spawn(move || {
+            work(&path);
+            done.send(()).unwrap();
+        });
+        assert_eq!(ends.recv_timeout(Duration::from_millis(200)), Err(RecvTimeoutError::Timeout), "it did not wait");
+        assert!(old.exists() && !dir.exists(), "it was touched");
+        fs::remove_dir_all(&old).unwrap();
+        drop(other);
+        worker.join().unwrap();
+        check_node(data.path(), want);
+        assert!(Turn::try_take(data.path()).is_some());
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use smol::Timer;
 
 use super::dial::{DialError, dial};
 use super::places::Places;
-use crate::identity::{Identity, IdentityError, KeyError, NodeKey};
+use crate::identity::{Identity, IdentityError, KeyError, NodeKey, Turn};
 use crate::limits::{JOIN_ANSWER_MAX, JOIN_PAUSE, JOIN_TRIES};
 use crate::net::wireguard;
 
@@ -56,8 +56,8 @@ pub enum JoinError {
     /// No key could be made.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The key for encrypted networks of the node before is still there.
-    #[error("erase the key for encrypted networks of the node that this board was")]
+    /// The board has joined, but the key for encrypted networks of the node before is still there.
+    #[error("the board has joined; erase the key for encrypted networks of the node that it was")]
     OldKey(#[source] std::io::Error),
     /// The identity could not be kept.
     #[error(transparent)]
@@ -132,14 +132,21 @@ pub async fn join(
     };
     // What is kept must work later, when nobody is there to help.
     tls::session_client(&identity.roots, &identity.credentials()?, clock())?;
-    // The key for encrypted networks belonged to the node that this board was.
-    wireguard::key::erase(data).map_err(JoinError::OldKey)?;
-    identity.store(data)?;
+    keep(data, &identity, address)?;
+    log::info!("joined cluster {} as node {} ({})", identity.cluster, identity.node, identity.role);
+    Ok(identity)
+}
+
+/// Puts the identity in the place of any other, with what belongs to it.
+fn keep(data: &Path, identity: &Identity, address: &str) -> Result<(), JoinError> {
+    let turn = Turn::take(data)?;
+    turn.store(identity)?;
+    // The key for encrypted networks belonged to the node that this board was until now.
+    let erased = wireguard::key::erase(data);
     if let Err(error) = Places::store_joined(data, identity.cluster, address) {
         log::warn!("the manager's name was not kept, only its addresses: {error}");
     }
-    log::info!("joined cluster {} as node {} ({})", identity.cluster, identity.node, identity.role);
-    Ok(identity)
+    erased.map_err(JoinError::OldKey)
 }
 
 async fn try_once(
@@ -195,4 +202,30 @@ fn broken(address: &str, error: FrameError) -> JoinError {
 
 fn clock() -> TrustClock {
     TrustClock::standing(Wall::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use ring::rand::SystemRandom;
+
+    use super::*;
+
+    #[test]
+    fn the_old_key_goes_once_the_new_identity_is_kept() {
+        let data = tempfile::tempdir().expect("a directory");
+        let data = data.path();
+        let identity = crate::identity::tests::identity(2);
+        let old = wireguard::key::Key::load(data, 3, &SystemRandom::new()).expect("a key").public;
+        // The disk does not take the identity: the board stays who it was.
+        fs::write(data.join("identity.new"), "in the way").expect("written");
+        assert!(matches!(keep(data, &identity, "m:2377"), Err(JoinError::Store(_))));
+        let there = wireguard::key::Key::load(data, 3, &SystemRandom::new()).expect("a key").public;
+        assert!(there == old, "the key of the node that it still is has gone");
+        fs::remove_file(data.join("identity.new")).expect("removed");
+        keep(data, &identity, "m:2377").expect("kept");
+        assert!(fs::read_dir(data).expect("read").flatten().all(|file| file.file_name() != "wireguard.key"));
+        assert!(Turn::try_take(data).is_some());
+    }
 }
