@@ -76,13 +76,10 @@ pub struct Names {
 }
 
 impl Names {
-    /// Those of a machine: its addresses, its host name (with `.local` too, as mDNS has it), `localhost`, and what it is
-    /// advertised as (`ADDRESS[:PORT]`). What no certificate can hold is left out, and what is too many.
-    pub fn of(addresses: impl IntoIterator<Item = IpAddr>, host: &str, advertised: &[String]) -> Self {
+    /// Those of a machine: what it is advertised as (`ADDRESS[:PORT]`), `localhost`, its host name (with `.local` too, as
+    /// mDNS has it), and its addresses, in this order: what is too many is left out, as is what no certificate can hold.
+    pub fn of(advertised: &[String], host: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut all = Self::default();
-        for address in addresses {
-            all.add_address(address);
-        }
         for text in advertised {
             let host = host_of(text);
             match host.parse() {
@@ -94,6 +91,9 @@ impl Names {
         all.add_name(host);
         if !host.contains('.') {
             all.add_name(&format!("{host}.local"));
+        }
+        for address in addresses {
+            all.add_address(address);
         }
         all
     }
@@ -239,7 +239,7 @@ mod tests {
     fn check(addresses: &[&str], host: &str, advertised: &[&str], want: &str) {
         let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
         let advertised: Vec<String> = advertised.iter().map(|text| (*text).to_owned()).collect();
-        let names = Names::of(addresses, host, &advertised);
+        let names = Names::of(&advertised, host, addresses);
         let all = names.addresses.iter().map(ToString::to_string).chain(names.names.iter().cloned());
         assert_eq!(all.collect::<Vec<_>>().join(" "), want);
     }
@@ -251,14 +251,14 @@ mod tests {
         check(&["0.0.0.0"], "", &["gate.example:2377", "fd00::2"], "fd00::2 gate.example localhost");
         check(&[], "swarm-manager", &["swarm-manager:1", "bad_name", "ä"], "localhost swarm-manager.local");
         let many: Vec<String> = (0..=255).map(|n| format!("10.0.0.{n}")).collect();
-        let names = Names::of(many.iter().filter_map(|text| text.parse().ok()), "x", &[]);
+        let names = Names::of(&[], "x", many.iter().filter_map(|text| text.parse().ok()));
         assert_eq!(names.addresses.len(), API_NAMES_MAX);
     }
 
     #[test]
     fn a_server_is_no_manager() {
         let ca = ca();
-        let names = Names::of(["10.0.0.1".parse().expect("an address")], "pi", &[]);
+        let names = Names::of(&[], "pi", ["10.0.0.1".parse().expect("an address")]);
         let issued = ca.issue_server(&names, NOW, NODE_VALIDITY, &SystemRandom::new()).expect("issued");
         let leaf = tls::certificate_from_pem(&issued.certificates).expect("PEM");
         assert!(Peer::of(&leaf, &[]).is_err() && Holder::of(&leaf).is_err());
