@@ -75,6 +75,9 @@ pub const ACCESSES_MAX: usize = 256;
 pub const API_REMOTE_CONNECTIONS_MAX: usize = 256;
 /// Connections to the API by one access. A further one is closed.
 pub const API_ACCESS_CONNECTIONS_MAX: usize = 64;
+/// Answers that go on (`events`, `logs`) of one access at once, so that it takes neither the readers of all nor all of its
+/// own connections. A further one: 429.
+pub const API_ACCESS_STREAMS_MAX: usize = 16;
 /// Connections of one access in a row; a command is one or a few. Beyond: closed, except so many a second:
 pub const API_ACCESS_BURST: u32 = 1024;
 /// As above.
@@ -360,6 +363,12 @@ const _: () = assert!(
     LOG_READERS_MAX + EVENTS_READERS_MAX <= API_CONNECTIONS_MAX / 2
         && LOG_READERS_MAX + EVENTS_READERS_MAX <= API_REMOTE_CONNECTIONS_MAX / 2,
     "readers of streams must leave connections for everybody else"
+);
+const _: () = assert!(
+    API_ACCESS_STREAMS_MAX <= EVENTS_READERS_MAX / 4
+        && API_ACCESS_STREAMS_MAX <= LOG_READERS_MAX / 4
+        && API_ACCESS_STREAMS_MAX <= API_ACCESS_CONNECTIONS_MAX / 4,
+    "one access must leave streams for others, and connections for its commands"
 );
 
 const _: () = assert!((ROOTS_RETIRED_MAX + 4) * ROOT_BYTES_MAX < 64 * 1024, "a handshake holds them");

@@ -116,6 +116,11 @@ impl Answer {
         self.status
     }
 
+    /// Whether its body comes bit by bit.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.content, Content::Chunks(_))
+    }
+
     /// With what comes bit by bit changed; all else stays.
     #[must_use]
     pub fn map_chunks(mut self, change: impl FnOnce(Chunks) -> Chunks) -> Self {

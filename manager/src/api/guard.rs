@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt, StreamExt, stream};
-use hyper::{HeaderMap, Method};
+use hyper::{HeaderMap, Method, StatusCode};
 use racimo_common::time::{Clock, Wall};
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ use super::route::{self, Need};
 use super::who::{self, Who};
 use super::{Context, fields};
 use crate::ca;
-use crate::limits::ACCESS_LOOK_EVERY;
+use crate::limits::{ACCESS_LOOK_EVERY, API_ACCESS_STREAMS_MAX};
 use crate::store::{AccessRole, Store};
 
 /// A request whose body was read.
@@ -68,7 +68,7 @@ pub(super) async fn answer(context: &Context, who: &Who, asked: Asked) -> Result
         Ok(()) => {
             let api_version = route::version(&path);
             let request = Request { role, method, api_version, name: found.name, query: query(&text), headers, body };
-            (found.handler)(context, &request).await
+            (found.handler)(context, &request).await.and_then(|answer| bounded(context, who, answer))
         }
         Err(refusal) => Err(refusal),
     };
@@ -80,25 +80,44 @@ pub(super) async fn answer(context: &Context, who: &Who, asked: Asked) -> Result
         let (at, status) = (context.now(), status.as_u16());
         context.audit.keep(Entry { at, status, ..entry }).await;
     }
-    let answer = answered?;
-    Ok(match who {
-        Who::Unix { .. } | Who::Local(_) => answer,
-        Who::Remote { .. } => {
-            let (store, clock, changes) = (context.store.clone(), context.clock, context.changes.clone());
-            let who = who.clone();
-            // Streams end when the access does.
-            let ended = Box::pin(async move {
-                loop {
-                    let changed = changes.next();
-                    if role_at(&store, clock, &who).is_err() {
-                        return;
-                    }
-                    changed.or(pause(ACCESS_LOOK_EVERY)).await;
-                }
-            });
-            answer.map_chunks(|chunks| stream::stop_after_future(chunks, ended).boxed())
+    answered
+}
+
+/// An answer that goes on ends with the access of who asked, and has one of its places.
+fn bounded(context: &Context, who: &Who, answer: Answer) -> Result<Answer, ApiError> {
+    match who {
+        Who::Unix { .. } | Who::Local(_) => return Ok(answer),
+        Who::Remote { .. } if !answer.is_stream() => return Ok(answer),
+        Who::Remote { .. } => {}
+    }
+    let name = who.name();
+    let Some(place) = context.streams.take(name) else {
+        let text = format!(
+            "access {name} has {API_ACCESS_STREAMS_MAX} streams open (events, logs), as many as one may: close some, or \
+             use another access"
+        );
+        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text));
+    };
+    let (store, clock, changes) = (context.store.clone(), context.clock, context.changes.clone());
+    let who = who.clone();
+    let ended = Box::pin(async move {
+        loop {
+            let changed = changes.next();
+            if role_at(&store, clock, &who).is_err() {
+                return;
+            }
+            changed.or(pause(ACCESS_LOOK_EVERY)).await;
         }
-    })
+    });
+    Ok(answer.map_chunks(|chunks| {
+        let chunks = stream::stop_after_future(chunks, ended);
+        let held = chunks.map(move |chunk| {
+            // As long as it goes on.
+            let _ = &place;
+            chunk
+        });
+        held.boxed()
+    }))
 }
 
 async fn pause(time: Duration) {
@@ -194,17 +213,30 @@ mod tests {
         assert_eq!(kept(&lab), want);
     }
 
+    fn asked(path: &str) -> Asked {
+        let (headers, body) = (HeaderMap::new(), Vec::new());
+        Asked { method: Method::GET, path: path.to_owned(), query: String::new(), headers, body }
+    }
+
+    #[test]
+    fn one_access_leaves_streams_for_others() {
+        let lab = Lab::active();
+        let (ann, bob) = (somebody(&lab, "ann", AccessRole::Admin), somebody(&lab, "bob", AccessRole::ReadOnly));
+        let events = |who: &Who| smol::block_on(answer(&lab.context, who, asked("/events")));
+        let mut open: Vec<Answer> = (0..API_ACCESS_STREAMS_MAX).map(|_| events(&bob).expect("a stream")).collect();
+        let refusal = events(&bob).map(|_| ()).expect_err("one too many");
+        assert_eq!(refusal.status.as_u16(), 429);
+        assert!(refusal.message.contains("access bob has 16 streams open"), "{}", refusal.message);
+        assert!(events(&ann).is_ok() && events(&Who::Unix { uid: Some(0) }).is_ok());
+        assert_eq!(lab.ask_as(&bob, "GET", "/services", "", None).0, 200, "what has an end goes on");
+        open.pop();
+        assert!(events(&bob).is_ok());
+    }
+
     #[test]
     fn streams_end_with_their_access() {
         let lab = Lab::active();
         let bob = somebody(&lab, "bob", AccessRole::ReadOnly);
-        let asked = |path: &str| Asked {
-            method: Method::GET,
-            path: path.to_owned(),
-            query: String::new(),
-            headers: HeaderMap::new(),
-            body: Vec::new(),
-        };
         smol::block_on(async {
             let events = answer(&lab.context, &bob, asked("/events")).await.expect("a stream");
             let mut read = Box::pin(crate::api::testing::read(events.into_response().into_body()));

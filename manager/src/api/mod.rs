@@ -40,6 +40,7 @@ mod rotation;
 pub mod route;
 pub mod serve;
 pub mod service;
+mod streams;
 pub mod swarm;
 pub mod system;
 pub mod task;
@@ -110,6 +111,8 @@ pub struct Context {
     audit: Audit,
     /// Changes of accesses.
     changes: Arc<guard::Changes>,
+    /// Answers to accesses that go on.
+    streams: streams::Streams,
     /// Where clients with certificates are served.
     remote: Vec<SocketAddr>,
     /// Log lines that clients cause.
@@ -140,6 +143,7 @@ impl Context {
             vault,
             audit: Audit::off(),
             changes: Arc::default(),
+            streams: streams::Streams::default(),
             remote: Vec::new(),
         }
     }

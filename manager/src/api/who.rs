@@ -67,7 +67,7 @@ impl Who {
     }
 
     /// The name of their access, if they came with one.
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Remote { holder: Some(holder), .. } => &holder.name,
             Self::Unix { .. } | Self::Local(_) | Self::Remote { holder: None, .. } => "",
