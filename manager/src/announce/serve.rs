@@ -1,7 +1,7 @@
 //! The responder's socket: one for all links, beside whatever else speaks multicast DNS on this machine (avahi).
 //!
 //! ```text
-//! links changed ─▶ socket anew ─▶ announce, twice
+//! other links ─▶ socket anew ─▶ announce, twice
 //! question ─ of a link? about us? ─┬─ by unicast ──▶ answer to whoever asks
 //!                                  └─ by multicast ▶ announce soon, once a second at most
 //! the last handle is gone ─▶ goodbye
@@ -111,6 +111,9 @@ impl Responder {
 
     /// Listens on these links, in place of others.
     fn open(&mut self, links: Vec<Link>) {
+        if self.socket.is_some() && self.links == links {
+            return;
+        }
         self.socket = None;
         self.links = links;
         self.due = None;
@@ -219,4 +222,37 @@ fn open(links: &[Link]) -> io::Result<UdpSocket> {
         joined = joined.or(one.map_err(io::Error::from));
     }
     joined.map(|()| socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use racimo_common::id::{ClusterId, RandomId};
+
+    use super::*;
+
+    #[test]
+    fn the_same_links_again_are_no_news() {
+        let link = |index, last: u8| Link {
+            index,
+            subnets: vec![Subnet::of([192, 0, 2, 0].into(), 24)],
+            addresses: vec![[192, 0, 2, last].into()],
+        };
+        let mut responder = Responder::new(Service::new("pi", ClusterId::from_bits(1), 2377));
+        // As if it had been opened and announced; there is no need to say anything on this machine's links.
+        let socket = || Async::<UdpSocket>::bind(([127, 0, 0, 1], 0)).expect("a socket");
+        let (no_link, place) = (u32::MAX, |responder: &Responder| {
+            responder.socket.as_ref().map(|socket| socket.get_ref().local_addr().expect("an address"))
+        });
+        (responder.socket, responder.links) = (Some(socket()), vec![link(no_link, 5)]);
+        let before = place(&responder);
+        responder.open(vec![link(no_link, 5)]);
+        assert_eq!((place(&responder), responder.due), (before, None));
+        // Another address there is.
+        responder.open(vec![link(no_link, 6)]);
+        assert!(place(&responder) != before && responder.due.is_some());
+        // And no link ends it.
+        responder.socket = Some(socket());
+        responder.open(Vec::new());
+        assert!(responder.socket.is_none() && responder.due.is_none());
+    }
 }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use racimo_common::net::is_real_link;
 use racimo_common::wire::PORT;
 
+use crate::ca::host_of;
 use crate::limits::TOLD_ADDRESSES_MAX;
 
 /// An address of this machine.
@@ -67,6 +68,19 @@ impl Machine {
 
     fn of_link<'a>(&'a self, name: &'a str) -> impl Iterator<Item = IpAddr> + Clone + 'a {
         self.addresses.iter().filter(move |one| one.name == name).map(|one| one.ip)
+    }
+
+    /// What can change a decision: links to other machines, and what the user named; not what containers bring along, that
+    /// comes and goes. `named`: `HOST[:PORT]`.
+    pub(super) fn relevant(&self, named: &[&str]) -> Self {
+        let hosts: Vec<&str> = named.iter().map(|text| host_of(text)).collect();
+        let matters = |link: &str| is_real_link(link) || hosts.contains(&link);
+        let addresses = self.addresses.iter();
+        let is_named = |one: &Interface| hosts.iter().any(|host| host.parse() == Ok(one.ip));
+        Self {
+            addresses: addresses.filter(|one| matters(&one.name) || is_named(one)).cloned().collect(),
+            links: self.links.iter().filter(|link| matters(link)).cloned().collect(),
+        }
     }
 
     /// Addresses by which others may reach what listens there, IPv4 first.

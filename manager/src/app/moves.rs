@@ -9,7 +9,7 @@
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_channel::Sender;
 use futures_lite::future::or;
@@ -45,6 +45,26 @@ pub(super) struct Moves {
     pub(super) shown: Shown,
 }
 
+/// When what failed is tried again: with growing pauses, so that a port that somebody else has costs nothing.
+#[derive(Debug, Default)]
+struct Again {
+    at: Option<Instant>,
+    pause: Duration,
+}
+
+impl Again {
+    fn is_due(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| at <= now)
+    }
+
+    /// How the last try went, and whether it was the first after a change.
+    fn was(&mut self, is_done: bool, is_first: bool, now: Instant) {
+        self.pause =
+            if is_first { ADDRESSES_LOOK_EVERY } else { (self.pause * 2).clamp(ADDRESSES_LOOK_EVERY, NAME_LOOK_EVERY) };
+        self.at = (!is_done).then(|| now + self.pause);
+    }
+}
+
 impl Shown {
     /// The manager's own address.
     pub(super) fn new(address: String) -> Self {
@@ -74,16 +94,20 @@ impl Moves {
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         let mut last: Option<Machine> = None;
-        let (mut named, mut is_done) = (Instant::now(), false);
+        let mut named = Instant::now();
+        let mut again = Again::default();
         loop {
             match machine() {
                 Ok(machine) => {
-                    let is_named =
-                        self.said().is_some_and(|said| address::name(&said, self.listens, &machine).is_some());
+                    let said = self.said().unwrap_or_default();
+                    let is_named = address::name(&said, self.listens, &machine).is_some();
                     let is_due = is_named && named.elapsed() >= NAME_LOOK_EVERY;
-                    if !is_done || is_due || last.as_ref() != Some(&machine) {
+                    let words = [said.as_str(), &self.own.listen];
+                    let is_other = last.as_ref().is_none_or(|last| last.relevant(&words) != machine.relevant(&words));
+                    if is_other || is_due || again.is_due(Instant::now()) {
                         named = Instant::now();
-                        is_done = self.look(&machine, last.as_ref()).await;
+                        let is_done = self.look(&machine, last.as_ref()).await;
+                        again.was(is_done, is_other, Instant::now());
                         last = Some(machine);
                     }
                 }
@@ -252,6 +276,46 @@ fn links(machine: &Machine, listens: SocketAddr) -> Vec<Link> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_is_tried_again_ever_more_seldom() {
+        let (mut again, start) = (Again::default(), Instant::now());
+        assert!(!again.is_due(start));
+        let mut pauses = Vec::new();
+        for round in 0..8 {
+            again.was(false, round == 0, start);
+            let at = again.at.expect("it is tried again");
+            assert!(!again.is_due(start) && again.is_due(at));
+            pauses.push((at - start).as_secs());
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60, 60]);
+        again.was(false, true, start);
+        assert_eq!(again.at, Some(start + ADDRESSES_LOOK_EVERY), "another address is another try");
+        again.was(true, false, start);
+        assert_eq!(again.at, None);
+    }
+
+    #[test]
+    fn what_containers_bring_along_is_no_news() {
+        let machine = |links: &[(&str, &str)]| Machine {
+            addresses: (links.iter())
+                .map(|(name, ip)| {
+                    let ip = ip.parse().expect("an address");
+                    Interface { name: (*name).to_owned(), index: 1, ip, prefix: 24 }
+                })
+                .collect(),
+            links: links.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        };
+        let before = machine(&[("lo", "127.0.0.1"), ("eth0", "10.0.0.5"), ("docker0", "172.17.0.1")]);
+        let more = [("veth1", "fe80::1"), ("br-0123456789ab", "172.18.0.1"), ("rg-x", "10.200.0.1")];
+        let after = machine(&[&[("lo", "127.0.0.1"), ("eth0", "10.0.0.5")], &more[..]].concat());
+        let same = |named: &[&str]| before.relevant(named) == after.relevant(named);
+        assert!(same(&["", "0.0.0.0:2377"]) && same(&["pi.lan", "eth0:2377"]));
+        // Somebody said so.
+        assert!(!same(&["docker0", "0.0.0.0:2377"]) && !same(&["", "172.18.0.1:2377"]) && !same(&["[fe80::1]:5", ""]));
+        let moved = machine(&[("lo", "127.0.0.1"), ("eth0", "10.0.0.6"), ("docker0", "172.17.0.1")]);
+        assert_ne!(before.relevant(&[]), moved.relevant(&[]));
+    }
 
     #[test]
     fn what_a_name_stands_for_leads_boards_elsewhere_and_has_an_order() {
