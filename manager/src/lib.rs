@@ -16,5 +16,6 @@ pub mod log_driver;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod store;
+mod tcp;
 pub mod template;
 pub mod vault;

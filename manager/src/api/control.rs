@@ -41,6 +41,13 @@ pub enum ControlStatus {
         /// The address it advertises, without the port.
         addr: String,
     },
+    /// In one, but it cannot be served; it is tried again.
+    Failing {
+        /// The address it advertises, without the port.
+        addr: String,
+        /// Why, for the user.
+        why: String,
+    },
     /// In one, but the unlock key is needed first.
     Locked {
         /// The address it advertises, without the port.

@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use smol::Async;
 
+use crate::tcp;
+
 /// Permissions of the socket: its owner's and its group's.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -118,7 +120,8 @@ impl Listener {
             // Again, for addresses that were not read from text.
             Address::Tcp(address) if !is_loopback(address.ip()) => Err(ListenError::NotLoopback(*address)),
             Address::Tcp(address) => Ok(Self::Tcp(Async::<std::net::TcpListener>::bind(*address).map_err(io)?)),
-            Address::Tls(address) => Ok(Self::Tls(Async::<std::net::TcpListener>::bind(*address).map_err(io)?)),
+            // It may come later: Wi-Fi and DHCP take their time.
+            Address::Tls(address) => Ok(Self::Tls(tcp::listen(*address).map_err(io)?)),
         }
     }
 

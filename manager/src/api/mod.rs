@@ -183,7 +183,10 @@ impl Context {
     fn admit(&self, path: &str) -> Result<(), ApiError> {
         match self.control.status() {
             ControlStatus::Locked { .. } if !route::works_locked(path) => Err(ApiError::unavailable(swarm::LOCKED)),
-            ControlStatus::Active { .. } | ControlStatus::Inactive | ControlStatus::Locked { .. } => Ok(()),
+            ControlStatus::Active { .. }
+            | ControlStatus::Inactive
+            | ControlStatus::Failing { .. }
+            | ControlStatus::Locked { .. } => Ok(()),
         }
     }
 
@@ -203,7 +206,7 @@ impl Context {
     fn own_node(&self) -> Option<NodeId> {
         match self.control.status() {
             ControlStatus::Active { node, .. } => Some(node),
-            ControlStatus::Inactive | ControlStatus::Locked { .. } => None,
+            ControlStatus::Inactive | ControlStatus::Failing { .. } | ControlStatus::Locked { .. } => None,
         }
     }
 

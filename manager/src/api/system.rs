@@ -1,6 +1,7 @@
 //! Ping, version, info, and the parts of Docker's API that there is nothing behind.
 
 use std::env::consts::ARCH;
+use std::net::SocketAddr;
 
 use bollard_stubs::models::{LocalNodeState, PeerNode, PluginsInfo, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum};
 use hyper::header::{CACHE_CONTROL, HeaderName, PRAGMA};
@@ -13,6 +14,7 @@ use super::error::ApiError;
 use super::host::go_arch;
 use super::request::Request;
 use super::{API_VERSION, API_VERSION_MIN, Context, convert};
+use crate::tcp;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -21,6 +23,7 @@ pub(super) async fn ping(context: &Context, _: &Request) -> Result<Answer, ApiEr
     let swarm = match context.control.status() {
         ControlStatus::Active { .. } => "active/manager",
         ControlStatus::Inactive => "inactive",
+        ControlStatus::Failing { .. } => "error",
         ControlStatus::Locked { .. } => "locked",
     };
     Ok(Answer::text("OK")
@@ -114,33 +117,45 @@ pub(super) async fn info(context: &Context, _: &Request) -> Result<Answer, ApiEr
         swarm: Some(swarm),
         live_restore_enabled: Some(true),
         security_options: Some(Vec::new()),
-        warnings: Some(context.control.warnings().iter().map(|text| format!("WARNING: {text}")).collect()),
+        warnings: Some(warnings(context)),
         ..SystemInfo::default()
     })))
 }
 
+/// What a person should know, as Docker's clients show it.
+fn warnings(context: &Context) -> Vec<String> {
+    let absent = context.remote.iter().filter(|address| tcp::is_absent(address.ip()));
+    let absent = absent.map(|address| absent_text(*address));
+    absent.chain(context.control.warnings()).map(|text| format!("WARNING: {text}")).collect()
+}
+
+/// About an address for clients with certificates that this machine does not have.
+pub(crate) fn absent_text(address: SocketAddr) -> String {
+    format!(
+        "the API is to be served on {address}, which is not an address of this machine: clients can connect once it is there"
+    )
+}
+
 fn swarm_info(context: &Context) -> SwarmInfo {
     let view = context.store.view();
-    if let ControlStatus::Locked { addr } = context.control.status() {
-        return SwarmInfo {
-            node_id: Some(String::new()),
-            node_addr: Some(addr),
-            local_node_state: Some(LocalNodeState::LOCKED),
-            control_available: Some(false),
-            error: Some(super::swarm::LOCKED.to_owned()),
-            ..SwarmInfo::default()
-        };
-    }
-    let (ControlStatus::Active { node, addr }, Some(cluster)) = (context.control.status(), view.state.cluster()) else {
-        return SwarmInfo {
-            node_id: Some(String::new()),
-            node_addr: Some(String::new()),
-            local_node_state: Some(LocalNodeState::INACTIVE),
-            control_available: Some(false),
-            error: Some(String::new()),
-            ..SwarmInfo::default()
-        };
+    let out_of_order = |state, addr, error| SwarmInfo {
+        node_id: Some(String::new()),
+        node_addr: Some(addr),
+        local_node_state: Some(state),
+        control_available: Some(false),
+        error: Some(error),
+        ..SwarmInfo::default()
     };
+    let inactive = || out_of_order(LocalNodeState::INACTIVE, String::new(), String::new());
+    let (node, addr) = match context.control.status() {
+        ControlStatus::Active { node, addr } => (node, addr),
+        ControlStatus::Inactive => return inactive(),
+        ControlStatus::Failing { addr, why } => return out_of_order(LocalNodeState::ERROR, addr, why),
+        ControlStatus::Locked { addr } => {
+            return out_of_order(LocalNodeState::LOCKED, addr, super::swarm::LOCKED.to_owned());
+        }
+    };
+    let Some(cluster) = view.state.cluster() else { return inactive() };
     let managers = view.state.nodes().filter(|node| node.role == Role::Manager).count();
     SwarmInfo {
         node_id: Some(node.to_string()),

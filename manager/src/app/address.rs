@@ -260,6 +260,17 @@ pub(super) fn follow(
     }
 }
 
+/// What a person should know about an address to listen on.
+pub(super) fn absent(listen: SocketAddr, machine: &Machine) -> Option<String> {
+    (!listen.ip().is_unspecified() && !machine.has(listen.ip())).then(|| {
+        let all = machine.list(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.port()));
+        format!(
+            "boards are to be served on {listen}, which is not an address of this machine ({all}): they can connect once it \
+             is there"
+        )
+    })
+}
+
 /// Whether any of what agents are told is an address of this machine.
 pub(super) fn is_here(told: &Told, machine: &Machine) -> bool {
     told.ips().any(|ip| machine.has(ip))

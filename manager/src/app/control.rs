@@ -52,6 +52,8 @@ struct Inner {
     notes: Notes,
     lock: Lock,
     running: Mutex<Option<Running>>,
+    /// Why the cluster that the store holds is not served.
+    fault: Mutex<Option<String>>,
     /// One `init` or `leave` at a time.
     turn: smol::lock::Mutex<()>,
     /// How many backups may be made or sent.
@@ -76,6 +78,7 @@ impl Manager {
             vault,
             lock: Lock::default(),
             running: Mutex::new(None),
+            fault: Mutex::new(None),
             turn: smol::lock::Mutex::new(()),
             backups: Arc::new(Semaphore::new(limits::BACKUPS_MAX)),
         }))
@@ -134,6 +137,14 @@ impl Manager {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn fault(&self) -> Option<String> {
+        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_fault(&self, fault: Option<String>) {
+        *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
     /// Without the port.
     fn advertised(&self) -> String {
         let view = self.0.store.view();
@@ -158,7 +169,10 @@ impl Control for Manager {
         match &*self.running() {
             Some(Running { node, shown, .. }) => ControlStatus::Active { node: *node, addr: shown.address() },
             None if self.lock().is_shut() => ControlStatus::Locked { addr: self.advertised() },
-            None => ControlStatus::Inactive,
+            None => match self.fault() {
+                Some(why) => ControlStatus::Failing { addr: self.advertised(), why },
+                None => ControlStatus::Inactive,
+            },
         }
     }
 

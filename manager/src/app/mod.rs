@@ -23,13 +23,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::api::audit::Audit;
 use crate::api::host::Host;
 use crate::api::listen::{ListenError, Listener};
+use crate::api::system::absent_text;
 use crate::api::{self, serve};
 use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::store::Store;
 use crate::store::log::RealDisk;
 use crate::vault::Vault;
-use crate::{allocator, ca, orchestrator, scheduler};
+use crate::{allocator, ca, orchestrator, scheduler, tcp};
 use control::Manager;
 
 /// Why the manager did not start, or stopped.
@@ -112,6 +113,9 @@ async fn run(config: Config) -> Result<(), ServeError> {
     for address in &config.api {
         listeners.push(Listener::open(address, Some(&config.socket_group)).map_err(ServeError::Api)?);
         log::info!("API on {address}");
+        if let Some(at) = listeners.last().and_then(Listener::remote_address).filter(|at| tcp::is_absent(at.ip())) {
+            log::warn!("{}", absent_text(at));
+        }
     }
     let context = api::Context::new(
         store.clone(),

@@ -6,7 +6,7 @@
 //! ```
 //! What names stand for is looked up again once a minute, and whenever addresses change.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use racimo_common::error::chain;
 use racimo_common::mdns;
 use racimo_common::net::{Subnet, is_real_link};
 use racimo_common::time::Clock;
-use smol::{Async, Timer};
+use smol::Timer;
 
 use super::address::{self, Interface, Machine, Told};
 use super::keep::{self, Own};
@@ -25,6 +25,7 @@ use crate::announce::serve::Link;
 use crate::dispatcher::serve::Listening;
 use crate::limits::{ADDRESSES_LOOK_EVERY, NAME_LOOK_EVERY, NAME_WITHIN, TOLD_ADDRESSES_MAX};
 use crate::store::{Change, Store};
+use crate::tcp;
 
 /// What the API shows of it; clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -183,8 +184,8 @@ impl Moves {
     /// Listens elsewhere, if the interface that was named has another address now. False: it must be tried again.
     async fn listen(&mut self, machine: &Machine, warnings: &mut Vec<String>) -> bool {
         match address::listen(&self.own.listen, machine) {
-            Ok(listen) if listen == self.listens => {}
-            Ok(listen) => match Async::<TcpListener>::bind(listen) {
+            Ok(listen) if listen == self.listens => warnings.extend(address::absent(listen, machine)),
+            Ok(listen) => match tcp::listen(listen) {
                 Ok(listener) => {
                     log::warn!("agents are served on {listen} from now on, not {}", self.listens);
                     self.listens = listen;

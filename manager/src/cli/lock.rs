@@ -30,6 +30,7 @@ pub(crate) async fn unlock(client: &mut Client, console: &mut Console) -> Result
     let refused = match info.text("/Swarm/LocalNodeState") {
         "locked" => None,
         "inactive" => Some("this manager is in no cluster"),
+        "error" => Some("the manager is not locked; what keeps it from serving says pi-mgr info"),
         _ => Some("the manager is not locked"),
     };
     if let Some(why) = refused {

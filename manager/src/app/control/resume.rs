@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{address, keep};
-use super::running::bind;
+use super::running::cannot_listen;
 use super::{Manager, failed, machine};
 use crate::api::control::ControlError;
 use crate::ca::{Ca, JoinTokens, kept};
 use crate::store::{Change, Cluster, State};
+use crate::tcp;
 
 /// How long to wait before a cluster that could not be resumed is tried again.
 const RESUME_AGAIN: Duration = Duration::from_secs(5);
@@ -19,12 +20,14 @@ impl Manager {
         let _turn = self.0.turn.lock().await;
         let view = self.0.store.view();
         let Some(cluster) = view.state.cluster().filter(|_| self.running().is_none()) else { return true };
+        let before = self.fault();
         match self.take_up(&view.state, cluster).await {
             Ok(true) => log::info!("resumed cluster {}", cluster.id),
             // It was said when it was found.
             Ok(false) => {}
+            Err(_) if self.fault() == before => {}
             Err(error) => log::error!(
-                "the cluster cannot be resumed, agents are not served: {error}; next try in {RESUME_AGAIN:?}"
+                "the cluster cannot be resumed, agents are not served: {error}; it is tried again every {RESUME_AGAIN:?}"
             ),
         }
         self.running().is_some()
@@ -32,6 +35,12 @@ impl Manager {
 
     /// Opens what is sealed and serves agents. False: the manager is locked.
     pub(in super::super) async fn take_up(&self, state: &State, cluster: &Arc<Cluster>) -> Result<bool, ControlError> {
+        let taken = self.serve_again(state, cluster).await;
+        self.set_fault(taken.as_ref().err().map(ToString::to_string));
+        taken
+    }
+
+    async fn serve_again(&self, state: &State, cluster: &Arc<Cluster>) -> Result<bool, ControlError> {
         let own = keep::load_own(&self.0.data).map_err(|error| failed("read the manager's own files", &error))?;
         if own.cluster != cluster.id {
             let text = format!("the manager's own files are of cluster {}, the store of {}", own.cluster, cluster.id);
@@ -43,7 +52,8 @@ impl Manager {
         self.bring_over(cluster).await?;
         self.catch_up_key_file();
         let listen = address::listen(&own.listen, &machine()?).map_err(ControlError::Invalid)?;
-        let listener = bind(listen)?;
+        // When a board boots, its address may come later than its manager.
+        let listener = tcp::listen(listen).map_err(|error| cannot_listen(listen, &error))?;
         let shown = state.node(own.node).map(|node| node.addr.clone()).unwrap_or_default();
         self.start(&own, listener, listen, shown).await.map(|()| true)
     }
@@ -84,7 +94,7 @@ impl Manager {
         Ok(())
     }
 
-    /// Goes on trying: when a board boots, its address may come later than its manager. The API serves on meanwhile.
+    /// Goes on trying: an interface that is to be listened on may get its address later. The API serves on meanwhile.
     pub(in super::super) async fn resume_later(self) {
         loop {
             self.lock().opened().await;

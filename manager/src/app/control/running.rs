@@ -124,7 +124,11 @@ impl Manager {
 }
 
 pub(super) fn bind(address: SocketAddr) -> Result<Async<TcpListener>, ControlError> {
-    Async::<TcpListener>::bind(address).map_err(|error| ControlError::Invalid(format!("listen on {address}: {error}")))
+    Async::<TcpListener>::bind(address).map_err(|error| cannot_listen(address, &error))
+}
+
+pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> ControlError {
+    ControlError::Invalid(format!("listen on {address}: {error}"))
 }
 
 /// A socket that only root may use: its permissions stand for a certificate.

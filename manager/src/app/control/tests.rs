@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use futures_lite::future::block_on;
 use racimo_common::id::{ClusterId, NetworkId, RandomId};
@@ -147,11 +148,57 @@ fn a_cluster_is_resumed_once_its_address_is_there() {
 
         let other = TcpListener::bind(listen).expect("the port is free");
         let manager = start();
-        assert!(!manager.resume().await && manager.status() == ControlStatus::Inactive);
+        assert!(!manager.resume().await);
+        let ControlStatus::Failing { addr, why } = manager.status() else { panic!("{:?}", manager.status()) };
+        assert!(
+            addr == "127.0.0.1" && why.starts_with(&format!("listen on {listen}: Address already in use")),
+            "{why}"
+        );
         drop(other);
-        assert!(manager.resume().await && manager.status() != ControlStatus::Inactive);
+        assert!(manager.resume().await && matches!(manager.status(), ControlStatus::Active { .. }));
         manager.clone().leave().await.expect("it leaves");
         TcpListener::bind(listen).expect("the port is free again");
         assert!(manager.resume().await, "there is nothing to resume any more");
+    });
+}
+
+#[test]
+fn addresses_may_come_after_their_manager() {
+    let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
+    let config = Config::bare(data.path());
+    let start = || {
+        let store = Store::open(disk.clone(), 1).expect("a store");
+        Manager::new(store, Clock::start(), Vault::default(), &config)
+    };
+    block_on(async {
+        let manager = start();
+        manager.clone().init(request("127.0.0.1:0")).await.expect("a cluster");
+        manager.stop_for_test().await;
+        let listens = |listen: &str| {
+            let own = keep::load_own(data.path()).expect("it is kept");
+            keep::store_own(data.path(), &Own { listen: listen.to_owned(), ..own }).expect("kept");
+        };
+        // An interface without an address: there is nothing to listen on yet.
+        listens("nosuch0:0");
+        let manager = start();
+        assert!(!manager.resume().await);
+        let ControlStatus::Failing { why, .. } = manager.status() else { panic!("{:?}", manager.status()) };
+        assert_eq!(why, "\"nosuch0\" is neither an IP address nor a network interface with one");
+        // An address that is not there, or mistyped, is said and does not stop it.
+        listens("192.0.2.77:0");
+        assert!(manager.resume().await && matches!(manager.status(), ControlStatus::Active { .. }));
+        let said = async {
+            while manager.warnings().is_empty() {
+                smol::Timer::after(Duration::from_millis(10)).await;
+            }
+            manager.warnings()
+        };
+        let late = async {
+            smol::Timer::after(Duration::from_secs(20)).await;
+            Vec::new()
+        };
+        let said = smol::future::or(said, late).await.join(" ");
+        assert!(said.contains("boards are to be served on 192.0.2.77:0, which is not an address of this"), "{said}");
+        manager.stop_for_test().await;
     });
 }
