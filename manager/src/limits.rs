@@ -64,6 +64,10 @@ pub const COMMAND_BYTES_MAX: usize = 5 << 18;
 /// forgotten, and boards that know only that one must join again. With the certificate of a root on its way these are as
 /// many as TLS looks at between the manager's certificate and a root: six.
 pub const ROOTS_RETIRED_MAX: usize = 5;
+/// How long before its root ends a cluster says so: boards that are off for months shall come back meanwhile.
+pub const ROOT_ENDS_SOON: Duration = Duration::from_secs(180 * 24 * 3600);
+/// How often the log says so.
+pub const ROOT_ENDS_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of a root certificate that a user brings, DER: the manager shows it and one for each root before in a TLS
 /// handshake, whose messages hold 64 KiB. Beyond: refused.
 pub const ROOT_BYTES_MAX: usize = 4096;

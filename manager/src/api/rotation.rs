@@ -10,7 +10,7 @@ use super::error::ApiError;
 use crate::ca::given::{self, GivenError};
 use crate::ca::kept::{self, KeptError};
 use crate::ca::{self, Ca, CaError};
-use crate::store::{Cluster, Refusal, Rotation, View};
+use crate::store::{Change, Cluster, View};
 
 impl From<KeptError> for ApiError {
     fn from(error: KeptError) -> Self {
@@ -40,11 +40,11 @@ impl From<GivenError> for ApiError {
     }
 }
 
-/// The rotation that is asked for, if one is.
+/// The rotation that is asked for, if one is. One that is under way is replaced, as by Docker.
 ///
 /// # Errors
-/// One is under way, or it cannot be done: the reason.
-pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Option<Rotation>, ApiError> {
+/// It cannot be done: the reason.
+pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Option<Change>, ApiError> {
     let Some(cluster) = view.state.cluster() else { return Ok(None) };
     let asked = cluster.trust.asked;
     // Clients send back what they were shown; those that know nothing of it send nothing.
@@ -60,9 +60,6 @@ pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Opt
     if !is_forced && ask.given.is_none() {
         return Ok(None);
     }
-    if cluster.trust.rotation.is_some() {
-        return Err(Refusal::RotationUnderWay.into());
-    }
     let present = kept::open(&context.vault, cluster)?;
     let (now, rng) = (ca::time(cluster, present.ends(), context.now()), SystemRandom::new());
     let next = match &ask.given {
@@ -74,7 +71,14 @@ pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Opt
         }
     };
     let key = kept::seal_key(&context.vault, &next)?;
-    Ok(Some(present.rotation(&next, key, now, &rng)?))
+    let rotation = Box::new(present.rotation(&next, key, now, &rng)?);
+    if cluster.trust.rotation.is_none() {
+        return Ok(Some(Change::RotationBegin(rotation)));
+    }
+    let replaced = ca::issuer(&context.vault, cluster)?;
+    log::info!("the root rotation that is under way is replaced by another one");
+    let cross_pem = tls::certificate_to_pem(&replaced.cross_sign(&next, &rng)?);
+    Ok(Some(Change::RotationReplace { rotation, cross_pem }))
 }
 
 /// By its key a root is known: two roots of one key could not be told apart by what they signed.
@@ -82,7 +86,11 @@ fn is_new(cluster: &Cluster, next: &Ca) -> Result<(), ApiError> {
     if next.root_pem() == cluster.root_pem {
         return Err(ApiError::invalid("the CA certificate is the cluster's root certificate already"));
     }
-    let before = cluster.trust.retired.iter().map(|retired| &retired.root_pem);
+    let coming = cluster.trust.rotation.as_ref().map(|rotation| &rotation.root_pem);
+    if coming == Some(&next.root_pem()) {
+        return Err(ApiError::invalid("the CA certificate is that of the root rotation that is under way"));
+    }
+    let before = cluster.trust.retired.iter().map(|retired| &retired.root_pem).chain(coming);
     for pem in std::iter::once(&cluster.root_pem).chain(before) {
         if tls::certificate_from_pem(pem).is_ok_and(|der| next.has_key_of(&der)) {
             return Err(ApiError::invalid(

@@ -1,7 +1,7 @@
 //! The root through the API, as `docker swarm ca` drives it.
 
 use futures_lite::FutureExt;
-use racimo_common::id::{ClusterId, RandomId};
+use racimo_common::id::{ClusterId, NetworkId, RandomId};
 use racimo_common::time::{Clock, Wall};
 use racimo_common::tls;
 use racimo_common::token::DIGEST_BYTES;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::testing::Lab;
 use crate::ca::{self, Ca};
-use crate::store::{Change, NodeTrust};
+use crate::store::{Change, NewCluster, NodeTrust};
 
 fn swarm(lab: &Lab) -> Value {
     let (status, cluster) = lab.get("/swarm");
@@ -100,10 +100,9 @@ fn docker_rotates_the_root() {
     assert_eq!(lab.get("/info").1["Swarm"]["Cluster"]["RootRotationInProgress"], true);
     let (issuers, _, done) = progress(&lab);
     assert_eq!((issuers, done), (0, false));
-    // Whatever else is changed meanwhile, the settings go forth and back; but one rotation at a time.
+    // Whatever else is changed meanwhile, the settings go forth and back.
     taken(&lab, json!({}));
     taken(&lab, json!({"ForceRotate": 0}));
-    refused(&lab, json!({"ForceRotate": 2}), "a root rotation is under way already");
     assert_eq!(swarm(&lab)["TLSInfo"], during["TLSInfo"]);
 
     let view = lab.store.view();
@@ -140,6 +139,46 @@ fn docker_rotates_the_root() {
 fn tls_roots(pem: &str) -> Vec<[u8; DIGEST_BYTES]> {
     let parts = pem.split_inclusive("-----END CERTIFICATE-----\n");
     parts.map(digest).collect()
+}
+
+/// As with Docker: the last one that is asked for is the one that counts.
+#[test]
+fn a_rotation_that_cannot_end_is_replaced() {
+    let lab = Lab::rooted();
+    lab.join(1, "board1");
+    let cluster = || lab.store.view().state.cluster().expect("a cluster").clone();
+    let coming = || cluster().trust.rotation.clone().expect("a rotation").root_pem;
+    taken(&lab, json!({"ForceRotate": 1}));
+    let (old, first) = (cluster().root_pem.clone(), coming());
+    let (now, rng) = (Clock::start().now().wall, SystemRandom::new());
+    nodes_have(&lab, digest(&first), &[digest(&old), digest(&first)]);
+    taken(&lab, json!({"ForceRotate": 2}));
+    let second = coming();
+    assert!(second != first && cluster().root_pem == old);
+    assert_eq!(progress(&lab), (0, 0, false), "certificates of the root that was on its way do not count any more");
+    let own = Ca::create(ClusterId::from_bits(1), now, &rng).expect("a root");
+    let ask = |ca: &Ca| json!({"SigningCACert": ca.root_pem(), "SigningCAKey": &*ca.key_pem()});
+    taken(&lab, ask(&own));
+    refused(&lab, ask(&own), "is that of the root rotation that is under way");
+    // Who has a certificate of a root that was on its way is known by it, and finds the way from there.
+    let roots = ca::Roots::of(&cluster()).expect("roots");
+    let known: Vec<_> = roots.known().iter().map(|root| tls::digest(root)).collect();
+    assert_eq!(known, [digest(&old), own.root_digest(), digest(&first), digest(&second)]);
+    let follows = |from: &str, to: &str, cross: &str| {
+        let der = [from, to, cross].map(|pem| tls::certificate_from_pem(pem).expect("a certificate"));
+        let parsed = der.each_ref().map(|der| x509_parser::parse_x509_certificate(der).expect("a certificate").1);
+        let [from, to, cross] = &parsed;
+        cross.verify_signature(Some(from.public_key())).is_ok() && cross.public_key().raw == to.public_key().raw
+    };
+    let trust = cluster().trust.clone();
+    assert!(follows(&first, &second, &trust.retired[0].cross_pem));
+    assert!(follows(&second, &own.root_pem(), &trust.retired[1].cross_pem));
+    assert!(follows(&old, &own.root_pem(), &trust.rotation.expect("a rotation").cross_pem));
+
+    nodes_have(&lab, own.root_digest(), &[digest(&old), own.root_digest()]);
+    settle(&lab);
+    assert_eq!(swarm(&lab)["TLSInfo"]["TrustRoot"], own.root_pem());
+    assert_eq!(cluster().trust.retired.len(), 3);
 }
 
 #[test]
@@ -184,4 +223,20 @@ fn nothing_is_rotated_without_the_key() {
         (status, &answer["message"]),
         (503, &json!("the root's key is not in the store yet: see the manager's log"))
     );
+}
+
+#[test]
+fn a_root_that_ends_soon_is_told_of() {
+    let lab = Lab::new();
+    let warnings = || lab.get("/info").1["Warnings"].to_string();
+    assert_eq!(warnings(), "[]");
+    let (id, now) = (ClusterId::from_bits(3), Clock::start().now().wall);
+    let made = now - (ca::ROOT_VALIDITY - crate::limits::ROOT_ENDS_SOON / 2);
+    let ca = Ca::create(id, made, &SystemRandom::new()).expect("a root");
+    let key = Some(ca::kept::seal_key(&crate::vault::testing(), &ca).expect("sealed"));
+    let new = NewCluster { root_pem: ca.root_pem(), key, ..NewCluster::bare(id, NetworkId::from_bits(7)) };
+    lab.commit(Change::ClusterCreate(Box::new(new)));
+    assert!(warnings().contains("WARNING: the cluster's root certificate ends on 20"), "{}", warnings());
+    taken(&lab, json!({"ForceRotate": 1}));
+    assert_eq!(warnings(), "[]", "it is on its way");
 }

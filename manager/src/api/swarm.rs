@@ -123,7 +123,7 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
     }];
     let rotation = rotation::begin(context, &view, &root)?;
     let begins = rotation.is_some();
-    changes.extend(rotation.map(|rotation| Change::RotationBegin(Box::new(rotation))));
+    changes.extend(rotation);
     let relocks = unlock.is_some();
     changes.extend(unlock.map(Change::UnlockKey));
     context.commit_all(changes).await?;

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::host::go_arch;
 use super::request::Request;
 use super::{API_VERSION, API_VERSION_MIN, Context, convert};
-use crate::tcp;
+use crate::{ca, tcp};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -126,7 +126,9 @@ pub(super) async fn info(context: &Context, _: &Request) -> Result<Answer, ApiEr
 fn warnings(context: &Context) -> Vec<String> {
     let absent = context.remote.iter().filter(|address| tcp::is_absent(address.ip()));
     let absent = absent.map(|address| absent_text(*address));
-    absent.chain(context.control.warnings()).map(|text| format!("WARNING: {text}")).collect()
+    let view = context.store.view();
+    let ending = view.state.cluster().and_then(|cluster| ca::root_ending(cluster, context.now()));
+    absent.chain(ending).chain(context.control.warnings()).map(|text| format!("WARNING: {text}")).collect()
 }
 
 /// About an address for clients with certificates that this machine does not have.

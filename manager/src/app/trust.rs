@@ -11,12 +11,12 @@
 
 use racimo_common::error::chain;
 use racimo_common::id::NodeId;
-use racimo_common::time::{Clock, Wall};
+use racimo_common::time::{Clock, Mono, Wall};
 use ring::rand::SystemRandom;
 
 use crate::api::control::ControlError;
 use crate::ca::{self, Authority, Present, Roots, renewal};
-use crate::limits::TRUST_LOOK_EVERY;
+use crate::limits::{ROOT_ENDS_EVERY, TRUST_LOOK_EVERY};
 use crate::store::{Change, Cluster, CommitError, Event, Feed, NodeTrust, Store};
 use crate::vault::Vault;
 
@@ -60,8 +60,9 @@ impl Keeper {
     /// Runs until the store stops.
     pub(super) async fn run(self) {
         let (_, mut feed) = self.store.watch();
-        let mut told = None;
+        let (mut told, mut remind) = (None, None);
         loop {
+            self.remind(&mut remind);
             let fault = self.look().await.err().map(|error| error.to_string());
             if let (Some(fault), true) = (&fault, fault != told) {
                 log::error!("the manager's certificate cannot be renewed: {fault}; it is tried again");
@@ -70,6 +71,16 @@ impl Keeper {
             if !wake(&mut feed).await {
                 return;
             }
+        }
+    }
+
+    /// Says from time to time that the root ends soon.
+    fn remind(&self, due: &mut Option<Mono>) {
+        let (now, view) = (self.clock.now(), self.store.view());
+        let ending = view.state.cluster().and_then(|cluster| ca::root_ending(cluster, now.wall));
+        if let Some(text) = ending.filter(|_| due.is_none_or(|due| due <= now.mono)) {
+            log::warn!("{text}");
+            *due = Some(now.mono + ROOT_ENDS_EVERY);
         }
     }
 

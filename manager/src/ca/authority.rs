@@ -23,7 +23,9 @@ use ring::rand::SecureRandom;
 use serde_bytes::ByteBuf;
 
 use super::renewal::Wanted;
+use super::root::ends;
 use super::{Ca, CaError, Peer, Shown};
+use crate::limits::ROOT_ENDS_SOON;
 use crate::store::{Change, Cluster, CommitError, Refusal, Store};
 
 /// How much later than the last time that the store knows of something may be signed without the store being told.
@@ -197,6 +199,25 @@ pub fn client_time(cluster: &Cluster, root_ends: Wall, system: Wall) -> Wall {
     if system >= BUILT && system < root_ends { system } else { last_signed(cluster) }
 }
 
+/// What a person should know about the end of the root that signs, if it is near.
+pub fn root_ending(cluster: &Cluster, system: Wall) -> Option<String> {
+    let pem = cluster.trust.rotation.as_ref().map_or(&cluster.root_pem, |rotation| &rotation.root_pem);
+    let root = tls::certificate_from_pem(pem).ok()?;
+    let (_, root) = x509_parser::parse_x509_certificate(&root).ok()?;
+    let ends = ends(&root);
+    let stamp = ends.rfc3339();
+    let day = String::from_utf8_lossy(&stamp).chars().take(10).collect::<String>();
+    let to_do = "replace it with pi-mgr ca --rotate (docker swarm ca --rotate)";
+    if system >= ends {
+        let why = "or this machine's clock is wrong; if it is right, nobody is let in who checks the time";
+        return Some(format!("the cluster's root certificate ended on {day}, {why}: {to_do}"));
+    }
+    (time(cluster, ends, system) + ROOT_ENDS_SOON >= ends).then(|| {
+        let why = "and with it every certificate of the cluster";
+        format!("the cluster's root certificate ends on {day}, {why}: {to_do} while all boards are on")
+    })
+}
+
 /// The [`time`] to sign at, which the store knows of afterwards.
 ///
 /// # Errors
@@ -224,7 +245,32 @@ mod tests {
     use racimo_common::id::{ClusterId, NetworkId, RandomId};
 
     use super::*;
+    use crate::ca::ROOT_VALIDITY;
     use crate::store::{Change, Command, NewCluster, State};
+
+    #[test]
+    fn the_root_s_end_is_announced() {
+        let (day, id) = (Duration::from_secs(24 * 3600), ClusterId::from_bits(1));
+        let ca = Ca::create(id, BUILT, &ring::rand::SystemRandom::new()).expect("a root");
+        let new = NewCluster { root_pem: ca.root_pem(), ..NewCluster::bare(id, NetworkId::from_bits(2)) };
+        let changes = vec![Change::ClusterCreate(Box::new(new))];
+        let (state, _) = State::default().apply(1, &Command { at: BUILT, changes }).expect("a cluster");
+        let said = |at: Wall| root_ending(state.cluster().expect("a cluster"), at).unwrap_or_default();
+        let ends = BUILT + ROOT_VALIDITY;
+        assert_eq!(said(BUILT), "");
+        assert_eq!(said(ends - ROOT_ENDS_SOON - day), "");
+        let text = said(ends - ROOT_ENDS_SOON + day);
+        let date = String::from_utf8_lossy(&ends.rfc3339())[..10].to_owned();
+        assert!(text.contains(&format!("ends on {date}")) && text.contains("pi-mgr ca --rotate"), "{text}");
+        assert!(said(ends + day).contains("or this machine's clock is wrong"));
+        // Another root is on its way.
+        let next = ca.successor(ends - day, &ring::rand::SystemRandom::new()).expect("a root");
+        let key = crate::ca::kept::seal_key(&crate::vault::testing(), &next).expect("sealed");
+        let rotation = ca.rotation(&next, key, BUILT, &ring::rand::SystemRandom::new()).expect("a rotation");
+        let change = Change::RotationBegin(Box::new(rotation));
+        let (state, _) = state.apply(2, &Command { at: BUILT, changes: vec![change] }).expect("it is taken");
+        assert_eq!(root_ending(state.cluster().expect("a cluster"), ends - day), None);
+    }
 
     #[test]
     fn clients_are_judged_by_a_clock_that_can_be_right() {

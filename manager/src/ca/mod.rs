@@ -21,7 +21,7 @@ pub mod run;
 mod tokens;
 
 pub use access::{Holder, Names, host_of, issuer};
-pub use authority::{Authority, Present, Roots, client_time, last_signed, time, time_to_sign};
+pub use authority::{Authority, Present, Roots, client_time, last_signed, root_ending, time, time_to_sign};
 pub use peer::{Peer, PeerError, Shown};
 pub use root::{BACKDATE, Ca, CaError, CertRequest, Issued, NODE_VALIDITY, NODE_VALIDITY_MIN, ROOT_VALIDITY, Signed};
 pub use tokens::{JoinTokens, TokenRefusal};

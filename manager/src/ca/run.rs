@@ -37,7 +37,7 @@ pub async fn run(store: Store, clock: Clock, vault: Vault) {
             Verdict::Wait(nodes) => {
                 let due: &mut Mono = remind.get_or_insert(now + REMIND);
                 if *due <= now {
-                    log::warn!("the root rotation waits for {}", names(&view, &nodes));
+                    log::warn!("the root rotation waits for {}: pi-mgr ca says what to do", names(&view, &nodes));
                     *due = now + REMIND;
                 }
                 Some(*due)

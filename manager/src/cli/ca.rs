@@ -12,6 +12,7 @@ use super::error::CliError;
 use super::json::{Peek, set};
 use super::limits::ROOT_FILE_BYTES_MAX;
 use super::parse::{self, Nanos};
+use super::progress::root::Rotation;
 use super::progress::run::rotate;
 use super::spec::refused::RefusedCa;
 use super::swarm::update_cluster;
@@ -47,7 +48,14 @@ pub(crate) struct CaArgs {
 pub(crate) async fn run(args: &CaArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
     let cluster = client.get(&Url::new(&["swarm"])).await?;
     if !args.rotate {
-        return print(cluster.text("/TLSInfo/TrustRoot"), console);
+        print(cluster.text("/TLSInfo/TrustRoot"), console)?;
+        if cluster["RootRotationInProgress"] == true {
+            let nodes = client.get(&Url::new(&["nodes"])).await?;
+            if let Some(text) = Rotation::of(&cluster, nodes.list("")).stands() {
+                console.warn(text)?;
+            }
+        }
+        return Ok(());
     }
     let mut spec = cluster["Spec"].clone();
     if let Some(Nanos(expiry)) = args.cert_expiry {

@@ -153,6 +153,7 @@ impl Step {
             Change::RootKey(key) => self.root_key(key),
             Change::Signed(at) => self.signed(*at),
             Change::RotationBegin(rotation) => self.rotation_begin(rotation),
+            Change::RotationReplace { rotation, cross_pem } => self.rotation_replace(rotation, cross_pem),
             Change::RotationFinish { tokens } => self.rotation_finish(tokens),
             Change::UnlockKey(key) => self.unlock_key(key.as_ref()),
             Change::AccessCreate(access) => self.access_create(access),

@@ -7,7 +7,7 @@ use racimo_common::time::Wall;
 
 use super::apply::{Step, not_found};
 use super::change::Refusal;
-use super::object::{Node, Sealed};
+use super::object::{Cluster, Node, Sealed};
 use super::trust::{Access, NodeTrust, Retired, Rotation, TokenSecret};
 use crate::limits::{ACCESSES_MAX, ROOTS_RETIRED_MAX};
 
@@ -38,15 +38,24 @@ impl Step {
         })
     }
 
+    pub(super) fn rotation_replace(&mut self, rotation: &Rotation, cross_pem: &str) -> Result<(), Refusal> {
+        let started = self.at;
+        self.edit_cluster(|cluster| {
+            let before = cluster.trust.rotation.replace(Rotation { started, ..rotation.clone() });
+            let Rotation { root_pem, .. } = before.ok_or(Refusal::NoRotation)?;
+            retire(cluster, Retired { root_pem, cross_pem: cross_pem.to_owned() });
+            cluster.trust.asked += 1;
+            Ok(())
+        })
+    }
+
     /// The new root takes the old one's place; `tokens` for worker and manager, because the digest in them changes.
     pub(super) fn rotation_finish(&mut self, tokens: &[TokenSecret; 2]) -> Result<(), Refusal> {
         self.edit_cluster(|cluster| {
             let rotation = cluster.trust.rotation.take().ok_or(Refusal::NoRotation)?;
             let root_pem = std::mem::replace(&mut cluster.root_pem, rotation.root_pem);
             cluster.trust.key = Some(rotation.key);
-            cluster.trust.retired.push(Retired { root_pem, cross_pem: rotation.cross_pem });
-            let surplus = cluster.trust.retired.len().saturating_sub(ROOTS_RETIRED_MAX);
-            cluster.trust.retired.drain(..surplus);
+            retire(cluster, Retired { root_pem, cross_pem: rotation.cross_pem });
             [cluster.worker_secret, cluster.manager_secret] = tokens.clone();
             Ok(())
         })
@@ -83,6 +92,13 @@ impl Step {
     pub(super) fn access_remove(&mut self, name: &str) -> Result<(), Refusal> {
         self.state.accesses.remove(name).map(drop).ok_or_else(|| not_found("access", name))
     }
+}
+
+fn retire(cluster: &mut Cluster, root: Retired) {
+    let retired = &mut cluster.trust.retired;
+    retired.push(root);
+    let surplus = retired.len().saturating_sub(ROOTS_RETIRED_MAX);
+    retired.drain(..surplus);
 }
 
 #[cfg(test)]
@@ -141,6 +157,28 @@ mod tests {
         }
         let retired = &state.cluster().expect("a cluster").trust.retired;
         assert!(retired.len() == ROOTS_RETIRED_MAX && retired.iter().all(|retired| retired.root_pem == "new root"));
+    }
+
+    #[test]
+    fn a_rotation_replaces_another_that_is_under_way() {
+        let third = || {
+            let (root_pem, cross_pem) = ("third root".to_owned(), "third by root".to_owned());
+            let rotation = Box::new(Rotation { root_pem, key: sealed(3), cross_pem, started: Wall::default() });
+            Change::RotationReplace { rotation, cross_pem: "third by new".to_owned() }
+        };
+        let before = after(&base(), vec![Change::RootKey(sealed(1))]);
+        refused(&before, third(), "no root rotation");
+        let state = after(&after(&before, vec![begin()]), vec![third()]);
+        let trust = |state: &State| state.cluster().expect("a cluster").trust.clone();
+        let roots =
+            |state: &State| trust(state).retired.into_iter().map(|it| (it.root_pem, it.cross_pem)).collect::<Vec<_>>();
+        let pair = |root: &str, cross: &str| (root.to_owned(), cross.to_owned());
+        assert_eq!(state.cluster().expect("a cluster").root_pem, "root", "the present root stays");
+        assert_eq!((trust(&state).asked, roots(&state)), (2, vec![pair("new root", "third by new")]));
+        assert!(trust(&state).rotation.is_some_and(|it| it.root_pem == "third root" && it.started > Wall::default()));
+        let state = after(&state, vec![Change::RotationFinish { tokens: [[8; 16].into(), [9; 16].into()] }]);
+        assert_eq!(state.cluster().expect("a cluster").root_pem, "third root");
+        assert_eq!(roots(&state), [pair("new root", "third by new"), pair("root", "third by root")]);
     }
 
     #[test]

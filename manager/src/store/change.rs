@@ -177,6 +177,14 @@ pub enum Change {
     Signed(Wall),
     /// Another root shall replace the present one; there must be none on its way.
     RotationBegin(Box<Rotation>),
+    /// Another root shall replace the present one, in place of the one that is on its way: some boards have certificates
+    /// of that already, so it is remembered as if it had been the root.
+    RotationReplace {
+        /// Its rotation.
+        rotation: Box<Rotation>,
+        /// Its key, signed by the root that was on its way, PEM.
+        cross_pem: String,
+    },
     /// The root that is on its way takes the present one's place.
     RotationFinish {
         /// New secrets of the worker and the manager token: those before name the old root.
@@ -488,7 +496,7 @@ pub enum Refusal {
     #[error("this manager is not part of a cluster")]
     NoCluster,
     /// A root is on its way already.
-    #[error("a root rotation is under way already: wait until it is done (docker swarm ca --rotate shows it)")]
+    #[error("a root rotation is under way already")]
     RotationUnderWay,
     /// No root is on its way.
     #[error("no root rotation is under way")]

@@ -3,6 +3,7 @@
 //! ```text
 //! root ── RotationBegin ─▶ root + rotation (new certificates are the new root's) ── RotationFinish ─▶ new root,
 //!                          ◀───────────────────────────────────────────────────                      old one retired
+//! root + rotation ── RotationReplace ─▶ root + another rotation, the root that was on its way retired
 //! ```
 
 use std::fmt;

@@ -281,6 +281,7 @@ pub(crate) fn brief(command: &Command) -> String {
         | Change::KeysTurn { .. }
         | Change::RootKey(_)
         | Change::RotationBegin(_)
+        | Change::RotationReplace { .. }
         | Change::RotationFinish { .. }
         | Change::UnlockKey(_)
         | Change::ClusterLeave => "cluster update".to_owned(),

@@ -22,6 +22,8 @@ pub(crate) struct Rotation {
     certificates: usize,
     /// Those that trust the new root and no other.
     roots: usize,
+    /// Names of those that have no certificate of the new root and are waited for.
+    awaited: Vec<String>,
     /// Names of those that are down and lack something.
     down: Vec<String>,
 }
@@ -46,6 +48,9 @@ impl Rotation {
                 continue;
             }
             seen.all += 1;
+            if !certificate {
+                seen.awaited.push(node.text("/Description/Hostname").to_owned());
+            }
             seen.certificates += usize::from(certificate);
             seen.roots += usize::from(root);
         }
@@ -64,14 +69,36 @@ impl Rotation {
             format!("rotated {what} certificates: {bar}{done}/{} nodes", self.all)
         };
         let mut lines = vec![line("TLS", self.certificates), line("CA ", self.roots)];
-        if !self.down.is_empty() {
-            let named = self.down.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-            let more = self.down.len().saturating_sub(NAMES_MAX);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            lines.push(format!("down, renewed when they come back: {named}{more}"));
+        if let Some(names) = some(&self.awaited) {
+            lines.push(format!("waits for: {names}"));
+        }
+        if let Some(names) = some(&self.down) {
+            lines.push(format!("down, renewed when they come back: {names}"));
         }
         lines
     }
+
+    /// What a person should know who is not watching: none is under way, or what it waits for and what to do.
+    pub(crate) fn stands(&self) -> Option<String> {
+        let names = match some(&self.awaited) {
+            _ if !self.under_way => return None,
+            None => return Some("A root rotation is under way; it is about to end.".to_owned()),
+            Some(names) => names,
+        };
+        Some(format!(
+            "A root rotation is under way; it waits for {names}. If that lasts: update or restart the agent there, or stop it \
+             (boards that are down are not waited for), or `pi-mgr node rm --force`. `pi-mgr ca --rotate` begins another \
+             rotation in its place."
+        ))
+    }
+}
+
+/// The first of these names, and how many more there are; none: there are none.
+fn some(names: &[String]) -> Option<String> {
+    let named = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = names.len().saturating_sub(NAMES_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| named + &more)
 }
 
 #[cfg(test)]
@@ -107,7 +134,11 @@ mod tests {
         let run = |under_way, nodes: &[&Value], certificates: &str, roots: &str, done| {
             let nodes: Vec<Value> = nodes.iter().map(|node| (*node).clone()).collect();
             let want = lines(certificates, roots);
-            check(under_way, &nodes, &[&want[0], &want[1]], done);
+            let missing = nodes.iter().filter(|node| node["Description"]["TLSInfo"]["CertIssuerPublicKey"] != "new");
+            let missing: Vec<_> = missing.map(|node| node.text("/Description/Hostname")).collect();
+            let waits = format!("waits for: {}", missing.join(", "));
+            let want = [&*want[0], &want[1], &waits];
+            check(under_way, &nodes, if missing.is_empty() { &want[..2] } else { &want }, done);
         };
         run(true, &[&old, &both], "1/2 nodes", "0/2 nodes", false);
         // A board of the old root trusts what the cluster still shows.
@@ -136,9 +167,23 @@ mod tests {
         check(
             false,
             &[manager],
-            &["rotated TLS certificates: 0/1 nodes", "rotated CA  certificates: 0/1 nodes"],
+            &["rotated TLS certificates: 0/1 nodes", "rotated CA  certificates: 0/1 nodes", "waits for: old-down"],
             false,
         );
+    }
+
+    #[test]
+    fn a_rotation_that_lasts_says_what_to_do() {
+        let stands = |under_way, nodes: &[Value]| {
+            let cluster = json!({"RootRotationInProgress": under_way, "TLSInfo": tls("new", "old")});
+            Rotation::of(&cluster, nodes).stands()
+        };
+        let (old, new, down) =
+            (node("old", "old", "ready"), node("new", "oldnew", "ready"), node("old", "old", "down"));
+        assert_eq!(stands(false, &[old.clone()]), None);
+        let text = stands(true, &[old, new.clone(), down]).expect("it waits");
+        assert!(text.contains("it waits for old-ready. If that lasts") && text.contains("node rm --force"), "{text}");
+        assert!(stands(true, &[new]).is_some_and(|text| text.contains("about to end")));
     }
 
     #[test]

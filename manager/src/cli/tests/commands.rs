@@ -263,6 +263,15 @@ fn the_root_is_shown_and_rotated() {
     outcome.result.expect("a root");
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("PEM\n", ""));
 
+    let outcome = pi_mgr(&["ca"], 0, |request| match request.line.as_str() {
+        "GET /swarm" => ok(with_root(true, "PEM\n")),
+        "GET /nodes" => ok(json!([{"Description": {"Hostname": "pi3"}, "Status": {"State": "ready"}}])),
+        _ => unforeseen(&request),
+    });
+    outcome.result.expect("a root");
+    assert_eq!(outcome.stdout, "PEM\n");
+    assert!(outcome.stderr.contains("it waits for pi3. If that lasts"), "{}", outcome.stderr);
+
     let mut polls = 0;
     let outcome = pi_mgr(&["ca", "--rotate", "--cert-expiry", "2h"], 0, move |request| match request.line.as_str() {
         "GET /swarm" => {
