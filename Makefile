@@ -61,11 +61,12 @@ deps: ## install through apt what building and the lab need (only what is missin
 
 # Only the client is unpacked: installing the package would start a Docker
 # daemon that changes this machine's packet filter.
-deps-test: deps ## what the tests need on top: iptables, a WireGuard outside of the kernel, libfaketime, the docker command line client
+deps-test: deps ## what the tests need on top: iptables, a WireGuard outside of the kernel, libfaketime, Python's docker client, the docker command line client
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
 	for pair in iptables-nft:iptables wireguard-go:wireguard-go; do \
 	  command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
 	ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing+=(libfaketime); \
+	python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker); \
 	[ "$${#missing[@]}" -eq 0 ] || [ "$$(id -u)" -ne 0 ] || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"; }
 	@command -v docker >/dev/null && { echo "deps-test: everything is here"; exit 0; }; \

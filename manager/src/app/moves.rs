@@ -130,6 +130,11 @@ impl Moves {
     async fn look(&mut self, machine: &Machine, last: Option<&Machine>) -> bool {
         let mut warnings = Vec::new();
         let mut is_done = self.listen(machine, &mut warnings).await;
+        // First of all: what boards are told may be the name that is announced.
+        if let Some(announcing) = &self.announcing {
+            // It takes every list, and is gone only when the cluster is.
+            let _ = announcing.send(links(machine, self.listens)).await;
+        }
         let Some(said) = self.said() else { return true };
         let resolved = match address::name(&said, self.listens, machine) {
             Some(host) => resolve(host, machine).await,
@@ -174,10 +179,6 @@ impl Moves {
             is_done = false;
         }
         self.shown.set(told.ip.to_string(), warnings);
-        if let Some(announcing) = &self.announcing {
-            // It takes every list, and is gone only when the cluster is.
-            let _ = announcing.send(links(machine, self.listens)).await;
-        }
         is_done
     }
 

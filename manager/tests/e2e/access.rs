@@ -12,7 +12,7 @@ use crate::lab::Lab;
 use crate::lab::guard::Guard;
 use crate::lab::manager::Verb;
 use crate::lab::process::run;
-use crate::support::{Said, busybox, docker, has, pi_mgr, running};
+use crate::support::{Said, busybox, docker, has, pi_mgr, running, said};
 
 /// What somebody far away has.
 struct Access<'a> {
@@ -72,12 +72,6 @@ impl<'a> Access<'a> {
     }
 }
 
-fn said(command: &mut Command) -> Result<Said> {
-    let output = command.output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
-}
-
 #[test]
 #[ignore = "needs root"]
 fn the_api_is_used_from_afar_by_those_who_may() -> Result<()> {
@@ -87,6 +81,7 @@ fn the_api_is_used_from_afar_by_those_who_may() -> Result<()> {
     files(&ann)?;
     docker_works(&lab, &ann)?;
     contexts(&ann)?;
+    docker_py(&ann, &bob)?;
     looking_only(&lab, &bob)?;
     strangers(&lab, &ann)?;
     // The certificate is made anew, and everybody goes on.
@@ -140,6 +135,24 @@ fn contexts(ann: &Access<'_>) -> Result<()> {
         command.env_remove(key);
     }
     has(&said(&mut command)?.good()?, "far");
+    Ok(())
+}
+
+/// Python's client, with the directory as the docker CLI takes it.
+fn docker_py(ann: &Access<'_>, bob: &Access<'_>) -> Result<()> {
+    let python = |access: &Access<'_>, what: &str| {
+        let arguments = ["-c", include_str!("docker_py.py"), what, &busybox(access.lab)];
+        // It would take these for the access's own.
+        let mut command = access.command("python3")?;
+        said(command.env_remove("REQUESTS_CA_BUNDLE").env_remove("CURL_CA_BUNDLE").args(arguments))
+    };
+    let wrote = python(ann, "write")?;
+    ensure!(!wrote.err.contains("No module named"), "install python3-docker (make deps-test): {wrote:?}");
+    assert_eq!(wrote.good()?, "board1 ready\nfar 1\nboard1 ready\nfar 1\npy 2 a=b\n");
+    let refused = python(bob, "write")?.good()?;
+    has(&refused, "board1 ready\nfar 1\npy 2 a=b\n403 access bob is read-only: it may look, but change nothing");
+    has(&python(bob, "remove")?.good()?, "403 access bob is read-only");
+    assert_eq!(python(ann, "remove")?.good()?, "board1 ready\nfar 1\nremoved\n");
     Ok(())
 }
 

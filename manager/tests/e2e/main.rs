@@ -13,6 +13,7 @@ mod cli;
 mod cluster;
 mod container_options;
 mod failures;
+mod followed;
 mod generic;
 mod health;
 mod host_ports;

@@ -47,13 +47,13 @@ fn boards_find_a_manager_whose_address_changed() -> Result<()> {
     both_are_there_for_a_while(&lab, &before)
 }
 
-fn ip(lab: &Lab, last: u8) -> Ipv4Addr {
+pub(crate) fn ip(lab: &Lab, last: u8) -> Ipv4Addr {
     let [a, b, c, _] = lab.subnet().manager().octets();
     Ipv4Addr::new(a, b, c, last)
 }
 
 /// Changes the manager's board's addresses: `add` or `del`.
-fn address(lab: &Lab, verb: &str, ip: Ipv4Addr) -> Result<()> {
+pub(crate) fn address(lab: &Lab, verb: &str, ip: Ipv4Addr) -> Result<()> {
     run(&["ip", "-n", &lab.name.netns_manager(), "addr", verb, &format!("{ip}/24"), "dev", "eth0"]).map(drop)
 }
 
@@ -63,7 +63,7 @@ fn hint(lab: &Lab) -> Result<String> {
 }
 
 /// What `GET /nodes` says boards dial, and the manager's node's own address.
-fn shown(lab: &Lab) -> Result<(String, String)> {
+pub(crate) fn shown(lab: &Lab) -> Result<(String, String)> {
     let nodes = get(lab, "/nodes")?;
     let own = nodes.as_array().into_iter().flatten().find(|node| node["Spec"]["Role"] == "manager");
     let own = own.context("the manager's node")?;
@@ -83,12 +83,17 @@ fn wait_sessions(lab: &Lab, before: [usize; 2]) {
     });
 }
 
-/// A board joins by the name under which the manager announces itself; no name server knows it.
-fn a_name_of_the_local_network(lab: &Lab) -> Result<()> {
+/// The name under which the manager announces itself.
+pub(crate) fn announced(lab: &Lab) -> Result<String> {
     wait_log(lab, &lab.manager().log(), "announced on the local network as");
     let log = fs::read_to_string(lab.manager().log())?;
     let name = log.split("announced on the local network as ").nth(1).and_then(|rest| rest.split_whitespace().next());
-    let name = name.context("its name")?;
+    Ok(name.context("its name")?.to_owned())
+}
+
+/// A board joins by the name under which the manager announces itself; no name server knows it.
+fn a_name_of_the_local_network(lab: &Lab) -> Result<()> {
+    let name = &announced(lab)?;
     has(name, &format!("{}.local", hint(lab)?));
     let data = lab.directory.join("by-name");
     let (agent, data_dir) = (crate::lab::require::bin_dir()?.join("pi-agent"), data.display().to_string());

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -64,6 +64,11 @@ pub(crate) struct Said {
 }
 
 impl Said {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
     /// What it printed, if it succeeded.
     pub(crate) fn good(self) -> Result<String> {
         ensure!(self.code == Some(0), "failed: {self:?}");
@@ -96,9 +101,12 @@ fn tool(lab: &Lab, program: &str, arguments: &[&str], typed: Option<&str>) -> Re
         // It may have no use for it.
         let _ = stdin.write_all(typed.as_bytes());
     }
-    let output = child.wait_with_output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
+    Ok(Said::of(&child.wait_with_output()?))
+}
+
+/// Runs a command to its end.
+pub(crate) fn said(command: &mut Command) -> Result<Said> {
+    Ok(Said::of(&command.output()?))
 }
 
 /// The real docker CLI.
