@@ -180,7 +180,7 @@ mod tests {
         };
         let (old, new, down) =
             (node("old", "old", "ready"), node("new", "oldnew", "ready"), node("old", "old", "down"));
-        assert_eq!(stands(false, &[old.clone()]), None);
+        assert_eq!(stands(false, std::slice::from_ref(&old)), None);
         let text = stands(true, &[old, new.clone(), down]).expect("it waits");
         assert!(text.contains("it waits for old-ready. If that lasts") && text.contains("node rm --force"), "{text}");
         assert!(stands(true, &[new]).is_some_and(|text| text.contains("about to end")));
