@@ -349,3 +349,8 @@ pub const DEGRADED_FAULTS_MAX: usize = 4;
 /// Time between a task's leaving of the balance and the signal that stops it, as in Docker: by then all boards have
 /// heard of it, and it takes no new connections.
 pub const LEAVE_BALANCE: Duration = Duration::from_secs(2);
+/// Time between a task's leaving of the balance and the forgetting of connections to it that nobody has answered. One
+/// whose answer is on its way then is torn, so it is longer than an answer takes; clients that ask again come to the
+/// task until then, so the task is still there.
+pub const FORGET_UNANSWERED_AFTER: Duration = Duration::from_secs(1);
+const _: () = assert!(FORGET_UNANSWERED_AFTER.as_millis() < LEAVE_BALANCE.as_millis());

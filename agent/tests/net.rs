@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use racimo_agent::net::kernel::namespace;
+use racimo_agent::net::netlink::nft::{Base, FILTER, Hook, NEW, Nft, Transaction};
 use racimo_agent::net::ns::Namespace;
 use racimo_agent::net::plan::Attached;
 use racimo_agent::net::{Network, NoNetwork};
@@ -830,6 +831,60 @@ fn datagrams_follow_at_once() {
     }
     until("task 21 answers", || ask(&outside, lan_address(2).into(), 80) == "21");
     until("task 21 answers inside", || ask(&inside, VIP.into(), PORT) == "21");
+}
+
+/// What a client has asked a task that leaves the balance is answered by it; if it is not, another one is asked.
+#[test]
+#[ignore = "needs root"]
+fn connections_that_are_being_made_when_their_task_leaves() {
+    let mut lan = Lan::boards();
+    let service = |active: u8| {
+        let mut service = web(&[11, 21]);
+        service.endpoints.iter_mut().for_each(|endpoint| endpoint.active = endpoint.task == task(active));
+        service
+    };
+    lan.service(service(21));
+    for number in [11, 21] {
+        lan.agent(number / 10).attach(task(number), place(number)).unwrap();
+        lan.listen(Task(number), PORT);
+    }
+    until("task 21 answers", || lan.ask(CLIENT, lan_address(3), 80).is_some_and(|(name, _)| name == "21"));
+    // It does not hear of connections for a while.
+    let mut nft = Nft::open_in(&lan.inside(Task(21))).unwrap();
+    let mut deaf = |is_deaf: bool| {
+        let mut t = Transaction::new("test");
+        t.add_table();
+        t.add_base_chain("input", Base { nat: false, hook: Hook::Input, priority: FILTER });
+        t.flush_chain("input");
+        if is_deaf {
+            t.rule("input", |r| {
+                r.protocol(Protocol::Tcp).ct_state(NEW).drop();
+            });
+        }
+        nft.run(t).unwrap();
+    };
+    for (hears_again, answers) in [(true, "21"), (false, "11")] {
+        deaf(true);
+        let client = lan.inside(CLIENT);
+        let asked = std::thread::spawn(move || {
+            let ask = || -> std::io::Result<String> {
+                let mut stream = TcpStream::connect((lan_address(3), 80))?;
+                stream.set_read_timeout(Some(DEADLINE))?;
+                let mut text = String::new();
+                stream.read_to_string(&mut text).map(|_| text)
+            };
+            client.run(ask).unwrap()
+        });
+        // It asks again 1 s after the first time, and 2 s after the second.
+        std::thread::sleep(Duration::from_millis(600));
+        lan.service(service(11));
+        deaf(!hears_again);
+        let answer = asked.join().unwrap().unwrap();
+        assert_eq!(answer.split(' ').next(), Some(answers), "{answer}");
+        deaf(false);
+        lan.service(service(21));
+        until("task 21 answers again", || lan.ask(CLIENT, lan_address(3), 80).is_some_and(|(name, _)| name == "21"));
+    }
 }
 
 /// Without what the manager told, an agent that starts leaves the kernel alone until it is told all of it.

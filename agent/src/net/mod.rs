@@ -28,7 +28,7 @@ mod watch;
 pub mod wireguard;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -45,7 +45,7 @@ use self::dns::Dns;
 use self::keep::Files;
 use self::kernel::{Fault, Kernel};
 use self::plan::board::place;
-use self::plan::{Attached, Op, Plan, View, targets};
+use self::plan::{Attached, Left, Op, Plan, View, targets};
 use self::ports::Ports;
 use self::table::Table;
 use crate::limits;
@@ -229,6 +229,7 @@ impl Network {
     pub async fn drive(self, look_every: Duration) {
         let inner = &self.0;
         let (mut write_at, mut retry_at, mut ports_at, mut look_at) = (None, None, None, None);
+        let mut left: VecDeque<(Instant, Left)> = VecDeque::new();
         let mut pause = limits::NET_RETRY.0;
         loop {
             if inner.anew.replace(false) {
@@ -237,6 +238,11 @@ impl Network {
                 self.tell_changes().await;
             }
             let now = Instant::now();
+            let leaving = inner.plan.borrow_mut().take_left();
+            if !leaving.is_empty() {
+                left.push_back((now + limits::FORGET_UNANSWERED_AFTER, leaving));
+            }
+            let forget_at = left.front().map(|(at, _)| *at);
             let due = |at: &mut Option<Instant>, wanted: bool, after| {
                 *at = if wanted { at.or(Some(now + after)) } else { None };
             };
@@ -252,13 +258,18 @@ impl Network {
                 let _ = inner.woken.recv().await;
             };
             let late = async {
-                match [write_at, retry_at, ports_at, look_at].into_iter().flatten().min() {
+                match [write_at, retry_at, ports_at, look_at, forget_at].into_iter().flatten().min() {
                     Some(at) => drop(Timer::at(at).await),
                     None => smol::future::pending().await,
                 }
             };
             smol::future::or(woken, late).await;
             let is_due = |at: &mut Option<Instant>| at.take_if(|at| *at <= Instant::now()).is_some();
+            if forget_at.is_some_and(|at| at <= Instant::now()) {
+                // Told in the next round.
+                let overdue = left.pop_front().map(|(_, overdue)| overdue).unwrap_or_default();
+                inner.plan.borrow_mut().overdue(overdue);
+            }
             if is_due(&mut write_at) {
                 self.write();
             }

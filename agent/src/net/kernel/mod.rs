@@ -176,19 +176,16 @@ impl Kernel {
                 let Some(inside) = self.tasks.get_mut(task) else { return Ok(()) };
                 inside.virtuals(ops.iter().filter_map(virtual_address))
             }
-            Op::Forget { place, addresses, datagrams } => {
-                let which = if *datagrams { Which::Datagrams } else { Which::All };
-                match place {
-                    Place::Board => forget(&mut self.host.conntrack, addresses, which),
-                    Place::Task(task) => {
-                        let namespace = self.namespaces.open(&task.to_string()).map_err(doing(FORGET))?;
-                        let Some(namespace) = namespace else { return Ok(()) };
-                        // Opened when it is needed: it would take two files for each task.
-                        let mut conntrack = Conntrack::open_in(&namespace).map_err(doing(FORGET))?;
-                        forget(&mut conntrack, addresses, which)
-                    }
+            Op::Forget { place, addresses, which } => match place {
+                Place::Board => forget(&mut self.host.conntrack, addresses, *which),
+                Place::Task(task) => {
+                    let namespace = self.namespaces.open(&task.to_string()).map_err(doing(FORGET))?;
+                    let Some(namespace) = namespace else { return Ok(()) };
+                    // Opened when it is needed: it would take two files for each task.
+                    let mut conntrack = Conntrack::open_in(&namespace).map_err(doing(FORGET))?;
+                    forget(&mut conntrack, addresses, *which)
                 }
-            }
+            },
         }
     }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
-use racimo_common::id::{NetworkId, NodeId};
-use racimo_common::wire::{NetNetwork, NetOwn, NetPeer, NetService};
+use racimo_common::id::{NetworkId, NodeId, ServiceId, TaskId};
+use racimo_common::wire::{NetEndpoint, NetNetwork, NetOwn, NetPeer, NetService};
 
 use super::rule::Backends;
 use super::service::{backends, members, virtuals};
 use super::task::Overlay;
 use super::{Op, Peer, Place, Published, View};
+use crate::net::netlink::conntrack::Which;
 
 /// A service that changed.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +33,25 @@ impl<'a> Change<'a> {
             self.anew || of(self.old) != of(self.new)
         })
     }
+
+    /// The tasks that take no more, and are still there.
+    pub(super) fn left(self) -> impl Iterator<Item = (ServiceId, TaskId)> + 'a {
+        let old = self.old.into_iter().flat_map(|old| old.endpoints.iter().map(move |endpoint| (old.id, endpoint)));
+        old.filter(move |(_, endpoint)| has_left(endpoint, self.new)).map(|(id, endpoint)| (id, endpoint.task))
+    }
 }
+
+/// Whether a task took connections, takes no more, and is still there.
+fn has_left(old: &NetEndpoint, new: Option<&NetService>) -> bool {
+    old.active && endpoint(new, old.task).is_some_and(|now| !now.active)
+}
+
+fn endpoint(service: Option<&NetService>, task: TaskId) -> Option<&NetEndpoint> {
+    service?.endpoints.iter().find(|endpoint| endpoint.task == task)
+}
+
+/// Connections to be forgotten, by where and which.
+type Found = BTreeMap<(Place, Which), Vec<Ipv4Addr>>;
 
 impl View<'_> {
     pub(super) fn peer(self, own: &NetOwn, id: NodeId, old: Option<NetPeer>, keeps_source: bool, ops: &mut Vec<Op>) {
@@ -127,30 +146,49 @@ impl View<'_> {
         }
     }
 
-    /// Connections of tasks that take no more, or are no more.
+    /// Connections of tasks that are no more, and datagrams of those that take no more.
     fn forget(self, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
         let Some(old) = old else { return };
-        let mut found: BTreeMap<(Place, bool), Vec<Ipv4Addr>> = BTreeMap::new();
-        for endpoint in &old.endpoints {
-            let now = new.and_then(|new| new.endpoints.iter().find(|now| now.task == endpoint.task));
-            let datagrams = match now {
-                Some(now) if endpoint.active && !now.active => true,
-                Some(_) => continue,
-                None => false,
-            };
-            let mesh = endpoint.mesh.filter(|_| !old.ports.is_empty());
-            if let Some(address) = mesh {
-                found.entry((Place::Board, datagrams)).or_default().push(address.0);
-            }
-            for (attachment, address) in old.networks.iter().zip(&endpoint.addresses) {
-                if address.0.is_unspecified() {
-                    continue;
-                }
-                for task in self.on(attachment.network) {
-                    found.entry((Place::Task(task), datagrams)).or_default().push(address.0);
-                }
+        let mut found = Found::new();
+        for gone in &old.endpoints {
+            if endpoint(new, gone.task).is_none() {
+                self.remembered(old, gone, Which::All, &mut found);
+            } else if has_left(gone, new) {
+                self.remembered(old, gone, Which::Datagrams, &mut found);
             }
         }
-        ops.extend(found.into_iter().map(|((place, datagrams), addresses)| Op::Forget { place, addresses, datagrams }));
+        forget(found, ops);
     }
+
+    /// Connections that nobody has answered, to tasks that are still out of the balance.
+    pub(super) fn forget_unanswered(self, left: &[(ServiceId, TaskId)], ops: &mut Vec<Op>) {
+        let mut found = Found::new();
+        for (id, task) in left {
+            let Some(service) = self.table.services.get(id) else { continue };
+            if let Some(endpoint) = endpoint(Some(service), *task).filter(|endpoint| !endpoint.active) {
+                self.remembered(service, endpoint, Which::Unanswered, &mut found);
+            }
+        }
+        forget(found, ops);
+    }
+
+    /// Where connections to a task are remembered, and by which of its addresses.
+    fn remembered(self, service: &NetService, endpoint: &NetEndpoint, which: Which, found: &mut Found) {
+        if let Some(address) = endpoint.mesh.filter(|_| !service.ports.is_empty()) {
+            found.entry((Place::Board, which)).or_default().push(address.0);
+        }
+        for (attachment, address) in service.networks.iter().zip(&endpoint.addresses) {
+            if address.0.is_unspecified() {
+                continue;
+            }
+            for task in self.on(attachment.network) {
+                found.entry((Place::Task(task), which)).or_default().push(address.0);
+            }
+        }
+    }
+}
+
+fn forget(found: Found, ops: &mut Vec<Op>) {
+    let op = |((place, which), addresses)| Op::Forget { place, addresses, which };
+    ops.extend(found.into_iter().map(op));
 }

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Changes, Table};
 use crate::limits;
+use crate::net::netlink::conntrack::Which;
 use board::{Board, place};
 use change::Change;
 use rule::Backends;
@@ -165,8 +166,8 @@ pub enum Op {
         place: Place,
         /// Whose.
         addresses: Vec<Ipv4Addr>,
-        /// Only datagrams, which do not end by themselves, and connections that nobody has answered.
-        datagrams: bool,
+        /// Which of them.
+        which: Which,
     },
 }
 
@@ -183,7 +184,14 @@ pub struct Plan {
     ports: BTreeSet<Published>,
     /// What comes after them.
     late: Vec<Op>,
+    /// Tasks that left the balance, since it was asked for them.
+    left: Left,
+    /// Those that left it a while ago.
+    overdue: Left,
 }
+
+/// Tasks that left the balance of their services.
+pub type Left = Vec<(ServiceId, TaskId)>;
 
 impl Plan {
     /// The kernel's state is not known: everything is told anew. Afterwards, what else is there must go.
@@ -198,6 +206,18 @@ impl Plan {
     pub fn tell_anew(&mut self, service: ServiceId) {
         self.changes.services.entry(service).or_insert(None);
         self.anew.insert(service);
+    }
+
+    /// The tasks that have left the balance since this was asked last. When a while has passed, and what is on its way
+    /// to them was answered, they are to be [given back](Self::overdue).
+    pub fn take_left(&mut self) -> Left {
+        std::mem::take(&mut self.left)
+    }
+
+    /// These left the balance a while ago: if they are still out of it, connections to them that nobody has answered by
+    /// now are forgotten.
+    pub fn overdue(&mut self, left: Left) {
+        self.overdue.extend(left);
     }
 
     /// The next portion; none: nothing is left.
@@ -216,6 +236,7 @@ impl Plan {
         for (id, old) in std::mem::take(&mut self.changes.networks) {
             view.network(id, old, &mut ops);
         }
+        view.forget_unanswered(&std::mem::take(&mut self.overdue), &mut self.late);
         let first = ops.len();
         let mut weight = first;
         loop {
@@ -237,6 +258,7 @@ impl Plan {
             let anew = self.anew.remove(&id);
             let change = Change { old: old.as_ref(), new: view.table.services.get(&id), anew };
             self.ports.extend(change.ports());
+            self.left.extend(change.left());
             view.service(change, &mut self.late);
             weight += 1;
         }

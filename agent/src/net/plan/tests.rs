@@ -176,6 +176,33 @@ fn a_board_a_service_and_its_end() {
     );
 }
 
+/// What is on its way to a task that leaves is answered by it.
+#[test]
+fn connections_that_nobody_answered_are_forgotten_a_while_later() {
+    let mut bench = Bench::new();
+    bench.service(service(1, &[(80, 8080)], &[(11, true), (21, true), (22, true), (31, true), (32, false)]));
+    assert_eq!(bench.plan.take_left(), []);
+    let left = service(1, &[(80, 8080)], &[(11, true), (21, false), (22, false), (31, false), (32, false)]);
+    assert!(!bench.service(left).contains("unanswered"));
+    let id = ServiceId::from_bits(1);
+    let left = bench.plan.take_left();
+    assert_eq!(left, [(id, task(21)), (id, task(22)), (id, task(31))]);
+    assert_eq!(bench.plan.take_left(), []);
+    // Meanwhile one is back, and one is gone.
+    bench.service(service(1, &[(80, 8080)], &[(11, true), (21, false), (22, true), (32, false)]));
+    assert_eq!(bench.plan.take_left(), []);
+    bench.plan.overdue(left.clone());
+    check(
+        &bench.ops(),
+        "forget unanswered connections to 10.200.2.21
+         forget unanswered connections to 10.0.1.21 in task 11",
+    );
+    check(&bench.ops(), "");
+    bench.take(Net { services_gone: vec![id], ..Net::default() });
+    bench.plan.overdue(left);
+    check(&bench.ops(), "");
+}
+
 /// An update that changes a port or adds one: older tasks have what they had.
 #[test]
 fn older_tasks_get_no_connections_on_ports_they_do_not_have() {

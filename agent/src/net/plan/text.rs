@@ -6,6 +6,7 @@ use racimo_common::wire::NetOwn;
 
 use super::rule::Backends;
 use super::{Op, Place};
+use crate::net::netlink::conntrack::Which;
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,8 +55,12 @@ impl fmt::Display for Op {
             Self::Publish { port: (protocol, port), to: None } => write!(f, "no publish {protocol} {port}"),
             Self::Virtual { task, address, to: Some(to) } => write!(f, "task {task}: {address}: {}", backends(to)),
             Self::Virtual { task, address, to: None } => write!(f, "task {task}: no {address}"),
-            Self::Forget { place, addresses, datagrams } => {
-                f.write_str(if *datagrams { "forget datagrams to" } else { "forget connections to" })?;
+            Self::Forget { place, addresses, which } => {
+                f.write_str(match which {
+                    Which::All => "forget connections to",
+                    Which::Datagrams => "forget datagrams to",
+                    Which::Unanswered => "forget unanswered connections to",
+                })?;
                 addresses.iter().try_for_each(|address| write!(f, " {address}"))?;
                 match place {
                     Place::Board => Ok(()),
