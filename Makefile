@@ -16,12 +16,20 @@ DO     ?=
 SEEDS  ?= 2000
 CASES  ?= 4096
 FOR    ?= 10
+IMG    ?=
+OUT    ?=
+ARCH   ?=
+PROFILE ?= worker
+JOIN   ?=
+WIFI_POWER_SAVE ?= off
 FUZZ_TARGETS := common/fuzz/wire common/fuzz/mdns common/fuzz/text manager/fuzz/api manager/fuzz/state manager/fuzz/log
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN_DIR    ?= $(TARGET_DIR)/debug
 LAB_TOOL   := $(BIN_DIR)/examples/lab
 export RACIMO_BIN_DIR := $(abspath $(BIN_DIR))
+
+DEBS   ?= $(TARGET_DIR)/dist
 
 # program:package pairs. Only what is missing is installed.
 DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:protobuf-compiler \
@@ -32,7 +40,7 @@ DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:p
 DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps tini
 
 .PHONY: help deps deps-test build lab lab-env lab-board lab-curl lab-exec lab-manager lab-status lab-down demo demo-clean \
-        check test test-root sim bench fuzz fuzz-random agent-size agent-armv7
+        check test test-root sim bench fuzz fuzz-random agent-size agent-armv7 image test-images
 
 help: ## list the targets
 	@echo "Racimo. The two commands to know (as root): make demo, make test"
@@ -40,6 +48,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: LAB=name BOARDS=n N=board DO=verb PAGE=port FROM=board CMD=command SEEDS=n CASES=n FOR=seconds"
+	@echo "           IMG=file OUT=file ARCH=arm64|armhf PROFILE=worker|manager DEBS=directory JOIN=file"
 
 deps: ## install through apt what building and the lab need (only what is missing)
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
@@ -61,9 +70,10 @@ deps: ## install through apt what building and the lab need (only what is missin
 
 # Only the client is unpacked: installing the package would start a Docker
 # daemon that changes this machine's packet filter.
-deps-test: deps ## what the tests need on top: iptables, a WireGuard outside of the kernel, libfaketime, Python's docker client, the docker command line client
+deps-test: deps ## what the tests need on top: iptables, a WireGuard outside of the kernel, libfaketime, tools for images, docker's clients
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
-	for pair in iptables-nft:iptables wireguard-go:wireguard-go; do \
+	for pair in iptables-nft:iptables wireguard-go:wireguard-go python3:python3 mcopy:mtools mkfs.vfat:dosfstools \
+	  sfdisk:fdisk debugfs:e2fsprogs xz:xz-utils unzip:unzip; do \
 	  command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
 	ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing+=(libfaketime); \
 	python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker); \
@@ -121,6 +131,7 @@ check: ## format, clippy, unit tests, docs, licences: changes nothing
 
 test: deps-test build ## every test; those with real boards need root
 	$(CARGO) test --workspace
+	$(MAKE) --no-print-directory test-images
 	@if [ "$$(id -u)" -eq 0 ]; then $(MAKE) --no-print-directory test-root; \
 	else echo "make test: NOT RUN, they need root: the tests with real boards (make test-root)"; fi
 	$(MAKE) --no-print-directory fuzz-random
@@ -158,3 +169,15 @@ agent-size: ## the agent's file size on this machine's architecture
 
 agent-armv7: ## static musl agent for 32-bit boards, and its size against the budget
 	cross/build.sh armv7-unknown-linux-musleabihf
+
+image: ## a board's image out of a stock Raspberry Pi OS image: IMG=raspios.img.xz [OUT=board.img] [ARCH=] [PROFILE=worker|manager] [JOIN=racimo.toml] [WIFI_POWER_SAVE=on]
+	@[ -n "$(IMG)" ] || { echo "make image: IMG=FILE is needed: a stock Raspberry Pi OS image (.img, .img.xz, .zip)" >&2; exit 1; }
+	@mkdir -p $(TARGET_DIR)/images
+	@name=$$(basename "$(IMG)"); out="$(OUT)"; \
+	images/bake --image "$(IMG)" --output "$${out:-$(TARGET_DIR)/images/$${name%%.*}-racimo.img}" --profile "$(PROFILE)" \
+	  --wifi-power-save "$(WIFI_POWER_SAVE)" --debs "$(DEBS)" --cache $(TARGET_DIR)/images/cache \
+	  $(if $(ARCH),--arch "$(ARCH)") $(if $(JOIN),--join "$(JOIN)")
+
+test-images: ## images without booting them: what is baked and refused, the first start's programs
+	images/test/board.py
+	images/test/bake.py

@@ -1,0 +1,49 @@
+# shellcheck shell=bash
+# What is laid over a board's root file system, packages apart. Sourced by bake, and by lay for image builders.
+
+# tree_make TREE PROFILE POWER_SAVE FROM: FROM is images/.
+tree_make() {
+  local unit target
+  cp -r "$4/files/." "$1/"
+  find "$1" -type d -exec chmod 755 {} +
+  if [ "$3" = on ]; then rm "$1/etc/NetworkManager/conf.d/91-racimo-wifi.conf"; fi
+  # The links by which systemd starts units, as `systemctl enable` makes them.
+  for unit in "$1"/usr/lib/systemd/system/* "$1"/etc/systemd/system/*; do
+    [ -f "$unit" ] || continue
+    target=$(sed -n 's/^WantedBy=//p' "$unit")
+    mkdir -p "$1/etc/systemd/system/$target.wants"
+    ln -s "${unit#"$1"}" "$1/etc/systemd/system/$target.wants/${unit##*/}"
+  done
+}
+
+# tree_without_unit TREE UNIT
+tree_without_unit() { rm -f "$1/etc/systemd/system/$2" "$1"/etc/systemd/system/*.wants/"$2"; }
+
+# tree_without_packaged TREE DEB: what a package of ours brings below /usr/lib is not laid below /etc as well.
+tree_without_packaged() {
+  local file
+  dpkg-deb --fsys-tarfile "$2" | tar -t >"$work/packaged"
+  (cd "$1/etc" && find . -type f -printf '%P\n') | while IFS= read -r file; do
+    if grep -qxF "./usr/lib/$file" "$work/packaged"; then rm "$1/etc/$file"; fi
+  done
+}
+
+# The kernel's command line: the memory controller is off by the device tree otherwise (raspberrypi/linux#6980), the
+# measuring of pressure by the kernel's configuration.
+cmdline_words='cgroup_enable=memory psi=1'
+# cmdline_with LINE: the line and those words that it lacks; it is one line for ever.
+cmdline_with() {
+  local line=${1%"${1##*[![:space:]]}"} word
+  for word in $cmdline_words; do
+    case " $line " in *" $word "*) ;; *) line="$line $word" ;; esac
+  done
+  printf '%s\n' "$line"
+}
+
+# fstab_noatime: fstab on standard input; file systems of the card are not written to for being read.
+fstab_noatime() {
+  awk '!/^[ \t]*#/ && ($3 == "ext4" || $3 == "vfat") && $4 !~ /noatime/ { $4 = $4 ",noatime" } { print }'
+}
+
+# racimo_toml FROM PROFILE: the file to fill in, for every computer's editor.
+racimo_toml() { sed 's/$/\r/' "$1/racimo.toml.$2"; }
