@@ -32,6 +32,7 @@ use self::operations::{Containers, Tools};
 use crate::board::{Board, Order};
 use crate::config::Config;
 use crate::describe;
+use crate::hardware::Hardware;
 use crate::identity::{self, Identity};
 use crate::leave::{Ask, Leaving};
 use crate::link::places::Places;
@@ -159,7 +160,9 @@ pub async fn run(
     let data = config.data.clone();
     let (rng, board) = (fastrand::Rng::with_seed(boot), describe::board(Path::new("/")));
     let leaves = Cell::default();
-    let link = Link { identity: identity.clone(), places, discover, description, data, boot, board, rng, leaves };
+    let hardware = Hardware::new(Path::new("/"), &data);
+    let link =
+        Link { identity: identity.clone(), places, discover, description, data, boot, board, hardware, rng, leaves };
     let (inputs, inbox) = async_channel::bounded(limits::INPUTS_MAX);
     let feeders = feeders::feeders(&executor, &config, &tools, link, &inputs, stop, asks);
     let app = App {

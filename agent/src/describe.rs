@@ -4,28 +4,25 @@
 //! itself. Out: a [`NodeDescription`]. What cannot be read is left empty: a board is never kept
 //! out of a cluster by a missing file.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Read,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use racimo_common::{
     object::{Generics, NodeDescription},
     registry::Platform,
-    units::{Bytes, NanoCpus},
+    units::NanoCpus,
     wire::BoardId,
 };
 
-use crate::{limits, sys};
+use crate::hardware::{Files, parse, parse::field};
+use crate::sys;
 
 /// Label with the board's model, as `Raspberry Pi 4 Model B Rev 1.4`.
 pub const MODEL_LABEL: &str = "io.racimo.model";
 /// Label with the SHA-256 of the board's serial number, in hexadecimal: it tells boards apart
 /// without telling the number.
 pub const SERIAL_LABEL: &str = "io.racimo.serial";
+/// Label with the size of the kernel's memory pages in bytes, as `16384`.
+pub const PAGE_SIZE_LABEL: &str = "io.racimo.page-size";
 
 /// What the agent knows of itself, for its board's description.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,7 +44,8 @@ pub fn describe(root: &Path, own: Own, degraded: Vec<String>) -> NodeDescription
     let files = Files(root.to_path_buf());
     let cpuinfo = files.text("proc/cpuinfo");
     let mut labels = own.labels;
-    for (label, value) in [(MODEL_LABEL, model(&files)), (SERIAL_LABEL, serial(&files))] {
+    let page_size = Some(sys::page_size().to_string());
+    for (label, value) in [(MODEL_LABEL, model(&files)), (SERIAL_LABEL, serial(&files)), (PAGE_SIZE_LABEL, page_size)] {
         labels.extend(value.map(|value| (label.to_owned(), value)));
     }
     NodeDescription {
@@ -55,7 +53,8 @@ pub fn describe(root: &Path, own: Own, degraded: Vec<String>) -> NodeDescription
         platforms: platforms(std::env::consts::ARCH, &cpuinfo, sys::runs_32_bit()),
         machine: machine(&files.text("proc/sys/kernel/arch"), std::env::consts::ARCH, &cpuinfo),
         cpus: NanoCpus::new(cpus(&files.text("sys/devices/system/cpu/online")).saturating_mul(1_000_000_000)),
-        memory: memory(&files.text("proc/meminfo")),
+        // The total leaves out what the firmware and the GPU keep.
+        memory: parse::kib(&files.text("proc/meminfo"), "MemTotal").unwrap_or_default(),
         kernel: files.text("proc/sys/kernel/osrelease"),
         os: system_name(&files.first(&["etc/os-release", "usr/lib/os-release"])),
         agent_version: env!("CARGO_PKG_VERSION").into(),
@@ -100,28 +99,6 @@ fn is_serial(text: &str) -> bool {
     digits.next().is_some_and(|first| digits.any(|digit| digit != first))
 }
 
-/// Reads the kernel's small text files.
-struct Files(PathBuf);
-
-impl Files {
-    /// The file's text without what surrounds it (device trees end theirs with a NUL); empty if
-    /// it cannot be read.
-    fn text(&self, path: &str) -> String {
-        let mut bytes = Vec::new();
-        let read = File::open(self.0.join(path))
-            .and_then(|file| file.take(limits::BOARD_FILE_MAX).read_to_end(&mut bytes).map(drop));
-        if let Err(error) = read {
-            log::debug!("cannot read /{path}: {error}");
-        }
-        String::from_utf8_lossy(&bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned()
-    }
-
-    /// The first of `paths` that has a text.
-    fn first(&self, paths: &[&str]) -> String {
-        paths.iter().map(|path| self.text(path)).find(|text| !text.is_empty()).unwrap_or_default()
-    }
-}
-
 fn model(files: &Files) -> Option<String> {
     Some(files.text("proc/device-tree/model")).filter(|model| !model.is_empty())
 }
@@ -164,12 +141,6 @@ fn machine(kernel: &str, architecture: &str, cpuinfo: &str) -> String {
     }
 }
 
-/// Value of the first `name : value` line; empty if there is none.
-fn field<'a>(text: &'a str, name: &str) -> &'a str {
-    let values = text.lines().filter_map(|line| line.split_once(':'));
-    values.into_iter().find(|(key, _)| key.trim() == name).map_or("", |(_, value)| value.trim())
-}
-
 /// CPUs in a list as `0-3,8`; one if the list makes no sense, because something runs us.
 fn cpus(online: &str) -> u64 {
     let count = |range: &str| {
@@ -179,12 +150,6 @@ fn cpus(online: &str) -> u64 {
     };
     let counts: Option<Vec<u64>> = online.split(',').map(count).collect();
     counts.unwrap_or_default().into_iter().fold(0, u64::saturating_add).max(1)
-}
-
-/// What `/proc/meminfo` calls the total, which leaves out what the firmware and the GPU keep.
-fn memory(meminfo: &str) -> Bytes {
-    let kib = field(meminfo, "MemTotal").trim_end_matches("kB").trim().parse::<u64>().unwrap_or_default();
-    Bytes::new(kib.saturating_mul(1024))
 }
 
 /// The system's name for people, from `os-release`.
@@ -197,6 +162,8 @@ fn system_name(release: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use racimo_common::units::Bytes;
+
     use super::*;
 
     const ZERO: &str = "processor\t: 0\nmodel name\t: ARMv6-compatible processor rev 7 (v6l)\n\
@@ -321,6 +288,9 @@ mod tests {
         assert_eq!(found.degraded, ["no memory limits"]);
 
         let bare = describe(Path::new("/no/such"), Own::default(), Vec::new());
-        assert_eq!((bare.hostname.as_str(), bare.os.as_str(), bare.labels.len()), ("", "Linux", 0));
+        assert_eq!((bare.hostname.as_str(), bare.os.as_str(), bare.memory), ("", "Linux", Bytes::new(0)));
+        assert_eq!(bare.labels.keys().collect::<Vec<_>>(), [PAGE_SIZE_LABEL]);
+        let size: usize = bare.labels[PAGE_SIZE_LABEL].parse().unwrap();
+        assert!(size.is_power_of_two() && size >= 4096, "{size}");
     }
 }

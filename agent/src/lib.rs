@@ -8,6 +8,7 @@ mod board_tests;
 pub mod config;
 pub mod control;
 pub mod describe;
+pub mod hardware;
 pub mod health;
 pub mod identity;
 pub mod leave;

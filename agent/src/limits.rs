@@ -35,6 +35,10 @@ pub const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Most read of a file that describes the board, in bytes; the rest is left out. `/proc/cpuinfo`
 /// of a board is a few KiB.
 pub const BOARD_FILE_MAX: u64 = 64 << 10;
+/// Files of one kind (sensors, disks) that are read for the board's health; further ones are left out.
+pub const HARDWARE_FILES_MAX: usize = 32;
+/// Pause between two reads of the board's health, some 30 small files each; it is told only when it differs enough.
+pub const HARDWARE_EVERY: Duration = Duration::from_secs(10);
 /// Names of files held in memory while a new volume is filled from its image: those of one
 /// directory and the ones around it. An image with more is refused, with the way out.
 pub const FILL_NAMES_MAX: usize = 4096;

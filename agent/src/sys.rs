@@ -39,6 +39,13 @@ pub(crate) fn runs_32_bit() -> bool {
     false
 }
 
+/// Bytes of the kernel's memory pages: 4, 16 or 64 KiB.
+#[expect(unsafe_code, reason = "no safe library of ours wraps sysconf(3)")]
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: sysconf has no memory effects, and knows the page size on every system.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or_default()
+}
+
 /// Whether `dir` of an overlay's layer hides what lower layers have in the same place.
 #[expect(unsafe_code, reason = "no safe library of ours wraps lgetxattr(2)")]
 pub(crate) fn is_opaque(dir: &Path) -> bool {

@@ -10,8 +10,8 @@ use racimo_common::mdns;
 use racimo_common::mdns::message::{self, Data, Record};
 use racimo_common::net::Subnet;
 use racimo_common::object::{
-    ContainerSpec, ContainerStatus, Desired, LogConfig, Mount, MountKind, NodeDescription, Protocol, Resources, Role,
-    TaskReport, TaskState, TmpfsOptions, WireguardKey,
+    BoardHealth, ContainerSpec, ContainerStatus, Desired, LogConfig, Mount, MountKind, NodeDescription, Protocol,
+    Resources, Role, TaskReport, TaskState, TmpfsOptions, WireguardKey,
 };
 use racimo_common::time::Wall;
 use racimo_common::token::JoinToken;
@@ -53,6 +53,7 @@ fn to_manager() -> Vec<ToManager> {
         ToManager::Describe(description),
         ToManager::Status(Status { complete: true, last: true, index: 9, tasks: vec![report] }),
         ToManager::Heartbeat(1),
+        ToManager::Health(BoardHealth { temperature: Some(61), throttled: Some(0x5_0005), ..BoardHealth::default() }),
         ToManager::Bye { leaving: true },
     ]
 }

@@ -1,4 +1,4 @@
-//! The bytes of every message of protocol version 1. A released version's bytes are never edited: a new field adds
+//! The bytes of every message of the protocol's versions. A released version's bytes are never edited: a new field adds
 //! a message to the list, and the old one must still be read.
 //!
 //! `RACIMO_UPDATE_GOLDEN=1 cargo test -p racimo-common --test wire_golden` writes the file anew.
@@ -11,9 +11,10 @@ use std::time::Duration;
 use racimo_common::id::{ClusterId, DependencyId, NetworkId, NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::net::Subnet;
 use racimo_common::object::{
-    BindOptions, ContainerSpec, ContainerStatus, Desired, DnsConfig, Generic, HealthConfig, HostPort, Limits, LogAsk,
-    LogConfig, LogEntry, LogStream, Mount, MountKind, NetworkMode, NodeDescription, Privileges, Propagation, Protocol,
-    Reservations, Resources, Role, TaskReport, TaskState, TmpfsOptions, Ulimit, VolumeOptions, WireguardKey,
+    BindOptions, BoardHealth, ContainerSpec, ContainerStatus, Desired, DnsConfig, Generic, HealthConfig, HostPort,
+    Limits, LogAsk, LogConfig, LogEntry, LogStream, Mount, MountKind, NetworkMode, NodeDescription, Privileges,
+    Propagation, Protocol, Reservations, Resources, Role, TaskReport, TaskState, TmpfsOptions, Ulimit, VolumeOptions,
+    WireguardKey,
 };
 use racimo_common::registry::{Credentials, Platform};
 use racimo_common::time::Wall;
@@ -27,6 +28,7 @@ use racimo_common::wire::{
 use serde_bytes::ByteBuf;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-1.txt");
+const FILE_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-2.txt");
 const MAX: usize = 1 << 20;
 
 fn labels(key: &str) -> BTreeMap<String, String> {
@@ -40,6 +42,9 @@ fn description() -> NodeDescription {
         key_epoch: 0,
         no_network: None,
         no_encryption: None,
+        no_memory_limits: None,
+        no_cpu_limits: None,
+        no_pids_limits: None,
         hostname: "board1".into(),
         platforms: vec![Platform::new("linux", "arm64", "v8"), Platform::new("linux", "arm", "v7")],
         machine: "aarch64".into(),
@@ -253,6 +258,12 @@ fn to_manager() -> Vec<(&'static str, ToManager)> {
         no_encryption: Some("no wireguard".into()),
         ..description()
     };
+    let unlimited = NodeDescription {
+        no_memory_limits: Some("off".into()),
+        no_cpu_limits: Some("missing".into()),
+        no_pids_limits: Some("missing".into()),
+        ..description()
+    };
     let port = HostPort { protocol: Protocol::Sctp, published: 9000, target: 90 };
     let with_port = TaskReport { state: TaskState::Running, ports: vec![port], ..report() };
     let unhealthy = TaskReport { state: TaskState::Running, unhealthy: true, ..report() };
@@ -274,6 +285,7 @@ fn to_manager() -> Vec<(&'static str, ToManager)> {
         ("logs", ToManager::Logs(logs)),
         ("describe-net", ToManager::Describe(described)),
         ("status-ports", ToManager::Status(Status { tasks: vec![with_port], ..Status::default() })),
+        ("describe-limits", ToManager::Describe(unlimited)),
         ("status-unhealthy", ToManager::Status(Status { tasks: vec![unhealthy], ..Status::default() })),
     ]
 }
@@ -322,6 +334,24 @@ fn to_agent() -> Vec<(&'static str, ToAgent)> {
     ]
 }
 
+/// What came with version 2.
+fn version_2() -> Vec<(&'static str, ToManager)> {
+    let health = BoardHealth {
+        temperature: Some(-3),
+        throttled: Some(0x0005_0005),
+        pressure_cpu: Some(1),
+        pressure_memory: Some(2),
+        pressure_io: Some(100),
+        memory_available: Some(Bytes::mib(100)),
+        wifi_signal: Some(-61),
+        disk_free: Some(Bytes::mib(1000)),
+        disk_size: Some(Bytes::mib(30_000)),
+        storage_worn: Some(10),
+        storage_spare: Some(1),
+    };
+    vec![("health", ToManager::Health(health)), ("health-unknown", ToManager::Health(BoardHealth::default()))]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes text");
@@ -342,22 +372,41 @@ fn the_bytes_of_version_1_stay() {
     for (name, message) in to_agent() {
         lines.push(format!("{name} {}", hex(&frame::encode(&message, MAX).expect("it fits"))));
     }
-    let text = lines.join("\n") + "\n";
-    if std::env::var_os("RACIMO_UPDATE_GOLDEN").is_some() {
-        std::fs::write(FILE, &text).expect("write the golden file");
-    }
-    let golden = std::fs::read_to_string(FILE).expect("read the golden file");
-    assert_eq!(text, golden, "the bytes of a message changed: older boards would not understand it");
-    let find = |name: &str| {
-        let line = golden.lines().find(|line| line.split(' ').next() == Some(name)).expect("a line for each message");
-        unhex(line.split(' ').nth(1).expect("two columns"))
-    };
+    let golden = golden(FILE, &lines);
     for (name, message) in to_manager() {
-        assert_eq!(frame::decode::<ToManager>(&find(name)).expect(name), message);
+        assert_eq!(frame::decode::<ToManager>(&line(&golden, name)).expect(name), message);
     }
     for (name, message) in to_agent() {
-        assert_eq!(frame::decode::<ToAgent>(&find(name)).expect(name), message);
+        assert_eq!(frame::decode::<ToAgent>(&line(&golden, name)).expect(name), message);
     }
+}
+
+#[test]
+fn the_bytes_of_version_2_stay() {
+    let bytes = |message| hex(&frame::encode(&message, MAX).expect("it fits"));
+    let lines: Vec<String> =
+        version_2().into_iter().map(|(name, message)| format!("{name} {}", bytes(message))).collect();
+    let golden = golden(FILE_2, &lines);
+    for (name, message) in version_2() {
+        assert_eq!(frame::decode::<ToManager>(&line(&golden, name)).expect(name), message);
+    }
+}
+
+/// What the file says, which is what these lines say.
+#[track_caller]
+fn golden(file: &str, lines: &[String]) -> String {
+    let text = lines.join("\n") + "\n";
+    if std::env::var_os("RACIMO_UPDATE_GOLDEN").is_some() {
+        std::fs::write(file, &text).expect("write the golden file");
+    }
+    let golden = std::fs::read_to_string(file).expect("read the golden file");
+    assert_eq!(text, golden, "the bytes of a message changed: older boards would not understand it");
+    golden
+}
+
+fn line(golden: &str, name: &str) -> Vec<u8> {
+    let line = golden.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    unhex(line.expect("a line for each message"))
 }
 
 /// A board that is newer than its manager, or older: unknown fields are passed over, missing ones have defaults.
@@ -383,10 +432,7 @@ fn fields_may_come_and_go() {
 #[test]
 fn the_first_bytes_of_version_1_are_still_read() {
     let golden = include_str!("golden/wire-1-first.txt");
-    let line = |name: &str| {
-        let line = golden.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        unhex(line.expect("a line for each message"))
-    };
+    let line = |name: &str| line(golden, name);
     let hello: ToManager = frame::decode(&line("hello")).expect("it is read");
     let without = NodeDescription { generic: Default::default(), ..description() };
     let (trusts, board) = (Trusts::default(), BoardId::default());

@@ -217,6 +217,22 @@ const _: () = assert!(
 /// How long a second agent of one node is kept waiting for its session; then it is told to try again, and what was seen
 /// so far counts on. Less than the silence that agents bear.
 pub const HELLO_HELD_WITHIN: Duration = Duration::from_secs(5);
+/// How often a board may say how it is; agents do it every 10 s at most. What comes sooner is passed over.
+pub const HEALTH_PAUSE_MIN: Duration = Duration::from_secs(5);
+/// Degrees Celsius from which on a board is shown as hot: Raspberry Pi's firmware slows the processor down from here.
+pub const BOARD_HOT_CELSIUS: i16 = 80;
+/// Percent of a board's memory that is available below which it is shown as low on memory.
+pub const BOARD_MEMORY_PERCENT_MIN: u64 = 8;
+/// Percent of the last minute in which some process waited for memory from which on the same is shown.
+pub const BOARD_PRESSURE_PERCENT_MAX: u8 = 20;
+/// Percent of the file system of the agent's data that are free below which its disk is shown as full.
+pub const BOARD_DISK_PERCENT_MIN: u64 = 5;
+/// Bytes that are free there below which the same is shown: less than most images need.
+pub const BOARD_DISK_BYTES_MIN: u64 = 200 << 20;
+/// Percent of its life that built-in storage has used from which on it is shown as worn.
+pub const BOARD_WORN_PERCENT: u8 = 90;
+/// Signal in dBm below which a board's Wi-Fi is shown as weak.
+pub const BOARD_SIGNAL_DBM_MIN: i16 = -80;
 /// How long the first message may take.
 pub const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How long the reason of an end may take to be written.

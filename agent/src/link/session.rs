@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
@@ -14,12 +15,15 @@ use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::NodeDescription;
 use racimo_common::tls;
 use racimo_common::wire::frame::{self, FrameError};
-use racimo_common::wire::{Assign, BoardId, Hello, Net, Refused, ToAgent, ToManager, VERSION, VERSION_MIN, Welcome};
+use racimo_common::wire::{
+    Assign, BoardId, Hello, Net, Refused, ToAgent, ToManager, VERSION, VERSION_HEALTH, VERSION_MIN, Welcome,
+};
 use smol::Timer;
 
 use super::certificate::{Certificate, Renewal};
 use super::dial::{DialError, Patience, dial_within};
 use super::places::Places;
+use crate::hardware::Hardware;
 use crate::identity::Own;
 use crate::limits;
 use crate::logs::serve::Desk;
@@ -103,6 +107,8 @@ pub struct Link {
     pub boot: u64,
     /// Which board it runs on.
     pub board: BoardId,
+    /// Tells how the board is.
+    pub hardware: Arc<Hardware>,
     /// Seeds the pauses' jitter.
     pub rng: fastrand::Rng,
     /// Whether the goodbye of a board that leaves was said.
@@ -189,15 +195,23 @@ impl Link {
         let desk = Desk::new(self.data.clone());
         // One part of a log at a time; a report goes first.
         let (out, parts) = async_channel::bounded(1);
+        let health = out.clone();
         let logs = async {
             desk.serve(out).await;
             Err(End::Stopped)
+        };
+        let hardware = async {
+            // An older manager could not read it.
+            if welcome.version >= VERSION_HEALTH {
+                self.hardware.clone().tell(health).await;
+            }
+            std::future::pending().await
         };
         let (says, said) = async_channel::bounded(1);
         let renewal = Renewal { own: self.identity.as_deref(), says };
         let read = self.read_all(from, told, &welcome, &desk, &renewal);
         let write = write_all(to, queue, said, parts, &welcome, &self.leaves);
-        smol::future::or(read, smol::future::or(write, logs)).await
+        smol::future::or(read, smol::future::or(write, smol::future::or(logs, hardware))).await
     }
 
     /// What a manager says about where managers are.
@@ -301,43 +315,53 @@ mod tests {
 
     use super::*;
 
-    /// A manager that answers each `Hello` and then waits for the connection's end; says what it was told last.
-    async fn manager(listener: &UnixListener) -> Option<ToManager> {
+    /// A manager of this version that answers each `Hello` and then waits for the connection's end; what it was told,
+    /// up to the first message that `is_last`.
+    async fn manager(listener: &UnixListener, version: u16, is_last: fn(&ToManager) -> bool) -> Vec<ToManager> {
         let (mut stream, _) = listener.accept().await.expect("a board dials");
         let hello: Option<ToManager> = frame::receive(&mut stream, FRAME_FROM_AGENT_MAX).await.expect("a frame");
-        assert!(matches!(hello, Some(ToManager::Hello(_))), "{hello:?}");
+        assert!(matches!(hello, Some(ToManager::Hello(Hello { versions: (1, 2), .. }))), "{hello:?}");
         let welcome = Welcome {
-            version: VERSION,
-            heartbeat_ms: 60_000,
+            version,
+            heartbeat_ms: 100,
             managers: Vec::new(),
             node: NodeId::from_bits(1),
             time: Wall::default(),
         };
         frame::send(&mut stream, &ToAgent::Welcome(welcome), FRAME_TO_AGENT_MAX).await.expect("it listens");
-        let mut last = None;
+        let mut said = Vec::new();
         while let Ok(Some(message)) = frame::receive(&mut stream, FRAME_FROM_AGENT_MAX).await {
-            last = Some(message);
+            said.push(message);
+            if said.last().is_some_and(is_last) {
+                break;
+            }
         }
-        last
+        said
     }
 
-    /// Ends a session by `end`; whether another one follows.
-    #[track_caller]
-    fn check(end: fn(&Sender<ToManager>), said: Option<ToManager>, opens_again: bool) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let socket = directory.path().join("manager.sock");
+    fn link(directory: &std::path::Path) -> (Link, UnixListener) {
+        let socket = directory.join("manager.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
         let link = Link {
             identity: None,
             places: Rc::new(Places::fixed(vec![format!("unix://{}", socket.display())]).into()),
             discover: false,
             description: Rc::default(),
-            data: directory.path().to_owned(),
+            data: directory.to_owned(),
             boot: 1,
             board: BoardId::default(),
+            hardware: Hardware::new(directory, directory),
             leaves: Cell::default(),
             rng: fastrand::Rng::with_seed(1),
         };
+        (link, listener)
+    }
+
+    /// Ends a session by `end`; whether another one follows.
+    #[track_caller]
+    fn check(end: fn(&Sender<ToManager>), said: Option<ToManager>, opens_again: bool) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (link, listener) = link(directory.path());
         let (told, says) = async_channel::bounded(limits::OUT_QUEUE_MAX);
         let board = async {
             let Ok(Told::Open { out, .. }) = says.recv().await else { panic!("no session") };
@@ -348,8 +372,10 @@ mod tests {
             assert_eq!(matches!(again, Ok(Told::Open { .. })), opens_again, "{again:?}");
         };
         let managers = async {
-            assert_eq!(manager(&listener).await, said);
-            manager(&listener).await;
+            let mut heard = manager(&listener, VERSION, |_| false).await;
+            heard.retain(|message| !matches!(message, ToManager::Health(_) | ToManager::Heartbeat(_)));
+            assert_eq!(heard.pop(), said);
+            manager(&listener, VERSION, |_| false).await;
         };
         let link = async {
             link.run(told).await;
@@ -371,5 +397,32 @@ mod tests {
         check(|_| {}, None, true);
         let bye = |out: &Sender<ToManager>| out.try_send(ToManager::Bye { leaving: false }).expect("room");
         check(bye, Some(ToManager::Bye { leaving: false }), false);
+    }
+
+    /// A manager of version 1 could not read how the board is, and would end the session.
+    #[test]
+    fn only_a_manager_that_can_read_it_is_told_how_the_board_is() {
+        let is_health = |message: &ToManager| matches!(message, ToManager::Health(_));
+        // Five heartbeats: long after the board was read.
+        let is_late = |message: &ToManager| *message == ToManager::Heartbeat(5);
+        for (version, is_last, is_told) in [(2, is_health as fn(&_) -> _, true), (1, is_late, false)] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (link, listener) = link(directory.path());
+            let (told, says) = async_channel::bounded(limits::OUT_QUEUE_MAX);
+            let heard = manager(&listener, version, is_last);
+            let keeps = async {
+                // Its end of the queue, so that the session goes on.
+                let opened = says.recv().await;
+                while says.recv().await.is_ok() {}
+                drop(opened);
+            };
+            let dials = async {
+                smol::future::zip(link.run(told), keeps).await;
+                Vec::new()
+            };
+            let heard = smol::block_on(smol::future::or(heard, dials));
+            assert!(heard.last().is_some_and(is_last), "{version}: {heard:?}");
+            assert_eq!(heard.iter().any(is_health), is_told, "{version}: {heard:?}");
+        }
     }
 }

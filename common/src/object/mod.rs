@@ -3,6 +3,7 @@
 //! Docker's JSON, these types, and what goes over the wire are three families; this is the middle one.
 //! `None` always means "not given": the defaults are in methods, so that a spec can be shown as it was written.
 
+mod board;
 mod container;
 mod generic;
 mod log;
@@ -11,6 +12,7 @@ mod node;
 mod resources;
 mod task;
 
+pub use board::BoardHealth;
 pub use container::{
     BindOptions, ContainerSpec, DnsConfig, FileRef, HealthConfig, Mount, MountKind, NetworkMode, Privileges,
     Propagation, STOP_GRACE_DEFAULT, TmpfsOptions, Ulimit, VolumeOptions,

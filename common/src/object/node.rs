@@ -89,6 +89,15 @@ pub struct NodeDescription {
     pub no_network: Option<String>,
     /// Why it cannot encrypt networks; none: it can.
     pub no_encryption: Option<String>,
+    /// Why it cannot enforce limits on memory, with the way to mend it; none: it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_memory_limits: Option<String>,
+    /// The same of limits on CPU time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_cpu_limits: Option<String>,
+    /// The same of limits on the number of processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_pids_limits: Option<String>,
     /// What is wrong with it, one sentence each, with the way to mend it.
     pub degraded: Vec<String>,
 }

@@ -20,6 +20,7 @@
 //!   ◀── Certified | Roots ─────────────
 //!   ── Trusts ────────────────────────▶        kept
 //!   ◀── Managers ──────────────────────        where to dial from now on
+//!   ── Health ────────────────────────▶        in sessions of version 2
 //!   ── Heartbeat ─────────────────────▶
 //!   ◀── Pong ──────────────────────────
 //!   ── Bye ───────────────────────────▶
@@ -35,7 +36,7 @@ use serde_bytes::ByteBuf;
 
 use crate::id::{ClusterId, DependencyId, NodeId, ServiceId, TaskId};
 use crate::object::{
-    ContainerSpec, Desired, LogAsk, LogConfig, LogEntry, NodeDescription, Resources, Role, TaskReport,
+    BoardHealth, ContainerSpec, Desired, LogAsk, LogConfig, LogEntry, NodeDescription, Resources, Role, TaskReport,
 };
 use crate::registry::Credentials;
 use crate::time::Wall;
@@ -50,7 +51,9 @@ pub use trust::{BoardId, Certified, Renew, Trusts};
 /// The TCP port that managers listen on for agents.
 pub const PORT: u16 = 2377;
 /// The newest version of the protocol this code speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+/// The first version with [`ToManager::Health`].
+pub const VERSION_HEALTH: u16 = 2;
 /// The oldest version of the protocol this code speaks.
 pub const VERSION_MIN: u16 = 1;
 
@@ -73,6 +76,8 @@ pub enum ToManager {
     Renew(Renew),
     /// What I show and trust changed, and is on my disk.
     Trusts(Trusts),
+    /// How the board is: only in sessions of [`VERSION_HEALTH`] or newer.
+    Health(BoardHealth),
     /// I close the connection on purpose.
     Bye {
         /// Whether the board leaves the cluster for good (else the agent only restarts).

@@ -266,7 +266,7 @@ impl Lab {
         smol::block_on(self.store.commit(self.now(), vec![change])).expect("it is allowed");
     }
 
-    fn observe(&self, observation: Observation) {
+    pub(super) fn observe(&self, observation: Observation) {
         let (_, mut feed) = self.store.watch();
         smol::block_on(async {
             self.store.observe(vec![observation]).await;

@@ -169,6 +169,42 @@ fn a_node_says_what_is_wrong_with_its_address() {
 }
 
 #[test]
+fn nodes_say_how_they_are() {
+    use racimo_common::object::BoardHealth;
+
+    use racimo_common::time::Wall;
+
+    use crate::store::{Observation, SeenNode};
+    let lab = Lab::active();
+    let (board, _) = (lab.join(1, "pi1"), lab.join(2, "pi2"));
+    let label = |node: &str, name: &str| {
+        lab.get(&format!("/nodes/{node}")).1["Description"]["Engine"]["Labels"][format!("io.racimo.{name}")].clone()
+    };
+    assert_eq!((label("pi1", "health"), label("pi1", "temperature")), (json!("unknown"), json!(null)));
+    let health = BoardHealth { temperature: Some(84), throttled: Some(0x5_0000), ..BoardHealth::default() };
+    // It makes no event; what comes after it does.
+    smol::block_on(lab.store.observe(vec![Observation::Health { node: board, health: Some(health.into()) }]));
+    let seen = SeenNode { ready: true, at: Wall::from_nanos(1) };
+    lab.observe(Observation::Node { node: board, seen });
+    assert_eq!(label("pi1", "health"), "hot, had undervoltage, was throttled");
+    assert_eq!((label("pi1", "temperature"), label("pi1", "undervoltage")), (json!("84"), json!("since boot")));
+    assert_eq!(label("pi2", "health"), "unknown");
+    // It is an observation: no filter and no constraint sees it.
+    assert_eq!(lab.get(r#"/nodes?filters={"label":["io.racimo.temperature"]}"#).1, json!([]));
+    // What a board said before it went away says nothing about it.
+    let written_off = crate::store::WrittenOff { at: Default::default(), reason: "cut".into() };
+    lab.commit(crate::store::Change::NodeWriteOff { node: board, written_off });
+    assert_eq!((label("pi1", "health"), label("pi1", "temperature")), (json!("unknown"), json!(null)));
+
+    let mut description = (*lab.store.view().state.node(board).expect("pi1").description).clone();
+    description.no_memory_limits = Some("the memory controller is off".to_owned());
+    let (description, addr) = (description.into(), "192.0.2.9".to_owned());
+    lab.commit(crate::store::Change::NodeDescribe { node: board, description, addr });
+    assert_eq!(label("pi1", "health"), "degraded");
+    assert_eq!(label("pi1", "no-memory-limits"), "the memory controller is off");
+}
+
+#[test]
 fn nodes() {
     let lab = Lab::active();
     let (board, twin) = (lab.join(1, "pi1"), lab.join(2, "pi2"));

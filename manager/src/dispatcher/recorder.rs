@@ -6,14 +6,15 @@ use async_channel::{Receiver, RecvError};
 use futures_lite::future::or;
 use log::Level;
 use racimo_common::id::NodeId;
-use racimo_common::object::NodeDescription;
+use racimo_common::object::{BoardHealth, NodeDescription};
 use racimo_common::time::Mono;
 use racimo_common::wire::{Refused, RefusedCode, Status};
 
 use super::hub::{SessionId, Sign};
 use super::session::End;
 use super::{Context, report};
-use crate::store::{Change, CommitError};
+use crate::limits;
+use crate::store::{Change, CommitError, Observation};
 
 /// How often a node that is not clean yet is looked at again.
 const CLEAN_AGAIN: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ const RETRIES: usize = 3;
 pub(super) enum News {
     Status(Status),
     Description(Box<NodeDescription>),
+    Health(Box<BoardHealth>),
 }
 
 /// Brings what the agent says into the store.
@@ -35,6 +37,8 @@ pub(super) struct Recorder<'a> {
     standing: Standing,
     /// The board's last description, and when it may be stored.
     held: Option<(NodeDescription, Mono)>,
+    /// From when on it may say again how it is.
+    health_from: Option<Mono>,
 }
 
 /// How far the session has made its node ready.
@@ -52,7 +56,7 @@ impl<'a> Recorder<'a> {
     /// For a session that begins now.
     pub(super) fn new(context: &'a Context, node: NodeId, session: SessionId, addr: &'a str) -> Self {
         let standing = Standing::Unheard { at: context.store.view().version() };
-        Self { context, node, session, addr, standing, held: None }
+        Self { context, node, session, addr, standing, held: None, health_from: None }
     }
 
     /// Runs as long as the session.
@@ -61,6 +65,7 @@ impl<'a> Recorder<'a> {
             match self.next(&news).await {
                 Some(Ok(News::Status(status))) => self.status(status).await?,
                 Some(Ok(News::Description(description))) => self.describe(*description).await?,
+                Some(Ok(News::Health(health))) => self.health(*health).await,
                 Some(Err(_)) => return Ok(()),
                 None => self.look_again().await?,
             }
@@ -105,6 +110,16 @@ impl<'a> Recorder<'a> {
             Described::Later(description, wait) => Some((*description, self.context.clock.now().mono + wait)),
         };
         Ok(())
+    }
+
+    /// Keeps it in memory, in place of what the board said before; one that comes too soon is passed over.
+    async fn health(&mut self, health: BoardHealth) {
+        let now = self.context.clock.now().mono;
+        if self.health_from.is_none_or(|from| from <= now) {
+            self.health_from = Some(now + limits::HEALTH_PAUSE_MIN);
+            let health = Some(health.into());
+            self.context.store.observe(vec![Observation::Health { node: self.node, health }]).await;
+        }
     }
 
     async fn status(&mut self, status: Status) -> Result<(), End> {

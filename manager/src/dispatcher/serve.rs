@@ -264,6 +264,7 @@ where
             | ToManager::Logs(_)
             | ToManager::Renew(_)
             | ToManager::Trusts(_)
+            | ToManager::Health(_)
             | ToManager::Bye { .. },
         ) => {
             context.notes.say(

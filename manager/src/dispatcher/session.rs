@@ -10,7 +10,9 @@ use log::Level;
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX, ROOTS_MAX};
 use racimo_common::wire::frame::{self, FrameError};
-use racimo_common::wire::{Hello, Refused, RefusedCode, ToAgent, ToManager, Trusts, VERSION, VERSION_MIN, Welcome};
+use racimo_common::wire::{
+    Hello, Refused, RefusedCode, ToAgent, ToManager, Trusts, VERSION, VERSION_HEALTH, VERSION_MIN, Welcome,
+};
 
 use super::assigner::Assigner;
 use super::broker::Attached;
@@ -22,6 +24,7 @@ use super::recorder::{Described, News, Recorder, describe};
 use super::{Context, opening};
 use crate::ca::{self, Peer, Shown, renewal};
 use crate::limits;
+use crate::store::Observation;
 
 /// Messages that wait to be written; the parts of a set wait for each other.
 const OUT_QUEUE: usize = 8;
@@ -188,6 +191,8 @@ struct Opened {
     session: SessionId,
     /// Where the hub ends it.
     stopped: Receiver<Refused>,
+    /// The protocol's.
+    version: u16,
     /// What the agent was told.
     managers: Vec<String>,
     /// What the board shows and trusts; none: it needs no certificate.
@@ -241,6 +246,10 @@ where
     }
     let heartbeat = cluster.spec.heartbeat();
     let stopped = opening::enter(context, node, session, Asker { boot, board }, heartbeat, addr).await?;
+    // What another session said of it says nothing about now.
+    if view.seen.health(node).is_some() {
+        context.store.observe(vec![Observation::Health { node, health: None }]).await;
+    }
     if let Described::Later(_, wait) = describe(context, node, description, addr).await? {
         let reason = format!("this board says something else of itself too often: again in {} s", wait.as_secs() + 1);
         return Err(End::Refused(Refused { code: RefusedCode::Busy, reason }));
@@ -258,14 +267,14 @@ where
         return Err(End::Stopped);
     }
     let shows = peer.map(|peer| (peer.shown.clone(), trusts));
-    Ok(Opened { node, session, stopped, managers: cluster.managers.clone(), shows })
+    Ok(Opened { node, session, stopped, version, managers: cluster.managers.clone(), shows })
 }
 
 async fn drive<S>(context: &Context, stream: &mut S, opened: Opened, addr: &str) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Opened { node, session, stopped, managers, shows } = opened;
+    let Opened { node, session, stopped, version, managers, shows } = opened;
     let (logs, asks) = context.logs.attach(node, session);
     let (from, to) = split(stream);
     let (out, queue) = async_channel::bounded(OUT_QUEUE);
@@ -281,7 +290,7 @@ where
             None => std::future::pending().await,
         }
     };
-    let reader = Reader { context, node, session, news, words, logs, out: out.clone() };
+    let reader = Reader { context, node, session, version, news, words, logs, out: out.clone() };
     let forward = forward(asks, out.clone());
     let recorder = Recorder::new(context, node, session, addr);
     let assigner = Assigner::new(context, node, alarm, managers, out.clone());
@@ -328,6 +337,7 @@ struct Reader<'a> {
     context: &'a Context,
     node: NodeId,
     session: SessionId,
+    version: u16,
     news: Sender<News>,
     /// None: the board has no certificate.
     words: Option<Sender<Word>>,
@@ -383,6 +393,8 @@ impl Reader<'_> {
             }
             ToManager::Status(status) => News::Status(status),
             ToManager::Describe(description) => News::Description(Box::new(description)),
+            ToManager::Health(health) if self.version >= VERSION_HEALTH => News::Health(Box::new(health)),
+            ToManager::Health(_) => return Err(protocol("Health has no place in a session of version 1")),
             ToManager::Logs(part) => {
                 self.heard().await?;
                 return self.logs.part(part).map_err(protocol);

@@ -2,9 +2,11 @@
 //!
 //! Rebuilt from agents' full reports after a start. Written by the dispatcher and (reasons) the scheduler.
 
+use std::sync::Arc;
+
 use imbl::OrdMap;
 use racimo_common::id::{NodeId, TaskId};
-use racimo_common::object::{ContainerStatus, HostPort, TaskReport, TaskState};
+use racimo_common::object::{BoardHealth, ContainerStatus, HostPort, TaskReport, TaskState};
 use racimo_common::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,7 @@ use super::state::State;
 pub struct Seen {
     nodes: OrdMap<NodeId, SeenNode>,
     tasks: OrdMap<TaskId, TaskStatus>,
+    health: OrdMap<NodeId, Arc<BoardHealth>>,
 }
 
 /// What is observed of a node.
@@ -58,6 +61,13 @@ pub enum Observation {
         /// What is observed.
         seen: SeenNode,
     },
+    /// How a board is; none: its new session has not said yet.
+    Health {
+        /// The node.
+        node: NodeId,
+        /// What its agent says.
+        health: Option<Arc<BoardHealth>>,
+    },
     /// An agent's report of a task that has not ended. One that would take its state back is dropped.
     Task {
         /// The node that reports; another node's report is dropped.
@@ -82,6 +92,11 @@ impl Seen {
         self.nodes.get(&id)
     }
 
+    /// How its board is, as its last session said.
+    pub fn health(&self, id: NodeId) -> Option<&BoardHealth> {
+        self.health.get(&id).map(|health| &**health)
+    }
+
     /// What is observed of a task.
     pub fn task(&self, id: TaskId) -> Option<&TaskStatus> {
         self.tasks.get(&id)
@@ -97,6 +112,14 @@ impl Seen {
                 }
                 self.nodes.insert(node, seen);
                 Some(Event::NodeSeen(node))
+            }
+            // Nothing is decided by it, and nobody waits for it.
+            Observation::Health { node, health } => {
+                match health.filter(|_| state.node(node).is_some()) {
+                    Some(health) => self.health.insert(node, health),
+                    None => self.health.remove(&node),
+                };
+                None
             }
             Observation::Task { node, report } => {
                 let task = state.task(report.task).filter(|t| t.node == Some(node) && t.ended.is_none())?;
@@ -146,6 +169,7 @@ impl Seen {
             match event {
                 Event::Node { id, new: None, .. } => {
                     self.nodes.remove(id);
+                    self.health.remove(id);
                 }
                 Event::Task { id, new, .. } => {
                     if new.as_ref().is_none_or(|task| task.ended.is_some()) {

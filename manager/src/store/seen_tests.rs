@@ -1,4 +1,4 @@
-use racimo_common::object::{ContainerStatus, TaskReport, TaskState};
+use racimo_common::object::{BoardHealth, ContainerStatus, TaskReport, TaskState};
 
 use super::testing::*;
 use super::*;
@@ -109,4 +109,23 @@ fn a_view_says_how_nodes_and_tasks_are() {
     assert_eq!((status(&view, 1).state, status(&view, 1).err), (TaskState::Assigned, None));
     view.seen.observe(&view.state, says(1, 2, TaskState::Running)).expect("news");
     assert_eq!(status(&view, 2).container.map(|c| c.pid), Some(7));
+}
+
+#[test]
+fn health_is_no_news_and_goes_with_its_node() {
+    let mut view = View { state: base(), seen: Seen::default() };
+    let says = |number, temperature: Option<i16>| Observation::Health {
+        node: node(number),
+        health: temperature.map(|degrees| BoardHealth { temperature: Some(degrees), ..BoardHealth::default() }.into()),
+    };
+    let temperature = |view: &View, number| view.seen.health(node(number)).and_then(|health| health.temperature);
+    for (number, said, want) in [(1, Some(50), Some(50)), (1, Some(60), Some(60)), (1, None, None), (9, Some(1), None)]
+    {
+        assert!(view.seen.observe(&view.state, says(number, said)).is_none());
+        assert_eq!(temperature(&view, number), want);
+    }
+    view.seen.observe(&view.state, says(1, Some(50)));
+    let (_, events) = apply(&view.state, vec![Change::NodeRemove { node: node(1) }]).expect("allowed");
+    view.seen.follow(&events);
+    assert_eq!(temperature(&view, 1), None);
 }

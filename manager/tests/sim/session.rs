@@ -135,6 +135,7 @@ impl Manager {
             Some(
                 ToManager::Bye { .. }
                 | ToManager::Describe(_)
+                | ToManager::Health(_)
                 | ToManager::Join(_)
                 | ToManager::Hello(_)
                 | ToManager::Logs(_)

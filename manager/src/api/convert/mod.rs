@@ -6,6 +6,7 @@
 //! ```
 //! Requests are not read into the models: see [`super::fields`] for why.
 
+mod board;
 pub mod container;
 pub mod dependency;
 pub mod endpoint;

@@ -12,7 +12,7 @@ use racimo_common::object::{Availability, NodeDescription, Role};
 use racimo_common::registry::platform;
 use serde_json::Value;
 
-use super::{generic, json, map, some_map, time, tls, version};
+use super::{board, generic, json, map, some_map, time, tls, version};
 use crate::allocator::{NO_DATA_ADDRESS, NO_PART};
 use crate::api::error::{ApiError, Code};
 use crate::api::fields::Fields;
@@ -38,6 +38,11 @@ impl Shared {
 
     /// A node as `GET /nodes/{id}` shows it.
     pub fn node(&self, view: &View, node: &Node) -> Value {
+        let status = view.node_status(node);
+        // What it said last says nothing of a board that is away.
+        let health = view.seen.health(node.id).filter(|_| status == NodeStatus::Ready);
+        let mut labels = engine_labels(&node.description);
+        labels.extend(board::labels(&node.description, health).into_iter().map(|(key, value)| (key.to_owned(), value)));
         let model = NodeModel {
             id: Some(node.id.to_string()),
             version: version(node.meta.version),
@@ -56,9 +61,9 @@ impl Shared {
                     Availability::Drain => NodeSpecAvailabilityEnum::DRAIN,
                 }),
             }),
-            description: Some(description(&node.description, self.tls(node))),
+            description: Some(description(&node.description, &labels, self.tls(node))),
             status: Some(StatusModel {
-                state: Some(match view.node_status(node) {
+                state: Some(match status {
                     NodeStatus::Unknown => NodeState::UNKNOWN,
                     NodeStatus::Down => NodeState::DOWN,
                     NodeStatus::Ready => NodeState::READY,
@@ -92,7 +97,11 @@ impl Shared {
     }
 }
 
-fn description(board: &NodeDescription, tls_info: Option<TlsInfo>) -> DescriptionModel {
+fn description(
+    board: &NodeDescription,
+    labels: &BTreeMap<String, String>,
+    tls_info: Option<TlsInfo>,
+) -> DescriptionModel {
     let plugin =
         |typ: &str, name: &str| EngineDescriptionPlugins { typ: Some(typ.to_owned()), name: Some(name.to_owned()) };
     let network = |name: &str| plugin("Network", name);
@@ -108,7 +117,7 @@ fn description(board: &NodeDescription, tls_info: Option<TlsInfo>) -> Descriptio
         }),
         engine: Some(EngineDescription {
             engine_version: Some(board.agent_version.clone()),
-            labels: some_map(&engine_labels(board)),
+            labels: some_map(labels),
             plugins: Some(networks.map(network).chain([plugin("Volume", "local")]).collect()),
         }),
         tls_info,
@@ -129,6 +138,9 @@ fn engine_labels(board: &NodeDescription) -> BTreeMap<String, String> {
         ("io.racimo.degraded", board.degraded.join("; ")),
         ("io.racimo.no-network", board.no_network.clone().unwrap_or_default()),
         ("io.racimo.no-encryption", board.no_encryption.clone().unwrap_or_default()),
+        ("io.racimo.no-memory-limits", board.no_memory_limits.clone().unwrap_or_default()),
+        ("io.racimo.no-cpu-limits", board.no_cpu_limits.clone().unwrap_or_default()),
+        ("io.racimo.no-pids-limits", board.no_pids_limits.clone().unwrap_or_default()),
     ];
     for (key, value) in extras {
         if !value.is_empty() {

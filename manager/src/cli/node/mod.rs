@@ -205,6 +205,7 @@ const COLUMNS: &[Column] = &[
     column("EngineVersion", "ENGINE VERSION"),
     hidden("TLSStatus", "TLS STATUS"),
     hidden("Self", "SELF"),
+    column("Health", "HEALTH"),
 ];
 
 async fn list(flags: &ListFlags, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
@@ -212,11 +213,18 @@ async fn list(flags: &ListFlags, client: &mut Client, console: &mut Console) -> 
     let info = if flags.quiet { Value::Null } else { client.get(&Url::new(&["info"])).await? };
     let mut nodes: Vec<&Value> = nodes.list("").iter().collect();
     nodes.sort_by(|a, b| natural(a.text("/Description/Hostname"), b.text("/Description/Hostname")));
-    let rows = nodes.into_iter().map(|node| row(node, &info)).collect();
+    let rows: Vec<Value> = nodes.into_iter().map(|node| row(node, &info)).collect();
     let cell = |row: &Value, key: &str| {
         (key == "ID").then(|| format!("{} {}", row.text("/ID"), if row["Self"] == true { "*" } else { " " }))
     };
-    Table { columns: COLUMNS, rows, cell }.print(&flags.format(), !flags.no_trunc, console)
+    // Docker's nodes do not say how they are.
+    let columns = if nodes_say(&rows) { COLUMNS } else { &COLUMNS[..COLUMNS.len() - 1] };
+    Table { columns, rows, cell }.print(&flags.format(), !flags.no_trunc, console)
+}
+
+/// Whether one of them says how it is.
+fn nodes_say(rows: &[Value]) -> bool {
+    rows.iter().any(|row| row["Health"] != "")
 }
 
 fn row(node: &Value, info: &Value) -> Value {
@@ -231,8 +239,13 @@ fn row(node: &Value, info: &Value) -> Value {
         _ if theirs == ours => "Ready",
         _ => "Needs Rotation",
     };
+    let health = match node["Description"]["Engine"]["Labels"]["io.racimo.health"].as_str() {
+        Some("unknown") => "-",
+        other => other.unwrap_or_default(),
+    };
     json!({
         "ID": node.text("/ID"),
+        "Health": health,
         "Self": node.text("/ID") == info.text("/Swarm/NodeID"),
         "Hostname": node.text("/Description/Hostname"),
         "Status": human::title(node.text("/Status/State")),

@@ -54,12 +54,75 @@ fn fill(page: &mut String, node: &Value) -> std::fmt::Result {
     }
     plugins(page, node.list("/Description/Engine/Plugins"))?;
     writeln!(page, "Engine Version:\t\t{}", node.text("/Description/Engine/EngineVersion"))?;
-    entries(page, "Engine Labels:", &node["Description"]["Engine"])?;
+    board(page, &node["Description"]["Engine"]["Labels"])?;
+    let mut engine = node["Description"]["Engine"].clone();
+    let is_board = engine["Labels"].get("io.racimo.health").is_some();
+    if let Some(labels) = engine["Labels"].as_object_mut().filter(|_| is_board) {
+        labels.retain(|key, _| !is_shown(key));
+    }
+    entries(page, "Engine Labels:", &engine)?;
     if !node.text("/Description/TLSInfo/TrustRoot").is_empty() {
         writeln!(page, "TLS Info:")?;
         writeln!(page, " TrustRoot:\n{}", node.text("/Description/TLSInfo/TrustRoot"))?;
         writeln!(page, " Issuer Subject:\t{}", node.text("/Description/TLSInfo/CertIssuerSubject"))?;
         writeln!(page, " Issuer Public Key:\t{}", node.text("/Description/TLSInfo/CertIssuerPublicKey"))?;
+    }
+    Ok(())
+}
+
+/// What a board says of itself: the label behind `io.racimo.`, what it is called here, and its unit.
+const FACTS: &[(&str, &str, Unit)] = &[
+    ("health", "Health", Unit::None),
+    ("degraded", "Degraded", Unit::None),
+    ("no-network", "No networks", Unit::None),
+    ("no-encryption", "No encryption", Unit::None),
+    ("no-memory-limits", "No memory limits", Unit::None),
+    ("no-cpu-limits", "No CPU limits", Unit::None),
+    ("no-pids-limits", "No process limits", Unit::None),
+    ("model", "Model", Unit::None),
+    ("os", "System", Unit::None),
+    ("kernel", "Kernel", Unit::None),
+    ("page-size", "Page size", Unit::Bytes),
+    ("platforms", "Platforms", Unit::None),
+    ("temperature", "Temperature", Unit::Of(" °C")),
+    ("undervoltage", "Undervoltage", Unit::None),
+    ("throttled", "Throttled", Unit::None),
+    ("pressure-cpu", "Waiting for CPU", Unit::Of("% of the last minute")),
+    ("pressure-memory", "Waiting for memory", Unit::Of("% of the last minute")),
+    ("pressure-io", "Waiting for disks", Unit::Of("% of the last minute")),
+    ("memory-available", "Memory available", Unit::Bytes),
+    ("disk-free", "Disk free", Unit::Bytes),
+    ("disk-size", "Disk size", Unit::Bytes),
+    ("storage-worn", "Storage worn", Unit::Of("%")),
+    ("storage-spare", "Storage spare", Unit::None),
+    ("wifi-signal", "Wi-Fi signal", Unit::Of(" dBm")),
+];
+
+enum Unit {
+    None,
+    Bytes,
+    Of(&'static str),
+}
+
+fn is_shown(label: &str) -> bool {
+    label.strip_prefix("io.racimo.").is_some_and(|name| FACTS.iter().any(|(fact, ..)| *fact == name))
+}
+
+/// What Docker has no field for; nothing for Docker's own nodes.
+fn board(page: &mut String, labels: &Value) -> std::fmt::Result {
+    let value = |name: &str| labels[format!("io.racimo.{name}")].as_str();
+    if value("health").is_none() {
+        return Ok(());
+    }
+    writeln!(page, "Board:")?;
+    for (name, title, unit) in FACTS {
+        let Some(value) = value(name) else { continue };
+        let value = match unit {
+            Unit::None => value.to_owned(),
+            Unit::Bytes => value.parse().map_or_else(|_| value.to_owned(), human::bytes),
+            Unit::Of(unit) => format!("{value}{unit}"),
+        };
+        writeln!(page, " {:<22}{value}", format!("{title}:"))?;
     }
     Ok(())
 }

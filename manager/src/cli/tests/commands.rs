@@ -337,3 +337,55 @@ fn a_root_of_ones_own_is_read_from_files() {
     let error = <super::super::Cli as clap::Parser>::try_parse_from(words).expect_err("refused").to_string();
     assert!(error.contains("the manager signs the certificates of its boards itself"), "{error}");
 }
+
+#[test]
+fn nodes_say_how_they_are() {
+    let node = |id: &str, health: Option<&str>| {
+        let labels = health.map_or(json!({}), |health| {
+            json!({
+                "io.racimo.health": health, "io.racimo.temperature": "84", "io.racimo.disk-free": "1048576000",
+                "io.racimo.model": "Raspberry Pi 4 Model B Rev 1.4", "io.racimo.serial": "cafe", "disk": "ssd",
+            })
+        });
+        let engine = json!({"EngineVersion": "1", "Labels": labels});
+        json!({"ID": id, "Description": {"Hostname": id, "Engine": engine}, "Status": {"State": "ready"},
+               "Spec": {"Availability": "active"}})
+    };
+    let boards = json!([node("a", Some("hot, was throttled")), node("b", Some("unknown")), node("c", Some("ok"))]);
+    let dockers = json!([node("a", None)]);
+    let list = |args: &[&str], nodes: &Value| {
+        let nodes = nodes.clone();
+        let outcome = pi_mgr(&[&["node", "ls"], args].concat(), 0, move |request| match request.line.as_str() {
+            "GET /nodes" => ok(nodes.clone()),
+            "GET /info" => ok(json!({})),
+            _ => unforeseen(&request),
+        });
+        outcome.result.expect("a list");
+        outcome.stdout
+    };
+    let table = list(&[], &boards);
+    let last = |line: &str| line.rsplit("   ").next().unwrap_or_default().trim().to_owned();
+    assert_eq!(table.lines().map(last).collect::<Vec<_>>(), ["HEALTH", "hot, was throttled", "-", "ok"], "{table}");
+    assert!(!list(&[], &dockers).contains("HEALTH"));
+    assert_eq!(list(&["--format", "{{.Hostname}}={{.Health}}"], &boards), "a=hot, was throttled\nb=-\nc=ok\n");
+
+    let page = |node: Value| {
+        let outcome = pi_mgr(&["node", "inspect", "--pretty", "a"], 0, move |_| ok(node.clone()));
+        outcome.result.expect("a node");
+        outcome.stdout
+    };
+    let text = page(node("a", Some("hot")));
+    for line in [
+        "Board:",
+        " Health:               hot",
+        " Model:                Raspberry Pi 4 Model B Rev 1.4",
+        " Temperature:          84 °C",
+        " Disk free:            1000MiB",
+        "Engine Labels:",
+        " - disk=ssd",
+        " - io.racimo.serial=cafe",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
+    }
+    assert!(!text.contains("io.racimo.model") && !page(node("a", None)).contains("Board:"), "{text}");
+}

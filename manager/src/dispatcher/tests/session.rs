@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use racimo_common::limits::FRAME_FROM_AGENT_MAX;
-use racimo_common::object::{Desired, FileRef, NodeDescription, TaskState};
+use racimo_common::object::{BoardHealth, Desired, FileRef, NodeDescription, TaskState};
 use racimo_common::wire::{BoardId, Hello, Join, RefusedCode, ToAgent, ToManager};
 
 use super::board::{Board, hello, report};
@@ -67,6 +67,47 @@ fn from_hello_to_bye() {
     assert!(matches!(board.hang_up(), End::Bye { leaving: true }));
 }
 
+#[test]
+fn how_a_board_is_is_kept_in_memory_until_its_next_session() {
+    let manager = manager();
+    let temperature = || manager.view().seen.health(node(1)).map(|health| health.temperature);
+    // Nobody is woken by it.
+    let until = |want: Option<Option<i16>>| {
+        let late = Instant::now() + Duration::from_secs(15);
+        while temperature() != want {
+            assert!(Instant::now() < late, "{:?}", temperature());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let open = || {
+        let mut board = Board::connect(&manager, 1);
+        board.say(&hello((1, 2)));
+        let ToAgent::Welcome(welcome) = board.hear() else { panic!("no Welcome") };
+        assert_eq!(welcome.version, 2);
+        board.hear_net();
+        (board.hear_assign(), board)
+    };
+    let say = |board: &mut Board, degrees| {
+        board.say(&ToManager::Health(BoardHealth { temperature: Some(degrees), ..BoardHealth::default() }));
+    };
+    let (set, mut board) = open();
+    say(&mut board, 61);
+    until(Some(Some(61)));
+    let index = manager.view().state.index();
+    // Too soon: passed over. What comes after it has been heard.
+    say(&mut board, 99);
+    board.say_status(true, true, set.to, vec![report(1, TaskState::Running)]);
+    manager.until(|view| view.is_ready(node(1)));
+    assert_eq!((temperature(), manager.view().state.index()), (Some(Some(61)), index), "nothing is stored");
+    drop(board);
+    let (_, mut board) = open();
+    assert_eq!(temperature(), None, "the new session has not said");
+    say(&mut board, 50);
+    until(Some(Some(50)));
+    manager.commit(Change::NodeRemove { node: node(1) });
+    until(None);
+}
+
 /// What the manager says to `first` as the first message of node `number`.
 #[track_caller]
 fn check_refused(number: u128, messages: &[ToManager], want: RefusedCode, words: &str) {
@@ -86,12 +127,14 @@ fn wrong_openings_are_refused() {
     check_refused(1, &[ToManager::Heartbeat(1)], Protocol, "starts with Hello");
     check_refused(1, &[ToManager::Bye { leaving: true }], Protocol, "starts with Hello");
     check_refused(1, &[join()], Protocol, "starts with Hello");
-    check_refused(1, &[hello((2, 7))], Version, "speaks 2 to 7, the manager 1 to 1");
+    check_refused(1, &[hello((3, 7))], Version, "speaks 3 to 7, the manager 1 to 2");
     check_refused(1, &[hello((0, 0))], Version, "speaks 0 to 0");
     check_refused(1, &[hello((3, 1))], Version, "no common");
     check_refused(9, &[hello((1, 1))], NotMember, "join it again");
     check_refused(1, &[hello((1, 1)), hello((1, 1))], Protocol, "no place inside");
     check_refused(1, &[hello((0, 9)), join()], Protocol, "no place inside");
+    let health = ToManager::Health(BoardHealth::default());
+    check_refused(1, &[hello((1, 1)), health], Protocol, "no place in a session of version 1");
 }
 
 /// Bytes, at the start or inside a session, that end it without a word; nothing else happens.

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use futures_lite::future::{block_on, or};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, io::split};
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
-use racimo_common::object::{NodeDescription, TaskState};
+use racimo_common::object::{BoardHealth, NodeDescription, TaskState};
 use racimo_common::wire::{
     BoardId, Hello, Join, LogsEnd, LogsPart, Refused, RefusedCode, Renew, Status, ToAgent, ToManager, Trusts, frame,
 };
@@ -79,7 +79,7 @@ fn status(rng: &mut Rng, index: u64) -> ToManager {
 fn message(rng: &mut Rng, index: u64) -> ToManager {
     let digest = |rng: &mut Rng| [rng.u8(..); 32];
     let trusts = Trusts { certificate: digest(rng), roots: (0..rng.usize(0..6)).map(|_| digest(rng)).collect() };
-    match rng.u8(0..16) {
+    match rng.u8(0..17) {
         0 => hello((1, 1)),
         1 => {
             let description = NodeDescription { hostname: "h".repeat(rng.usize(0..300)), ..NodeDescription::default() };
@@ -108,6 +108,12 @@ fn message(rng: &mut Rng, index: u64) -> ToManager {
             let (token, hostname) = ("SWMTKN-1-x-y".to_owned(), "h".to_owned());
             ToManager::Join(Join { versions: (1, 1), token, csr: vec![rng.u8(..); 90], hostname })
         }
+        15 => ToManager::Health(BoardHealth {
+            temperature: Some(rng.i16(..)),
+            throttled: Some(rng.u32(..)),
+            storage_spare: Some(rng.u8(..)),
+            ..BoardHealth::default()
+        }),
         _ => hello((1, 1)),
     }
 }
@@ -245,7 +251,8 @@ fn whatever_a_member_says() {
     for number in 0..mutate::cases(400) {
         let case = Case(seed(), number);
         let mut rng = Rng::with_seed(seed().wrapping_mul(1_000_003).wrapping_add(number));
-        let frames = script(&mut rng, manager.view().version(), &[hello((1, 1))], &[]);
+        let first = [hello((1, rng.u16(1..3)))];
+        let frames = script(&mut rng, manager.view().version(), &first, &[]);
         let heard = converse(&manager, Other::Own(node(1)), &frames, Duration::from_millis(rng.u64(0..30)));
         opened += usize::from(heard.iter().any(|message| matches!(message, ToAgent::Welcome(_))));
         own += usize::from(heard.iter().any(|message| format!("{message:?}").contains("BodyPart")));
@@ -354,9 +361,10 @@ fn every_message_is_drawn() {
             ToManager::Logs(_) => "Logs",
             ToManager::Renew(_) => "Renew",
             ToManager::Trusts(_) => "Trusts",
+            ToManager::Health(_) => "Health",
             ToManager::Bye { .. } => "Bye",
         })
         .map(str::to_owned)
         .collect();
-    assert_eq!(kinds.len(), 9);
+    assert_eq!(kinds.len(), 10);
 }
