@@ -98,5 +98,6 @@ pub(super) async fn describe(config: &Config, runtime: &Runtime, network: &Netwo
     description.degraded.extend(away);
     description.degraded.extend(network.degraded());
     host.describe(&mut description);
+    runtime.cgroups().describe(&mut description);
     description
 }

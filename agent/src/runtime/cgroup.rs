@@ -6,6 +6,8 @@
 
 use std::{io, path::Path};
 
+use racimo_common::object::NodeDescription;
+
 /// How the kernel's control groups are mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -119,6 +121,20 @@ impl Cgroups {
         .collect()
     }
 
+    /// Adds what no task can be limited by to what the board says of itself.
+    pub fn describe(&self, description: &mut NodeDescription) {
+        let NodeDescription { no_memory_limits: memory, no_cpu_limits: cpu, no_pids_limits: pids, .. } = description;
+        for fault in self.degraded() {
+            let missing: &mut [&mut Option<String>] = match fault {
+                Degraded::NoCgroups => &mut [&mut *memory, &mut *cpu, &mut *pids],
+                Degraded::NoMemory => &mut [&mut *memory],
+                Degraded::NoCpu => &mut [&mut *cpu],
+                Degraded::NoPids => &mut [&mut *pids],
+            };
+            missing.iter_mut().for_each(|why| **why = Some(fault.to_string()));
+        }
+    }
+
     /// Refuses a task whose limits would silently not hold.
     pub fn check(&self, asked: Asked) -> Result<(), Degraded> {
         let matters = |reason: &Degraded| match reason {
@@ -184,6 +200,22 @@ mod tests {
         check(&no_memory, "", Version::Hybrid, &[Degraded::NoMemory]);
         check("proc /proc proc rw 0 0\n", "", Version::None, &[Degraded::NoCgroups]);
         check("garbage\n\n", "", Version::None, &[Degraded::NoCgroups]);
+    }
+
+    #[test]
+    fn the_manager_is_told_which_limits_do_not_hold() {
+        let told = |mounts: &str, controllers: &str| {
+            let mut said = NodeDescription::default();
+            Cgroups::parse(mounts, controllers, false).describe(&mut said);
+            [said.no_memory_limits, said.no_cpu_limits, said.no_pids_limits]
+        };
+        assert_eq!(told(PI_V2, "cpu memory pids"), [None, None, None]);
+        let [Some(why), None, None] = told(PI_V2, "cpuset cpu io pids") else { panic!("memory alone is missing") };
+        assert!(why.contains("cgroup_enable=memory") && why.contains("/boot/firmware/cmdline.txt"), "{why}");
+        assert_eq!(told(PI_V2, "cpu memory")[2], Some(Degraded::NoPids.to_string()));
+        assert_eq!(told(PI_V2, "pids memory")[1], Some(Degraded::NoCpu.to_string()));
+        let none = Some(Degraded::NoCgroups.to_string());
+        assert_eq!(told("", ""), [none.clone(), none.clone(), none]);
     }
 
     #[test]

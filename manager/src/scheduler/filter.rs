@@ -1,7 +1,7 @@
 //! May a task run on a node? If not, why (reference §6).
 //!
-//! The first filter that fails is charged, in the order ready, resources, network, constraints, platform, ports of
-//! the board, replicas per node.
+//! The first filter that fails is charged, in the order ready, resources, limits, network, constraints, platform, ports
+//! of the board, replicas per node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -64,6 +64,8 @@ pub(super) enum Refusal {
     MemoryLimit(Bytes),
     /// Its task table is full.
     Full(u32),
+    /// It cannot enforce a limit of the task's.
+    Unlimited(Limit),
     /// It cannot give the task its networks.
     Network(NoNetwork),
     /// A constraint is not satisfied.
@@ -74,6 +76,14 @@ pub(super) enum Refusal {
     Port,
     /// It has its share of the service.
     Replicas,
+}
+
+/// A limit that a node's kernel has to enforce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Limit {
+    Memory,
+    Cpu,
+    Pids,
 }
 
 /// Why a node cannot give a task its networks.
@@ -143,6 +153,7 @@ impl<'a> Ask<'a> {
     pub(super) fn judge(&self, room: &Room, fits: bool, here: u32) -> Result<(), Refusal> {
         self.ready(room)?;
         self.resources(room)?;
+        self.enforced(room).map_err(Refusal::Unlimited)?;
         self.network(room).map_err(Refusal::Network)?;
         if !fits {
             return Err(Refusal::Constraint);
@@ -181,6 +192,18 @@ impl<'a> Ask<'a> {
             return Err(NoNetwork::DataAddress);
         }
         if self.mesh && free == 0 { Err(NoNetwork::Addresses) } else { Ok(()) }
+    }
+
+    /// Whether the board's kernel can enforce the task's limits. A limit of zero is none.
+    fn enforced(&self, room: &Room) -> Result<(), Limit> {
+        let Limits { memory, cpu, pids } = &self.limits;
+        let asked = [
+            (Limit::Memory, memory.is_some_and(|limit| !limit.is_zero())),
+            (Limit::Cpu, cpu.is_some_and(|limit| !limit.is_zero())),
+            (Limit::Pids, pids.is_some_and(|limit| limit > 0)),
+        ];
+        let broken = asked.iter().find(|(limit, asked)| *asked && no_limit(*limit, &room.node).is_some());
+        broken.map_or(Ok(()), |(limit, _)| Err(*limit))
     }
 
     fn ready(&self, room: &Room) -> Result<(), Refusal> {
@@ -268,6 +291,8 @@ pub(super) struct Refusals {
     parts: BTreeMap<Phrase, (u32, Vec<Refusal>)>,
     /// Why nodes cannot give a task its networks, and how many.
     networks: BTreeMap<String, u32>,
+    /// Why nodes cannot enforce a task's limits, and how many.
+    limits: BTreeMap<String, u32>,
 }
 
 /// The filters as Docker names their refusals.
@@ -275,6 +300,7 @@ pub(super) struct Refusals {
 enum Phrase {
     Unavailable,
     Resources,
+    Limits,
     Network,
     Constraint,
     Platform,
@@ -287,6 +313,9 @@ impl Refusals {
         if let Refusal::Network(why) = refusal {
             *self.networks.entry(no_network(why, node)).or_default() += 1;
         }
+        if let Refusal::Unlimited(limit) = refusal {
+            *self.limits.entry(no_limit(limit, node).cloned().unwrap_or_default()).or_default() += 1;
+        }
         let phrase = match refusal {
             Refusal::Unavailable(_) => Phrase::Unavailable,
             Refusal::Cpu(_)
@@ -295,6 +324,7 @@ impl Refusals {
             | Refusal::CpuLimit(_)
             | Refusal::MemoryLimit(_)
             | Refusal::Full(_) => Phrase::Resources,
+            Refusal::Unlimited(_) => Phrase::Limits,
             Refusal::Network(_) => Phrase::Network,
             Refusal::Constraint => Phrase::Constraint,
             Refusal::Platform => Phrase::Platform,
@@ -317,6 +347,7 @@ impl Refusals {
                 Phrase::Resources => {
                     format!("insufficient resources on {nodes}: {}", shortage(all, &spec.resources.generic))
                 }
+                Phrase::Limits => format!("limits not available on {nodes}: {}", counted(&self.limits)),
                 Phrase::Network => format!("networks not available on {nodes}: {}", counted(&self.networks)),
                 Phrase::Constraint => {
                     format!(
@@ -348,6 +379,16 @@ fn counted<T: std::fmt::Display>(counts: &BTreeMap<T, u32>) -> String {
     let one = counts.values().sum::<u32>() == 1;
     let texts = counts.iter().map(|(why, count)| if one { why.to_string() } else { format!("{count} {why}") });
     texts.collect::<Vec<_>>().join(", ")
+}
+
+/// Why the node cannot enforce it; none: it can.
+fn no_limit(limit: Limit, node: &Node) -> Option<&String> {
+    let about = &node.description;
+    match limit {
+        Limit::Memory => about.no_memory_limits.as_ref(),
+        Limit::Cpu => about.no_cpu_limits.as_ref(),
+        Limit::Pids => about.no_pids_limits.as_ref(),
+    }
 }
 
 fn no_network(why: NoNetwork, node: &Node) -> String {
@@ -433,7 +474,11 @@ mod tests {
     #[track_caller]
     fn check_text(refusals: &[Refusal], want: &str) {
         let mut all = Refusals::default();
-        let about = NodeDescription { no_network: Some("no vxlan".to_owned()), ..NodeDescription::default() };
+        let about = NodeDescription {
+            no_network: Some("no vxlan".to_owned()),
+            no_memory_limits: Some("the controller is off".to_owned()),
+            ..NodeDescription::default()
+        };
         let node = Node {
             description: about.into(),
             ..applied(&State::default(), vec![new_node(1)]).node(node(1)).expect("a node").as_ref().clone()
@@ -473,6 +518,9 @@ mod tests {
         );
         check_text(&[Replicas, Replicas], "max replicas per node limit exceed");
         check_text(&[Refusal::Port, Refusal::Port], "host-mode port already in use on 2 nodes");
+        let memory = Refusal::Unlimited(Limit::Memory);
+        check_text(&[memory], "limits not available on 1 node: the controller is off");
+        check_text(&[memory, memory], "limits not available on 2 nodes: 2 the controller is off");
         check_text(&[Refusal::Network(NoNetwork::Any)], "networks not available on 1 node: no vxlan");
         let (part, any) = (Refusal::Network(NoNetwork::Part), Refusal::Network(NoNetwork::Any));
         check_text(

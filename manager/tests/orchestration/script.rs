@@ -1,7 +1,8 @@
 //! The scenarios' little language.
 //!
 //! ```text
-//! node NAME [generic= mem= cpus= arch= os= avail= role= addr= data= places= no-network= no-encryption= label.K=V engine.K=V]
+//! node NAME [generic= mem= cpus= arch= os= avail= role= addr= data= places= no-network= no-encryption=
+//!         no-memory-limits= no-cpu-limits= label.K=V engine.K=V]
 //! set NAME KEY=VALUE…               the same keys, later
 //! down|up|forget|remove|freeze|thaw NODE
 //! service NAME replicas=N|global|job=TOTAL[/AT-ONCE]|global-job [image= reserve-memory= reserve-cpu= limit-memory= limit-cpu= constraint=
@@ -113,6 +114,8 @@ fn board_word(board: &mut Board, word: &str) {
         }
         "places" => board.about.tasks_max = value.parse().unwrap(),
         "no-network" => board.about.no_network = Some(value.to_owned()),
+        "no-memory-limits" => board.about.no_memory_limits = Some(value.to_owned()),
+        "no-cpu-limits" => board.about.no_cpu_limits = Some(value.to_owned()),
         "no-encryption" => board.about.no_encryption = Some(value.to_owned()),
         "avail" => board.spec.availability = availability(value),
         "role" => board.role = if value == "manager" { Role::Manager } else { Role::Worker },
