@@ -171,6 +171,13 @@ mod tests {
     const PI2: &str =
         "processor\t: 0\nmodel name\t: ARMv7 Processor rev 5 (v7l)\nCPU architecture: 7\nCPU part\t: 0xc07\n";
 
+    /// A Pi 4 with a 64-bit kernel, as a 32-bit program sees it; Raspberry Pi OS armhf boots so.
+    const PI4_32: &str = "processor\t: 0\nmodel name\t: ARMv8 Processor rev 3 (v8l)\nFeatures\t: half thumb neon vfpv4 \
+        lpae aes crc32\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd08\n";
+    /// The same, as a 64-bit program sees it: that has no model name.
+    const PI4_64: &str = "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid\n\
+        CPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd08\n";
+
     #[track_caller]
     fn check_platforms(architecture: &str, cpuinfo: &str, runs_32_bit: bool, want: &[&str]) {
         let want: Vec<Platform> = want.iter().map(|text| text.parse().unwrap()).collect();
@@ -184,12 +191,18 @@ mod tests {
         check_platforms("aarch64", "", false, &["linux/arm64"]);
         check_platforms("aarch64", "", true, &["linux/arm64", arm32[0], arm32[1], arm32[2]]);
         check_platforms("arm", PI2, false, &arm32);
+        // A 32-bit userland on a 64-bit kernel: what the kernel is does not count, nor which of our 32-bit agents runs.
+        check_platforms("arm", PI4_32, false, &arm32);
+        check_platforms("arm", PI4_64, false, &arm32);
+        check_platforms("aarch64", PI4_64, true, &["linux/arm64", arm32[0], arm32[1], arm32[2]]);
         check_platforms("arm", ZERO, false, &arm32[1..]);
     }
 
     #[test]
     fn machines() {
         assert_eq!(machine("aarch64", "arm", PI2), "aarch64");
+        assert_eq!(machine("aarch64", "arm", PI4_32), "aarch64");
+        assert_eq!(machine("", "arm", PI4_32), "armv7l");
         assert_eq!(machine("", "arm", ZERO), "armv6l");
         assert_eq!(machine("arm", "arm", PI2), "armv7l");
         assert_eq!(machine("", "x86_64", ""), "x86_64");
