@@ -23,5 +23,6 @@ pub use sys::limit_threads;
 pub mod task;
 #[cfg(test)]
 mod task_tests;
+pub mod usage;
 pub mod weight;
 mod within;

@@ -11,13 +11,13 @@ use async_channel::Receiver;
 use futures_lite::StreamExt;
 use lexopt::{Arg, Parser};
 use racimo_agent::app::{self, Stop};
-use racimo_agent::config::{Config, FLAGS, Given};
+use racimo_agent::config::{Config, Given};
 use racimo_agent::identity::{Identity, IdentityError};
 use racimo_agent::leave::{Ask, LEFT, NOT_IN};
 use racimo_agent::link::join;
 use racimo_agent::link::places::Places;
 use racimo_agent::net::wireguard;
-use racimo_agent::{alloc, control, limits, logs};
+use racimo_agent::{alloc, control, limits, logs, usage};
 use racimo_common::logger;
 use racimo_common::token::JoinToken;
 use rustix::fs::{FlockOperation, flock};
@@ -27,23 +27,6 @@ use smol::{LocalExecutor, Timer};
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
-
-const USAGE: &str = "\
-Racimo's agent: runs this board's tasks through containerd.
-
-Usage:
-  pi-agent run [FLAGS]                        run the agent
-  pi-agent join --token TOKEN HOST[:PORT]     join a cluster (once; a running agent takes it up)
-  pi-agent leave                              leave it: tasks stop, the identity is erased
-  pi-agent reset-identity                     the same without a word to the manager: for a copied card
-  pi-agent version
-
-Examples:
-  pi-agent join --token SWMTKN-1-... 192.168.1.10:2377
-  pi-agent run --label rack=1 --insecure-registry 192.168.1.10:5000
-
-Flags (each also as environment RACIMO_FLAG_NAME, or a key of the configuration file):
-";
 
 fn main() -> ExitCode {
     // First of all: there is one such process per container, and it shall be small.
@@ -71,7 +54,7 @@ fn command() -> Result<ExitCode> {
     let mut parser = Parser::from_env();
     let Some(Arg::Value(command)) = parser.next()? else {
         // `--help`, `-h`, or nothing.
-        print!("{}", usage());
+        print!("{}", usage::text());
         return Ok(ExitCode::SUCCESS);
     };
     match command.to_str() {
@@ -84,7 +67,7 @@ fn command() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some("help") => {
-            print!("{}", usage());
+            print!("{}", usage::text());
             Ok(ExitCode::SUCCESS)
         }
         Some(_) | None => {
@@ -92,11 +75,6 @@ fn command() -> Result<ExitCode> {
             Ok(ExitCode::from(2))
         }
     }
-}
-
-fn usage() -> String {
-    let flags = FLAGS.iter().map(|(flag, text)| format!("  --{flag:<20} {text}\n"));
-    flags.fold(USAGE.to_owned(), |text, line| text + &line)
 }
 
 /// Flags, environment and file; what is no flag of the configuration goes to `other`.
@@ -109,7 +87,7 @@ fn configure(
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => {
-                print!("{}", usage());
+                print!("{}", usage::text());
                 std::process::exit(0);
             }
             Arg::Long(name) => {

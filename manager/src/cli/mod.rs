@@ -225,6 +225,11 @@ enum Shell {
     Elvish,
 }
 
+/// The command line's definition: for manual pages and completions.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command line that this process was started with.
 ///
 /// Exit codes: 0 done, 1 the command failed (the reason is on stderr), 2 the command line is wrong.
