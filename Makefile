@@ -22,6 +22,9 @@ ARCH   ?=
 PROFILE ?= worker
 JOIN   ?=
 WIFI_POWER_SAVE ?= off
+TARGET ?= armv7-unknown-linux-musleabihf
+PART   ?=
+TARGETS ?= aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf arm-unknown-linux-musleabihf
 FUZZ_TARGETS := common/fuzz/wire common/fuzz/mdns common/fuzz/text manager/fuzz/api manager/fuzz/state manager/fuzz/log
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -40,7 +43,8 @@ DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:p
 DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps tini
 
 .PHONY: help deps deps-test build lab lab-env lab-board lab-curl lab-exec lab-manager lab-status lab-down demo demo-clean \
-        check test test-root sim bench fuzz fuzz-random agent-size agent-armv7 image test-images
+        check test test-root sim bench fuzz fuzz-random agent-size agent-armv7 image test-images cross \
+        dist test-packages reproducible
 
 help: ## list the targets
 	@echo "Racimo. The two commands to know (as root): make demo, make test"
@@ -48,7 +52,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: LAB=name BOARDS=n N=board DO=verb PAGE=port FROM=board CMD=command SEEDS=n CASES=n FOR=seconds"
-	@echo "           IMG=file OUT=file ARCH=arm64|armhf PROFILE=worker|manager DEBS=directory JOIN=file"
+	@echo "           IMG=file OUT=file ARCH=arm64|armhf PROFILE=worker|manager DEBS=directory JOIN=file TARGET=triple TARGETS=triples"
 
 deps: ## install through apt what building and the lab need (only what is missing)
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
@@ -156,19 +160,31 @@ fuzz: fuzz-random ## the same, then coverage-guided for FOR=10 seconds a target 
 	    "$${target##*/}" -- -max_total_time=$(FOR) -max_len=4096 -verbosity=0 -print_final_stats=1; \
 	done
 
-# The agent as it ships (profile small), the manager as it ships (release).
 bench: deps ## figures: sizes, memory, latencies (release build, root); CHECK=1 fails over budget
-	$(CARGO) build --profile small -p racimo-agent --bin pi-agent
+	$(CARGO) build --release -p racimo-agent --bin pi-agent
 	$(CARGO) build --release -p racimo-manager --bin pi-mgr --example bench
-	@mkdir -p $(TARGET_DIR)/bench && cp $(TARGET_DIR)/small/pi-agent $(TARGET_DIR)/release/pi-mgr $(TARGET_DIR)/bench/
+	@mkdir -p $(TARGET_DIR)/bench && cp $(TARGET_DIR)/release/{pi-agent,pi-mgr} $(TARGET_DIR)/bench/
 	RACIMO_BIN_DIR=$(abspath $(TARGET_DIR)/bench) $(TARGET_DIR)/release/examples/bench $(if $(CHECK),--check)
 
 agent-size: ## the agent's file size on this machine's architecture
-	$(CARGO) build --profile small -p racimo-agent
-	@stat -c 'pi-agent (host, dynamic): %s bytes' $(TARGET_DIR)/small/pi-agent
+	$(CARGO) build --release -p racimo-agent
+	@stat -c 'pi-agent (host, dynamic): %s bytes' $(TARGET_DIR)/release/pi-agent
 
 agent-armv7: ## static musl agent for 32-bit boards, and its size against the budget
-	cross/build.sh armv7-unknown-linux-musleabihf
+	cross/build.sh armv7-unknown-linux-musleabihf agent
+
+cross: ## static programs for boards, without Docker: TARGET=armv7-unknown-linux-musleabihf [PART=agent|manager]
+	cross/build.sh "$(TARGET)" $(PART)
+
+dist: ## tarballs, Debian packages and checksums in target/dist: TARGETS="aarch64-unknown-linux-musl ..."
+	@for target in $(TARGETS); do cross/build.sh "$$target"; done
+	cross/dist.sh $(TARGETS)
+
+test-packages: build ## install, upgrade and remove the packages in a Debian of their own (root)
+	cross/test-packages.sh
+
+reproducible: ## build TARGET twice, in different directories: the same bytes?
+	cross/reproducible.sh "$(TARGET)" $(PART)
 
 image: ## a board's image out of a stock Raspberry Pi OS image: IMG=raspios.img.xz [OUT=board.img] [ARCH=] [PROFILE=worker|manager] [JOIN=racimo.toml] [WIFI_POWER_SAVE=on]
 	@[ -n "$(IMG)" ] || { echo "make image: IMG=FILE is needed: a stock Raspberry Pi OS image (.img, .img.xz, .zip)" >&2; exit 1; }

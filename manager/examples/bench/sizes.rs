@@ -14,12 +14,12 @@ const AGENT_FILE_MAX: u64 = 2 << 20;
 const FILES: [(&str, &str, &str, bool); 3] = [
     (
         "agent file, armv7 static",
-        "cross/armv7-unknown-linux-musleabihf/small/pi-agent",
+        "cross/armv7-unknown-linux-musleabihf/release/pi-agent",
         "`make agent-armv7`, `stat -c %s`",
         true,
     ),
-    ("agent file, this machine, profile small", "small/pi-agent", "`make agent-size`", false),
-    ("manager file, this machine, profile release", "release/pi-mgr", "`cargo build --release`", false),
+    ("agent file, this machine", "release/pi-agent", "`make agent-size`", false),
+    ("manager file, this machine", "release/pi-mgr", "`cargo build --release`", false),
 ];
 
 /// Adds the files' sizes.
