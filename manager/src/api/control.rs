@@ -9,7 +9,7 @@ use racimo_common::object::Availability;
 use smol::lock::SemaphoreGuardArc;
 use zeroize::Zeroizing;
 
-use crate::store::{ClusterNet, ClusterSpec};
+use crate::store::{ClusterNet, ClusterSpec, Sealed};
 
 /// An answer that is on its way.
 pub type Reply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -113,6 +113,10 @@ pub trait Control: Send + Sync {
 
     /// The unlock key in the store is another one, or gone: done when the next start knows it.
     fn relock(&self) -> Reply<Result<(), ControlError>>;
+
+    /// The unlock key, as the store has it, is about to be shown: done when what opened the manager before it opens it
+    /// no more.
+    fn unlock_key_shown(&self, key: Sealed) -> Reply<Result<(), ControlError>>;
 
     /// All that brings the manager back, as a file.
     fn backup(&self) -> Reply<Result<MadeBackup, ControlError>>;

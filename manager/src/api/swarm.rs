@@ -111,8 +111,8 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
     let is_locked = view.state.cluster().is_some_and(|cluster| cluster.trust.unlock.is_some());
     let unlock = match (spec.autolock, is_locked, request.flag("rotateManagerUnlockKey")) {
         (false, _, true) => return Err(ApiError::bad_request("cannot rotate because autolock is not turned on")),
-        (true, false, _) | (true, true, true) => Some(Some(draw_unlock_key(context)?)),
-        (false, true, false) => Some(None),
+        (true, false, _) | (true, true, true) => Some(Change::UnlockKeyDrawn(draw_unlock_key(context)?)),
+        (false, true, false) => Some(Change::UnlockKey(None)),
         (true, true, false) | (false, false, false) => None,
     };
     let mut changes = vec![Change::ClusterUpdate {
@@ -125,7 +125,7 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
     let begins = rotation.is_some();
     changes.extend(rotation);
     let relocks = unlock.is_some();
-    changes.extend(unlock.map(Change::UnlockKey));
+    changes.extend(unlock);
     context.commit_all(changes).await?;
     if begins {
         log::info!("the root is rotated: boards get certificates of the new one");
@@ -155,6 +155,12 @@ pub(super) async fn unlock_key(context: &Context, _: &Request) -> Result<Answer,
     let view = context.cluster_view()?;
     let cluster = view.state.cluster().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
     let text = UnlockKey::open(&context.vault, cluster)?.map(|key| key.text());
+    if let (Some(key), Some(_)) = (&cluster.trust.unlock, &cluster.trust.unlock_before) {
+        // Before the answer: once somebody has seen it, the one before opens nothing.
+        if let Err(error) = context.control.unlock_key_shown(key.clone()).await {
+            log::warn!("the unlock key is shown, but what opened the manager before still does: {error}");
+        }
+    }
     // Empty means that there is none.
     Ok(Answer::ok(&json!({ "UnlockKey": text.as_deref().map_or("", String::as_str) })))
 }

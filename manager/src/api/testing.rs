@@ -70,7 +70,7 @@ impl Control for FakeControl {
             let mut changes = vec![Change::ClusterCreate(Box::new(cluster)), Change::NodeCreate(Box::new(new))];
             if autolock {
                 let key = UnlockKey::parse(GOOD_KEY).expect("a key").seal(&crate::vault::testing());
-                changes.push(Change::UnlockKey(Some(key.expect("sealed"))));
+                changes.push(Change::UnlockKeyDrawn(key.expect("sealed")));
             }
             store.commit(Clock::start().now().wall, changes).await.map_err(|e| ControlError::Failed(e.to_string()))?;
             *status.lock().expect("lock") = ControlStatus::Active { node, addr };
@@ -98,6 +98,14 @@ impl Control for FakeControl {
     fn relock(&self) -> Reply<Result<(), ControlError>> {
         self.relocked.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok(()) })
+    }
+
+    fn unlock_key_shown(&self, key: Sealed) -> Reply<Result<(), ControlError>> {
+        let store = self.store.clone();
+        Box::pin(async move {
+            let shown = store.commit(Clock::start().now().wall, vec![Change::UnlockKeyShown(key)]).await;
+            shown.map(drop).map_err(|e| ControlError::Failed(e.to_string()))
+        })
     }
 
     fn backup(&self) -> Reply<Result<MadeBackup, ControlError>> {

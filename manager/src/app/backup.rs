@@ -5,12 +5,11 @@ use std::path::Path;
 use racimo_common::time::Wall;
 
 use super::control::{Manager, failed};
-use super::keep;
+use super::{keep, key_file};
 use crate::api::control::{ControlError, MadeBackup};
 use crate::backup::{Backup, BackupError, Contents, Header};
 use crate::store::State;
-use crate::vault::unlock::KeyFile;
-use crate::vault::{Vault, VaultError};
+use crate::vault::Vault;
 
 impl Manager {
     /// All that brings it back.
@@ -30,26 +29,10 @@ impl Manager {
 fn make(state: &State, vault: &Vault, data: &Path, now: Wall) -> Result<Backup, ControlError> {
     let cluster = state.cluster().ok_or(ControlError::NotIn)?;
     let own = keep::load_own(data).map_err(|error| failed("read the manager's own files", &error))?;
-    let read = keep::key_file_bytes(data).map_err(|error| failed("read the vault's key", &error))?;
-    let key = read.ok_or_else(|| ControlError::Failed("the vault's key file is missing".to_owned()))?;
-    let file = KeyFile::read(&key).ok_or_else(|| ControlError::Failed("the vault's key file is damaged".to_owned()))?;
-    let autolock = matches!(file, KeyFile::Wrapped(_));
-    check_key(&file, vault, state).map_err(|error| failed("open what is sealed with the vault's key", &error))?;
+    let (key, autolock) = key_file::tried(state, cluster, vault, data)?;
     let own = serde_json::to_vec(&own).map_err(|error| ControlError::Failed(error.to_string()))?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let header = Header { cluster: cluster.id, made: now, version, counts: state.counts(), autolock, sealing: None };
     let contents = Contents { own, key, state: state.to_bytes() };
     Backup::new(header, &contents).map_err(|error: BackupError| ControlError::Failed(error.to_string()))
-}
-
-/// A plain key file is tried itself; a wrapped one holds the key that the vault is open with.
-fn check_key(file: &KeyFile, vault: &Vault, state: &State) -> Result<(), VaultError> {
-    match file {
-        KeyFile::Plain(key) => {
-            let own = Vault::default();
-            own.unlock(key)?;
-            own.check_all(state)
-        }
-        KeyFile::Wrapped(_) => vault.check_all(state),
-    }
 }

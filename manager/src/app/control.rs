@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::dispatcher::broker::Broker;
 use crate::gate::notes::Notes;
 use crate::limits;
-use crate::store::Store;
+use crate::store::{Sealed, Store};
 use crate::vault::Vault;
 
 /// The manager around the store: a handle, cheap to clone.
@@ -55,7 +55,7 @@ struct Inner {
     /// Why the cluster that the store holds is not served.
     fault: Mutex<Option<String>>,
     /// One `init` or `leave` at a time.
-    turn: smol::lock::Mutex<()>,
+    turn: Arc<smol::lock::Mutex<()>>,
     /// How many backups may be made or sent.
     backups: Arc<Semaphore>,
 }
@@ -79,7 +79,7 @@ impl Manager {
             lock: Lock::default(),
             running: Mutex::new(None),
             fault: Mutex::new(None),
-            turn: smol::lock::Mutex::new(()),
+            turn: Arc::default(),
             backups: Arc::new(Semaphore::new(limits::BACKUPS_MAX)),
         }))
     }
@@ -177,7 +177,9 @@ impl Control for Manager {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.running().as_ref().map(|running| running.shown.warnings()).unwrap_or_default()
+        let mut all = self.running().as_ref().map(|running| running.shown.warnings()).unwrap_or_default();
+        all.extend(self.lock_warning());
+        all
     }
 
     fn init(&self, request: InitRequest) -> Reply<Result<NodeId, ControlError>> {
@@ -194,6 +196,10 @@ impl Control for Manager {
 
     fn relock(&self) -> Reply<Result<(), ControlError>> {
         Box::pin(self.clone().relock())
+    }
+
+    fn unlock_key_shown(&self, key: Sealed) -> Reply<Result<(), ControlError>> {
+        Box::pin(self.clone().shown(key))
     }
 
     fn backup(&self) -> Reply<Result<MadeBackup, ControlError>> {

@@ -3,9 +3,10 @@
 //! In: the vault's key file, the unlock key of the store, texts that claim to be it. Out: a vault that is open or not.
 //!
 //! ```text
-//! start ─ file plain ──▶ open                       the store says what the file shall be: a commit first, then the
-//!   └─ file wrapped ───▶ locked ─ its key ─▶ open   file. A start that finds them apart makes the file follow
+//! start ─ file plain ──▶ open                         new key: commit ─▶ the file opens as before, and with it
+//!   └─ file wrapped ───▶ locked ─ its key ─▶ open               └─ shown: commit ─▶ the file opens with it alone
 //! ```
+//! The store says what the file shall be ([`key_file`]). A start that finds them apart makes the file follow.
 //! While it is locked no stage decides anything, and agents are not served.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,13 +18,13 @@ use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
 
 use super::control::{Manager, failed, no_random};
-use super::keep;
+use super::{keep, key_file};
 use crate::api::control::ControlError;
-use crate::limits::{UNLOCK_TRIES_MAX, UNLOCK_TRIES_WITHIN};
-use crate::store::State;
+use crate::limits::{TRUST_LOOK_EVERY, UNLOCK_TRIES_MAX, UNLOCK_TRIES_WITHIN};
+use crate::store::{Change, Sealed, State, UnlockBefore};
 use crate::vault;
 use crate::vault::Key;
-use crate::vault::unlock::{KeyFile, UnlockKey};
+use crate::vault::unlock::{KeyFile, Locks, UnlockKey};
 
 /// Whether the manager waits for its unlock key, and how often wrong ones were tried.
 #[derive(Default)]
@@ -142,35 +143,15 @@ impl Manager {
     /// A new key for a new cluster, kept as it is until the store says otherwise.
     pub(super) fn make_vault_key(&self) -> Result<Key, ControlError> {
         let key = Key::draw(&SystemRandom::new()).map_err(|_| no_random())?;
-        let bytes = KeyFile::write(&key, None).map_err(|_| no_random())?;
+        let bytes = KeyFile::write(&key, &Locks::default()).map_err(|_| no_random())?;
         keep::store_vault(self.data(), &bytes).map_err(|error| failed("keep the vault's key", &error))?;
         Ok(key)
     }
 
-    /// Makes the key file what the store says: wrapped with the unlock key, or plain. Whether it was not so.
-    ///
-    /// The store is always the first: its commit and this file cannot be written in one step. If the power goes in
-    /// between, the manager opens as before (without a key, or with the one before), and then does this.
+    /// Makes the key file what the store says. Whether it was not so.
     pub(super) fn keep_key_file(&self) -> Result<bool, ControlError> {
         let view = self.store().view();
-        let Some(cluster) = view.state.cluster() else { return Ok(false) };
-        let unlock = UnlockKey::open(self.vault(), cluster);
-        let unlock = unlock.map_err(|error| failed("open the unlock key", &error))?;
-        let is_open_with = |key: &Key| self.vault().is_open_with(key);
-        // A file that cannot be read is replaced: the key is at hand.
-        let is_so = match (keep::load_vault(self.data()).ok().flatten(), &unlock) {
-            (Some(KeyFile::Plain(key)), None) => is_open_with(&key),
-            (Some(KeyFile::Wrapped(wrapped)), Some(unlock)) => {
-                wrapped.open(unlock).is_some_and(|key| is_open_with(&key))
-            }
-            (Some(KeyFile::Plain(_)), Some(_)) | (Some(KeyFile::Wrapped(_)), None) | (None, _) => false,
-        };
-        if is_so {
-            return Ok(false);
-        }
-        let bytes = self.vault().key_file(unlock.as_ref()).map_err(|error| failed("lock the vault's key", &error))?;
-        keep::store_vault(self.data(), &bytes).map_err(|error| failed("keep the vault's key", &error))?;
-        Ok(true)
+        view.state.cluster().map_or(Ok(false), |cluster| key_file::keep(cluster, self.vault(), self.data()))
     }
 
     /// After a start: a switch of autolock, or a new unlock key, whose file was not written any more.
@@ -191,10 +172,39 @@ impl Manager {
         match self.keep_key_file() {
             Ok(_) => Ok(()),
             Err(error) => Err(ControlError::Failed(format!(
-                "the change is stored, but the key file is as before, and the manager starts as before; the next start, \
-                 or the next change of autolock, tries again: {error}"
+                "the change is stored, but the key file is as before, and the manager starts as before until it can be \
+                 written; that is tried every {TRUST_LOOK_EVERY:?}: {error}"
             ))),
         }
+    }
+
+    /// Somebody is about to see, or has brought, this unlock key, as the store has it: what opened the manager before
+    /// opens it no more.
+    pub(super) async fn shown(self, key: Sealed) -> Result<(), ControlError> {
+        let _turn = self.turn().await;
+        self.shown_in_turn(key).await
+    }
+
+    async fn shown_in_turn(&self, key: Sealed) -> Result<(), ControlError> {
+        let stored = self.store().commit(self.now().wall, vec![Change::UnlockKeyShown(key)]).await;
+        stored.map_err(|error| failed("store that the unlock key was shown", &error))?;
+        self.keep_key_file().map(drop)
+    }
+
+    /// What a person should know about the lock.
+    pub(super) fn lock_warning(&self) -> Option<String> {
+        let view = self.store().view();
+        let text = match view.state.cluster()?.trust.unlock_before.as_ref()? {
+            UnlockBefore::Nothing => {
+                "Autolock is on, but nobody has seen the unlock key yet: until `pi-mgr unlock-key` shows it, the manager \
+                 starts without it and its disk is not locked."
+            }
+            UnlockBefore::Key(_) => {
+                "Nobody has seen the new unlock key yet: until `pi-mgr unlock-key` shows it, the one before opens the \
+                 manager, too."
+            }
+        };
+        Some(text.to_owned())
     }
 
     /// Unlocks the manager and takes the cluster up.
@@ -222,6 +232,7 @@ impl Manager {
         };
         self.use_key(&key, &view.state)?;
         let taken = self.take_up(&view.state, cluster).await;
+        self.opened_with(&unlock).await;
         // Whatever comes of it: the key was right, and a start that failed is tried again without it.
         self.lock().open();
         log::info!("the manager was unlocked");
@@ -230,6 +241,25 @@ impl Manager {
             log::error!("{error}");
             ControlError::Failed(error)
         })
+    }
+
+    /// Whoever brought the new key has it; with the one before, the new one is still to be shown.
+    async fn opened_with(&self, unlock: &UnlockKey) {
+        let view = self.store().view();
+        let Some((cluster, key)) =
+            view.state.cluster().and_then(|cluster| Some((cluster, cluster.trust.unlock.clone()?)))
+        else {
+            return;
+        };
+        if cluster.trust.unlock_before.is_none() {
+            return;
+        }
+        let is_new = UnlockKey::open(self.vault(), cluster).is_ok_and(|present| present.as_ref() == Some(unlock));
+        if !is_new {
+            log::warn!("the manager was opened with the unlock key before; `pi-mgr unlock-key` shows the new one");
+        } else if let Err(error) = self.shown_in_turn(key).await {
+            log::warn!("the unlock key before still opens the manager: {error}");
+        }
     }
 }
 

@@ -1,17 +1,10 @@
 //! Locking and unlocking the real manager, on a disk in memory and a folder of its own.
 
-use std::path::Path;
-
 use futures_lite::future::{block_on, poll_once};
-use racimo_common::object::Availability;
-use racimo_common::time::Clock;
 
+use super::super::testing::{Bench, File, commit, commit_and_cut, draw, files, request, sealed, show, stored};
 use super::*;
-use crate::api::control::{Control, ControlStatus, InitRequest};
-use crate::config::Config;
-use crate::store::log::fake::Disk;
-use crate::store::{Change, ClusterNet, ClusterSpec, Store};
-use crate::vault::Vault;
+use crate::api::control::{Control, ControlStatus};
 
 #[test]
 fn tries_run_out_and_come_back() {
@@ -42,66 +35,6 @@ fn who_waits_is_woken() {
     assert!(!lock.is_shut());
 }
 
-/// A manager's disks, which outlive it.
-struct Bench {
-    disk: Disk,
-    data: tempfile::TempDir,
-}
-
-/// What a key file is.
-#[derive(Debug, PartialEq, Eq)]
-enum File {
-    Plain,
-    Wrapped,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self { disk: Disk::new(1), data: tempfile::tempdir().expect("a directory") }
-    }
-
-    fn start(&self) -> Manager {
-        let config = Config::bare(self.data.path());
-        let store = Store::open(self.disk.clone(), 1).expect("a store");
-        Manager::new(store, Clock::start(), Vault::default(), &config)
-    }
-
-    fn file(&self) -> File {
-        match keep::load_vault(self.data.path()).expect("it is read").expect("there is one") {
-            KeyFile::Plain(_) => File::Plain,
-            KeyFile::Wrapped(_) => File::Wrapped,
-        }
-    }
-
-    fn is_unlocked_by(&self, key: &UnlockKey) -> bool {
-        match keep::load_vault(self.data.path()).expect("it is read").expect("there is one") {
-            KeyFile::Plain(_) => false,
-            KeyFile::Wrapped(wrapped) => wrapped.open(key).is_some(),
-        }
-    }
-}
-
-fn request(autolock: bool) -> InitRequest {
-    InitRequest {
-        listen: "127.0.0.1:0".to_owned(),
-        advertise: None,
-        availability: Availability::Active,
-        spec: ClusterSpec { autolock, ..ClusterSpec::default() },
-        net: ClusterNet::default(),
-    }
-}
-
-/// What the API commits; the file is another step.
-async fn commit(manager: &Manager, unlock: Option<&UnlockKey>) {
-    let sealed = unlock.map(|key| key.seal(manager.vault()).expect("sealed"));
-    manager.store().commit(manager.now().wall, vec![Change::UnlockKey(sealed)]).await.expect("stored");
-}
-
-fn stored(manager: &Manager) -> Option<UnlockKey> {
-    let view = manager.store().view();
-    UnlockKey::open(manager.vault(), view.state.cluster().expect("a cluster")).expect("it opens")
-}
-
 fn is_locked(manager: &Manager) -> bool {
     matches!(manager.status(), ControlStatus::Locked { .. })
 }
@@ -114,17 +47,16 @@ async fn unlock(manager: &Manager, key: Zeroizing<String>) -> Result<(), Control
     Control::unlock(manager, key).await
 }
 
-fn draw() -> UnlockKey {
-    UnlockKey::draw(&SystemRandom::new()).expect("a key")
-}
-
 #[test]
 fn a_cluster_made_with_autolock_is_locked_after_each_start() {
     let bench = Bench::new();
     block_on(async {
         let manager = bench.start();
         Control::init(&manager, request(true)).await.expect("a cluster");
-        assert!(is_active(&manager) && bench.file() == File::Wrapped);
+        let is_warned = || manager.warnings().iter().any(|text| text.contains("nobody has seen the unlock key yet"));
+        assert!(is_active(&manager) && bench.file() == File::Plain && is_warned());
+        show(&manager).await.expect("it is locked");
+        assert!(bench.file() == File::Wrapped && !is_warned());
         let key = stored(&manager).expect("a key").text();
         assert_eq!(unlock(&manager, key.clone()).await, Err(ControlError::NotLocked));
         manager.stop_for_test().await;
@@ -154,6 +86,7 @@ fn wrong_keys_are_tried_no_more_often_than_that() {
     block_on(async {
         let manager = bench.start();
         Control::init(&manager, request(true)).await.expect("a cluster");
+        show(&manager).await.expect("it is locked");
         let key = stored(&manager).expect("a key").text();
         manager.stop_for_test().await;
         let manager = bench.start();
@@ -173,6 +106,7 @@ fn a_locked_cluster_can_be_left() {
     block_on(async {
         let manager = bench.start();
         Control::init(&manager, request(true)).await.expect("a cluster");
+        show(&manager).await.expect("it is locked");
         manager.stop_for_test().await;
         let manager = bench.start();
         assert!(!manager.resume().await && is_locked(&manager));
@@ -193,35 +127,50 @@ fn a_locked_cluster_can_be_left() {
 fn a_power_cut_between_commit_and_file_leaves_a_manager_that_opens() {
     let bench = Bench::new();
     let (first, second) = (draw(), draw());
+    let show_and_cut = async |manager: Manager| {
+        manager.clone().stop_for_test().await;
+        let shown = vec![Change::UnlockKeyShown(sealed(&manager))];
+        manager.store().commit(manager.now().wall, shown).await.expect("stored");
+    };
     block_on(async {
         let manager = bench.start();
         Control::init(&manager, request(false)).await.expect("a cluster");
         assert_eq!(bench.file(), File::Plain);
-        commit(&manager, Some(&first)).await;
-        manager.stop_for_test().await;
+        commit_and_cut(manager, Some(&first)).await;
 
-        // On: it opens without a key, and the file follows.
+        // On: it opens without a key, which nobody has seen.
+        let manager = bench.start();
+        assert!(manager.resume().await && bench.file() == File::Plain);
+        show_and_cut(manager).await;
+        // It was seen: the file follows.
         let manager = bench.start();
         assert!(manager.resume().await && bench.is_unlocked_by(&first));
         manager.stop_for_test().await;
 
-        // Another key: it opens with the one before.
+        // Another key: it opens with the one before, also when the file has both.
         let manager = bench.start();
         assert!(!manager.resume().await);
         assert_eq!(unlock(&manager, first.text()).await, Ok(()));
-        commit(&manager, Some(&second)).await;
-        assert!(bench.is_unlocked_by(&first));
-        manager.stop_for_test().await;
+        commit_and_cut(manager, Some(&second)).await;
+        assert!(bench.is_unlocked_by(&first) && !bench.is_unlocked_by(&second));
+        for _ in 0..2 {
+            let manager = bench.start();
+            assert!(!manager.resume().await);
+            assert_eq!(unlock(&manager, first.text()).await, Ok(()));
+            assert!(bench.is_unlocked_by(&second) && bench.is_unlocked_by(&first));
+            let warnings = manager.warnings();
+            assert!(warnings.iter().any(|text| text.contains("the one before opens the manager, too")), "{warnings:?}");
+            assert_eq!(stored(&manager).expect("a key").text(), second.text());
+            manager.stop_for_test().await;
+        }
+        // Whoever brings the new one has it.
         let manager = bench.start();
         assert!(!manager.resume().await);
-        assert_eq!(unlock(&manager, second.text()).await, Err(ControlError::WrongKey));
-        assert_eq!(unlock(&manager, first.text()).await, Ok(()));
-        assert!(bench.is_unlocked_by(&second) && !bench.is_unlocked_by(&first));
-        assert_eq!(stored(&manager).expect("a key").text(), second.text());
+        assert_eq!(unlock(&manager, second.text()).await, Ok(()));
+        assert!(bench.is_unlocked_by(&second) && !bench.is_unlocked_by(&first) && manager.warnings().is_empty());
 
         // Off: it wants the key once more.
-        commit(&manager, None).await;
-        manager.stop_for_test().await;
+        commit_and_cut(manager, None).await;
         let manager = bench.start();
         assert!(!manager.resume().await && is_locked(&manager));
         assert_eq!(unlock(&manager, second.text()).await, Ok(()));
@@ -229,6 +178,36 @@ fn a_power_cut_between_commit_and_file_leaves_a_manager_that_opens() {
         manager.stop_for_test().await;
         let manager = bench.start();
         assert!(manager.resume().await && is_active(&manager));
+        manager.stop_for_test().await;
+    });
+}
+
+/// The power goes after the file of another key was written, and before anybody has seen that key; and after.
+#[test]
+fn a_key_that_nobody_has_seen_locks_nobody_out() {
+    let bench = Bench::new();
+    let (first, second, third) = (draw(), draw(), draw());
+    block_on(async {
+        let manager = bench.start();
+        Control::init(&manager, request(false)).await.expect("a cluster");
+        commit(&manager, Some(&first)).await;
+        Control::relock(&manager).await.expect("nothing is to be written");
+        assert_eq!(bench.file(), File::Plain);
+        show(&manager).await.expect("it is locked");
+        // Twice, and the second has never been seen.
+        for key in [&second, &third] {
+            commit(&manager, Some(key)).await;
+            Control::relock(&manager).await.expect("it is written");
+            assert!(bench.is_unlocked_by(&first) && bench.is_unlocked_by(key));
+        }
+        assert!(!bench.is_unlocked_by(&second));
+        manager.stop_for_test().await;
+        let manager = bench.start();
+        assert!(!manager.resume().await);
+        assert_eq!(unlock(&manager, second.text()).await, Err(ControlError::WrongKey));
+        assert_eq!(unlock(&manager, first.text()).await, Ok(()));
+        show(&manager).await.expect("it is written");
+        assert!(bench.is_unlocked_by(&third) && !bench.is_unlocked_by(&first) && !bench.is_unlocked_by(&second));
         manager.stop_for_test().await;
     });
 }
@@ -244,7 +223,7 @@ fn the_file_follows_the_store_and_nothing_plain_is_left_beside_it() {
         let plain = std::fs::read(bench.data.path().join("manager/vault.key")).expect("a key");
         assert_eq!(manager.keep_key_file(), Ok(false));
         commit(&manager, Some(&key)).await;
-        Control::relock(&manager).await.expect("it is written");
+        show(&manager).await.expect("it is written");
         assert!(bench.is_unlocked_by(&key) && manager.keep_key_file() == Ok(false));
         let all = files(bench.data.path());
         assert!(!all.windows(plain.len()).any(|part| part == plain), "the vault's key is on the disk");
@@ -258,34 +237,40 @@ fn the_file_follows_the_store_and_nothing_plain_is_left_beside_it() {
     });
 }
 
+/// Waits for what the running manager does by itself.
+#[track_caller]
+fn wait(what: &str, is_so: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + 3 * TRUST_LOOK_EVERY;
+    while !is_so() {
+        assert!(std::time::Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
-fn a_file_that_cannot_be_written_is_said_and_written_later() {
+fn a_file_that_cannot_be_written_is_said_and_written_by_the_running_manager() {
     let bench = Bench::new();
-    let key = draw();
+    let (first, second) = (draw(), draw());
+    let place = |name: &str| bench.data.path().join("manager").join(name);
     block_on(async {
         let manager = bench.start();
         Control::init(&manager, request(false)).await.expect("a cluster");
-        commit(&manager, Some(&key)).await;
+        commit(&manager, Some(&first)).await;
         // Something is in the way of the file that is written first.
-        let beside = bench.data.path().join("manager/vault.key.new");
-        std::fs::create_dir(&beside).expect("made");
+        std::fs::create_dir(place("vault.key.new")).expect("made");
+        assert!(show(&manager).await.is_err() && bench.file() == File::Plain);
+        commit(&manager, Some(&second)).await;
         let said = Control::relock(&manager).await.expect_err("it fails").to_string();
         assert!(said.contains("the manager starts as before") && !said.contains("SWMKEY"), "{said}");
-        manager.stop_for_test().await;
-        std::fs::remove_dir(&beside).expect("removed");
-        assert_eq!(bench.file(), File::Plain);
-        let manager = bench.start();
-        assert!(manager.resume().await && bench.is_unlocked_by(&key));
+        std::fs::remove_dir(place("vault.key.new")).expect("removed");
+        // Without a start, or anybody who asks.
+        wait("the file is not mended", || bench.is_unlocked_by(&first) && bench.is_unlocked_by(&second));
+        let written = std::fs::metadata(place("vault.key")).and_then(|meta| meta.modified()).expect("a time");
+        // What others did to it is mended as well; and when nothing differs nothing is written.
+        commit(&manager, Some(&draw())).await;
+        wait("the file is not written anew", || !bench.is_unlocked_by(&second));
+        let is_new = std::fs::metadata(place("vault.key")).and_then(|meta| meta.modified()).expect("a time") > written;
+        assert!(is_new && manager.keep_key_file() == Ok(false));
         manager.stop_for_test().await;
     });
-}
-
-/// Everything in a folder, as one.
-fn files(folder: &Path) -> Vec<u8> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        all.extend(if path.is_dir() { files(&path) } else { std::fs::read(&path).expect("a file") });
-    }
-    all
 }

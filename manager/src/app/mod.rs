@@ -6,9 +6,12 @@ mod address;
 mod backup;
 mod control;
 mod keep;
+mod key_file;
 mod lock;
 mod moves;
 pub mod restore;
+#[cfg(test)]
+mod testing;
 mod trust;
 
 use std::sync::Arc;

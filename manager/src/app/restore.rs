@@ -26,7 +26,7 @@ use crate::ca::kept;
 use crate::store::State;
 use crate::store::log::{Log, OpenError, RealDisk};
 use crate::vault::Vault;
-use crate::vault::unlock::KeyFile;
+use crate::vault::unlock::{KeyFile, Locks};
 
 const STORE: &str = "store";
 /// The store that is being made.
@@ -137,16 +137,20 @@ pub fn check(backup: &Backup, passphrase: Option<&str>) -> Result<Checked, Resto
     if state.node(own.node).is_none() {
         return Err(wrong("the manager's own node is missing".to_owned()));
     }
-    match KeyFile::read(&contents.key) {
-        Some(KeyFile::Plain(key)) => {
+    match (KeyFile::read(&contents.key), header.autolock) {
+        (Some(KeyFile::Plain(key)), false) => {
             let vault = Vault::default();
             let opened = vault.unlock(&key).and_then(|()| vault.check_all(&state));
+            let opened = opened.and_then(|()| Locks::of(&vault, &cluster));
             opened.map_err(|error| wrong(format!("the vault's key: {error}")))?;
             kept::open(&vault, &cluster).map_err(|error| wrong(format!("the root's key: {}", chain(&error))))?;
         }
-        // Whoever made the backup had it open, and tried it.
-        Some(KeyFile::Wrapped(_)) if header.autolock => {}
-        Some(KeyFile::Wrapped(_)) | None => return Err(wrong("this is no vault's key".to_owned())),
+        // Nobody here has the unlock key. Whoever made the backup had, and tried it.
+        (Some(KeyFile::Wrapped(_)), true) => {}
+        (Some(KeyFile::Plain(_) | KeyFile::Wrapped(_)), _) => {
+            return Err(wrong("its vault's key is not as locked as its header says".to_owned()));
+        }
+        (None, _) => return Err(wrong("this is no vault's key".to_owned())),
     }
     let managers = cluster.managers.clone();
     Ok(Checked { state, own, key: contents.key, managers, is_locked: header.autolock })

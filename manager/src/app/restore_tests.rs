@@ -166,6 +166,7 @@ fn what_is_damaged_or_does_not_go_together_is_refused_whole() {
     refused(&altered(&|_, contents| contents.key.truncate(31)), None, data, "no vault's key");
     refused(&altered(&|_, contents| contents.state.truncate(90)), None, data, "the state");
     refused(&altered(&|_, contents| contents.own = b"{}".to_vec()), None, data, "which node it is");
+    refused(&altered(&|header, _| header.autolock = true), None, data, "not as locked as its header says");
     refused(&altered(&|header, _| header.counts.tasks += 1), None, data, "not of one cluster");
     refused(&altered(&|header, _| header.cluster = ClusterId::from_bits(1)), None, data, "not of one cluster");
     assert!(everything(data).is_empty());

@@ -1,4 +1,5 @@
-//! Keeps the authority as it has to be: the root that signs, the roots that count, the manager's own certificate.
+//! Keeps the authority as it has to be: the root that signs, the roots that count, the manager's own certificate; and
+//! has the file of the vault's key looked after.
 //!
 //! In: the store's roots, the key of the root that signs, the time. Out: a new [`Present`] in the [`Authority`] whenever
 //! the roots changed or the manager's certificate is due, and what the manager's node shows and trusts in the store.
@@ -14,6 +15,7 @@ use racimo_common::id::NodeId;
 use racimo_common::time::{Clock, Mono, Wall};
 use ring::rand::SystemRandom;
 
+use super::key_file;
 use crate::api::control::ControlError;
 use crate::ca::{self, Authority, Present, Roots, renewal};
 use crate::limits::{ROOT_ENDS_EVERY, TRUST_LOOK_EVERY};
@@ -54,11 +56,13 @@ pub(super) struct Keeper {
     pub(super) own: NodeId,
     /// What is kept.
     pub(super) authority: Authority,
+    /// Looks after the file of the key that opens the root's.
+    pub(super) key_file: key_file::Guard,
 }
 
 impl Keeper {
     /// Runs until the store stops.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let (_, mut feed) = self.store.watch();
         let (mut told, mut remind) = (None, None);
         loop {
@@ -68,6 +72,7 @@ impl Keeper {
                 log::error!("the manager's certificate cannot be renewed: {fault}; it is tried again");
             }
             told = fault;
+            self.key_file.look().await;
             if !wake(&mut feed).await {
                 return;
             }

@@ -156,6 +156,8 @@ impl Step {
             Change::RotationReplace { rotation, cross_pem } => self.rotation_replace(rotation, cross_pem),
             Change::RotationFinish { tokens } => self.rotation_finish(tokens),
             Change::UnlockKey(key) => self.unlock_key(key.as_ref()),
+            Change::UnlockKeyDrawn(key) => self.unlock_key_drawn(key),
+            Change::UnlockKeyShown(key) => self.unlock_key_shown(key),
             Change::AccessCreate(access) => self.access_create(access),
             Change::AccessRemove { name } => self.access_remove(name),
             Change::ClusterLeave => self.leave(),

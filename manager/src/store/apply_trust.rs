@@ -8,7 +8,7 @@ use racimo_common::time::Wall;
 use super::apply::{Step, not_found};
 use super::change::Refusal;
 use super::object::{Cluster, Node, Sealed};
-use super::trust::{Access, NodeTrust, Retired, Rotation, TokenSecret};
+use super::trust::{Access, NodeTrust, Retired, Rotation, TokenSecret, UnlockBefore};
 use crate::limits::{ACCESSES_MAX, ROOTS_RETIRED_MAX};
 
 impl Step {
@@ -64,8 +64,29 @@ impl Step {
     pub(super) fn unlock_key(&mut self, key: Option<&Sealed>) -> Result<(), Refusal> {
         self.edit_cluster(|cluster| {
             cluster.trust.unlock = key.cloned();
+            cluster.trust.unlock_before = None;
             Ok(())
         })
+    }
+
+    pub(super) fn unlock_key_drawn(&mut self, key: &Sealed) -> Result<(), Refusal> {
+        self.edit_cluster(|cluster| {
+            let trust = &mut cluster.trust;
+            let before = trust.unlock.replace(key.clone()).map_or(UnlockBefore::Nothing, UnlockBefore::Key);
+            // A key that was drawn and never shown is nobody's.
+            trust.unlock_before.get_or_insert(before);
+            Ok(())
+        })
+    }
+
+    /// The cluster's version stays: looking at a key gets in no update's way.
+    pub(super) fn unlock_key_shown(&mut self, key: &Sealed) -> Result<(), Refusal> {
+        let mut cluster = self.state.cluster.as_deref().cloned().ok_or(Refusal::NoCluster)?;
+        if cluster.trust.unlock.as_ref() == Some(key) {
+            cluster.trust.unlock_before = None;
+            self.state.cluster = Some(Arc::new(cluster));
+        }
+        Ok(())
     }
 
     pub(super) fn node_trust(&mut self, id: NodeId, trust: &NodeTrust) -> Result<(), Refusal> {
@@ -205,6 +226,40 @@ mod tests {
         assert_eq!(version(&state), same.map(|version| (version, at(500))));
         assert_eq!(version(&after(&state, vec![Change::Signed(at(400))])), same.map(|version| (version, at(500))));
         refused(&State::default(), Change::Signed(at(1)), "not part of a cluster");
+    }
+
+    #[test]
+    fn an_unlock_key_alone_counts_once_it_was_shown() {
+        use UnlockBefore::{Key, Nothing};
+        let (drawn, shown) = (|key| Change::UnlockKeyDrawn(sealed(key)), |key| Change::UnlockKeyShown(sealed(key)));
+        let mut state = base();
+        for (step, change, want) in [
+            (0, drawn(1), (Some(1), Some(Nothing))),
+            (1, shown(9), (Some(1), Some(Nothing))),
+            // Nobody has seen the first: there still is nothing to be asked for.
+            (2, drawn(2), (Some(2), Some(Nothing))),
+            (3, shown(1), (Some(2), Some(Nothing))),
+            (4, shown(2), (Some(2), None)),
+            (5, shown(2), (Some(2), None)),
+            (6, drawn(3), (Some(3), Some(Key(sealed(2))))),
+            (7, drawn(4), (Some(4), Some(Key(sealed(2))))),
+            (8, shown(4), (Some(4), None)),
+            (9, drawn(5), (Some(5), Some(Key(sealed(4))))),
+            (10, Change::UnlockKey(None), (None, None)),
+            (11, shown(5), (None, None)),
+            (12, Change::UnlockKey(Some(sealed(6))), (Some(6), None)),
+        ] {
+            let version = state.cluster().expect("a cluster").meta.version;
+            let is_shown = matches!(change, Change::UnlockKeyShown(_));
+            state = after(&state, vec![change]);
+            let cluster = state.cluster().expect("a cluster");
+            let got = (cluster.trust.unlock.clone(), cluster.trust.unlock_before.clone());
+            assert!(got == (want.0.map(sealed), want.1), "step {step}");
+            assert_eq!(cluster.meta.version == version, is_shown, "step {step}");
+            assert!(State::from_stored(state.to_stored()).is_some_and(|again| again == state));
+        }
+        refused(&State::default(), drawn(1), "not part of a cluster");
+        refused(&State::default(), shown(1), "not part of a cluster");
     }
 
     #[test]

@@ -190,8 +190,12 @@ pub enum Change {
         /// New secrets of the worker and the manager token: those before name the old root.
         tokens: [TokenSecret; 2],
     },
-    /// The key that unlocks the manager after a start; none: it needs none.
+    /// The key that unlocks the manager after a start, at once; none: it needs none. Logs of older versions have keys.
     UnlockKey(Option<Sealed>),
+    /// A new unlock key, which nobody has seen: what opened the manager before does so until it was shown.
+    UnlockKeyDrawn(Sealed),
+    /// This unlock key was shown, so it alone counts; nothing happens if another one was drawn meanwhile.
+    UnlockKeyShown(Sealed),
     /// Somebody may use the API from afar; the name must be free.
     AccessCreate(Box<Access>),
     /// Somebody may not any more.

@@ -48,6 +48,6 @@ pub use object::{
 pub use owner::{Batch, CommitError, Feed, Store};
 pub use seen::{Observation, Seen, SeenNode, TaskStatus};
 pub use state::State;
-pub use trust::{Access, AccessRole, NodeTrust, Retired, Rotation, TokenSecret, Trust};
+pub use trust::{Access, AccessRole, NodeTrust, Retired, Rotation, TokenSecret, Trust, UnlockBefore};
 pub use view::{NodeStatus, View};
 pub use wake::Wake;

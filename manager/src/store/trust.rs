@@ -32,6 +32,8 @@ pub struct Trust {
     pub retired: Vec<Retired>,
     /// The key that unlocks the manager after a start, as text, sealed by the vault. None: no autolock.
     pub unlock: Option<Sealed>,
+    /// What opened the manager before `unlock` and does so, too, until that was shown to somebody. None: it was.
+    pub unlock_before: Option<UnlockBefore>,
     /// The last time at which a certificate was signed, to about ten minutes: none is signed at an earlier one.
     pub signed: Wall,
 }
@@ -40,6 +42,15 @@ impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust").field("asked", &self.asked).finish_non_exhaustive()
     }
+}
+
+/// What opens the manager until its new unlock key was shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnlockBefore {
+    /// It starts by itself: there was no autolock.
+    Nothing,
+    /// The unlock key that was shown last, as text, sealed by the vault.
+    Key(Sealed),
 }
 
 /// The secret part of a join token. Stored as bytes; an array of numbers is a plain one of an older version.

@@ -22,10 +22,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde_bytes::ByteBuf;
 use zeroize::{Zeroize, Zeroizing};
 
-use self::unlock::{KeyFile, UnlockKey};
+use self::unlock::{KeyFile, Locks};
 
 use crate::ca::kept::root_digest;
-use crate::store::{DependencyKind, Sealed, State, TokenSecret};
+use crate::store::{DependencyKind, Sealed, State, TokenSecret, UnlockBefore};
 
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
@@ -179,12 +179,12 @@ impl Vault {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Its key file's bytes, wrapped if there is an unlock key.
+    /// Its key file's bytes, as these locks want it.
     ///
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::Random`].
-    pub fn key_file(&self, unlock: Option<&UnlockKey>) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        KeyFile::write(&self.key()?.key, unlock)
+    pub fn key_file(&self, locks: &Locks) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        KeyFile::write(&self.key()?.key, locks)
     }
 
     /// Whether it has its key.
@@ -263,11 +263,15 @@ fn kept(state: &State) -> impl Iterator<Item = (Owner, &Sealed)> {
         TokenSecret::Plain(_) => None,
     });
     let unlock = cluster.and_then(|cluster| Some((Owner::Unlock, cluster.trust.unlock.as_ref()?)));
+    let before = cluster.and_then(|cluster| match cluster.trust.unlock_before.as_ref()? {
+        UnlockBefore::Key(sealed) => Some((Owner::Unlock, sealed)),
+        UnlockBefore::Nothing => None,
+    });
     let key = cluster
         .and_then(|cluster| Some((Owner::RootKey(root_digest(&cluster.root_pem)?), cluster.trust.key.as_ref()?)));
     let next = cluster.and_then(|cluster| cluster.trust.rotation.as_ref());
     let next = next.and_then(|next| Some((Owner::RootKey(root_digest(&next.root_pem)?), &next.key)));
-    key.into_iter().chain(next).chain(tokens).chain(unlock)
+    key.into_iter().chain(next).chain(tokens).chain(unlock).chain(before)
 }
 
 fn seal(key: &LessSafeKey, nonce: [u8; NONCE_LEN], owner: Owner, plain: &[u8]) -> Result<Sealed, VaultError> {

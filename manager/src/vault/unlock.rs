@@ -4,9 +4,9 @@
 //! by the vault, so that who has the store and the file has neither.
 //!
 //! ```text
-//! plain: 32 bytes          wrapped: "racimo vault key, locked 1\n" · nonce 12 · ciphertext 32 · tag 16
+//! plain: 32 bytes     wrapped: "racimo vault key, locked 1\n" · once or twice: nonce 12 · ciphertext 32 · tag 16
 //! ```
-//! ChaCha20-Poly1305; the words before it are authenticated. The unlock key is 256 random bits, so there is nothing to
+//! Twice: by the present unlock key and by the one before it, until the present one was shown. ChaCha20-Poly1305; the words before it are authenticated. The unlock key is 256 random bits, so there is nothing to
 //! stretch. Its text is Docker's: `SWMKEY-1-` and base 64 without padding.
 
 use std::fmt;
@@ -18,12 +18,17 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{KEY_BYTES, Key, Owner, Vault, VaultError};
-use crate::store::{Cluster, Sealed};
+use crate::store::{Cluster, Sealed, UnlockBefore};
 
 const PREFIX: &str = "SWMKEY-1-";
 const WRAPPED: &[u8] = b"racimo vault key, locked 1\n";
+/// Bytes of a key that was wrapped once.
+const BODY_BYTES: usize = NONCE_LEN + KEY_BYTES + 16;
+/// Unlock keys that may open one file.
+const LOCKS_MAX: usize = 2;
 
 /// What opens a locked manager. `Debug` hides it.
+#[derive(PartialEq, Eq)]
 pub struct UnlockKey([u8; KEY_BYTES]);
 
 /// A text is no unlock key. The words are Docker's.
@@ -71,10 +76,13 @@ impl UnlockKey {
     /// # Errors
     /// The vault does not open it.
     pub fn open(vault: &Vault, cluster: &Cluster) -> Result<Option<Self>, VaultError> {
-        let Some(sealed) = &cluster.trust.unlock else { return Ok(None) };
+        cluster.trust.unlock.as_ref().map(|sealed| Self::unseal(vault, sealed)).transpose()
+    }
+
+    fn unseal(vault: &Vault, sealed: &Sealed) -> Result<Self, VaultError> {
         let plain = vault.open(Owner::Unlock, sealed)?;
         let text = std::str::from_utf8(&plain).map_err(|_| VaultError::Unopened)?;
-        Self::parse(text).map(Some).map_err(|_| VaultError::Unopened)
+        Self::parse(text).map_err(|_| VaultError::Unopened)
     }
 
     fn cipher(&self) -> Result<LessSafeKey, VaultError> {
@@ -94,6 +102,30 @@ impl fmt::Debug for UnlockKey {
     }
 }
 
+/// The unlock keys that shall open the key file, the present one first; none: the file is plain.
+#[derive(Debug, Default)]
+pub struct Locks(Vec<UnlockKey>);
+
+impl Locks {
+    /// As the store says.
+    ///
+    /// # Errors
+    /// The vault does not open them.
+    pub fn of(vault: &Vault, cluster: &Cluster) -> Result<Self, VaultError> {
+        let Some(present) = UnlockKey::open(vault, cluster)? else { return Ok(Self(Vec::new())) };
+        Ok(Self(match &cluster.trust.unlock_before {
+            None => vec![present],
+            Some(UnlockBefore::Nothing) => Vec::new(),
+            Some(UnlockBefore::Key(before)) => vec![present, UnlockKey::unseal(vault, before)?],
+        }))
+    }
+
+    /// Whether the file is plain.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// The vault's key file, as it was read.
 #[derive(Debug)]
 pub enum KeyFile {
@@ -103,7 +135,7 @@ pub enum KeyFile {
     Wrapped(Wrapped),
 }
 
-/// A wrapped key.
+/// A key, wrapped by one unlock key or by each of two.
 #[derive(Debug)]
 pub struct Wrapped(Vec<u8>);
 
@@ -111,41 +143,66 @@ impl KeyFile {
     /// Reads the file's bytes; none: it is not what we wrote.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         match bytes.strip_prefix(WRAPPED) {
-            Some(rest) => (rest.len() == NONCE_LEN + KEY_BYTES + CHACHA20_POLY1305.tag_len())
-                .then(|| Self::Wrapped(Wrapped(rest.to_vec()))),
+            Some(rest) => {
+                let is_whole = rest.len() % BODY_BYTES == 0 && (1..=LOCKS_MAX).contains(&(rest.len() / BODY_BYTES));
+                is_whole.then(|| Self::Wrapped(Wrapped(rest.to_vec())))
+            }
             None => Key::from_bytes(bytes).map(Self::Plain),
         }
     }
 
-    /// The file's bytes for this key, wrapped if there is an unlock key.
+    /// The file's bytes for this key, as these locks want it.
     ///
     /// # Errors
     /// The random source fails.
-    pub fn write(key: &Key, unlock: Option<&UnlockKey>) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let Some(unlock) = unlock else { return Ok(Zeroizing::new(key.bytes().to_vec())) };
-        let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| VaultError::Random)?;
+    pub fn write(key: &Key, locks: &Locks) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        if locks.is_empty() {
+            return Ok(Zeroizing::new(key.bytes().to_vec()));
+        }
         // Room for all of it, so that no copy of the key is left behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(WRAPPED.len() + KEY_BYTES + super::OVERHEAD_BYTES));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(WRAPPED.len() + LOCKS_MAX * BODY_BYTES));
         bytes.extend_from_slice(WRAPPED);
-        bytes.extend_from_slice(&nonce);
-        let body = bytes.len();
-        bytes.extend_from_slice(key.bytes());
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = unlock.cipher()?.seal_in_place_separate_tag(nonce, Aad::from(WRAPPED), &mut bytes[body..]);
-        bytes.extend_from_slice(tag.map_err(|_| VaultError::Unopened)?.as_ref());
+        for unlock in &locks.0 {
+            let mut nonce = [0; NONCE_LEN];
+            SystemRandom::new().fill(&mut nonce).map_err(|_| VaultError::Random)?;
+            bytes.extend_from_slice(&nonce);
+            let body = bytes.len();
+            bytes.extend_from_slice(key.bytes());
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            let tag = unlock.cipher()?.seal_in_place_separate_tag(nonce, Aad::from(WRAPPED), &mut bytes[body..]);
+            bytes.extend_from_slice(tag.map_err(|_| VaultError::Unopened)?.as_ref());
+        }
         Ok(bytes)
+    }
+
+    /// The key, if exactly these open the file, and each the same key.
+    pub fn key(&self, locks: &Locks) -> Option<Key> {
+        match self {
+            Self::Plain(key) => locks.is_empty().then(|| Key(key.0)),
+            Self::Wrapped(wrapped) => {
+                let bodies = wrapped.0.chunks_exact(BODY_BYTES);
+                let keys = locks.0.iter().zip(bodies.clone()).map(|(unlock, body)| unwrap(body, unlock));
+                let keys = keys.collect::<Option<Vec<_>>>().filter(|_| locks.0.len() == bodies.len())?;
+                let is_one = keys.windows(2).all(|pair| pair[0].0 == pair[1].0);
+                keys.into_iter().next().filter(|_| is_one)
+            }
+        }
     }
 }
 
+/// What was wrapped by this unlock key; none: it was not, or is damaged.
+fn unwrap(body: &[u8], unlock: &UnlockKey) -> Option<Key> {
+    let (nonce, body) = body.split_first_chunk::<NONCE_LEN>()?;
+    let mut bytes = Zeroizing::new(body.to_vec());
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let plain = unlock.cipher().ok()?.open_in_place(nonce, Aad::from(WRAPPED), &mut bytes).ok()?;
+    Key::from_bytes(plain)
+}
+
 impl Wrapped {
-    /// The key; none: this is not the unlock key it was wrapped with, or the file is damaged.
+    /// The key; none: this is no unlock key it was wrapped with, or the file is damaged.
     pub fn open(&self, unlock: &UnlockKey) -> Option<Key> {
-        let (nonce, body) = self.0.split_first_chunk::<NONCE_LEN>()?;
-        let mut bytes = Zeroizing::new(body.to_vec());
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain = unlock.cipher().ok()?.open_in_place(nonce, Aad::from(WRAPPED), &mut bytes).ok()?;
-        Key::from_bytes(plain)
+        self.0.chunks_exact(BODY_BYTES).find_map(|body| unwrap(body, unlock))
     }
 }
 
@@ -192,8 +249,8 @@ mod tests {
     #[test]
     fn nothing_is_printed() {
         let key = Key([65; KEY_BYTES]);
-        let wrapped = KeyFile::read(&KeyFile::write(&key, Some(&unlock(66))).expect("wrapped")).expect("read");
-        let plain = KeyFile::read(&KeyFile::write(&key, None).expect("written")).expect("read");
+        let file = |locks| KeyFile::read(&KeyFile::write(&key, &locks).expect("written")).expect("read");
+        let (wrapped, plain) = (file(Locks(vec![unlock(66)])), file(Locks(Vec::new())));
         let text = format!("{:?} {plain:?} {BadUnlockKey}", unlock(66));
         assert!(!text.contains("65") && !text.contains("66") && !text.contains("AAAA"), "{text}");
         // What is wrapped may be seen, its key not.
@@ -201,11 +258,62 @@ mod tests {
         assert!(!wrapped.0.windows(8).any(|part| part == [65; 8]));
     }
 
+    #[test]
+    fn a_file_opens_by_each_of_its_keys_and_is_what_the_store_says_or_not() {
+        let key = Key([7; KEY_BYTES]);
+        let locks = |keys: &[u8]| Locks(keys.iter().map(|key| unlock(*key)).collect());
+        let sets: [&[u8]; 5] = [&[], &[1], &[2], &[1, 2], &[2, 1]];
+        for own in sets {
+            let bytes = KeyFile::write(&key, &locks(own)).expect("written");
+            let file = KeyFile::read(&bytes).expect("read");
+            for wanted in sets {
+                let opened = file.key(&locks(wanted)).map(|key| key.0);
+                assert_eq!(opened, (own == wanted).then_some(key.0), "{own:?}, wanted {wanted:?}");
+            }
+            if let KeyFile::Wrapped(wrapped) = &file {
+                for tried in 1..=3 {
+                    assert_eq!(wrapped.open(&unlock(tried)).is_some(), own.contains(&tried), "{own:?}, {tried}");
+                }
+            }
+            for length in 0..bytes.len() {
+                assert!(
+                    own.len() == 2 && length == WRAPPED.len() + BODY_BYTES
+                        || KeyFile::read(&bytes[..length]).is_none_or(|file| file.key(&locks(own)).is_none()),
+                    "{length}"
+                );
+            }
+        }
+        // Two halves of two files: each opens, but not the same key.
+        let mut mixed = KeyFile::write(&key, &locks(&[1])).expect("written").to_vec();
+        let other = KeyFile::write(&Key([8; KEY_BYTES]), &locks(&[2])).expect("written");
+        mixed.extend_from_slice(&other[WRAPPED.len()..]);
+        assert!(KeyFile::read(&mixed).expect("read").key(&locks(&[1, 2])).is_none());
+        mixed.extend_from_slice(&other[WRAPPED.len()..]);
+        assert!(KeyFile::read(&mixed).is_none(), "three");
+    }
+
+    #[test]
+    fn which_keys_count_is_in_the_store() {
+        let vault = testing();
+        let mut cluster = Cluster::clone(base().cluster().expect("a cluster"));
+        let mut check = |present: Option<u8>, before, want: &[u8]| {
+            let sealed = |byte| unlock(byte).seal(&vault).expect("sealed");
+            cluster.trust.unlock = present.map(sealed);
+            cluster.trust.unlock_before = before;
+            let locks = Locks::of(&vault, &cluster).expect("they open");
+            assert_eq!(locks.0.iter().map(|key| key.0[0]).collect::<Vec<_>>(), want);
+        };
+        check(None, None, &[]);
+        check(Some(1), None, &[1]);
+        check(Some(1), Some(UnlockBefore::Nothing), &[]);
+        check(Some(1), Some(UnlockBefore::Key(unlock(2).seal(&vault).expect("sealed"))), &[1, 2]);
+    }
+
     proptest! {
         #[test]
         fn only_the_unlock_key_opens_the_file(key: [u8; KEY_BYTES], own: [u8; KEY_BYTES], other: [u8; KEY_BYTES],
                                               flip in any::<prop::sample::Index>(), bit in 0..8) {
-            let bytes = KeyFile::write(&Key(key), Some(&UnlockKey(own))).unwrap();
+            let bytes = KeyFile::write(&Key(key), &Locks(vec![UnlockKey(own)])).unwrap();
             prop_assert!(!bytes.windows(8).any(|part| key.windows(8).any(|k| k == part)));
             let Some(KeyFile::Wrapped(wrapped)) = KeyFile::read(&bytes) else { panic!("it is wrapped") };
             let opened = wrapped.open(&UnlockKey(own)).unwrap();

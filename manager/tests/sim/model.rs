@@ -284,6 +284,8 @@ pub(crate) fn brief(command: &Command) -> String {
         | Change::RotationReplace { .. }
         | Change::RotationFinish { .. }
         | Change::UnlockKey(_)
+        | Change::UnlockKeyDrawn(_)
+        | Change::UnlockKeyShown(_)
         | Change::ClusterLeave => "cluster update".to_owned(),
         Change::AccessCreate(access) => format!("access {}", access.name),
         Change::AccessRemove { name } => format!("revoke {name}"),

@@ -68,7 +68,7 @@ impl Manager {
         let mut changes = vec![Change::ClusterCreate(Box::new(new_cluster)), Change::NodeCreate(Box::new(new_node))];
         if autolock {
             let unlock = UnlockKey::draw(&rng).and_then(|key| key.seal(vault));
-            changes.push(Change::UnlockKey(Some(unlock.map_err(|error| failed("seal the unlock key", &error))?)));
+            changes.push(Change::UnlockKeyDrawn(unlock.map_err(|error| failed("seal the unlock key", &error))?));
         }
         self.0.store.commit(now, changes).await.map_err(|error| match error {
             CommitError::Refused(Refusal::ClusterExists) => ControlError::AlreadyIn,

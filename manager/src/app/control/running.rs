@@ -10,7 +10,7 @@ use smol::Async;
 
 use super::super::keep::Own;
 use super::super::moves::{Moves, Shown};
-use super::super::trust;
+use super::super::{key_file, trust};
 use super::{Manager, failed};
 use crate::announce::{self, Service};
 use crate::api::control::ControlError;
@@ -29,7 +29,7 @@ pub(super) struct Running {
     moves: smol::Task<()>,
     announcing: Option<smol::Task<()>>,
     /// Renews the manager's certificate.
-    _keeping: smol::Task<()>,
+    keeping: smol::Task<()>,
 }
 
 impl Running {
@@ -37,6 +37,8 @@ impl Running {
     pub(super) async fn stop(self) {
         let announcing = Self::fall_silent(self.moves, self.announcing);
         announcing.await;
+        // It writes the file of the vault's key.
+        self.keeping.cancel().await;
         self.dispatcher.stop().await;
     }
 
@@ -68,7 +70,9 @@ impl Manager {
         let view = self.0.store.view();
         let (store, clock, vault) = (self.0.store.clone(), self.0.clock, self.0.vault.clone());
         let authority = trust::first(&vault, &store, clock, own.node).await?;
-        let keeper = trust::Keeper { store, clock, vault, own: own.node, authority: authority.clone() };
+        let (data, turn) = (self.0.data.clone(), self.0.turn.clone());
+        let key_file = key_file::Guard { store: store.clone(), vault: vault.clone(), data, turn, told: None };
+        let keeper = trust::Keeper { store, clock, vault, own: own.node, authority: authority.clone(), key_file };
         // Without an agent the manager is a node that works but takes no tasks.
         if view.state.node(own.node).is_some_and(|node| node.description.tasks_max == 0) {
             let seen = SeenNode { ready: true, at: now };
@@ -110,7 +114,7 @@ impl Manager {
         };
         let moves = smol::spawn(moves.run());
         let keeping = smol::spawn(keeper.run());
-        *self.running() = Some(Running { node: own.node, shown, dispatcher, moves, announcing, _keeping: keeping });
+        *self.running() = Some(Running { node: own.node, shown, dispatcher, moves, announcing, keeping });
         Ok(())
     }
 
