@@ -152,20 +152,29 @@ pub(super) fn vault_path(data: &Path) -> PathBuf {
     place(data).join(VAULT)
 }
 
-/// Forgets all of it.
-pub(super) fn erase(data: &Path) -> io::Result<()> {
-    for name in [OWN, VAULT, KEY] {
-        forget(&place(data).join(name))?;
-        forget(&place(data).join(beside(name)))?;
+/// Forgets all of it, durably; whether there was any.
+pub(super) fn erase(data: &Path) -> io::Result<bool> {
+    let directory = place(data);
+    let mut was_there = false;
+    for name in [VAULT, KEY, OWN] {
+        was_there |= forget(&directory.join(name))?;
+        was_there |= forget(&directory.join(beside(name)))?;
     }
-    Ok(())
+    match File::open(&directory) {
+        // Also when there was none: somebody before us may not have come so far.
+        Ok(directory) => directory.sync_all()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(was_there)
 }
 
-/// Removes a file; none is fine.
-fn forget(path: &Path) -> io::Result<()> {
+/// Removes a file; whether it was there.
+fn forget(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -186,6 +195,19 @@ fn write(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_of_it_is_erased_and_nothing_else() {
+        let data = tempfile::tempdir().expect("a directory");
+        assert!(!erase(data.path()).expect("nothing is there"));
+        store_vault(data.path(), &[1; 32]).expect("kept");
+        let all = ["self.json", "self.json.new", "vault.key.new", "ca.key", "ca.key.new", "audit.log"];
+        all.iter().for_each(|name| fs::write(place(data.path()).join(name), b"x").expect("written"));
+        assert!(erase(data.path()).expect("erased"));
+        let left = fs::read_dir(place(data.path())).expect("a folder").map(|entry| entry.expect("one").file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["audit.log"]);
+        assert!(!erase(data.path()).expect("erased before"));
+    }
 
     #[test]
     fn what_others_may_read_is_closed() {

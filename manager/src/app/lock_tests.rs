@@ -122,6 +122,31 @@ fn a_locked_cluster_can_be_left() {
     });
 }
 
+/// The power goes after the cluster was left and before its keys are erased.
+#[test]
+fn keys_of_a_cluster_that_was_left_are_erased_at_the_next_start() {
+    let bench = Bench::new();
+    let place = |name: &str| bench.data.path().join("manager").join(name);
+    block_on(async {
+        // A store that had no cluster: its key may be of another store.
+        let manager = bench.start();
+        std::fs::create_dir(place("")).expect("made");
+        std::fs::write(place("vault.key"), [1; 32]).expect("written");
+        manager.erase_left();
+        assert!(place("vault.key").exists());
+        Control::init(&manager, request(false)).await.expect("a cluster");
+        manager.erase_left();
+        assert!(place("vault.key").exists() && place("self.json").exists());
+        manager.clone().stop_for_test().await;
+        manager.store().commit(manager.now().wall, vec![Change::ClusterLeave]).await.expect("left");
+        drop(manager);
+        let manager = bench.start();
+        assert!(manager.resume().await && manager.status() == ControlStatus::Inactive);
+        manager.erase_left();
+        assert!(!place("vault.key").exists() && !place("self.json").exists());
+    });
+}
+
 /// The power goes after the commit and before the file is written, at each kind of change.
 #[test]
 fn a_power_cut_between_commit_and_file_leaves_a_manager_that_opens() {

@@ -30,4 +30,31 @@ impl Manager {
         log::warn!("left the cluster and erased its state");
         Ok(())
     }
+
+    /// At a start without a cluster: the power may have gone after it was left and before its keys were erased.
+    ///
+    /// A store that never had a cluster says nothing about keys beside it: they may be those of a store that was moved
+    /// away, and without them that is lost.
+    pub(in super::super) fn erase_left(&self) {
+        let view = self.store().view();
+        if view.state.cluster().is_some() {
+            return;
+        }
+        if view.state.index() == 0 {
+            let key = keep::vault_path(self.data());
+            if key.exists() {
+                log::warn!(
+                    "{} is the key of a store that is not here: move it away together with its store, or put that store \
+                     back; `pi-mgr init` replaces the key",
+                    key.display()
+                );
+            }
+            return;
+        }
+        match keep::erase(self.data()) {
+            Ok(false) => {}
+            Ok(true) => log::warn!("the keys of the cluster that was left were still there; they are erased now"),
+            Err(error) => log::error!("erase the keys of the cluster that was left: {error}"),
+        }
+    }
 }
