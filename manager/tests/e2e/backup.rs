@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cluster::{Running, SOON, get, node_id, running as containers, settle, tasks, wait, wait_board};
+use crate::cluster::{Running, SOON, get, node_id, running as containers, sessions, settle, tasks, wait, wait_board};
 use crate::lab::Lab;
 use crate::lab::guard::Guard;
 use crate::lab::manager::Verb;
 use crate::lab::process::run;
-use crate::support::{create, docker, has, pi_mgr, remove, running};
-use crate::trust;
+use crate::support::{create, docker, has, pi_mgr, pi_mgr_typing, remove, running};
+use crate::{rehome, trust};
 
 const SLEEP: [&str; 2] = ["sleep", "100000"];
 /// Serves its secrets, so that one request shows a task, its port and its secret.
@@ -157,4 +157,49 @@ fn damaged(lab: &Lab, file: &dyn Fn(&str) -> String, plain: &str, sealed: &str) 
     refused(lab, &["--passphrase-file", &file("wrong"), plain], "not encrypted")?;
     ensure!(!Path::new(&lab.manager().data()).exists());
     Ok(())
+}
+
+/// The new machine has another address than the lost one, and its manager waits for the unlock key.
+#[test]
+#[ignore = "needs root"]
+fn a_locked_manager_comes_back_at_another_address() -> Result<()> {
+    let lab = Guard::cluster(2)?;
+    create(&lab, "web", &["--replicas", "2"], &SLEEP)?;
+    let before = settle(&lab, &[("web", 2)]);
+    let key = |arguments: &[&str]| -> Result<String> {
+        let said = pi_mgr(&lab, arguments)?.good()?;
+        let key = said.split_whitespace().find(|word| word.starts_with("SWMKEY-1-"));
+        key.map(str::to_owned).with_context(|| format!("no key in: {said}"))
+    };
+    let first = key(&["update", "--autolock"])?;
+    let folder = tempfile::tempdir()?;
+    let backup = folder.path().join("backup").display().to_string();
+    let said = pi_mgr(&lab, &["backup", &backup])?;
+    has(&said.err, "who restores it needs the unlock key of now");
+    // The backup was made with the first key: a later one does not open it.
+    let second = key(&["unlock-key", "--rotate"])?;
+    let boards = [node_id(&lab, 1)?, node_id(&lab, 2)?];
+    let opened = [sessions(&lab, 1)?, sessions(&lab, 2)?];
+
+    lab.manager().act(Verb::Kill)?;
+    fs::rename(lab.manager().data(), lab.directory.join("manager/lost"))?;
+    let (old, new) = (lab.subnet().manager(), rehome::ip(&lab, 3));
+    rehome::address(&lab, "del", old)?;
+    rehome::address(&lab, "add", new)?;
+    let said = restore(&lab, &[&backup])?;
+    has(&said, "The manager starts locked");
+    has(&said, &format!("boards are told to dial {new}:2377"));
+    has(&said, &format!("Boards know the manager at {old}:2377"));
+    lab.manager().act(Verb::Start)?;
+    let state = || Ok::<_, anyhow::Error>(get(&lab, "/info")?["Swarm"]["LocalNodeState"].clone());
+    assert_eq!(state()?, "locked");
+    has(&pi_mgr_typing(&lab, &second, &["unlock"])?.bad()?.1, "invalid key provided");
+    pi_mgr_typing(&lab, &first, &["unlock"])?.good()?;
+    assert_eq!(state()?, "active");
+    // Nobody told the boards: they ask the local network.
+    rehome::wait_sessions(&lab, opened);
+    assert_eq!(settle(&lab, &[("web", 2)]), before, "no container was touched");
+    assert_eq!([node_id(&lab, 1)?, node_id(&lab, 2)?], boards);
+    assert_eq!(key(&["unlock-key"])?, first);
+    pi_mgr(&lab, &["backup", "--quiet", "--force", &backup])?.good().map(drop)
 }

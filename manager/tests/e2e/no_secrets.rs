@@ -1,5 +1,5 @@
 //! What must stay secret is nowhere: not in a file that is not its own, not in a log, an answer, an error or what `ps`
-//! shows. Plain, in hexadecimal and in base64.
+//! shows. Plain, in hexadecimal, in base64, and as lists of numbers.
 //!
 //! A small cluster uses known values through success and failure; then everything it left is searched for them.
 
@@ -29,19 +29,22 @@ use crate::lab::board::Verb;
 use crate::lab::guard::Guard;
 use crate::lab::manager;
 use crate::lab::names::MANAGER_PORT;
-use crate::support::{busybox, docker, pi_mgr, reached, running};
+use crate::support::{busybox, docker, pi_mgr, pi_mgr_typing, reached, running};
 
 /// The user's password at the registry: `ada:hunter22` in base64, as docker keeps it.
 const LOGIN: &str = "YWRhOmh1bnRlcjIy";
 const PASSWORD: &str = "hunter22";
 /// What `htpasswd -B` writes of it.
 const PASSWORD_HASH: &str = "ada:$2b$05$abcdefghijklmnopqrstuuZ6QNu0NKXZkZHC5hsQUItfxcGamvB8i";
+/// What a config holds: shown by the API, sealed on the disk, in memory on boards.
+const CONFIG: &str = "the-body-of-a-config-QrS-4711";
+const PASSPHRASE: &str = "correct horse battery staple 815";
 const SLEEP: [&str; 2] = ["sleep", "100000"];
 
 /// Where a value may be, and why. The path is below the lab's directory; `*` stands for one folder.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("node key", "*/disk/agent/identity/key.pem", "the board's own key, 0600 in a 0700 folder"),
-    ("vault key", "manager/data/manager/vault.key", "the key file itself, 0600 in a 0700 folder"),
+    ("access key", "access/key.pem", "where `pi-mgr access create` was asked to put it, 0600 in a 0700 folder"),
     ("registry password", "docker-config/config.json", "where `docker login` puts it: the user's, not ours"),
 ];
 
@@ -78,6 +81,11 @@ impl Secrets {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut needles = vec![bytes.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes()];
         needles.extend(base64_forms(bytes));
+        // As errors and debug prints tell bytes, as JSON has them, and as MessagePack has a list of them.
+        let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
+        needles.extend([", ", ","].map(|between| numbers.join(between).into_bytes()));
+        let packed = bytes.iter().flat_map(|byte| if *byte < 128 { vec![*byte] } else { vec![0xcc, *byte] });
+        needles.push(packed.collect());
         let url_safe = |form: &[u8]| {
             form.iter()
                 .map(|sign| match sign {
@@ -107,6 +115,13 @@ impl Secrets {
         let number = der.get(at + mark.len()..at + mark.len() + 32).context("a whole number")?;
         self.add(name, number);
         Ok(())
+    }
+
+    /// A key as a file has it: its number, and the text that stands for all of it.
+    fn add_pem(&mut self, name: &str, pem: &str) -> Result<()> {
+        let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        self.add(name, text.as_bytes());
+        self.add_key(name, tls::key_from_pem(pem)?.secret_der())
     }
 
     fn add_token(&mut self, name: &str, token: &str) -> Result<()> {
@@ -229,10 +244,18 @@ fn secrets_are_nowhere_else() -> Result<()> {
     secrets.add_token("wrong token", &wrong)?;
     for board in lab.boards() {
         let pem = fs::read_to_string(board.data().join("identity/key.pem"))?;
-        secrets.add_key("node key", tls::key_from_pem(&pem)?.secret_der())?;
+        secrets.add_pem("node key", &pem)?;
     }
     secrets.add("vault key", &fs::read(manager.data().join("manager/vault.key"))?);
-    secrets.add_key("root key", &root_key(&lab)?)?;
+    secrets.add_pem("root key", &root_key(&lab)?)?;
+    secrets.add("config body", CONFIG.as_bytes());
+    secrets.add("backup passphrase", PASSPHRASE.as_bytes());
+    secrets.add("wrong unlock key", &[0xa6; 32]);
+    let access = lab.directory.join("access");
+    let out = access.display().to_string();
+    ensure!(words.pi_mgr(&lab, &["access", "create", "--out", &out, "ann"])? == Some(0), "{:?}", words.last());
+    secrets.add_pem("access key", &fs::read_to_string(access.join("key.pem"))?)?;
+    let unlock_key = lock(&lab, &mut secrets)?;
     // It finds what is there, whatever it looks like: a search that finds nothing proves nothing.
     proof(&secrets, body)?;
     let mut secrets = Arc::new(secrets);
@@ -243,7 +266,8 @@ fn secrets_are_nowhere_else() -> Result<()> {
     // A new token, and the old one is of no use.
     ensure!(pi_mgr(&lab, &["join-token", "--rotate", "-q", "worker"])?.code == Some(0));
     joins(&lab, &words, &worker)?;
-    restarts(&lab)?;
+    backups(&lab, &words)?;
+    restarts(&lab, &words, &unlock_key)?;
     let (looked, seen) = sampler.end()?;
     ensure!(seen.is_empty(), "`ps` shows {seen:#?}");
     ensure!(looked > 200, "only {looked} processes were looked at");
@@ -266,7 +290,7 @@ fn secrets_are_nowhere_else() -> Result<()> {
 }
 
 /// The root's private key, as only who has store and vault key can read it.
-fn root_key(lab: &Lab) -> Result<Vec<u8>> {
+fn root_key(lab: &Lab) -> Result<String> {
     // A copy: the manager runs on.
     let copy = tempfile::tempdir()?;
     for entry in fs::read_dir(lab.manager().data().join("store"))?.flatten() {
@@ -278,7 +302,7 @@ fn root_key(lab: &Lab) -> Result<Vec<u8>> {
     vault.unlock(&Key::from_bytes(&key).context("a key")?)?;
     let view = store.view();
     let cluster = view.state.cluster().context("a cluster")?;
-    Ok(tls::key_from_pem(&kept::open(&vault, cluster)?.key_pem())?.secret_der().to_vec())
+    Ok(kept::open(&vault, cluster)?.key_pem().to_string())
 }
 
 fn proof(secrets: &Secrets, body: &str) -> Result<()> {
@@ -292,6 +316,7 @@ fn proof(secrets: &Secrets, body: &str) -> Result<()> {
         base64(&format!("1{body}2")),
         format!("{first}\n{second}"),
         format!("x{hex}"),
+        format!("not a key: {:?}", format!("1{body}2").as_bytes()),
     ] {
         ensure!(secrets.within(text.as_bytes()).contains("secret body"), "it is not found in {text}");
     }
@@ -333,11 +358,17 @@ fn services(lab: &Lab, words: &Words, body: &str) -> Result<()> {
     ensure!(words.docker(lab, &["secret", "create", "key", path])? == Some(0));
     ensure!(words.docker(lab, &["secret", "create", "key", path])? != Some(0), "a second of that name");
     ensure!(words.pi_mgr(lab, &["secret", "create", "--template-driver", "golang", "filled", path])? == Some(0));
+    let config = tempfile::NamedTempFile::new()?;
+    fs::write(config.path(), CONFIG)?;
+    ensure!(words.docker(lab, &["config", "create", "conf", config.path().to_str().context("a path")?])? == Some(0));
     let create = |name: &str, more: &[&str], command: &[&str]| {
         let line = [&["service", "create", "-d", "--name", name], more, &[image.as_str()], command].concat();
         words.docker(lab, &line)
     };
-    ensure!(create("good", &["--mode", "global", "--secret", "key", "--secret", "filled"], &SLEEP)? == Some(0));
+    ensure!(
+        create("good", &["--mode", "global", "--secret", "key", "--secret", "filled", "--config", "conf"], &SLEEP)?
+            == Some(0)
+    );
     running(lab, "good", 2);
     // One that cannot start, and one that ends: their reasons are told.
     ensure!(create("bad", &["--secret", "source=key,target=/proc/key"], &["/no/such/program"])?.is_some());
@@ -391,9 +422,39 @@ fn services(lab: &Lab, words: &Words, body: &str) -> Result<()> {
     Ok(())
 }
 
-fn restarts(lab: &Lab) -> Result<()> {
+/// The disk is locked, and the key replaced; the last one, which opens the manager.
+fn lock(lab: &Lab, secrets: &mut Secrets) -> Result<String> {
+    let mut last = String::new();
+    for line in [&["update", "--autolock"][..], &["unlock-key", "--rotate"]] {
+        let said = pi_mgr(lab, line)?.good()?;
+        let key = said.split_whitespace().find_map(|word| word.strip_prefix("SWMKEY-1-")).context("a key")?;
+        secrets.add("unlock key", key.as_bytes());
+        secrets.add("unlock key", &STANDARD_NO_PAD.decode(key)?);
+        last = format!("SWMKEY-1-{key}");
+    }
+    Ok(last)
+}
+
+/// The vault's key in them is locked; with a passphrase all of it is.
+fn backups(lab: &Lab, words: &Words) -> Result<()> {
+    let passphrase = tempfile::NamedTempFile::new()?;
+    fs::write(passphrase.path(), PASSPHRASE)?;
+    let passphrase = passphrase.path().to_str().context("a path")?;
+    let file = |name: &str| lab.directory.join(name).display().to_string();
+    let (plain, sealed) = (file("backup-plain"), file("backup-sealed"));
+    ensure!(words.pi_mgr(lab, &["backup", &plain])? == Some(0), "{:?}", words.last());
+    ensure!(words.pi_mgr(lab, &["backup", "--passphrase-file", passphrase, &sealed])? == Some(0), "{:?}", words.last());
+    Ok(())
+}
+
+fn restarts(lab: &Lab, words: &Words, unlock_key: &str) -> Result<()> {
     lab.manager().act(manager::Verb::Kill)?;
     lab.manager().act(manager::Verb::Start)?;
+    let wrong = json!({ "UnlockKey": format!("SWMKEY-1-{}", STANDARD_NO_PAD.encode([0xa6; 32])) });
+    let refused = lab.manager().api("POST", "/swarm/unlock", Some(&wrong))?;
+    ensure!(refused.status == 401, "{}", refused.text());
+    words.hear("POST /swarm/unlock", refused.text());
+    pi_mgr_typing(lab, unlock_key, &["unlock"])?.good()?;
     let board = lab.board(2)?;
     board.act(Verb::KillAgent)?;
     board.act(Verb::StartAgent)?;

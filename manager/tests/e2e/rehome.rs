@@ -77,7 +77,7 @@ fn same(lab: &Lab, before: &Running) {
 }
 
 #[track_caller]
-fn wait_sessions(lab: &Lab, before: [usize; 2]) {
+pub(crate) fn wait_sessions(lab: &Lab, before: [usize; 2]) {
     wait(lab, "every board to open another session", FOUND_WITHIN, || {
         Ok((sessions(lab, 1)? > before[0] && sessions(lab, 2)? > before[1]).then_some(()))
     });
