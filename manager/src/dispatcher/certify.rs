@@ -146,7 +146,10 @@ impl<'a> Renewer<'a> {
             None => return Ok(()),
         };
         if !self.can_renew {
-            let text = format_args!("node {}: its agent cannot renew its certificate: upgrade it", self.node);
+            let text = format_args!(
+                "node {}: its agent cannot renew its certificate or take other roots: upgrade it",
+                self.node
+            );
             self.context.notes.say(Level::Warn, self.node, "cannot renew", text);
             self.quiet_until = now.mono + RENEW_AGAIN_AFTER;
             return Ok(());

@@ -8,13 +8,16 @@
 //! the one before is never heard again.
 //!
 //! ```text
-//! Hello ─ nobody is in session, or this agent itself ─▶ Enter
-//!   └─ another agent is ─▶ Wait ─ its session closes, or is silent until it counts as down ─▶ Enter
-//!                           └─ it is heard meanwhile, and still there 2 heartbeats later ───▶ Clone
+//! Hello ─ of the last session's agent ─▶ Enter
 //! Hello ─ whose board is another one, or that was refused or replaced before,
 //!         while the last session's agent may be about to reconnect ─▶ Later
 //! Hello ─ that was refused or replaced before, while the last session's board may be starting again ─▶ Later
+//! Hello ─ any other ─ nobody is in session ─▶ Enter
+//!   └─ somebody is ─▶ Wait ─ its session closes, or is silent until it counts as down ─▶ Enter
+//!                      └─ it is heard meanwhile, and still there 1 s and 2 heartbeats later ─▶ Clone
 //! ```
+//! A board with the serial number of the last session's is that board, as a card takes none along: whatever it was taken
+//! for before, it waits for nobody's start.
 
 use std::time::Duration;
 
@@ -25,6 +28,9 @@ use crate::limits::{BOOTS_MAX, COPY_KEPT_OUT};
 
 /// Heartbeats of the first agent that the second one waits for.
 const HEARTBEATS: u32 = 2;
+/// How long the first agent must still be there after it was heard, or a heartbeat if that is shorter: of one that has
+/// ended its last words may be read late, and then its end.
+const STILL_THERE: Duration = Duration::from_secs(1);
 
 /// What to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +85,8 @@ pub struct Record {
 struct Asking {
     boot: u64,
     since: Mono,
-    /// Whether the session's agent was heard meanwhile.
-    heard: bool,
+    /// When the session's agent was heard first meanwhile.
+    heard: Option<Mono>,
 }
 
 impl Record {
@@ -96,18 +102,19 @@ impl Record {
         let Asker { boot, board } = asker;
         match standing {
             _ if self.boot == Some(boot) => Verdict::Enter,
-            Standing::Down if self.is_kept_out(boot, now) => Verdict::Later,
+            Standing::Down if self.is_kept_out(asker, known, now) => Verdict::Later,
             Standing::Down => Verdict::Enter,
             Standing::Closed if self.others.contains(&boot) || is_other(known, board) => Verdict::Later,
             Standing::Expected if is_other(known, board) => Verdict::Later,
             Standing::Closed | Standing::Expected => Verdict::Enter,
             Standing::Open => {
                 let asking = self.asks(boot, now);
-                let due = asking.since + heartbeat * HEARTBEATS;
+                let still_there = asking.heard.map(|heard| heard + heartbeat.min(STILL_THERE));
+                let due = still_there.into_iter().fold(asking.since + heartbeat * HEARTBEATS, Mono::max);
                 if now < due {
                     return Verdict::Wait(Some(due));
                 }
-                if !asking.heard {
+                if still_there.is_none() {
                     return Verdict::Wait(None);
                 }
                 self.asking.retain(|asking| asking.boot != boot);
@@ -122,15 +129,18 @@ impl Record {
         if let Some(asking) = self.asking.iter().find(|asking| asking.boot == boot) {
             return *asking;
         }
-        let new = Asking { boot, since: now, heard: false };
+        let new = Asking { boot, since: now, heard: None };
         push(&mut self.asking, new);
         new
     }
 
     /// Whether an agent was refused or replaced, and the one of the last session may just be starting again: one board
-    /// alone is never kept out, as the agents it had before are gone.
-    pub fn is_kept_out(&self, boot: u64, now: Mono) -> bool {
-        self.boot != Some(boot) && self.others.contains(&boot) && now < self.seen + COPY_KEPT_OUT
+    /// alone is never kept out, as the agents it had before are gone; nor is the board of the last session, also if it was
+    /// taken for a copy. `known`: the node's board, as stored.
+    pub fn is_kept_out(&self, asker: Asker, known: Option<BoardId>, now: Mono) -> bool {
+        let Asker { boot, board } = asker;
+        let is_it = known.and_then(|known| known.serial).is_some_and(|serial| board.serial == Some(serial));
+        !is_it && self.boot != Some(boot) && self.others.contains(&boot) && now < self.seen + COPY_KEPT_OUT
     }
 
     /// Whether the one that waits is rather the node than the one that asks now. `known`: the node's board, as stored.
@@ -143,18 +153,22 @@ impl Record {
     }
 
     /// The session's agent was heard. What it said before the other one came may only be read now, so the first half
-    /// of a heartbeat does not count.
-    pub fn heard(&mut self, heartbeat: Duration, now: Mono) {
+    /// of a heartbeat does not count. True: it is the first word since another one asked, who is due at another time now.
+    pub fn heard(&mut self, heartbeat: Duration, now: Mono) -> bool {
         self.seen = now;
-        for asking in self.asking.iter_mut().filter(|asking| asking.since + heartbeat / 2 <= now) {
-            asking.heard = true;
+        let counts = |asking: &&mut Asking| asking.heard.is_none() && asking.since + heartbeat / 2 <= now;
+        let mut is_first = false;
+        for asking in self.asking.iter_mut().filter(counts) {
+            asking.heard = Some(now);
+            is_first = true;
         }
+        is_first
     }
 
     /// The manager itself stood still: what was heard since is no sign, and the wait begins anew.
     pub fn forgive(&mut self, now: Mono) {
         for asking in &mut self.asking {
-            (asking.since, asking.heard) = (now, false);
+            (asking.since, asking.heard) = (now, None);
         }
     }
 
@@ -250,6 +264,32 @@ mod tests {
         assert_eq!(ask(&mut record, OTHER, Open, 0), Verdict::Wait(Some(at(2000))));
         record.heard(SECOND, at(1900));
         assert_eq!(ask(&mut record, OTHER, Closed, 1901), Verdict::Enter);
+        // The manager was busy, and reads its last words and its end late.
+        for read in [1900, 2500] {
+            let mut record = self::record(&[FIRST]);
+            assert_eq!(ask(&mut record, OTHER, Open, 0), Verdict::Wait(Some(at(2000))));
+            assert!(record.heard(SECOND, at(read)));
+            assert_eq!(ask(&mut record, OTHER, Open, 2500), Verdict::Wait(Some(at(read + 1000))));
+            assert_eq!(ask(&mut record, OTHER, Closed, 2501), Verdict::Enter);
+        }
+    }
+
+    #[test]
+    fn the_board_that_is_known_is_not_kept_out() {
+        let (this, that, none) = (board(Some(1), Some(9)), board(Some(2), Some(9)), board(None, Some(9)));
+        let check = |known, on, want| {
+            let (mut record, asker) = (record(&[FIRST]), Asker { boot: OTHER, board: on });
+            record.remember(OTHER);
+            assert_eq!(record.is_kept_out(asker, known, at(1)), want, "{known:?} {on:?}");
+            let verdict = record.judge(asker, known, Standing::Down, SECOND, at(1));
+            assert_eq!(verdict, if want { Verdict::Later } else { Verdict::Enter }, "{known:?} {on:?}");
+        };
+        check(Some(this), this, false);
+        check(Some(this), that, true);
+        check(Some(this), none, true);
+        check(Some(none), none, true);
+        check(Some(none), this, true);
+        check(None, this, true);
     }
 
     #[test]
@@ -263,18 +303,23 @@ mod tests {
         // Each time it comes back it is judged anew.
         assert_eq!(ask(&mut record, OTHER, Open, 9000), Verdict::Wait(Some(at(11_000))));
         assert_eq!(ask(&mut record, OTHER, Open, 11_000), Verdict::Wait(None));
-        record.heard(SECOND, at(11_500));
-        assert_eq!(ask(&mut record, OTHER, Open, 11_500), Verdict::Clone);
+        assert!(record.heard(SECOND, at(11_500)));
+        assert_eq!(ask(&mut record, OTHER, Open, 11_500), Verdict::Wait(Some(at(12_500))));
+        // Its first word counts.
+        assert!(!record.heard(SECOND, at(12_000)));
+        assert_eq!(ask(&mut record, OTHER, Open, 12_500), Verdict::Clone);
         // While the first reconnects or starts again it stays out; only when that one is gone for good it takes its place.
-        assert_eq!(ask(&mut record, OTHER, Closed, 12_000), Verdict::Later);
-        assert_eq!(ask(&mut record, FIRST, Closed, 12_000), Verdict::Enter);
-        assert_eq!(ask(&mut record, OTHER, Down, 12_000), Verdict::Later);
-        assert_eq!(ask(&mut record.clone(), 3, Down, 12_000), Verdict::Enter, "the first after a restart");
-        let given_up = 11_500 + u64::try_from(COPY_KEPT_OUT.as_millis()).expect("short");
+        assert_eq!(ask(&mut record, OTHER, Closed, 12_600), Verdict::Later);
+        assert_eq!(ask(&mut record, FIRST, Closed, 12_600), Verdict::Enter);
+        assert_eq!(ask(&mut record, OTHER, Down, 12_600), Verdict::Later);
+        assert_eq!(ask(&mut record.clone(), 3, Down, 12_600), Verdict::Enter, "the first after a restart");
+        let given_up = 12_000 + u64::try_from(COPY_KEPT_OUT.as_millis()).expect("short");
         assert_eq!(ask(&mut record, OTHER, Down, given_up - 1), Verdict::Later);
-        assert!(record.is_kept_out(OTHER, at(given_up - 1)) && !record.is_kept_out(FIRST, at(12_000)));
+        let nowhere = |boot| Asker { boot, board: BoardId::default() };
+        assert!(record.is_kept_out(nowhere(OTHER), None, at(given_up - 1)));
+        assert!(!record.is_kept_out(nowhere(FIRST), None, at(12_600)));
         assert_eq!(ask(&mut record, OTHER, Down, given_up), Verdict::Enter);
-        record.opened(OTHER, at(12_000));
+        record.opened(OTHER, at(12_700));
         // And then the first is the second.
         assert_eq!(ask(&mut record, FIRST, Closed, 13_000), Verdict::Later);
         assert_eq!(ask(&mut record, FIRST, Open, 13_000), Verdict::Wait(Some(at(15_000))));
@@ -302,7 +347,8 @@ mod tests {
         assert_eq!(ask(&mut record, OTHER, Standing::Open, 2000), Verdict::Clone);
         assert_eq!(ask(&mut record, 3, Standing::Open, 4000), Verdict::Wait(None));
         record.heard(SECOND, at(4001));
-        assert_eq!(ask(&mut record, 3, Standing::Open, 4001), Verdict::Clone);
+        assert_eq!(ask(&mut record, 3, Standing::Open, 4001), Verdict::Wait(Some(at(5001))));
+        assert_eq!(ask(&mut record, 3, Standing::Open, 5001), Verdict::Clone);
         // At the longest heartbeat none can be kept waiting for two of them: they take turns.
         let (mut record, minute) = (self::record(&[FIRST]), 60 * SECOND);
         for seconds in (0..119).step_by(7) {

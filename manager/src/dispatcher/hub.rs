@@ -121,6 +121,9 @@ impl Running {
         let mut due = None;
         loop {
             if std::mem::take(&mut self.look) {
+                // Also when it was this loop itself that waited for the disk: signs that are yet to be read are nobody's
+                // silence.
+                self.forgive_stall(due);
                 due = self.judge_all().await;
                 timer = due.map_or_else(smol::Timer::never, |at| smol::Timer::at(self.clock.instant(at)));
             }
@@ -141,10 +144,7 @@ impl Running {
                 }
                 Wake::Changed(Some(batch)) => self.look = self.nodes_changed(&batch),
                 Wake::Sign(None) | Wake::Changed(None) => return,
-                Wake::Timer => {
-                    self.forgive_stall(due);
-                    self.look = true;
-                }
+                Wake::Timer => self.look = true,
             }
         }
     }
@@ -235,16 +235,16 @@ impl Running {
             Sign::Heard { node, session } => {
                 let Some(entry) = self.current(node, session) else { return };
                 let is_sooner = entry.link.heard(now.mono);
-                entry.agents.heard(entry.heartbeat, now.mono);
+                let is_first = entry.agents.heard(entry.heartbeat, now.mono);
                 let waits = entry.waiting.is_some();
-                self.look |= is_sooner;
+                self.look |= is_sooner || waits && is_first;
                 if waits {
                     self.consider(node).await;
                 }
             }
             Sign::Ready { node, session } => {
                 if let Some(entry) = self.current(node, session) {
-                    entry.link.heard(now.mono);
+                    // No sign of now: it comes by way of the store.
                     entry.written_off = false;
                     see(&self.store, node, SeenNode { ready: true, at: now.wall }).await;
                 }
@@ -336,10 +336,11 @@ impl Running {
             let verdict = entry.link.judge(entry.heartbeat, now);
             entry.session.is_some() && verdict == Verdict::Down(Cause::Heartbeat)
         };
-        let follows = |entry: &Entry| {
-            entry.waiting.as_ref().is_some_and(|(_, opening, _)| !entry.agents.is_kept_out(opening.asker.boot, now))
+        let follows = |node: NodeId, entry: &Entry| {
+            let asker = entry.waiting.as_ref().map(|(_, opening, _)| opening.asker);
+            asker.is_some_and(|asker| !entry.agents.is_kept_out(asker, self.known(node), now))
         };
-        let succeeded = self.nodes.iter().filter(|(_, entry)| follows(entry) && is_silent(entry));
+        let succeeded = self.nodes.iter().filter(|(node, entry)| is_silent(entry) && follows(**node, entry));
         succeeded.map(|(node, _)| *node).collect()
     }
 
@@ -365,6 +366,8 @@ impl Running {
             // A session that began under another period keeps to it: a new one tells the agent.
             if entry.session.is_some() && entry.heartbeat != period {
                 end(entry, RefusedCode::Busy, "the cluster's heartbeat period changed: open a new session");
+                // If its board was not let in yet it will not be: it has as long as one that was.
+                entry.link.welcomed(now.mono);
             }
             match entry.link.judge(entry.heartbeat, now.mono) {
                 Verdict::Alive(until) | Verdict::Suspect(until) => {
@@ -423,3 +426,7 @@ fn end(entry: &mut Entry, code: RefusedCode, reason: &str) {
         let _ = stop.try_send(Refused { code, reason: reason.to_owned() });
     }
 }
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

@@ -183,12 +183,12 @@ impl Manager {
                 match sign {
                     Sign::Welcomed => entry.link.welcomed(now.mono),
                     Sign::Heard => {
-                        self.hub.look |= entry.link.heard(now.mono);
-                        entry.agents.heard(PERIOD, now.mono);
+                        let is_sooner = entry.link.heard(now.mono);
+                        let is_first = entry.agents.heard(PERIOD, now.mono);
+                        self.hub.look |= is_sooner || entry.waiting.is_some() && is_first;
                         self.consider(sim, node);
                     }
                     Sign::Ready => {
-                        entry.link.heard(now.mono);
                         entry.written_off = false;
                         let seen = SeenNode { ready: true, at: now.wall };
                         self.observe(sim, vec![Observation::Node { node, seen }]);
@@ -256,7 +256,8 @@ impl Manager {
         for node in self.hub.nodes.keys().copied().collect::<Vec<_>>() {
             let entry = &self.hub.nodes[&node];
             let verdict = entry.link.judge(period, now.mono);
-            let follows = entry.waiting.is_some_and(|(_, asker, _)| !entry.agents.is_kept_out(asker.boot, now.mono));
+            let known = self.known(node);
+            let follows = entry.waiting.is_some_and(|(_, asker, _)| !entry.agents.is_kept_out(asker, known, now.mono));
             if follows && entry.session.is_some() && verdict == Verdict::Down(Cause::Heartbeat) {
                 self.enter(sim, node);
             }

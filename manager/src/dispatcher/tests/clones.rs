@@ -167,9 +167,7 @@ fn of_two_that_wait_the_board_that_is_known_is_the_node() {
     let mut back = asks(&manager, 2, board(1), "first");
     // Whichever of the two the manager hears first.
     std::thread::sleep(Duration::from_millis(100));
-    let begun = Instant::now();
     is_refused(asks(&manager, 3, board(2), "copy"), RefusedCode::Busy, "asks, too");
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     back = enters(&manager, back);
     assert_eq!(hangs.hear_refusal().0, RefusedCode::Replaced);
     // The other way round.
@@ -200,7 +198,7 @@ fn two_copies_are_both_told_that_they_are_copies() {
         if told == [true; 2] {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(8), "{told:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{told:?}");
     }
 }
 
