@@ -56,6 +56,9 @@ pub enum JoinError {
     /// No key could be made.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The key for encrypted networks of the node that the board is cannot be moved.
+    #[error("set the key for encrypted networks of the node that this board is aside")]
+    KeyStays(#[source] std::io::Error),
     /// The board has joined, but the key for encrypted networks of the node before is still there.
     #[error("the board has joined; erase the key for encrypted networks of the node that it was")]
     OldKey(#[source] std::io::Error),
@@ -80,7 +83,12 @@ impl JoinError {
                 | RefusedCode::Expired
                 | RefusedCode::Clone => false,
             },
-            Self::Answer(_) | Self::Identity(_) | Self::Key(_) | Self::OldKey(_) | Self::Store(_) => false,
+            Self::Answer(_)
+            | Self::Identity(_)
+            | Self::Key(_)
+            | Self::KeyStays(_)
+            | Self::OldKey(_)
+            | Self::Store(_) => false,
         }
     }
 }
@@ -140,8 +148,16 @@ pub async fn join(
 /// Puts the identity in the place of any other, with what belongs to it.
 fn keep(data: &Path, identity: &Identity, address: &str) -> Result<(), JoinError> {
     let turn = Turn::take(data)?;
-    turn.store(identity)?;
-    // The key for encrypted networks belonged to the node that this board was until now.
+    // The key for encrypted networks belongs to the node that this board is until now.
+    wireguard::key::set_aside(data).map_err(JoinError::KeyStays)?;
+    if let Err(error) = turn.store(identity) {
+        // It may have failed when the new one was there already.
+        let is_new = matches!(turn.load(), Ok(Some(there)) if there.node == identity.node);
+        if !is_new && let Err(error) = wireguard::key::put_back(data) {
+            log::warn!("this board will make a new key for encrypted networks: {error}");
+        }
+        return Err(error.into());
+    }
     let erased = wireguard::key::erase(data);
     if let Err(error) = Places::store_joined(data, identity.cluster, address) {
         log::warn!("the manager's name was not kept, only its addresses: {error}");
@@ -225,7 +241,12 @@ mod tests {
         assert!(there == old, "the key of the node that it still is has gone");
         fs::remove_file(data.join("identity.new")).expect("removed");
         keep(data, &identity, "m:2377").expect("kept");
-        assert!(fs::read_dir(data).expect("read").flatten().all(|file| file.file_name() != "wireguard.key"));
+        assert!(
+            fs::read_dir(data)
+                .expect("read")
+                .flatten()
+                .all(|file| !file.file_name().to_string_lossy().contains("wireguard"))
+        );
         assert!(Turn::try_take(data).is_some());
     }
 }

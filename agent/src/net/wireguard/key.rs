@@ -16,6 +16,8 @@ use ring::rand::SecureRandom;
 /// The file in the agent's data directory.
 const FILE: &str = "wireguard.key";
 const NEW: &str = "wireguard.key.new";
+/// One that was set aside.
+const OLD: &str = "wireguard.key.old";
 /// What the file begins with.
 const MAGIC: &[u8; 8] = b"rc-wg\x001\n";
 /// Bytes of it: then the epoch, and the private key.
@@ -99,13 +101,41 @@ impl Key {
 /// # Errors
 /// The file cannot be removed.
 pub fn erase(data: &Path) -> io::Result<()> {
-    for name in [FILE, NEW] {
-        match fs::remove_file(data.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+    [FILE, NEW, OLD].into_iter().try_for_each(|name| is_there(fs::remove_file(data.join(name))).map(drop))
+}
+
+/// Sets the board's key aside while the board becomes another node: a power cut leaves no node the key of another.
+///
+/// # Errors
+/// The file cannot be moved.
+pub fn set_aside(data: &Path) -> io::Result<()> {
+    erase_old(data)?;
+    if is_there(fs::rename(data.join(FILE), data.join(OLD)))? { File::open(data)?.sync_all() } else { Ok(()) }
+}
+
+/// The board is the node it was: its key is in its place again.
+///
+/// # Errors
+/// The file cannot be moved.
+pub fn put_back(data: &Path) -> io::Result<()> {
+    is_there(fs::rename(data.join(OLD), data.join(FILE))).map(drop)
+}
+
+/// Removes the key that was set aside when the power went.
+///
+/// # Errors
+/// The file cannot be removed.
+pub fn erase_old(data: &Path) -> io::Result<()> {
+    is_there(fs::remove_file(data.join(OLD))).map(drop)
+}
+
+/// Whether there was such a file.
+fn is_there(done: io::Result<()>) -> io::Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 fn read(data: &Path) -> io::Result<Option<Key>> {
@@ -200,6 +230,30 @@ mod tests {
 
         let text = format!("{second:?}");
         assert_eq!(text, "Key { epoch: 2, .. }");
+    }
+
+    #[test]
+    fn a_key_that_is_set_aside_is_not_used() {
+        let data = tempfile::tempdir().unwrap();
+        let load = || Key::load(data.path(), 0, &SystemRandom::new()).unwrap().public;
+        let first = load();
+        set_aside(data.path()).unwrap();
+        put_back(data.path()).unwrap();
+        assert_eq!(load(), first);
+        set_aside(data.path()).unwrap();
+        // The power went.
+        let second = load();
+        assert_ne!(second, first);
+        // What is older than the one that is there now never comes back.
+        erase(data.path()).unwrap();
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
+        fs::write(data.path().join(OLD), b"old").unwrap();
+        set_aside(data.path()).unwrap();
+        put_back(data.path()).unwrap();
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
+        fs::write(data.path().join(OLD), b"old").unwrap();
+        erase_old(data.path()).unwrap();
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
     }
 
     #[test]
