@@ -256,10 +256,11 @@ impl App {
             if self.stop_by.is_some_and(|by| self.out.is_none() || by <= self.clock.now().mono) {
                 return (Stop::Asked, None);
             }
-            if let Some(answer) = self.has_left() {
+            if let Some(answer) = self.has_left().await {
                 return (Stop::Left, Some(answer));
             }
             if std::mem::take(&mut self.looks) && self.rejoined() {
+                self.stays();
                 return (Stop::Rejoined, None);
             }
             let wake = self.wake_at(backlog);
@@ -344,7 +345,7 @@ impl App {
                     out.close();
                 }
             }
-            Input::Leave(ask) => self.leave(ask),
+            Input::Leave(ask) => self.leave(ask).await,
             Input::Tick => self.looks |= self.is_removed,
         }
     }

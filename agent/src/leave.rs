@@ -152,6 +152,14 @@ impl Leaving {
             let _ = ask.answer.try_send(answer.clone());
         }
     }
+
+    /// Answers everybody why the board has not left.
+    pub fn give_up(self, why: &str) {
+        for ask in self.asks {
+            // Who asked may have gone.
+            let _ = ask.answer.try_send(Err(why.to_owned()));
+        }
+    }
 }
 
 fn seconds(span: Duration) -> String {
@@ -226,6 +234,17 @@ mod tests {
         check(first, Some(3), &answered, &["Node left", "3 containers have not ended within 60 s"]);
         let (second, answered) = leaving(false);
         check(second, None, &answered, &["Node left", "containerd did not say"]);
+    }
+
+    #[test]
+    fn who_asked_hears_that_the_board_stays() {
+        let (mut leaving, answered) = leaving(true);
+        let (answer, also) = async_channel::bounded(1);
+        leaving.join(Ask { tells: true, answer });
+        leaving.give_up("joined again");
+        for answered in [answered, also] {
+            assert_eq!(answered.try_recv().expect("an answer").expect_err("it stays"), "joined again");
+        }
     }
 
     #[test]

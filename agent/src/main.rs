@@ -12,7 +12,7 @@ use futures_lite::StreamExt;
 use lexopt::{Arg, Parser};
 use racimo_agent::app::{self, Stop};
 use racimo_agent::config::{Config, Given};
-use racimo_agent::identity::{Identity, IdentityError};
+use racimo_agent::identity::{Identity, IdentityError, Turn};
 use racimo_agent::leave::{Ask, LEFT, NOT_IN};
 use racimo_agent::link::join;
 use racimo_agent::link::places::Places;
@@ -301,14 +301,22 @@ async fn serve(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<E
 async fn identity(data: &Path, stopped: &Receiver<()>, asked: &Receiver<Ask>) -> Result<Option<Identity>> {
     let mut told = false;
     loop {
-        if let Some(identity) = Identity::load(data)? {
+        // This thread waits for nobody: who has the turn now is done the next time.
+        let turn = Turn::try_take(data);
+        if let Some(turn) = &turn
+            && let Some(identity) = turn.load()?
+        {
             log::info!("this board is node {} of cluster {}", identity.node, identity.cluster);
+            if let Err(error) = wireguard::key::erase_old(data) {
+                log::warn!("the key for encrypted networks of the node that this board was is still there: {error}");
+            }
             return Ok(Some(identity));
         }
-        if !told {
+        if turn.is_some() && !told {
             log::warn!("this board is in no cluster yet: run `pi-agent join --token TOKEN HOST[:PORT]`");
             told = true;
         }
+        drop(turn);
         let stops = async { stopped.recv().await.is_ok() };
         let later = async {
             Timer::after(limits::IDENTITY_EVERY).await;
@@ -340,5 +348,15 @@ mod tests {
         assert!(refused.to_string().contains("another pi-agent"), "{refused}");
         drop(first);
         lock(&data).expect("nobody else");
+    }
+    #[test]
+    fn who_holds_the_identity_does_not_hold_up_the_agent() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let _turn = Turn::take(directory.path()).expect("nobody else");
+        let (stop, stopped) = async_channel::bounded(1);
+        let (_ask, asked) = async_channel::bounded(1);
+        stop.try_send(()).expect("room");
+        let found = smol::block_on(identity(directory.path(), &stopped, &asked)).expect("no fault");
+        assert!(found.is_none());
     }
 }

@@ -20,7 +20,7 @@ use crate::net::wireguard;
 pub(super) type Answer = Box<dyn FnOnce()>;
 
 impl App {
-    pub(super) fn leave(&mut self, ask: Ask) {
+    pub(super) async fn leave(&mut self, ask: Ask) {
         let Some(node) = self.identity.as_ref().map(|own| own.identity().node) else {
             let why = "this board's manager runs here: `pi-mgr leave --force` ends the cluster; to have no tasks here, \
                        stop pi-agent";
@@ -38,7 +38,7 @@ impl App {
         match self.out.take() {
             Some(out) if is_telling => self.say_goodbye(out),
             _ if is_telling => {}
-            _ => self.let_go(),
+            _ => self.let_go().await,
         }
     }
 
@@ -50,25 +50,34 @@ impl App {
         self.out = Some(out);
     }
 
-    pub(super) fn said_goodbye(&mut self, told: Result<(), String>) {
+    pub(super) async fn said_goodbye(&mut self, told: Result<(), String>) {
         let now = self.clock.now().mono;
         if self.departure.as_mut().is_some_and(|leaving| leaving.told(told, now)) {
-            self.let_go();
+            self.let_go().await;
         }
     }
 
     /// The board is no member from now on; then its tasks stop.
-    fn let_go(&mut self) {
+    async fn let_go(&mut self) {
         let node = self.identity.as_ref().map(|own| own.identity().node);
-        self.erased = erase(&self.config.data, node);
+        let data = self.config.data.clone();
+        // Somebody else may have the identity's turn: not the agent's one thread waits for it.
+        self.erased = smol::unblock(move || erase(&data, node)).await;
         self.forget_all();
     }
 
+    /// The board was joined again: it stays.
+    pub(super) fn stays(&mut self) {
+        if let Some(leaving) = self.departure.take() {
+            leaving.give_up("this board was joined again meanwhile");
+        }
+    }
+
     /// Whether the board has left, and nothing is to be waited for.
-    pub(super) fn has_left(&mut self) -> Option<Answer> {
+    pub(super) async fn has_left(&mut self) -> Option<Answer> {
         let now = self.clock.now().mono;
         if self.departure.as_mut()?.tick(now) {
-            self.let_go();
+            self.let_go().await;
         }
         let busy = self.ending.values().chain(self.operations.values()).filter(|task| !task.is_finished()).count();
         let left = self.board.is_listed().then(|| self.board.tasks().count().max(busy.min(1)));

@@ -43,7 +43,7 @@ impl App {
                 }
                 self.forget_all();
                 // There is nobody to tell.
-                self.said_goodbye(Ok(()));
+                self.said_goodbye(Ok(())).await;
             }
             Told::Copied { reason, again } => {
                 if !again {
@@ -55,9 +55,9 @@ impl App {
                 if again {
                     self.forget_all();
                 }
-                self.said_goodbye(Err("another board with the same key is in the cluster".to_owned()));
+                self.said_goodbye(Err("another board with the same key is in the cluster".to_owned())).await;
             }
-            Told::Left(told) => self.said_goodbye(told),
+            Told::Left(told) => self.said_goodbye(told).await,
         }
     }
 
