@@ -349,6 +349,7 @@ mod tests {
         drop(first);
         lock(&data).expect("nobody else");
     }
+
     #[test]
     fn who_holds_the_identity_does_not_hold_up_the_agent() {
         let directory = tempfile::tempdir().expect("a directory");
