@@ -186,7 +186,7 @@ pub struct Plan {
     late: Vec<Op>,
     /// Tasks that left the balance, since it was asked for them.
     left: Left,
-    /// Those that left it a while ago.
+    /// Those that left it a while ago; some at a time.
     overdue: Left,
 }
 
@@ -236,7 +236,13 @@ impl Plan {
         for (id, old) in std::mem::take(&mut self.changes.networks) {
             view.network(id, old, &mut ops);
         }
-        view.forget_unanswered(&std::mem::take(&mut self.overdue), &mut self.late);
+        while self.late.is_empty() && !self.overdue.is_empty() {
+            let rest = self.overdue.len().saturating_sub(limits::NET_PORTION);
+            view.forget_unanswered(&self.overdue.split_off(rest), &mut self.late);
+        }
+        if self.overdue.is_empty() {
+            self.overdue = Left::new();
+        }
         let first = ops.len();
         let mut weight = first;
         loop {
@@ -264,7 +270,8 @@ impl Plan {
         }
         // What is alike is one transaction; all else stays in order.
         ops[first..].sort_by_key(Op::turn);
-        let is_done = self.changes.is_empty() && self.ports.is_empty() && self.late.is_empty();
+        let is_done =
+            self.changes.is_empty() && self.ports.is_empty() && self.late.is_empty() && self.overdue.is_empty();
         if ops.is_empty() && is_done { None } else { Some(ops) }
     }
 
