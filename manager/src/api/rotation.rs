@@ -10,7 +10,11 @@ use super::error::ApiError;
 use crate::ca::given::{self, GivenError};
 use crate::ca::kept::{self, KeptError};
 use crate::ca::{self, Ca, CaError};
+use crate::limits::ROOTS_RETIRED_MAX;
 use crate::store::{Change, Cluster, View};
+
+/// How many boards a refusal names.
+const NAMES_MAX: usize = 5;
 
 impl From<KeptError> for ApiError {
     fn from(error: KeptError) -> Self {
@@ -60,6 +64,7 @@ pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Opt
     if !is_forced && ask.given.is_none() {
         return Ok(None);
     }
+    strands(view, cluster)?;
     let present = kept::open(&context.vault, cluster)?;
     let (now, rng) = (ca::time(cluster, present.ends(), context.now()), SystemRandom::new());
     let next = match &ask.given {
@@ -79,6 +84,30 @@ pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Opt
     log::info!("the root rotation that is under way is replaced by another one");
     let cross_pem = tls::certificate_to_pem(&replaced.cross_sign(&next, &rng)?);
     Ok(Some(Change::RotationReplace { rotation, cross_pem }))
+}
+
+/// A further rotation forgets the oldest roots: boards whose certificate is of one of them could not come back.
+fn strands(view: &View, cluster: &Cluster) -> Result<(), ApiError> {
+    let trust = &cluster.trust;
+    // The present root, and the one whose rotation is replaced.
+    let more = 1 + usize::from(trust.rotation.is_some());
+    let surplus = (trust.retired.len() + more).saturating_sub(ROOTS_RETIRED_MAX);
+    let lost = trust.retired.iter().take(surplus).filter_map(|root| tls::certificate_from_pem(&root.root_pem).ok());
+    let lost: Vec<_> = lost.map(|root| tls::digest(&root)).collect();
+    let stranded = view.state.nodes().filter(|node| node.trust.as_ref().is_some_and(|it| lost.contains(&it.issuer)));
+    let names: Vec<_> = stranded.map(|node| &*node.description.hostname).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let more = match names.len().saturating_sub(NAMES_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Err(ApiError::bad_request(format!(
+        "another root rotation would forget the root that the certificates of {}{more} are of, and they could not come \
+         back: let them renew first, or remove them (pi-mgr node rm --force)",
+        names[..names.len().min(NAMES_MAX)].join(", ")
+    )))
 }
 
 /// By its key a root is known: two roots of one key could not be told apart by what they signed.

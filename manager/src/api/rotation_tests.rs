@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::testing::Lab;
 use crate::ca::{self, Ca};
+use crate::limits::ROOTS_RETIRED_MAX;
 use crate::store::{Change, NewCluster, NodeTrust};
 
 fn swarm(lab: &Lab) -> Value {
@@ -179,6 +180,34 @@ fn a_rotation_that_cannot_end_is_replaced() {
     settle(&lab);
     assert_eq!(swarm(&lab)["TLSInfo"]["TrustRoot"], own.root_pem());
     assert_eq!(cluster().trust.retired.len(), 3);
+}
+
+#[test]
+fn no_rotation_forgets_a_root_that_a_board_needs() {
+    let lab = Lab::rooted();
+    lab.join(1, "board1");
+    let coming = || {
+        let view = lab.store.view();
+        view.state.cluster().and_then(|cluster| cluster.trust.rotation.clone()).expect("a rotation").root_pem
+    };
+    taken(&lab, json!({"ForceRotate": 1}));
+    nodes_have(&lab, digest(&coming()), &[]);
+    let last = ROOTS_RETIRED_MAX;
+    for asked in 2..=last {
+        taken(&lab, json!({ "ForceRotate": asked }));
+    }
+    refused(&lab, json!({"ForceRotate": last + 1}), "board1 are of, and they could not come back");
+    nodes_have(&lab, digest(&coming()), &[]);
+    taken(&lab, json!({"ForceRotate": last + 1}));
+    // One that begins ends with one root more, too.
+    let retired = || lab.store.view().state.cluster().expect("a cluster").trust.retired.clone();
+    nodes_have(&lab, digest(&coming()), &[]);
+    settle(&lab);
+    assert_eq!(retired().len(), ROOTS_RETIRED_MAX);
+    nodes_have(&lab, digest(&retired()[0].root_pem), &[]);
+    refused(&lab, json!({"ForceRotate": last + 2}), "board1 are of, and they could not come back");
+    nodes_have(&lab, digest(&retired()[1].root_pem), &[]);
+    taken(&lab, json!({"ForceRotate": last + 2}));
 }
 
 #[test]

@@ -87,8 +87,8 @@ impl Rotation {
         };
         Some(format!(
             "A root rotation is under way; it waits for {names}. If that lasts: update or restart the agent there, or stop it \
-             (boards that are down are not waited for), or `pi-mgr node rm --force`. `pi-mgr ca --rotate` begins another \
-             rotation in its place."
+             (boards that are down are not waited for), or `pi-mgr node rm --force`. Another rotation would wait for them, \
+             too."
         ))
     }
 }
