@@ -12,6 +12,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
@@ -49,6 +50,9 @@ struct Responder {
     service: Service,
     links: Vec<Link>,
     socket: Option<Async<UdpSocket>>,
+    /// Numbers of links that could not be joined, and when they are tried again.
+    missing: Vec<u32>,
+    again: Option<Instant>,
     /// The next announcement, and how many follow it.
     due: Option<(Instant, u8)>,
     announced: Option<Instant>,
@@ -62,13 +66,16 @@ enum Wake {
     Links(Option<Vec<Link>>),
     Packet(usize, SocketAddr),
     Due,
+    Again,
 }
 
 impl Responder {
     fn new(service: Service) -> Self {
         let answered = (Instant::now(), 0);
         let rng = fastrand::Rng::new();
-        Self { service, links: Vec::new(), socket: None, due: None, announced: None, answered, rng, fault: None }
+        let (links, missing) = (Vec::new(), Vec::new());
+        let (socket, again, due, announced, fault) = (None, None, None, None, None);
+        Self { service, links, socket, missing, again, due, announced, answered, rng, fault }
     }
 
     async fn run(mut self, links: Receiver<Vec<Link>>) {
@@ -94,7 +101,14 @@ impl Responder {
                     }
                     Wake::Due
                 };
-                or(changed, or(heard, due)).await
+                let again = async {
+                    match self.again {
+                        Some(at) => drop(Timer::at(at).await),
+                        None => std::future::pending().await,
+                    }
+                    Wake::Again
+                };
+                or(changed, or(or(due, again), heard)).await
             };
             match wake {
                 Wake::Links(Some(links)) => self.open(links),
@@ -105,6 +119,7 @@ impl Responder {
                     self.open(links);
                 }
                 Wake::Due => self.say(),
+                Wake::Again => self.join_again(),
             }
         }
     }
@@ -116,13 +131,16 @@ impl Responder {
         }
         self.socket = None;
         self.links = links;
-        self.due = None;
+        self.missing.clear();
+        (self.due, self.again) = (None, None);
         if self.links.is_empty() {
             return;
         }
-        match open(&self.links).and_then(Async::new) {
-            Ok(socket) => {
+        match open(&self.links).and_then(|(socket, missing)| Ok((Async::new(socket)?, missing))) {
+            Ok((socket, missing)) => {
                 self.socket = Some(socket);
+                self.again = (!missing.is_empty()).then(|| Instant::now() + ANNOUNCE_RETRY);
+                self.missing = missing;
                 self.due = Some((Instant::now(), 1));
                 self.fault = None;
             }
@@ -135,6 +153,17 @@ impl Responder {
                 self.due = Some((Instant::now() + ANNOUNCE_RETRY, 0));
             }
         }
+    }
+
+    /// Tries the links that could not be joined.
+    fn join_again(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let before = self.missing.len();
+        self.missing.retain(|index| join(socket.get_ref(), *index).is_err());
+        if self.missing.len() < before {
+            self.due = Some((Instant::now(), 1));
+        }
+        self.again = (!self.missing.is_empty()).then(|| Instant::now() + ANNOUNCE_RETRY);
     }
 
     fn say(&mut self) {
@@ -206,7 +235,9 @@ fn asked(questions: &[Question]) -> Vec<Question> {
     questions.iter().map(|question| Question { unicast: false, ..question.clone() }).collect()
 }
 
-fn open(links: &[Link]) -> io::Result<UdpSocket> {
+/// A socket on these links, and the numbers of those that could not be joined: one that will not is no reason to be
+/// silent on the others.
+fn open(links: &[Link]) -> io::Result<(UdpSocket, Vec<u32>)> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_reuseport(&socket, true)?;
@@ -215,13 +246,18 @@ fn open(links: &[Link]) -> io::Result<UdpSocket> {
     sockopt::set_ip_ttl(&socket, 255)?;
     // Others on this machine hear it too.
     sockopt::set_ip_multicast_loop(&socket, true)?;
-    let mut joined = Err(io::Error::other("there is no link to announce it on"));
+    let (mut missing, mut fault) = (Vec::new(), io::Error::other("there is no link to announce it on"));
     for link in links {
-        let one = sockopt::set_ip_add_membership_with_ifindex(&socket, GROUP.ip(), &Ipv4Addr::UNSPECIFIED, link.index);
-        // One link that will not is no reason to be silent on the others.
-        joined = joined.or(one.map_err(io::Error::from));
+        if let Err(error) = join(&socket, link.index) {
+            missing.push(link.index);
+            fault = error;
+        }
     }
-    joined.map(|()| socket.into())
+    if missing.len() < links.len() { Ok((socket.into(), missing)) } else { Err(fault) }
+}
+
+fn join(socket: impl AsFd, index: u32) -> io::Result<()> {
+    Ok(sockopt::set_ip_add_membership_with_ifindex(socket, GROUP.ip(), &Ipv4Addr::UNSPECIFIED, index)?)
 }
 
 #[cfg(test)]
@@ -229,6 +265,24 @@ mod tests {
     use racimo_common::id::{ClusterId, RandomId};
 
     use super::*;
+
+    #[test]
+    fn links_that_could_not_be_joined_are_tried_again() {
+        let mut responder = Responder::new(Service::new("pi", ClusterId::from_bits(1), 2377));
+        responder.socket = Some(Async::<UdpSocket>::bind(([127, 0, 0, 1], 0)).expect("a socket"));
+        responder.links = vec![Link { index: 1, subnets: Vec::new(), addresses: Vec::new() }];
+        // The first is there: loopback.
+        responder.missing = vec![1, u32::MAX];
+        responder.join_again();
+        assert_eq!(responder.missing, [u32::MAX]);
+        assert!(responder.due.is_some_and(|(at, _)| at <= Instant::now()), "it is announced there");
+        assert!(responder.again.is_some_and(|at| at > Instant::now()));
+        (responder.missing, responder.due) = (vec![u32::MAX], None);
+        responder.join_again();
+        assert!(responder.missing.len() == 1 && responder.due.is_none() && responder.again.is_some());
+        responder.open(Vec::new());
+        assert!(responder.missing.is_empty() && responder.again.is_none());
+    }
 
     #[test]
     fn the_same_links_again_are_no_news() {
