@@ -208,8 +208,8 @@ pub(super) fn follow(
     };
     match said {
         Said::Choose if !listen.ip().is_unspecified() => {
-            let warning = (was_here && !machine.has(listen.ip())).then(|| gone(&listen.to_string(), listen, machine));
-            (told([listen].into(), listen.ip()), warning)
+            // Whether it is there, `absent` says.
+            (told([listen].into(), listen.ip()), None)
         }
         Said::Choose => match of(everything(), listen.port()) {
             Some(told) => (told, None),
@@ -234,7 +234,9 @@ pub(super) fn follow(
             let others = everything();
             let ip = others.first().copied().unwrap_or(address.ip());
             let all = std::iter::once(address).chain(others.into_iter().map(|ip| SocketAddr::new(ip, listen.port())));
-            (told(all.collect(), ip), Some(gone(&address.to_string(), listen, machine)))
+            // When it is served there and nowhere else, `absent` says so.
+            let warning = (address.ip() != listen.ip()).then(|| gone(&address.to_string(), listen, machine));
+            (told(all.collect(), ip), warning)
         }
         Said::Name(host, port) => {
             if resolved.is_empty() {
