@@ -79,8 +79,8 @@ pub const ACCESSES_MAX: usize = 256;
 pub const API_REMOTE_CONNECTIONS_MAX: usize = 256;
 /// Connections to the API by one access. A further one is closed.
 pub const API_ACCESS_CONNECTIONS_MAX: usize = 64;
-/// Answers that go on (`events`, `logs`) of one access at once, so that it takes neither the readers of all nor all of its
-/// own connections. A further one: 429.
+/// Answers that go on (`events`, `logs`, backups) of one access at once, so that it takes neither the readers of all nor all
+/// of its own connections. A further one: 429.
 pub const API_ACCESS_STREAMS_MAX: usize = 16;
 /// Connections of one access in a row; a command is one or a few. Beyond: closed, except so many a second:
 pub const API_ACCESS_BURST: u32 = 1024;

@@ -93,7 +93,7 @@ fn bounded(context: &Context, who: &Who, answer: Answer) -> Result<Answer, ApiEr
     let name = who.name();
     let Some(place) = context.streams.take(name) else {
         let text = format!(
-            "access {name} has {API_ACCESS_STREAMS_MAX} streams open (events, logs), as many as one may: close some, or \
+            "access {name} has {API_ACCESS_STREAMS_MAX} streams open (events, logs, backups), as many as one may: close some, or \
              use another access"
         );
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text));

@@ -1,4 +1,4 @@
-//! How many answers that go on (`events`, `logs`) each access has open: places for all are few, and one access must not
+//! How many answers that go on (`events`, `logs`, backups) each access has open: places for all are few, and one access must not
 //! take them from the others.
 
 use std::collections::BTreeMap;
