@@ -4,6 +4,7 @@
 //! <data>/manager/vault.key    the vault's key, wrapped if autolock is on, 0600
 //! <data>/manager/self.json    own node id, where to listen, what boards shall dial
 //! <data>/manager/ca.key       of older versions: the root's private key, PEM, 0600. It is in the store now, sealed
+//! <data>/manager/left         the cluster that is being left: its keys are to be erased, also after a power cut
 //! <data>/manager/audit.log    who changed what; it stays when the cluster is left
 //! ```
 //! Written beside and renamed, so that a power cut leaves the old or the new file.
@@ -22,6 +23,7 @@ use crate::vault::unlock::KeyFile;
 const KEY: &str = "ca.key";
 const VAULT: &str = "vault.key";
 const OWN: &str = "self.json";
+const LEFT: &str = "left";
 
 /// Which node this manager is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,7 +154,37 @@ pub(super) fn vault_path(data: &Path) -> PathBuf {
     place(data).join(VAULT)
 }
 
-/// Forgets all of it, durably; whether there was any.
+/// Says durably that this cluster is being left.
+pub(super) fn store_left(data: &Path, cluster: ClusterId) -> io::Result<()> {
+    let directory = place(data);
+    self::directory(&directory)?;
+    write(&directory, LEFT, cluster.to_string().as_bytes())
+}
+
+/// Nobody leaves: the cluster is still there.
+pub(super) fn forget_left(data: &Path) -> io::Result<()> {
+    match forget(&place(data).join(LEFT))? {
+        true => File::open(place(data))?.sync_all(),
+        false => Ok(()),
+    }
+}
+
+/// Whether what is kept is of a cluster that was left, and is to be erased.
+pub(super) fn is_left(data: &Path) -> io::Result<bool> {
+    let left = match fs::read_to_string(place(data).join(LEFT)) {
+        Ok(left) => left,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match load_own(data) {
+        Ok(own) => Ok(own.cluster.to_string() == left),
+        // It is erased last.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Forgets all of it, durably, and then that a cluster was left; whether there was any.
 pub(super) fn erase(data: &Path) -> io::Result<bool> {
     let directory = place(data);
     let mut was_there = false;
@@ -163,10 +195,11 @@ pub(super) fn erase(data: &Path) -> io::Result<bool> {
     match File::open(&directory) {
         // Also when there was none: somebody before us may not have come so far.
         Ok(directory) => directory.sync_all()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(was_there),
         Err(error) => return Err(error),
     }
-    Ok(was_there)
+    forget(&directory.join(beside(LEFT)))?;
+    forget_left(data).map(|()| was_there)
 }
 
 /// Removes a file; whether it was there.
@@ -201,7 +234,7 @@ mod tests {
         let data = tempfile::tempdir().expect("a directory");
         assert!(!erase(data.path()).expect("nothing is there"));
         store_vault(data.path(), &[1; 32]).expect("kept");
-        let all = ["self.json", "self.json.new", "vault.key.new", "ca.key", "ca.key.new", "audit.log"];
+        let all = ["self.json", "self.json.new", "vault.key.new", "ca.key", "ca.key.new", "left", "audit.log"];
         all.iter().for_each(|name| fs::write(place(data.path()).join(name), b"x").expect("written"));
         assert!(erase(data.path()).expect("erased"));
         let left = fs::read_dir(place(data.path())).expect("a folder").map(|entry| entry.expect("one").file_name());

@@ -1,6 +1,7 @@
 //! Locking and unlocking the real manager, on a disk in memory and a folder of its own.
 
 use futures_lite::future::{block_on, poll_once};
+use racimo_common::id::{ClusterId, RandomId};
 
 use super::super::testing::{Bench, File, commit, commit_and_cut, draw, files, request, sealed, show, stored};
 use super::*;
@@ -122,7 +123,8 @@ fn a_locked_cluster_can_be_left() {
     });
 }
 
-/// The power goes after the cluster was left and before its keys are erased.
+/// The power goes after the cluster was left and before its keys are erased. Keys that nobody said were to be erased may
+/// be those of a store that was moved away.
 #[test]
 fn keys_of_a_cluster_that_was_left_are_erased_at_the_next_start() {
     let bench = Bench::new();
@@ -132,18 +134,39 @@ fn keys_of_a_cluster_that_was_left_are_erased_at_the_next_start() {
         let manager = bench.start();
         std::fs::create_dir(place("")).expect("made");
         std::fs::write(place("vault.key"), [1; 32]).expect("written");
+        let say_left = |cluster| keep::store_left(bench.data.path(), cluster).expect("kept");
+        manager.erase_left();
+        say_left(ClusterId::from_bits(1));
         manager.erase_left();
         assert!(place("vault.key").exists());
         Control::init(&manager, request(false)).await.expect("a cluster");
+        let own = manager.store().view().state.cluster().expect("a cluster").id;
+        let are_there = || place("vault.key").exists() && place("self.json").exists();
+        // The power went before it was left.
+        say_left(own);
         manager.erase_left();
-        assert!(place("vault.key").exists() && place("self.json").exists());
+        assert!(are_there() && !place("left").exists());
         manager.clone().stop_for_test().await;
         manager.store().commit(manager.now().wall, vec![Change::ClusterLeave]).await.expect("left");
         drop(manager);
         let manager = bench.start();
         assert!(manager.resume().await && manager.status() == ControlStatus::Inactive);
         manager.erase_left();
-        assert!(!place("vault.key").exists() && !place("self.json").exists());
+        say_left(ClusterId::from_bits(1));
+        manager.erase_left();
+        assert!(are_there());
+        say_left(own);
+        manager.erase_left();
+        assert!(!place("vault.key").exists() && !place("self.json").exists() && !place("left").exists());
+        // It went while they were erased: which node it was goes last.
+        std::fs::write(place("ca.key"), b"x").expect("written");
+        say_left(own);
+        manager.erase_left();
+        assert!(!place("ca.key").exists() && !place("left").exists());
+        // As `leave` does it.
+        Control::init(&manager, request(false)).await.expect("a cluster");
+        Control::leave(&manager).await.expect("it leaves");
+        assert!(!place("vault.key").exists() && !place("self.json").exists() && !place("left").exists());
     });
 }
 

@@ -104,8 +104,8 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let manager = Manager::new(store.clone(), clock, vault.clone(), &config);
     if store.view().state.cluster().is_none() {
         log::info!("this manager is in no cluster yet: run `pi-mgr init`");
-        manager.erase_left();
     }
+    manager.erase_left();
     let _resuming = (!manager.resume().await).then(|| smol::spawn(manager.clone().resume_later()));
     let _notes = smol::spawn(manager.notes().run());
     // A locked manager does not hear its boards: it must decide nothing about them.

@@ -83,7 +83,7 @@ impl Manager {
         if let Err(error) = started {
             // A cluster that serves nobody is none: the next `init` shall find none.
             self.0.vault.lock();
-            if let Err(undo) = self.0.store.commit(now, vec![Change::ClusterLeave]).await {
+            if let Err(undo) = self.store_leave(cluster).await {
                 log::error!("undo the cluster that could not start: {undo}");
             } else if let Err(undo) = keep::erase(&self.0.data) {
                 log::error!("erase the keys of the cluster that could not start: {undo}");

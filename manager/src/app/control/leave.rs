@@ -1,5 +1,7 @@
 //! Leaving the cluster: nothing runs and no key is left.
 
+use racimo_common::id::ClusterId;
+
 use super::super::keep;
 use super::{Manager, failed};
 use crate::api::control::ControlError;
@@ -8,12 +10,9 @@ use crate::store::Change;
 impl Manager {
     pub(super) async fn leave(self) -> Result<(), ControlError> {
         let _turn = self.0.turn.lock().await;
-        if self.0.store.view().state.cluster().is_none() {
-            return Err(ControlError::NotIn);
-        }
-        let now = self.0.clock.now().wall;
-        let left = self.0.store.commit(now, vec![Change::ClusterLeave]).await;
-        left.map_err(|error| failed("leave the cluster", &error))?;
+        let view = self.0.store.view();
+        let cluster = view.state.cluster().ok_or(ControlError::NotIn)?.id;
+        self.store_leave(cluster).await?;
         let running = self.running().take();
         if let Some(running) = running {
             // A new cluster may want the port at once.
@@ -31,27 +30,46 @@ impl Manager {
         Ok(())
     }
 
-    /// At a start without a cluster: the power may have gone after it was left and before its keys were erased.
+    /// Stores that the cluster is left, and first, durably, that its keys are to be erased then.
+    pub(super) async fn store_leave(&self, cluster: ClusterId) -> Result<(), ControlError> {
+        keep::store_left(self.data(), cluster).map_err(|error| failed("keep which cluster is left", &error))?;
+        let left = self.store().commit(self.now().wall, vec![Change::ClusterLeave]).await;
+        left.map(drop).map_err(|error| {
+            if let Err(error) = keep::forget_left(self.data()) {
+                log::error!("the cluster was not left, and that it was to be cannot be erased: {error}");
+            }
+            failed("leave the cluster", &error)
+        })
+    }
+
+    /// At a start: the power may have gone while a cluster was left, before its keys were erased.
     ///
-    /// A store that never had a cluster says nothing about keys beside it: they may be those of a store that was moved
-    /// away, and without them that is lost.
+    /// Keys that nobody said were to be erased may be those of a store that was moved away, and without them that is
+    /// lost.
     pub(in super::super) fn erase_left(&self) {
         let view = self.store().view();
         if view.state.cluster().is_some() {
-            return;
-        }
-        if view.state.index() == 0 {
-            let key = keep::vault_path(self.data());
-            if key.exists() {
-                log::warn!(
-                    "{} is the key of a store that is not here: move it away together with its store, or put that store \
-                     back; `pi-mgr init` replaces the key",
-                    key.display()
-                );
+            if let Err(error) = keep::forget_left(self.data()) {
+                log::error!("the cluster was not left, and that it was to be cannot be erased: {error}");
             }
             return;
         }
-        match keep::erase(self.data()) {
+        let erased = match keep::is_left(self.data()) {
+            Ok(true) if view.state.index() > 0 => keep::erase(self.data()),
+            Ok(_) => {
+                let key = keep::vault_path(self.data());
+                if key.exists() {
+                    log::warn!(
+                        "{} is the key of a store that is not here: move it away together with its store, or put that \
+                         store back; `pi-mgr init` replaces the key",
+                        key.display()
+                    );
+                }
+                return;
+            }
+            Err(error) => Err(error),
+        };
+        match erased {
             Ok(false) => {}
             Ok(true) => log::warn!("the keys of the cluster that was left were still there; they are erased now"),
             Err(error) => log::error!("erase the keys of the cluster that was left: {error}"),
