@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::control::ControlStatus;
 use super::testing::{GOOD_KEY, Lab, TIRED_KEY};
+use crate::store::Change;
+use crate::vault::unlock::UnlockKey;
 
 const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
 
@@ -61,6 +63,21 @@ fn the_unlock_key_comes_changes_and_goes() {
     said(lab.post("/swarm/unlock", &json!({ "UnlockKey": GOOD_KEY }).to_string()), 409, "swarm is not locked");
     assert_eq!((lab.autolock(false, ""), lab.unlock_key(), files()), ((200, Value::Null), String::new(), 3));
     assert_eq!(lab.get("/swarm").1["Spec"]["EncryptionConfig"]["AutoLockManagers"], json!(false));
+}
+
+/// Two people at once: nobody is shown a key that opens nothing.
+#[test]
+fn a_key_that_was_replaced_meanwhile_is_not_shown() {
+    let lab = Lab::active();
+    assert_eq!(lab.autolock(true, "").0, 200);
+    let vault = crate::vault::testing();
+    let other = UnlockKey::parse(GOOD_KEY).expect("a key").seal(&vault).expect("sealed");
+    for change in [Change::UnlockKeyDrawn(other), Change::UnlockKey(None)] {
+        lab.meanwhile.lock().expect("lock").push(change);
+        said(lab.get("/swarm/unlockkey"), 503, "the unlock key was replaced meanwhile: ask again");
+        assert!([GOOD_KEY, ""].contains(&&*lab.unlock_key()));
+        assert_eq!((lab.autolock(false, "").0, lab.autolock(true, "").0), (200, 200));
+    }
 }
 
 #[test]

@@ -157,7 +157,17 @@ pub(super) async fn unlock_key(context: &Context, _: &Request) -> Result<Answer,
     let text = UnlockKey::open(&context.vault, cluster)?.map(|key| key.text());
     if let (Some(key), Some(_)) = (&cluster.trust.unlock, &cluster.trust.unlock_before) {
         // Before the answer: once somebody has seen it, the one before opens nothing.
-        if let Err(error) = context.control.unlock_key_shown(key.clone()).await {
+        let shown = context.control.unlock_key_shown(key.clone()).await;
+        let view = context.cluster_view()?;
+        let trust = view.state.cluster().map(|cluster| &cluster.trust);
+        if trust.and_then(|trust| trust.unlock.as_ref()) != Some(key) {
+            return Err(ApiError::unavailable("the unlock key was replaced meanwhile: ask again"));
+        }
+        if let Err(error) = shown {
+            if trust.is_some_and(|trust| trust.unlock_before.is_some()) {
+                return Err(ApiError::unavailable(format!("the unlock key cannot be shown now: {error}")));
+            }
+            // It is stored, and the file follows.
             log::warn!("the unlock key is shown, but what opened the manager before still does: {error}");
         }
     }

@@ -36,6 +36,7 @@ pub(super) struct FakeControl {
     status: Arc<Mutex<ControlStatus>>,
     root: (String, Option<Sealed>),
     relocked: Arc<AtomicUsize>,
+    meanwhile: Arc<Mutex<Vec<Change>>>,
 }
 
 /// Opens a control that is locked.
@@ -101,8 +102,10 @@ impl Control for FakeControl {
     }
 
     fn unlock_key_shown(&self, key: Sealed) -> Reply<Result<(), ControlError>> {
-        let store = self.store.clone();
+        let (store, meanwhile) = (self.store.clone(), self.meanwhile.clone());
         Box::pin(async move {
+            let meanwhile = std::mem::take(&mut *meanwhile.lock().expect("lock"));
+            store.commit(Clock::start().now().wall, meanwhile).await.expect("stored");
             let shown = store.commit(Clock::start().now().wall, vec![Change::UnlockKeyShown(key)]).await;
             shown.map(drop).map_err(|e| ControlError::Failed(e.to_string()))
         })
@@ -151,6 +154,8 @@ pub(super) struct Lab {
     pub(super) status: Arc<Mutex<ControlStatus>>,
     /// How often the key file was asked to follow the store.
     pub(super) relocked: Arc<AtomicUsize>,
+    /// What somebody else changes while the unlock key is asked for.
+    pub(super) meanwhile: Arc<Mutex<Vec<Change>>>,
 }
 
 impl Lab {
@@ -168,14 +173,20 @@ impl Lab {
         let store = Store::open(fake::Disk::new(1), 1).expect("opens");
         let status = Arc::new(Mutex::new(ControlStatus::Inactive));
         let relocked = Arc::new(AtomicUsize::new(0));
-        let (status_too, relocked_too) = (status.clone(), relocked.clone());
-        let control = FakeControl { store: store.clone(), status: status_too, root, relocked: relocked_too };
+        let meanwhile = Arc::<Mutex<Vec<Change>>>::default();
+        let control = FakeControl {
+            store: store.clone(),
+            status: status.clone(),
+            root,
+            relocked: relocked.clone(),
+            meanwhile: meanwhile.clone(),
+        };
         let control = Arc::new(control);
         let host = Host { name: "node0".into(), kernel: "6.12".into(), os: "Debian".into(), cpus: 2, memory: 1 << 30 };
         let registry = Registry::new(Config::default());
         let vault = crate::vault::testing();
         let context = Context::new(store.clone(), control, registry, host, Clock::start(), IdSource::seeded(5), vault);
-        Self { context: Arc::new(more(context)), store, status, relocked }
+        Self { context: Arc::new(more(context)), store, status, relocked, meanwhile }
     }
 
     /// In a cluster, with its own node ready.

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use self::running::Running;
 use super::address::Machine;
+use super::key_file::Fault;
 use super::lock::Lock;
 use super::moves;
 use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, MadeBackup, Reply};
@@ -51,10 +52,11 @@ struct Inner {
     logs: Broker,
     notes: Notes,
     lock: Lock,
+    key_fault: Fault,
     running: Mutex<Option<Running>>,
     /// Why the cluster that the store holds is not served.
     fault: Mutex<Option<String>>,
-    /// One `init` or `leave` at a time.
+    /// One at a time makes, leaves, takes up or locks a cluster, or writes its key file.
     turn: Arc<smol::lock::Mutex<()>>,
     /// How many backups may be made or sent.
     backups: Arc<Semaphore>,
@@ -77,6 +79,7 @@ impl Manager {
             notes: Notes::new(clock),
             vault,
             lock: Lock::default(),
+            key_fault: Fault::default(),
             running: Mutex::new(None),
             fault: Mutex::new(None),
             turn: Arc::default(),
@@ -115,11 +118,16 @@ impl Manager {
         &self.0.lock
     }
 
+    /// Why the key file cannot be written.
+    pub(super) fn key_fault(&self) -> &Fault {
+        &self.0.key_fault
+    }
+
     pub(super) fn now(&self) -> Now {
         self.0.clock.now()
     }
 
-    /// The right to make, leave, take up or lock a cluster.
+    /// The right to make, leave, take up or lock a cluster, and to write its key file.
     pub(super) async fn turn(&self) -> smol::lock::MutexGuard<'_, ()> {
         self.0.turn.lock().await
     }
@@ -178,7 +186,7 @@ impl Control for Manager {
 
     fn warnings(&self) -> Vec<String> {
         let mut all = self.running().as_ref().map(|running| running.shown.warnings()).unwrap_or_default();
-        all.extend(self.lock_warning());
+        all.extend(self.lock_warnings());
         all
     }
 

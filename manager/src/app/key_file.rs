@@ -5,8 +5,8 @@
 //! The store is always the first: a commit and this file cannot be written in one step. If the power goes in between, the
 //! manager opens as before (without a key, or with the one before), and then this makes the file follow.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
 use racimo_common::error::chain;
 use smol::lock::Mutex;
@@ -16,7 +16,7 @@ use super::control::failed;
 use super::keep;
 use crate::api::control::ControlError;
 use crate::limits::TRUST_LOOK_EVERY;
-use crate::store::{Cluster, State, Store};
+use crate::store::{Cluster, Sealed, State, Store, UnlockBefore};
 use crate::vault::unlock::{KeyFile, Locks};
 use crate::vault::{Vault, VaultError};
 
@@ -24,7 +24,7 @@ use crate::vault::{Vault, VaultError};
 ///
 /// # Errors
 /// The vault is locked, or the disk takes nothing.
-pub(super) fn keep(cluster: &Cluster, vault: &Vault, data: &std::path::Path) -> Result<bool, ControlError> {
+pub(super) fn keep(cluster: &Cluster, vault: &Vault, data: &Path) -> Result<bool, ControlError> {
     let locks = locks(cluster, vault)?;
     // A file that cannot be read is replaced: the key is at hand.
     let file = keep::load_vault(data).ok().flatten();
@@ -68,7 +68,7 @@ pub(super) fn tried(
     state: &State,
     cluster: &Cluster,
     vault: &Vault,
-    data: &std::path::Path,
+    data: &Path,
 ) -> Result<(Zeroizing<Vec<u8>>, bool), ControlError> {
     let bytes = keep::key_file_bytes(data).map_err(|error| failed("read the vault's key", &error))?;
     let locks = locks(cluster, vault)?;
@@ -100,6 +100,32 @@ fn try_out(bytes: &[u8], locks: &Locks, vault: &Vault, state: &State) -> Result<
     Ok(file)
 }
 
+/// Why the key file cannot be written, as long as that is so; clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fault(Arc<std::sync::Mutex<Option<String>>>);
+
+impl Fault {
+    /// How it went now. What is new is logged.
+    pub(super) fn tell(&self, kept: &Result<bool, ControlError>) {
+        let fault = kept.as_ref().err().map(|error| {
+            format!(
+                "the vault's key file is not as autolock wants it, and the manager starts as before: {error}; it is tried \
+                 again every {TRUST_LOOK_EVERY:?}"
+            )
+        });
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(fault), true) = (&fault, fault != *told) {
+            log::error!("{fault}");
+        }
+        *told = fault;
+    }
+
+    /// What a person should know.
+    pub(super) fn now(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Looks after the key file while there is a cluster: what a full or failing disk did not take is written later.
 pub(super) struct Guard {
     /// What it shall be.
@@ -110,28 +136,41 @@ pub(super) struct Guard {
     pub(super) data: PathBuf,
     /// Nobody else writes it, or leaves the cluster, meanwhile.
     pub(super) turn: Arc<Mutex<()>>,
-    /// What was said last, so that it is said once.
-    pub(super) told: Option<String>,
+    /// Why it could not be written.
+    pub(super) fault: Fault,
+    /// What happened before.
+    pub(super) last: Last,
+}
+
+/// What a look found.
+#[derive(Default)]
+pub(super) struct Last {
+    /// What the store said of the unlock key.
+    said: Option<(Option<Sealed>, Option<UnlockBefore>)>,
+    /// Whether the file had to be written.
+    was_mended: bool,
 }
 
 impl Guard {
-    /// Writes the file if it is not as the store says.
+    /// Writes the file if it is not as the store says, and has been saying since the last look: whoever changes that
+    /// writes the file as well, and may be about to.
     pub(super) async fn look(&mut self) {
         let _turn = self.turn.lock().await;
         let view = self.store.view();
         let Some(cluster) = view.state.cluster() else { return };
-        let fault = match keep(cluster, &self.vault, &self.data) {
-            Ok(false) => None,
-            Ok(true) => {
-                log::warn!("the vault's key file was not as the store says: it was written anew");
-                None
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        if let (Some(fault), true) = (&fault, fault != self.told) {
-            log::error!("the vault's key file is not as autolock wants it: {fault}; it is tried again");
+        let said = Some((cluster.trust.unlock.clone(), cluster.trust.unlock_before.clone()));
+        if self.last.said != said {
+            self.last.said = said;
+            return;
         }
-        self.told = fault;
+        let kept = keep(cluster, &self.vault, &self.data);
+        self.fault.tell(&kept);
+        let is_mended = kept == Ok(true);
+        // What happens again and again is said once.
+        if is_mended && !self.last.was_mended {
+            log::warn!("the vault's key file was not as the store says: it was written anew");
+        }
+        self.last.was_mended = is_mended;
     }
 }
 

@@ -151,19 +151,45 @@ impl Manager {
     /// Makes the key file what the store says. Whether it was not so.
     pub(super) fn keep_key_file(&self) -> Result<bool, ControlError> {
         let view = self.store().view();
-        view.state.cluster().map_or(Ok(false), |cluster| key_file::keep(cluster, self.vault(), self.data()))
+        let kept = view.state.cluster().map_or(Ok(false), |cluster| key_file::keep(cluster, self.vault(), self.data()));
+        self.key_fault().tell(&kept);
+        kept
     }
 
     /// After a start: a switch of autolock, or a new unlock key, whose file was not written any more.
-    pub(super) fn catch_up_key_file(&self) {
-        match self.keep_key_file() {
-            Ok(false) => {}
-            Ok(true) => log::warn!(
+    pub(super) async fn catch_up_key_file(&self) -> Result<(), ControlError> {
+        if matches!(self.key_file(), Ok(Some(KeyFile::Plain(_)))) {
+            self.reopen(None).await?;
+        }
+        if self.keep_key_file() == Ok(true) {
+            log::warn!(
                 "the last change of autolock or of the unlock key was cut short; it is complete now: `pi-mgr unlock-key` \
                  shows the key that the next start needs, if it needs one"
-            ),
-            Err(error) => log::error!("the vault's key file is not as autolock wants it: {error}"),
+            );
         }
+        Ok(())
+    }
+
+    /// The manager opened as before the unlock key that the store has: the power went before that was surely seen. So it
+    /// is to be shown again, and what opened the manager now does so until then. `with`: the key that was brought; none:
+    /// the file was plain.
+    async fn reopen(&self, with: Option<&UnlockKey>) -> Result<(), ControlError> {
+        let view = self.store().view();
+        let Some(cluster) = view.state.cluster() else { return Ok(()) };
+        let Some(key) = &cluster.trust.unlock else { return Ok(()) };
+        let unusable = |error| failed("open the unlock key", &error);
+        if Locks::of(self.vault(), cluster).map_err(unusable)?.has(with) {
+            return Ok(());
+        }
+        let before = with.map(|with| with.seal(self.vault())).transpose().map_err(unusable)?;
+        let changes = vec![Change::UnlockKey(before), Change::UnlockKeyDrawn(key.clone())];
+        let stored = self.store().commit(self.now().wall, changes).await;
+        stored.map_err(|error| failed("store what opens the manager", &error))?;
+        log::warn!(
+            "the manager opened as before its unlock key was shown: that is to be shown again (`pi-mgr unlock-key`), and \
+             until then the next start opens as this one did"
+        );
+        Ok(())
     }
 
     /// After a commit of the unlock key.
@@ -188,11 +214,17 @@ impl Manager {
     async fn shown_in_turn(&self, key: Sealed) -> Result<(), ControlError> {
         let stored = self.store().commit(self.now().wall, vec![Change::UnlockKeyShown(key)]).await;
         stored.map_err(|error| failed("store that the unlock key was shown", &error))?;
-        self.keep_key_file().map(drop)
+        self.keep_key_file()?;
+        log::info!("the unlock key was shown: it alone opens the manager from now on");
+        Ok(())
     }
 
     /// What a person should know about the lock.
-    pub(super) fn lock_warning(&self) -> Option<String> {
+    pub(super) fn lock_warnings(&self) -> impl Iterator<Item = String> {
+        self.key_fault().now().into_iter().chain(self.unseen_key())
+    }
+
+    fn unseen_key(&self) -> Option<String> {
         let view = self.store().view();
         let text = match view.state.cluster()?.trust.unlock_before.as_ref()? {
             UnlockBefore::Nothing => {
@@ -211,7 +243,9 @@ impl Manager {
     pub(super) async fn unlock(self, text: Zeroizing<String>) -> Result<(), ControlError> {
         let _turn = self.turn().await;
         let view = self.store().view();
-        let Some(cluster) = view.state.cluster() else { return Err(ControlError::NotIn) };
+        if view.state.cluster().is_none() {
+            return Err(ControlError::NotIn);
+        }
         if !self.lock().is_shut() {
             return Err(ControlError::NotLocked);
         }
@@ -231,6 +265,12 @@ impl Manager {
             None => return Err(self.no_key_file()),
         };
         self.use_key(&key, &view.state)?;
+        if let Err(error) = self.reopen(Some(&unlock)).await {
+            self.vault().lock();
+            return Err(error);
+        }
+        let view = self.store().view();
+        let Some(cluster) = view.state.cluster() else { return Err(ControlError::NotIn) };
         let taken = self.take_up(&view.state, cluster).await;
         self.opened_with(&unlock).await;
         // Whatever comes of it: the key was right, and a start that failed is tried again without it.

@@ -6,8 +6,9 @@
 //! ```text
 //! plain: 32 bytes     wrapped: "racimo vault key, locked 1\n" · once or twice: nonce 12 · ciphertext 32 · tag 16
 //! ```
-//! Twice: by the present unlock key and by the one before it, until the present one was shown. ChaCha20-Poly1305; the words before it are authenticated. The unlock key is 256 random bits, so there is nothing to
-//! stretch. Its text is Docker's: `SWMKEY-1-` and base 64 without padding.
+//! Twice: by the present unlock key and by the one before it, until the present one was shown. ChaCha20-Poly1305; the
+//! words before it are authenticated. The unlock key is 256 random bits, so there is nothing to stretch. Its text is
+//! Docker's: `SWMKEY-1-` and base 64 without padding.
 
 use std::fmt;
 
@@ -123,6 +124,11 @@ impl Locks {
     /// Whether the file is plain.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether this opens the file; none: nothing has to be brought.
+    pub fn has(&self, brought: Option<&UnlockKey>) -> bool {
+        brought.map_or(self.is_empty(), |brought| self.0.contains(brought))
     }
 }
 
@@ -302,6 +308,8 @@ mod tests {
             cluster.trust.unlock_before = before;
             let locks = Locks::of(&vault, &cluster).expect("they open");
             assert_eq!(locks.0.iter().map(|key| key.0[0]).collect::<Vec<_>>(), want);
+            assert_eq!(locks.has(None), want.is_empty());
+            (1..=3).for_each(|byte| assert_eq!(locks.has(Some(&unlock(byte))), want.contains(&byte), "{byte}"));
         };
         check(None, None, &[]);
         check(Some(1), None, &[1]);

@@ -25,6 +25,7 @@ impl Manager {
         self.0.vault.lock();
         self.lock().open();
         self.set_fault(None);
+        self.key_fault().tell(&Ok(false));
         keep::erase(&self.0.data).map_err(|error| failed("erase the cluster's keys", &error))?;
         log::warn!("left the cluster and erased its state");
         Ok(())

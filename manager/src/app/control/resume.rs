@@ -50,7 +50,7 @@ impl Manager {
             return Ok(false);
         }
         self.bring_over(cluster).await?;
-        self.catch_up_key_file();
+        self.catch_up_key_file().await?;
         let listen = address::listen(&own.listen, &machine()?).map_err(ControlError::Invalid)?;
         // When a board boots, its address may come later than its manager.
         let listener = tcp::listen(listen).map_err(|error| cannot_listen(listen, &error))?;

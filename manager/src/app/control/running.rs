@@ -71,7 +71,8 @@ impl Manager {
         let (store, clock, vault) = (self.0.store.clone(), self.0.clock, self.0.vault.clone());
         let authority = trust::first(&vault, &store, clock, own.node).await?;
         let (data, turn) = (self.0.data.clone(), self.0.turn.clone());
-        let key_file = key_file::Guard { store: store.clone(), vault: vault.clone(), data, turn, told: None };
+        let (fault, last) = (self.key_fault().clone(), key_file::Last::default());
+        let key_file = key_file::Guard { store: store.clone(), vault: vault.clone(), data, turn, fault, last };
         let keeper = trust::Keeper { store, clock, vault, own: own.node, authority: authority.clone(), key_file };
         // Without an agent the manager is a node that works but takes no tasks.
         if view.state.node(own.node).is_some_and(|node| node.description.tasks_max == 0) {
