@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn the_help_lines_up_and_has_everything() {
         let text = text();
-        assert!(text.contains("\n  pi-agent leave                              leave it: tasks stop"), "{text}");
+        assert!(text.contains("\n  pi-agent leave                             leave it: tasks stop"), "{text}");
         assert!(text.contains("\n  --log-level            error, warn"), "{text}");
         let named = |name: &str| text.matches(name).count() > 0;
         assert!(COMMANDS.iter().all(|(command, does)| named(command) && named(does)));
