@@ -318,7 +318,7 @@ impl Task {
         }
     }
 
-    /// Its grace counts from the signal.
+    /// Its grace counts from the signal: see [`Task::was_told`].
     fn begins_to_stop(&mut self, pid: u32, now: Now) -> Option<Op> {
         self.phase = Phase::Stopping { pid, kill_at: now.mono + self.grace, kills: 0 };
         if self.grace.is_zero() { self.decide(now) } else { Some(Op::Signal(None)) }
@@ -429,6 +429,7 @@ impl Task {
                 log::warn!("task {}: remove its container: {reason}", self.id);
                 self.not_before = now.mono + limits::DELETE_RETRY_AFTER;
             }
+            (Op::Signal(None), Done::Ok(_)) => self.was_told(now.mono),
             (Op::Signal(_), Done::Ok(_) | Done::Made(_) | Done::Cancelled)
             | (Op::Start | Op::Delete, Done::Made(_) | Done::Cancelled) => {}
         }
@@ -523,6 +524,13 @@ impl Task {
         self.phase = Phase::Ended;
         self.says(state, message, at);
         self.report.err = err.map(cut);
+    }
+
+    /// The signal that asks it to stop has reached it. On a busy board that takes seconds, which are not its own.
+    fn was_told(&mut self, now: Mono) {
+        if let Phase::Stopping { kill_at, kills: 0, .. } = &mut self.phase {
+            *kill_at = now + self.grace;
+        }
     }
 
     /// The signal did not reach the process: the next try counts as the first.

@@ -178,15 +178,15 @@ fn the_deadline_kills_and_kills_again_less_often() {
     let task = check_running(&[
         (3, Want(Shutdown), "running stop"),
         (4, Ok, "running -"),
-        (2002, Wait, "running -"),
-        (2003, Wait, "running kill"),
-        (2004, Ok, "running -"),
-        (12_002, Wait, "running -"),
-        (12_003, Wait, "running kill"),
-        (12_004, Ok, "running -"),
-        (32_002, Wait, "running -"),
-        (32_003, Wait, "running kill"),
-        (32_004, Ok, "running -"),
+        (2003, Wait, "running -"),
+        (2004, Wait, "running kill"),
+        (2005, Ok, "running -"),
+        (12_003, Wait, "running -"),
+        (12_004, Wait, "running kill"),
+        (12_005, Ok, "running -"),
+        (32_003, Wait, "running -"),
+        (32_004, Wait, "running kill"),
+        (32_005, Ok, "running -"),
     ]);
     check(task, &[(33_000, Exit(137), "shutdown -")]);
     // Without grace it is killed at once, and once.
@@ -211,15 +211,15 @@ fn a_signal_that_did_not_get_through_is_sent_again() {
         (9000, Again, "running -"),
         (10_000, Wait, "running stop"),
         (10_001, Ok, "running -"),
-        (11_999, Wait, "running -"),
-        (12_000, Wait, "running kill"),
-        (12_001, Again, "running -"),
-        (13_001, Wait, "running kill"),
-        (13_002, Again, "running -"),
-        (14_002, Wait, "running kill"),
-        (14_003, Ok, "running -"),
-        (24_001, Wait, "running -"),
-        (24_002, Wait, "running kill"),
+        (12_000, Wait, "running -"),
+        (12_001, Wait, "running kill"),
+        (12_002, Again, "running -"),
+        (13_002, Wait, "running kill"),
+        (13_003, Again, "running -"),
+        (14_003, Wait, "running kill"),
+        (14_004, Ok, "running -"),
+        (24_002, Wait, "running -"),
+        (24_003, Wait, "running kill"),
     ]);
     // One that the process does not take: its deadline comes.
     check_running(&[(3, Want(Shutdown), "running stop"), (5, Failed, "running -"), (2003, Wait, "running kill")]);
@@ -300,7 +300,7 @@ fn after_the_agent_was_restarted() {
     check(task, &[(0, Wait, "running -"), (1, Adopt(Found::Ended { status: 1, oom: false }), "running -")]);
     let mut task = assigned(Shutdown);
     task.adopt(running, now(0));
-    check(task, &[(0, Wait, "running stop"), (1, Ok, "running -"), (2000, Wait, "running kill")]);
+    check(task, &[(0, Wait, "running stop"), (1, Ok, "running -"), (2001, Wait, "running kill")]);
     // It ended meanwhile.
     check(found(Found::Ended { status: 0, oom: false }), &[(0, Wait, "complete -"), (1, Unwant, "complete delete")]);
     let task = check(found(Found::Ended { status: 137, oom: true }), &[(0, Wait, "failed -")]);
@@ -351,7 +351,7 @@ fn the_board_wakes_up_when_something_is_due() {
     let task = check(task, &[(3, Want(Shutdown), "running stop")]);
     assert_eq!(wake(&task), None, "an operation is in flight");
     let task = check(task, &[(4, Ok, "running -")]);
-    assert_eq!(wake(&task), Some(2003));
+    assert_eq!(wake(&task), Some(2004));
     let task = check(task, &[(2500, Wait, "running kill"), (2600, Again, "running -")]);
     assert_eq!(wake(&task), Some(3600));
     let task = check(assigned(Running), &[(0, Wait, "preparing prepare"), (1, Again, "preparing -")]);
@@ -407,7 +407,7 @@ fn what_is_unhealthy_fails() {
     check(stopping(), &[(2300, Want(Shutdown), "starting -"), (2301, Exit(143), "failed -")]);
     check(stopping(), &[(2300, Vanish, "failed -")]);
     // It is not checked while it stops; its deadline kills it.
-    check(stopping(), &[(4199, Wait, "starting -"), (4200, Wait, "starting kill"), (4201, Ok, "starting -")]);
+    check(stopping(), &[(4200, Wait, "starting -"), (4201, Wait, "starting kill"), (4202, Ok, "starting -")]);
     // The signal did not get through.
     check(check_checked(&failing), &[(2201, Again, "starting -"), (3201, Wait, "starting stop")]);
     let was_running = [(1002, Wait, "starting probe"), (1003, Ok, "running -"), (2003, Wait, "running probe")];
@@ -489,7 +489,7 @@ fn a_task_that_is_not_healthy_leaves_the_balance_before_it_is_stopped() {
     assert!(task.take_report().is_some_and(|report| report.unhealthy && report.state == TaskState::Running));
     let told = 3005 + u64::try_from(limits::LEAVE_BALANCE.as_millis()).unwrap();
     let task = check(task, &[(told - 1, Wait, "running -"), (told, Wait, "running stop"), (told + 1, Ok, "running -")]);
-    assert_eq!(task.wake_at(), Some(now(told + 600_000).mono));
+    assert_eq!(task.wake_at(), Some(now(told + 1 + 600_000).mono));
     let task = check(task, &[(told + 2, Exit(143), "failed -")]);
     assert_eq!(task.report().err.as_deref(), Some("task: non-zero exit (143): unhealthy container: no"));
 }
@@ -517,9 +517,11 @@ fn a_task_leaves_the_balance_before_it_is_told_to_stop() {
     task.done(Done::Again("containerd is away".into()), now(told));
     let retry = told + u64::try_from(limits::RETRY_AFTER.as_millis()).unwrap();
     assert_eq!(task.next(now(retry)), Some(Op::Signal(None)));
-    task.done(Done::Ok(None), now(retry));
-    // Its grace counts from the signal.
-    assert_eq!(task.wake_at(), Some(now(retry + 3000).mono));
+    // Its grace counts from when it has the signal, however long that takes.
+    task.done(Done::Ok(None), now(retry + 5000));
+    assert_eq!(task.next(now(retry + 5000)), None);
+    assert_eq!(task.wake_at(), Some(now(retry + 8000).mono));
+    assert_eq!(task.next(now(retry + 8000)), Some(Op::Signal(Some(racimo_common::signal::SIGKILL))));
 
     let mut task = running(true);
     assert_eq!(task.next(now(10)), None);

@@ -139,6 +139,12 @@ pub enum RuntimeError {
         /// The task.
         task: TaskId,
     },
+    /// Its process runs, but containerd did not find it.
+    #[error("containerd does not find the process of task {task}, which runs")]
+    NotSignalled {
+        /// The task.
+        task: TaskId,
+    },
     /// The board's own files.
     #[error("cannot {what} {}", path.display())]
     Io {
@@ -156,10 +162,11 @@ impl RuntimeError {
         move |source| Self::Io { what, path: path.into(), source }
     }
 
-    /// True if containerd is gone rather than unwilling: the task is not at fault, try again.
+    /// True if containerd is gone, or confused, rather than unwilling: the task is not at fault, try again.
     pub fn is_lost(&self) -> bool {
         match self {
             Self::Ctrd(error) => error.is_lost(),
+            Self::NotSignalled { .. } => true,
             Self::Mount(_)
             | Self::File(_)
             | Self::User(_)

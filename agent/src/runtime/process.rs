@@ -125,8 +125,17 @@ impl Runtime {
     }
 
     /// Sends a signal to the container's first process; one that has ended gets none.
+    ///
+    /// Fails with [`RuntimeError::NotSignalled`] if containerd did not find one that it says runs.
     pub async fn kill(&self, task: TaskId, signal: u32) -> Result<(), RuntimeError> {
-        Ok(kill(&self.connect().await?, task.to_string(), signal).await?)
+        let ctrd = self.connect().await?;
+        let id = task.to_string();
+        if kill(&ctrd, id.clone(), signal).await? {
+            return Ok(());
+        }
+        let process = self.process(&ctrd, &id).await?;
+        let runs = process.is_some_and(|process| matches!(self.phase(&process), Phase::Running { .. }));
+        if runs { Err(RuntimeError::NotSignalled { task }) } else { Ok(()) }
     }
 
     /// Kills and removes the process; the container and its files stay.
@@ -214,11 +223,13 @@ pub(super) fn wall(stamp: prost_types::Timestamp) -> Wall {
     Wall::from_nanos(nanos)
 }
 
-async fn kill(ctrd: &Ctrd, id: String, signal: u32) -> Result<(), CtrdError> {
+/// Answers whether there was a process to signal.
+async fn kill(ctrd: &Ctrd, id: String, signal: u32) -> Result<bool, CtrdError> {
     let message = KillRequest { container_id: id, signal, ..KillRequest::default() };
     let mut tasks = TasksClient::new(ctrd.clone());
     let call = within(limits::CTRD_CALL_MAX, tasks.kill(request(message, None)));
-    unless(Code::NotFound, call.await).map_err(CtrdError::call("signal the container")).map(drop)
+    let answer = unless(Code::NotFound, call.await).map_err(CtrdError::call("signal the container"))?;
+    Ok(answer.is_some())
 }
 
 /// The last container of a group takes the shim with it; who comes just then meets a closed
