@@ -8,6 +8,7 @@ mod access;
 mod addresses;
 mod autolock;
 mod backup;
+mod boards;
 mod certificates;
 mod cli;
 mod cluster;

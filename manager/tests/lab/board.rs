@@ -105,6 +105,13 @@ impl Board<'_> {
         self.directory().join("agent.toml")
     }
 
+    /// A shell script, if it is there, that its agent is started by, in a mount namespace of its own: it changes what
+    /// the agent sees of the board, and ends with `exec "$@"`. Mounts that the agent makes then are seen by nobody else,
+    /// so such a board has tasks of the network `host` only.
+    pub(crate) fn agent_view(&self) -> PathBuf {
+        self.directory().join("view.sh")
+    }
+
     /// Its agent's log.
     pub(crate) fn agent_log(&self) -> PathBuf {
         self.log("agent")
@@ -298,6 +305,11 @@ impl Board<'_> {
         ensure!(self.lab.state.cluster, "lab {} was started with --bare: it has no agents", self.lab.name);
         ensure!(self.agent().is_none(), "board {}'s agent is running already", self.number);
         let mut argv = self.lab.clock_environment(&format!("board{}", self.number))?;
+        let view = self.agent_view();
+        if view.exists() {
+            argv.extend(["unshare", "--mount", "sh"].map(str::to_owned));
+            argv.push(view.display().to_string());
+        }
         argv.extend([
             self.lab.program("pi-agent").display().to_string(),
             "run".to_owned(),
