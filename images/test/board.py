@@ -144,9 +144,9 @@ class Board(unittest.TestCase):
         path = self.root / path
         return path.read_text() if path.exists() else None
 
-    def run_program(self, name):
-        environment = dict(os.environ, RACIMO_ROOT=str(self.root), PATH=f"{self.root}/bin:{os.environ['PATH']}")
-        done = subprocess.run([LIBRARY / name], capture_output=True, text=True, env=environment, timeout=60,
+    def run_program(self, name, *arguments, **more):
+        environment = dict(os.environ, RACIMO_ROOT=str(self.root), PATH=f"{self.root}/bin:{os.environ['PATH']}", **more)
+        done = subprocess.run([LIBRARY / name, *arguments], capture_output=True, text=True, env=environment, timeout=60,
                               start_new_session=True)
         self.assertNotIn("5a5a5a5a", done.stdout + done.stderr + (self.read("boot/firmware/racimo-status.txt") or ""))
         return done
@@ -221,6 +221,27 @@ class Board(unittest.TestCase):
         self.assertIn("192.168.1.10:2377: pi-agent: the manager refused: A valid join token is necessary", self.status())
         self.assertEqual(self.read("sys/class/leds/ACT/trigger"), "timer\n")
         self.assertFalse(path.exists())
+
+    def test_one_try_of_somebody_who_waits(self):
+        boot = self.root / "run/boot"
+        boot.mkdir()
+        path = self.write("run/boot/racimo.toml", JOIN)
+        refusal = self.write("refuse-192.168.1.10:2377", "pi-agent: the manager refused: A valid join token is necessary\n")
+        done = self.run_program("join", "once", RACIMO_BOOT=str(boot))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("192.168.1.10:2377: pi-agent: the manager refused", done.stdout)
+        self.assertFalse(path.exists(), "it has the token")
+        self.assertIsNone(self.read("sleeps"))
+        self.write("run/boot/racimo.toml", "join = 'x'")
+        done = self.run_program("join", "once", RACIMO_BOOT=str(boot))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("line 1: join: expected", done.stdout)
+        refusal.unlink()
+        self.write("run/boot/racimo.toml", JOIN)
+        done = self.run_program("join", "once", RACIMO_BOOT=str(boot))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("joined the cluster as node n1", done.stdout)
+        self.assertEqual([path.name for path in (self.root / "boot/firmware").iterdir()], [])
 
     def test_the_status_is_written_when_it_changes(self):
         self.file("hostnam = 'a'")

@@ -1,10 +1,11 @@
 # shellcheck shell=sh
 # What import and join share: the files, the status beside racimo.toml, the light. Sourced.
 #
-# RACIMO_ROOT stands before every path; tests set it.
+# RACIMO_ROOT stands before every path; tests set it. RACIMO_BOOT stands for the boot partition: `pi-mgr provision`, which
+# brings these programs to boards whose image does not have them, keeps racimo.toml off the card.
 
 root=${RACIMO_ROOT:-}
-boot=$root/boot/firmware
+boot=${RACIMO_BOOT:-$root/boot/firmware}
 file=$boot/racimo.toml
 status_file=$boot/racimo-status.txt
 library=$(dirname "$(readlink -f "$0")")
