@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cluster::{Running, SOON, get, node_id, running as containers, sessions, settle, tasks, wait, wait_board};
+use crate::cluster::{Running, SOON, get, node_id, running as containers, settle, tasks, wait, wait_board};
 use crate::lab::Lab;
 use crate::lab::guard::Guard;
 use crate::lab::manager::Verb;
@@ -179,7 +179,7 @@ fn a_locked_manager_comes_back_at_another_address() -> Result<()> {
     // The backup was made with the first key: a later one does not open it.
     let second = key(&["unlock-key", "--rotate"])?;
     let boards = [node_id(&lab, 1)?, node_id(&lab, 2)?];
-    let opened = [sessions(&lab, 1)?, sessions(&lab, 2)?];
+    let opened = rehome::opened(&lab)?;
 
     lab.manager().act(Verb::Kill)?;
     fs::rename(lab.manager().data(), lab.directory.join("manager/lost"))?;

@@ -5,27 +5,21 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::cluster::{Running, SOON, create, sessions, settle, sleeper, wait, wait_log};
+use crate::cluster::{Running, SOON, create, settle, sleeper, wait, wait_log};
 use crate::lab::Lab;
 use crate::lab::board;
 use crate::lab::guard::Guard;
 use crate::lab::manager::Verb;
 use crate::lab::process::run;
-use crate::rehome::{address, announced, ip, shown};
+use crate::rehome::{FOUND_WITHIN, SECOND, THIRD, address, announced, ip, opened, same, shown, wait_sessions};
 use crate::support::{Said, docker, has, said};
 
-/// Addresses of the manager's board after the first.
-const SECOND: u8 = 3;
-const THIRD: u8 = 4;
-/// The one that comes later.
+/// The address that comes later.
 const LATE: u8 = 9;
-/// Silence is noticed after ten seconds; dialling an address that is gone fails after three.
-const FOUND_WITHIN: Duration = Duration::from_secs(50);
 
 #[test]
 #[ignore = "needs root"]
@@ -65,17 +59,6 @@ fn restart(lab: &Lab, advertise: &str) -> Result<()> {
     Ok(())
 }
 
-fn opened(lab: &Lab) -> Result<[usize; 2]> {
-    Ok([sessions(lab, 1)?, sessions(lab, 2)?])
-}
-
-#[track_caller]
-fn wait_sessions(lab: &Lab, before: [usize; 2]) {
-    wait(lab, "every board to open another session", FOUND_WITHIN, || {
-        Ok((sessions(lab, 1)? > before[0] && sessions(lab, 2)? > before[1]).then_some(()))
-    });
-}
-
 #[track_caller]
 fn is_shown(lab: &Lab, advertised: &str, own: Ipv4Addr) {
     wait(lab, &format!("{advertised} and {own} to be shown"), FOUND_WITHIN, || {
@@ -94,11 +77,6 @@ fn is_kept(lab: &Lab, places: &[&str]) -> Result<()> {
         });
     }
     Ok(())
-}
-
-#[track_caller]
-fn same(lab: &Lab, before: &Running) {
-    assert_eq!(before, &settle(lab, &[("web", 2)]), "no container was touched");
 }
 
 /// The only address changes at one blow; the name leads to the new one.

@@ -26,11 +26,11 @@ use crate::lab::process::{run, signal};
 use crate::support::{docker, has, pi_mgr};
 
 /// Addresses of the manager's board after the first, and the impostor's.
-const SECOND: u8 = 3;
-const THIRD: u8 = 4;
+pub(crate) const SECOND: u8 = 3;
+pub(crate) const THIRD: u8 = 4;
 const IMPOSTOR: u8 = 200;
 /// Silence is noticed after ten seconds; dialling the old address fails after three.
-const FOUND_WITHIN: Duration = Duration::from_secs(50);
+pub(crate) const FOUND_WITHIN: Duration = Duration::from_secs(50);
 
 #[test]
 #[ignore = "needs root"]
@@ -72,8 +72,13 @@ pub(crate) fn shown(lab: &Lab) -> Result<(String, String)> {
 }
 
 #[track_caller]
-fn same(lab: &Lab, before: &Running) {
+pub(crate) fn same(lab: &Lab, before: &Running) {
     assert_eq!(before, &settle(lab, &[("web", 2)]), "no container was touched");
+}
+
+/// The sessions every board has opened.
+pub(crate) fn opened(lab: &Lab) -> Result<[usize; 2]> {
+    Ok([sessions(lab, 1)?, sessions(lab, 2)?])
 }
 
 #[track_caller]
@@ -188,7 +193,7 @@ fn announce(netns: &str, address: Ipv4Addr, hint: &str, over: &AtomicBool, heard
 
 /// While the manager is away only the impostor answers: it is tried, told of, and left alone.
 fn an_impostor_answers_first(lab: &Lab, before: &Running) -> Result<()> {
-    let opened = [sessions(lab, 1)?, sessions(lab, 2)?];
+    let opened = opened(lab)?;
     lab.manager().act(Verb::Kill)?;
     let said = format!("no session with {}:2377, which was announced on the local network", ip(lab, IMPOSTOR));
     for board in 1..=2 {
@@ -210,7 +215,7 @@ fn the_old_address_is_gone(lab: &Lab, before: &Running) -> Result<()> {
     let old = lab.subnet().manager();
     assert_eq!(shown(lab)?, (format!("{old}:2377"), old.to_string()));
     has(&docker(lab, &["info", "--format", "{{json .Warnings}}"])?.good()?, "[]");
-    let opened = [sessions(lab, 1)?, sessions(lab, 2)?];
+    let opened = opened(lab)?;
     address(lab, "del", old)?;
     address(lab, "add", ip(lab, SECOND))?;
     wait_sessions(lab, opened);
@@ -254,10 +259,10 @@ fn the_manager_says_goodbye(lab: &Lab, impostor: &Impostor) -> Result<()> {
 /// nobody need announce anything.
 fn both_are_there_for_a_while(lab: &Lab, before: &Running) -> Result<()> {
     fs::write(lab.manager().config(), "advertise-addr = \"eth0\"\nannounce = false\n")?;
-    let mut opened = [sessions(lab, 1)?, sessions(lab, 2)?];
+    let mut before_it = opened(lab)?;
     lab.manager().act(Verb::Kill)?;
     lab.manager().act(Verb::Start)?;
-    wait_sessions(lab, opened);
+    wait_sessions(lab, before_it);
     let (second, third) = (ip(lab, SECOND), ip(lab, THIRD));
     let is_shown = |wanted: Ipv4Addr| {
         wait(lab, &format!("{wanted} to be shown"), FOUND_WITHIN, || {
@@ -277,16 +282,16 @@ fn both_are_there_for_a_while(lab: &Lab, before: &Running) -> Result<()> {
             Ok((text.contains(&format!("{second}:2377")) && text.contains(&format!("{third}:2377"))).then_some(()))
         });
     }
-    opened = [sessions(lab, 1)?, sessions(lab, 2)?];
+    before_it = opened(lab)?;
     address(lab, "del", second)?;
-    wait_sessions(lab, opened);
+    wait_sessions(lab, before_it);
     is_shown(third);
     same(lab, before);
     let board = lab.board(1)?;
     board.act(crate::lab::board::Verb::KillAgent)?;
-    opened = [sessions(lab, 1)?, 0];
+    before_it = [sessions(lab, 1)?, 0];
     board.act(crate::lab::board::Verb::StartAgent)?;
-    wait_sessions(lab, opened);
+    wait_sessions(lab, before_it);
     same(lab, before);
     Ok(())
 }
