@@ -214,6 +214,50 @@ fn a_disk_that_stalls_while_a_session_opens_writes_nobody_off() {
     manager.until(|view| view.state.node(node(1)).is_some_and(|node| node.written_off.is_some()));
 }
 
+/// The hub itself waits for the disk, and the first it reads then is not what node 1 said meanwhile.
+#[test]
+fn a_disk_that_stalls_a_write_off_writes_off_nobody_else() {
+    let manager = Manager::new(vec![new_node(1), new_node(2), new_node(3)]);
+    let (mut board, _, set) = Board::open(&manager, 1);
+    board.say_status(true, true, set.to, Vec::new());
+    let (mut silent, _, set) = Board::open(&manager, 2);
+    silent.say_status(true, true, set.to, Vec::new());
+    manager.until(|view| view.is_ready(node(1)) && view.is_ready(node(2)));
+    // Longer than node 1 may be silent.
+    manager.disk.stall_syncs(Duration::from_secs(6));
+    let beat = |board: &mut Board, number| {
+        board.settle(number);
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    let begun = Instant::now();
+    for number in 0.. {
+        // It is told before it is written off.
+        if silent.session.is_finished() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "node 2 is not missed");
+        beat(&mut board, number);
+    }
+    assert!(!manager.is_down(node(2)), "nothing stalled");
+    let mut third = Board::connect(&manager, 3);
+    third.say(&hello((1, 1)));
+    // It comes first.
+    std::thread::sleep(Duration::from_millis(200));
+    // What is under way stalls on; nothing after it does.
+    manager.disk.stall_syncs(Duration::ZERO);
+    for number in 1000.. {
+        beat(&mut board, number);
+        if manager.is_down(node(2)) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "node 2 is not written off");
+    }
+    let heard = third.hear();
+    assert!(matches!(heard, ToAgent::Welcome(_)), "{heard:?}");
+    (2000..2005).for_each(|number| beat(&mut board, number));
+    assert!(!manager.is_down(node(1)));
+}
+
 #[test]
 fn a_new_heartbeat_period_begins_with_a_new_session() {
     let manager = manager();
