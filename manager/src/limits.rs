@@ -114,8 +114,8 @@ pub const ADDRESSES_LOOK_EVERY: Duration = Duration::from_secs(2);
 pub const NAME_LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Time for a name to be looked up. Longer: it counts as unknown, and what boards were told stays.
 pub const NAME_WITHIN: Duration = Duration::from_secs(6);
-/// How long boards are waited for after this manager's address went away under them: they notice by its silence, and
-/// look for the new one.
+/// How long boards are waited for after this manager's address went away under them, or it was restored from a backup:
+/// they notice by its silence, and look for the new one.
 pub const MOVED_GRACE: Duration = Duration::from_secs(60);
 /// Shortest time between two announcements to everybody, by RFC 6762.
 pub const ANNOUNCE_EVERY_MIN: Duration = Duration::from_secs(1);

@@ -40,6 +40,9 @@ pub(super) struct Own {
     /// Whether what boards are told was an address of this machine once.
     #[serde(default)]
     pub(super) here: bool,
+    /// Whether it comes from a backup, and boards may still look for it.
+    #[serde(default)]
+    pub(super) restored: bool,
 }
 
 /// Makes a directory that only we may enter; one that is there is fine.

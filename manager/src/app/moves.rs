@@ -23,7 +23,7 @@ use super::address::{self, Interface, Machine, Told};
 use super::keep::{self, Own};
 use crate::announce::serve::Link;
 use crate::dispatcher::serve::Listening;
-use crate::limits::{ADDRESSES_LOOK_EVERY, NAME_LOOK_EVERY, NAME_WITHIN, TOLD_ADDRESSES_MAX};
+use crate::limits::{ADDRESSES_LOOK_EVERY, MOVED_GRACE, NAME_LOOK_EVERY, NAME_WITHIN, TOLD_ADDRESSES_MAX};
 use crate::store::{Change, Store};
 use crate::tcp;
 
@@ -97,7 +97,12 @@ impl Moves {
         let mut last: Option<Machine> = None;
         let mut named = Instant::now();
         let mut again = Again::default();
+        let started = Instant::now();
         loop {
+            if self.own.restored && started.elapsed() >= MOVED_GRACE {
+                self.own.restored = false;
+                self.keep("boards had the time to find this manager");
+            }
             match machine() {
                 Ok(machine) => {
                     let said = self.said().unwrap_or_default();
@@ -115,6 +120,12 @@ impl Moves {
                 Err(error) => log::debug!("list network interfaces: {error}"),
             }
             Timer::after(ADDRESSES_LOOK_EVERY).await;
+        }
+    }
+
+    fn keep(&self, what: &str) {
+        if let Err(error) = keep::store_own(&self.data, &self.own) {
+            log::warn!("keep that {what}: {error}");
         }
     }
 
@@ -149,15 +160,17 @@ impl Moves {
         let now = Told { managers: cluster.managers.clone(), ip };
         let (told, warning) = address::follow(&said, self.listens, machine, &resolved, &now, self.own.here);
         warnings.extend(warning);
-        if last.is_some_and(|last| address::is_lost(&now, last, machine)) {
+        let is_lost = match last {
+            Some(last) => address::is_lost(&now, last, machine),
+            None => self.own.restored || self.own.here && !address::is_here(&now, machine),
+        };
+        if is_lost {
             // Boards that dialled it cannot know yet; they look for the new one.
             self.listening.moved().await;
         }
         if address::is_here(&told, machine) && !self.own.here {
             self.own.here = true;
-            if let Err(error) = keep::store_own(&self.data, &self.own) {
-                log::warn!("keep that {} is an address of this machine: {error}", told.ip);
-            }
+            self.keep(&format!("{} is an address of this machine", told.ip));
         }
         let mut changes = Vec::new();
         if told.managers != now.managers {

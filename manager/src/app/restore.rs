@@ -232,7 +232,7 @@ impl Checked {
         };
         let told = address::advertise(&said, listens, &machine, &resolved).map_err(RestoreError::Address)?;
         let here = address::is_here(&told, &machine);
-        Ok((Own { advertise: Some(said), here, ..own }, told.managers, told.ip.to_string()))
+        Ok((Own { advertise: Some(said), here, restored: true, ..own }, told.managers, told.ip.to_string()))
     }
 
     /// Locks the data directory, and makes sure that nothing is lost.

@@ -74,6 +74,7 @@ pub struct Link {
 enum LinkState {
     Expected {
         since: Mono,
+        grace: Duration,
     },
     /// A session opens, and its board waits for the manager.
     Opening,
@@ -97,7 +98,7 @@ enum LinkState {
 impl Link {
     /// A node the leader knows of but has not heard.
     pub fn expected(now: Mono) -> Self {
-        Self { state: LinkState::Expected { since: now }, gap: None }
+        Self { state: LinkState::Expected { since: now, grace: START_GRACE }, gap: None }
     }
 
     /// A session opens: until its board hears so, the silence is the manager's.
@@ -112,11 +113,12 @@ impl Link {
         }
     }
 
-    /// The manager's own address went away: the node's silence is no sign until it had time to find the new one.
+    /// The manager is not where it was: the node's silence is no sign until it had time to find it.
     pub fn lost(&mut self, now: Mono) {
-        let had_session = matches!(self.state, LinkState::Closed { .. }) || self.is_open();
-        if had_session {
-            self.state = LinkState::Lost { at: now };
+        match self.state {
+            LinkState::Left => {}
+            LinkState::Expected { .. } => self.state = LinkState::Expected { since: now, grace: MOVED_GRACE },
+            _ => self.state = LinkState::Lost { at: now },
         }
     }
 
@@ -152,7 +154,7 @@ impl Link {
     /// The manager itself stood still for `span`: that silence is not the node's.
     pub fn forgive(&mut self, span: Duration, now: Mono) {
         match &mut self.state {
-            LinkState::Expected { since: at }
+            LinkState::Expected { since: at, .. }
             | LinkState::Welcomed { at }
             | LinkState::Open { heard: at }
             | LinkState::Lost { at }
@@ -185,7 +187,7 @@ impl Link {
             LinkState::Left => Verdict::Down(Cause::Left),
             LinkState::Opening => Verdict::Alive(now + START_GRACE),
             LinkState::Welcomed { at } => until(at + START_GRACE.max(period * 6), Cause::Heartbeat),
-            LinkState::Expected { since } => until(since + START_GRACE.max(period * 6), Cause::NeverSeen),
+            LinkState::Expected { since, grace } => until(since + grace.max(period * 6), Cause::NeverSeen),
             LinkState::Closed { at } => until(at + RECONNECT_GRACE, Cause::Closed),
             LinkState::Lost { at } => until(at + MOVED_GRACE.max(period * 6), Cause::Heartbeat),
             LinkState::Open { heard } => {
@@ -308,7 +310,9 @@ mod tests {
     fn a_manager_that_moved_is_looked_for() {
         let mut link = Link::expected(at(0));
         link.lost(at(1000));
-        assert_eq!(link.judge(SECOND, at(19_999)), Verdict::Alive(at(20_000)), "it never had a session");
+        assert_eq!(link.judge(SECOND, at(60_999)), Verdict::Alive(at(61_000)), "the manager was restored elsewhere");
+        assert_eq!(link.judge(SECOND, at(61_000)), Verdict::Down(Cause::NeverSeen));
+        assert!(!link.was_open());
         link.opens();
         link.heard(at(20_000));
         link.lost(at(22_000));
@@ -321,6 +325,9 @@ mod tests {
         link.closed(at(33_000));
         link.lost(at(34_000));
         assert_eq!(link.judge(SECOND, at(60_000)), Verdict::Alive(at(94_000)));
+        link.left();
+        link.lost(at(61_000));
+        assert_eq!(link.judge(SECOND, at(61_000)), Verdict::Down(Cause::Left));
     }
 
     #[test]

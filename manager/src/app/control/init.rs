@@ -37,7 +37,7 @@ impl Manager {
         let ca = Ca::create(cluster, now.max(tls::BUILT), &rng).map_err(|error| failed("make the root", &error))?;
         let tokens = JoinTokens::draw(ca.root_digest(), &rng).map_err(|_| no_random())?;
         let here = address::is_here(&advertise, &machine);
-        let own = Own { cluster, node, listen: request.listen, advertise: Some(said), here };
+        let own = Own { cluster, node, listen: request.listen, advertise: Some(said), here, restored: false };
         keep::store_own(&self.0.data, &own).map_err(|error| failed("keep which node this is", &error))?;
         let vault_key = self.make_vault_key()?;
         self.0.vault.unlock(&vault_key).map_err(|error| failed("use the vault's key", &error))?;

@@ -71,8 +71,11 @@ async fn older(store: &Store, data: &std::path::Path) -> (Ca, JoinTokens) {
     let (cluster, node) = (ClusterId::from_bits(5), NodeId::from_bits(6));
     let ca = Ca::create(cluster, now, &rng).expect("a root");
     let tokens = JoinTokens::draw(ca.root_digest(), &rng).expect("tokens");
-    keep::store_own(data, &Own { cluster, node, listen: "127.0.0.1:0".to_owned(), advertise: None, here: false })
-        .expect("kept");
+    keep::store_own(
+        data,
+        &Own { cluster, node, listen: "127.0.0.1:0".to_owned(), advertise: None, here: false, restored: false },
+    )
+    .expect("kept");
     std::fs::write(keep::old_key_path(data), ca.key_pem().as_bytes()).expect("written");
     let new = NewCluster {
         root_pem: ca.root_pem(),
