@@ -102,6 +102,9 @@ pub(crate) struct JoinTokenArgs {
     /// Replace the token; the old one stops working
     #[arg(long)]
     rotate: bool,
+    /// Print a racimo.toml for the boot partition of a board's card
+    #[arg(long, conflicts_with = "quiet")]
+    toml: bool,
     /// What joins
     role: JoinRole,
 }
@@ -171,6 +174,9 @@ pub(crate) async fn join_token(
     client: &mut Client,
     console: &mut Console,
 ) -> Result<(), CliError> {
+    if args.toml && matches!(args.role, JoinRole::Manager) {
+        return Err(CliError::Usage("--toml is for boards: join-token --toml worker".to_owned()));
+    }
     let (name, key, rotation) = match args.role {
         JoinRole::Worker => ("worker", "/JoinTokens/Worker", "rotateWorkerToken"),
         JoinRole::Manager => ("manager", "/JoinTokens/Manager", "rotateManagerToken"),
@@ -178,7 +184,9 @@ pub(crate) async fn join_token(
     let mut cluster = client.get(&Url::new(&["swarm"])).await?;
     if args.rotate {
         update_cluster(client, &cluster, &cluster["Spec"], Some(rotation)).await?;
-        if !args.quiet {
+        if args.toml {
+            console.warn(format!("Successfully rotated {name} join token."))?;
+        } else if !args.quiet {
             console.say(format!("Successfully rotated {name} join token.\n"))?;
         }
         cluster = client.get(&Url::new(&["swarm"])).await?;
@@ -194,7 +202,7 @@ pub(crate) async fn join_token(
         JoinRole::Worker => {
             let info = client.get(&Url::new(&["info"])).await?;
             let address = manager_address(client, info.text("/Swarm/NodeID")).await?;
-            console.say(join_text(token, &address))?;
+            console.say(if args.toml { join_file(token, &address) } else { join_text(token, &address) })?;
         }
         JoinRole::Manager => console.say(format!("The token for further managers is:\n\n    {token}\n"))?,
     }
@@ -244,6 +252,15 @@ pub(crate) async fn update_cluster(
 async fn manager_address(client: &mut Client, node: &str) -> Result<String, CliError> {
     let node = client.get(&Url::new(&["nodes", node])).await?;
     Ok(node.text("/ManagerStatus/Addr").to_owned())
+}
+
+/// What a board's image reads: `images/files/usr/lib/racimo/join-file`.
+fn join_file(token: &str, address: &str) -> String {
+    format!(
+        "# The racimo.toml of a board's boot partition. The board wipes it when it has joined.\n\
+         manager = \"{address}\"\ntoken = \"{token}\"\n\n\
+         #hostname = \"kitchen\"\n\n#[labels]\n#room = \"kitchen\""
+    )
 }
 
 fn join_text(token: &str, address: &str) -> String {

@@ -296,6 +296,28 @@ fn the_root_is_shown_and_rotated() {
 }
 
 #[test]
+fn join_tokens_as_a_file_for_cards() {
+    let run = |line: &[&str]| {
+        pi_mgr(line, 0, |request| match request.line.as_str() {
+            "GET /swarm" => ok(json!({"JoinTokens": {"Worker": "SWMTKN-1-a-b", "Manager": "m"}, "Spec": {}})),
+            "POST /swarm/update" => ok(Value::Null),
+            "GET /info" => ok(json!({"Swarm": {"NodeID": "n1"}})),
+            "GET /nodes/n1" => ok(json!({"ManagerStatus": {"Addr": "192.168.1.10:2377"}})),
+            _ => unforeseen(&request),
+        })
+    };
+    let want = "\nmanager = \"192.168.1.10:2377\"\ntoken = \"SWMTKN-1-a-b\"\n";
+    let outcome = run(&["join-token", "--toml", "worker"]);
+    outcome.result.expect("a file");
+    assert!(outcome.stdout.starts_with("# ") && outcome.stdout.contains(want), "{}", outcome.stdout);
+    // Beside the file there is nothing on standard output: that goes to the card.
+    let rotated = run(&["join-token", "--rotate", "--toml", "worker"]);
+    assert_eq!(rotated.stdout, outcome.stdout);
+    assert_eq!(rotated.stderr, "Successfully rotated worker join token.\n");
+    assert!(matches!(run(&["join-token", "--toml", "manager"]).result, Err(CliError::Usage(_))));
+}
+
+#[test]
 fn a_root_of_ones_own_is_read_from_files() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = |name: &str| dir.path().join(name).display().to_string();
