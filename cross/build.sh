@@ -51,6 +51,7 @@ for part in "${parts[@]}"; do
   file=$CARGO_TARGET_DIR/$target/release/$binary
   size=$(stat -c %s "$file")
   echo "$binary ($target, static): $size bytes: ${file#"$PWD"/}"
+  [[ $target != aarch64-* ]] || cross/pages.py "$file" # kernels for ARM64 have pages of 4, 16 or 64 KiB
   if [ "$binary" = pi-agent ] && [ "$target" = armv7-unknown-linux-musleabihf ]; then
     echo "budget: $budget bytes, $((budget - size)) left"
     [ "$size" -le "$budget" ] || { echo "cross/build.sh: the agent is over its budget" >&2; exit 1; }

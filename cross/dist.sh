@@ -119,6 +119,7 @@ for target in "$@"; do
   root=$work/racimo-$version-$target
   for program in "${programs[@]}"; do
     [ -f "$built/$program" ] || { echo "cross/dist.sh: ${built#"$PWD"/}/$program is missing: make cross TARGET=$target" >&2; exit 1; }
+    [[ $target != aarch64-* ]] || cross/pages.py "$built/$program"
     case $program in pi-agent) crate=racimo-agent ;; pi-mgr) crate=racimo-manager ;; esac
     cross/licences.py "$crate" "$target" >"$work/LICENSES-$target-$program"
     lay "$program"
