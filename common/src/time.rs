@@ -4,8 +4,9 @@
 //! and may be wrong on a board without a clock chip.
 
 use std::ops::{Add, Range, Sub};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since the process's own starting point; only differences mean anything.
@@ -56,6 +57,11 @@ impl Wall {
     /// The stamp this many nanoseconds after 1970.
     pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
+    }
+    /// What the system's clock shows. `SystemTime::now` panics from 2038 on where seconds have 32 bits: on ARMv7.
+    pub fn system() -> Self {
+        let shown = clock_gettime(ClockId::Realtime);
+        Self(shown.tv_sec.saturating_mul(1_000_000_000).saturating_add(shown.tv_nsec))
     }
     /// Nanoseconds since 1970.
     pub const fn nanos(self) -> i64 {
@@ -164,11 +170,7 @@ impl Clock {
 
     /// Both clocks, now.
     pub fn now(&self) -> Now {
-        let wall = match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(after) => Wall::default() + after,
-            Err(before) => Wall::default() - before.duration(),
-        };
-        Now { mono: Mono(nanos(self.start.elapsed())), wall }
+        Now { mono: Mono(nanos(self.start.elapsed())), wall: Wall::system() }
     }
 
     /// The instant of a [`Mono`] of this clock, for timers.
@@ -181,6 +183,16 @@ impl Clock {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_systems_clock() {
+        let since_1970 = || {
+            let shown = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            Wall::default() + shown.expect("this machine's clock is after 1970")
+        };
+        let (before, shown, after) = (since_1970(), Wall::system(), since_1970());
+        assert!(before <= shown && shown <= after, "{before:?} {shown:?} {after:?}");
+    }
 
     #[track_caller]
     fn check(nanos: i64, text: &str) {

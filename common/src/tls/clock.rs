@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_rustls::rustls::pki_types::UnixTime;
 use futures_rustls::rustls::time_provider::TimeProvider;
@@ -48,8 +47,7 @@ impl TrustClock {
 
 impl TimeProvider for TrustClock {
     fn current_time(&self) -> Option<UnixTime> {
-        let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let now = self.at(Wall::default() + system);
+        let now = self.at(Wall::system());
         Some(UnixTime::since_unix_epoch(now.since(Wall::default())))
     }
 }
@@ -69,6 +67,8 @@ const fn seconds(text: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
