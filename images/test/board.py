@@ -87,6 +87,7 @@ class Parse(unittest.TestCase):
             ('token = "SWMTKN-1-5a5a5a5a"', "line 1: token: expected SWMTKN-1-"),
             (f'token = "{TOKEN} "', "token: expected"),
             (JOIN + f'token = "{TOKEN}"', "line 1: join stands for"),
+            (f'token = "{TOKEN}"\n' + JOIN, "line 2: join stands for"),
             (f'join = "{TOKEN}"', "join: expected"),
             (f'join = "docker swarm join --token {TOKEN} 10.0.0.1"', "join: expected"),
             ('role = "manager"\n' + JOIN, "line 1: a board of role"),
