@@ -147,17 +147,18 @@ impl Leaving {
             Ok(()) => Ok(words.join("\n")),
             Err(why) => Err(format!("this board's identity is not erased: {why}")),
         };
-        for ask in self.asks {
-            // Who asked may have gone.
-            let _ = ask.answer.try_send(answer.clone());
-        }
+        self.reply(&answer);
     }
 
     /// Answers everybody why the board has not left.
     pub fn give_up(self, why: &str) {
+        self.reply(&Err(why.to_owned()));
+    }
+
+    fn reply(self, answer: &Result<String, String>) {
         for ask in self.asks {
             // Who asked may have gone.
-            let _ = ask.answer.try_send(Err(why.to_owned()));
+            let _ = ask.answer.try_send(answer.clone());
         }
     }
 }

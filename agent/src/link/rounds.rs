@@ -24,8 +24,8 @@ use crate::limits;
 struct Rounds {
     pause: Duration,
     wait: Option<Duration>,
-    /// Whether the last attempt became a session.
-    opened: bool,
+    /// Whether the last attempt ends the round: it became a session, or the answer is the same at every address.
+    is_over: bool,
     /// Since when there has been no session.
     lost: Instant,
     /// Of each manager of the last round.
@@ -46,7 +46,7 @@ impl Link {
         let (reasons, hints) = (BTreeMap::new(), Hints::default());
         let certificate = Certificate::new(self.identity.as_deref());
         let lost = Instant::now();
-        let mut rounds = Rounds { pause, wait: None, opened: false, lost, reasons, hints, certificate, copied: false };
+        let mut rounds = Rounds { pause, wait: None, is_over: false, lost, reasons, hints, certificate, copied: false };
         while !told.is_closed() {
             rounds.wait = None;
             if self.round(&told, &mut rounds).await.is_err() {
@@ -71,9 +71,7 @@ impl Link {
                 rounds.reasons.insert(address.clone(), reason);
             }
             // Where to dial may have changed meanwhile.
-            let another = matches!(end, End::Refused(Refused { code: RefusedCode::Clone, .. }));
-            // Whose key is on another board is so for every address of the manager.
-            if rounds.opened || another {
+            if rounds.is_over {
                 return Ok(());
             }
         }
@@ -90,7 +88,7 @@ impl Link {
             if rounds.hints.failed(hint, passing, Instant::now()) {
                 log::warn!("no session with {hint}, which was announced on the local network: {}", chain(&end));
             }
-            if rounds.opened {
+            if rounds.is_over {
                 return Ok(());
             }
         }
@@ -111,7 +109,7 @@ impl Link {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        rounds.opened = opened;
+        rounds.is_over = opened;
         rounds.copied &= !opened;
         if opened {
             // Sessions that end at once must not become a flood of dials and lines; but a manager that lets us in is
@@ -133,6 +131,8 @@ impl Link {
         match &end {
             End::Stopped => return Err(Over),
             End::Refused(Refused { code: RefusedCode::Clone, reason }) => {
+                // Whose key is on another board is so for every address of the manager.
+                rounds.is_over = true;
                 let (first, later) = limits::CLONE_PAUSE;
                 let again = std::mem::replace(&mut rounds.copied, true);
                 rounds.wait = Some(if again { later } else { first });

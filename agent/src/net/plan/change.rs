@@ -33,17 +33,6 @@ impl<'a> Change<'a> {
             self.anew || of(self.old) != of(self.new)
         })
     }
-
-    /// The tasks that take no more, and are still there.
-    pub(super) fn left(self) -> impl Iterator<Item = (ServiceId, TaskId)> + 'a {
-        let old = self.old.into_iter().flat_map(|old| old.endpoints.iter().map(move |endpoint| (old.id, endpoint)));
-        old.filter(move |(_, endpoint)| has_left(endpoint, self.new)).map(|(id, endpoint)| (id, endpoint.task))
-    }
-}
-
-/// Whether a task took connections, takes no more, and is still there.
-fn has_left(old: &NetEndpoint, new: Option<&NetService>) -> bool {
-    old.active && endpoint(new, old.task).is_some_and(|now| !now.active)
 }
 
 fn endpoint(service: Option<&NetService>, task: TaskId) -> Option<&NetEndpoint> {
@@ -88,7 +77,7 @@ impl View<'_> {
     }
 
     /// All but its ports.
-    pub(super) fn service(self, change: Change<'_>, ops: &mut Vec<Op>) {
+    pub(super) fn service(self, change: Change<'_>, ops: &mut Vec<Op>, left: &mut Vec<(ServiceId, TaskId)>) {
         let Change { old, new, .. } = change;
         let both = || old.into_iter().chain(new);
         let networks: BTreeSet<NetworkId> =
@@ -102,7 +91,7 @@ impl View<'_> {
                 self.remote(network, change, ops);
             }
         }
-        self.forget(old, new, ops);
+        self.forget(old, new, ops, left);
     }
 
     fn virtual_address(self, id: NetworkId, change: Change<'_>, ops: &mut Vec<Op>) {
@@ -146,15 +135,24 @@ impl View<'_> {
         }
     }
 
-    /// Connections of tasks that are no more, and datagrams of those that take no more.
-    fn forget(self, old: Option<&NetService>, new: Option<&NetService>, ops: &mut Vec<Op>) {
+    /// Connections of tasks that are no more, and datagrams of those that take no more and are still there: `left`.
+    fn forget(
+        self,
+        old: Option<&NetService>,
+        new: Option<&NetService>,
+        ops: &mut Vec<Op>,
+        left: &mut Vec<(ServiceId, TaskId)>,
+    ) {
         let Some(old) = old else { return };
         let mut found = Found::new();
         for gone in &old.endpoints {
-            if endpoint(new, gone.task).is_none() {
-                self.remembered(old, gone, Which::All, &mut found);
-            } else if has_left(gone, new) {
-                self.remembered(old, gone, Which::Datagrams, &mut found);
+            match endpoint(new, gone.task) {
+                None => self.remembered(old, gone, Which::All, &mut found),
+                Some(now) if gone.active && !now.active => {
+                    self.remembered(old, gone, Which::Datagrams, &mut found);
+                    left.push((old.id, gone.task));
+                }
+                Some(_) => {}
             }
         }
         forget(found, ops);

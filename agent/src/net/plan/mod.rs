@@ -264,8 +264,7 @@ impl Plan {
             let anew = self.anew.remove(&id);
             let change = Change { old: old.as_ref(), new: view.table.services.get(&id), anew };
             self.ports.extend(change.ports());
-            self.left.extend(change.left());
-            view.service(change, &mut self.late);
+            view.service(change, &mut self.late, &mut self.left);
             weight += 1;
         }
         // What is alike is one transaction; all else stays in order.

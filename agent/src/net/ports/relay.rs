@@ -21,6 +21,7 @@ use smol::{Async, LocalExecutor, Timer};
 
 use super::Ports;
 use crate::limits;
+use crate::within::within;
 
 /// A connection under way.
 struct Relay {
@@ -149,11 +150,7 @@ fn abort(stream: impl AsFd) {
 async fn connect(to: &[SocketAddrV4]) -> io::Result<Async<TcpStream>> {
     let mut failed = io::Error::other("no task takes connections");
     for address in to {
-        let late = async {
-            Timer::after(limits::RELAY_CONNECT_MAX).await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        match smol::future::or(Async::<TcpStream>::connect(*address), late).await {
+        match within(limits::RELAY_CONNECT_MAX, Async::<TcpStream>::connect(*address)).await {
             Ok(stream) => return Ok(stream),
             Err(error) => failed = error,
         }
