@@ -95,17 +95,11 @@ impl Responder {
                     }
                 };
                 let due = async {
-                    match self.due {
-                        Some((at, _)) => drop(Timer::at(at).await),
-                        None => std::future::pending().await,
-                    }
+                    self.due.map_or_else(Timer::never, |(at, _)| Timer::at(at)).await;
                     Wake::Due
                 };
                 let again = async {
-                    match self.again {
-                        Some(at) => drop(Timer::at(at).await),
-                        None => std::future::pending().await,
-                    }
+                    self.again.map_or_else(Timer::never, Timer::at).await;
                     Wake::Again
                 };
                 or(changed, or(or(due, again), heard)).await
@@ -139,8 +133,8 @@ impl Responder {
         match open(&self.links).and_then(|(socket, missing)| Ok((Async::new(socket)?, missing))) {
             Ok((socket, missing)) => {
                 self.socket = Some(socket);
-                self.again = (!missing.is_empty()).then(|| Instant::now() + ANNOUNCE_RETRY);
                 self.missing = missing;
+                self.plan_again();
                 self.due = Some((Instant::now(), 1));
                 self.fault = None;
             }
@@ -163,6 +157,10 @@ impl Responder {
         if self.missing.len() < before {
             self.due = Some((Instant::now(), 1));
         }
+        self.plan_again();
+    }
+
+    fn plan_again(&mut self) {
         self.again = (!self.missing.is_empty()).then(|| Instant::now() + ANNOUNCE_RETRY);
     }
 

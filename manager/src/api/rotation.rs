@@ -9,12 +9,9 @@ use super::convert::swarm::RootAsk;
 use super::error::ApiError;
 use crate::ca::given::{self, GivenError};
 use crate::ca::kept::{self, KeptError};
-use crate::ca::{self, Ca, CaError};
+use crate::ca::{self, Ca, CaError, rotation};
 use crate::limits::ROOTS_RETIRED_MAX;
 use crate::store::{Change, Cluster, View};
-
-/// How many boards a refusal names.
-const NAMES_MAX: usize = 5;
 
 impl From<KeptError> for ApiError {
     fn from(error: KeptError) -> Self {
@@ -92,21 +89,17 @@ fn strands(view: &View, cluster: &Cluster) -> Result<(), ApiError> {
     // The present root, and the one whose rotation is replaced.
     let more = 1 + usize::from(trust.rotation.is_some());
     let surplus = (trust.retired.len() + more).saturating_sub(ROOTS_RETIRED_MAX);
-    let lost = trust.retired.iter().take(surplus).filter_map(|root| tls::certificate_from_pem(&root.root_pem).ok());
-    let lost: Vec<_> = lost.map(|root| tls::digest(&root)).collect();
+    let lost: Vec<_> =
+        trust.retired.iter().take(surplus).filter_map(|root| kept::root_digest(&root.root_pem)).collect();
     let stranded = view.state.nodes().filter(|node| node.trust.as_ref().is_some_and(|it| lost.contains(&it.issuer)));
     let names: Vec<_> = stranded.map(|node| &*node.description.hostname).collect();
     if names.is_empty() {
         return Ok(());
     }
-    let more = match names.len().saturating_sub(NAMES_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
     Err(ApiError::bad_request(format!(
-        "another root rotation would forget the root that the certificates of {}{more} are of, and they could not come \
+        "another root rotation would forget the root that the certificates of {} are of, and they could not come \
          back: let them renew first, or remove them (pi-mgr node rm --force)",
-        names[..names.len().min(NAMES_MAX)].join(", ")
+        rotation::named(&names)
     )))
 }
 

@@ -8,12 +8,13 @@ use racimo_common::id::{DependencyId, RandomId};
 use racimo_common::time::{Clock, Wall};
 
 use super::*;
-use crate::api::control::{Control, ControlStatus, InitRequest};
+use crate::api::control::{Control, ControlStatus};
 use crate::app::control::Manager;
+use crate::app::testing::request;
 use crate::backup::Contents;
 use crate::config::Config;
 use crate::store::restored::AHEAD;
-use crate::store::{Change, ClusterNet, ClusterSpec, DependencyKind, NewDependency, Store};
+use crate::store::{Change, DependencyKind, NewDependency, Store};
 use crate::vault::{KEY_BYTES, Owner};
 
 const SECRET: &[u8] = b"swordfish-4711";
@@ -32,10 +33,7 @@ fn secret() -> DependencyId {
 fn backed_up(data: &Path) -> (Zeroizing<Vec<u8>>, u64) {
     let (manager, store, vault) = start(data);
     block_on(async {
-        let availability = racimo_common::object::Availability::Active;
-        let (listen, spec, net) = ("127.0.0.1:0".to_owned(), ClusterSpec::default(), ClusterNet::default());
-        let request = InitRequest { listen, advertise: None, availability, spec, net };
-        Control::init(&manager, request).await.expect("a cluster");
+        Control::init(&manager, request(false)).await.expect("a cluster");
         let owner = Owner::Dependency(DependencyKind::Secret, secret());
         let body = vault.seal(owner, SECRET).expect("sealed");
         let (id, kind, name, labels) = (secret(), DependencyKind::Secret, "s".to_owned(), Default::default());

@@ -22,8 +22,8 @@ use racimo_common::token::DIGEST_BYTES;
 use ring::rand::SecureRandom;
 use serde_bytes::ByteBuf;
 
+use super::peer::wall;
 use super::renewal::Wanted;
-use super::root::ends;
 use super::{Ca, CaError, Peer, Shown};
 use crate::limits::ROOT_ENDS_SOON;
 use crate::store::{Change, Cluster, CommitError, Refusal, Store};
@@ -204,7 +204,7 @@ pub fn root_ending(cluster: &Cluster, system: Wall) -> Option<String> {
     let pem = cluster.trust.rotation.as_ref().map_or(&cluster.root_pem, |rotation| &rotation.root_pem);
     let root = tls::certificate_from_pem(pem).ok()?;
     let (_, root) = x509_parser::parse_x509_certificate(&root).ok()?;
-    let ends = ends(&root);
+    let ends = wall(root.validity().not_after);
     let stamp = ends.rfc3339();
     let day = String::from_utf8_lossy(&stamp).chars().take(10).collect::<String>();
     let to_do = "replace it with pi-mgr ca --rotate (docker swarm ca --rotate)";

@@ -93,7 +93,8 @@ fn signed(certificate: &X509Certificate<'_>, root: &CertificateDer<'_>) -> bool 
     certificate.verify_signature(Some(root.public_key())).is_ok()
 }
 
-fn wall(at: ASN1Time) -> Wall {
+/// A certificate's time.
+pub(super) fn wall(at: ASN1Time) -> Wall {
     Wall::from_nanos(at.timestamp().saturating_mul(1_000_000_000))
 }
 

@@ -16,9 +16,9 @@ use rcgen::{
 use ring::rand::SecureRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use time::OffsetDateTime;
-use x509_parser::certificate::X509Certificate;
 use zeroize::Zeroizing;
 
+use super::peer::wall;
 use super::unit;
 
 /// How long a root certificate is valid.
@@ -146,7 +146,7 @@ impl Ca {
         if !parsed.is_ca() {
             return Err(CaError::Stored("the certificate is no authority's".into()));
         }
-        let ends = ends(&parsed);
+        let ends = wall(parsed.validity().not_after);
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(stored)?;
         Ok(Self { cluster, issuer, certificate: der, ends })
     }
@@ -322,11 +322,6 @@ impl fmt::Debug for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Issued").field("expires", &self.expires).finish_non_exhaustive()
     }
-}
-
-/// When a certificate ends.
-pub(super) fn ends(certificate: &X509Certificate<'_>) -> Wall {
-    Wall::from_nanos(certificate.validity().not_after.timestamp().saturating_mul(SECOND))
 }
 
 pub(super) fn key(rng: &dyn SecureRandom) -> Result<KeyPair, CaError> {

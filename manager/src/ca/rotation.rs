@@ -29,6 +29,18 @@ use crate::store::{Node, NodeStatus, Rotation, Sealed, View};
 /// follows a chain of them need not try each.
 const NAME_NUMBER: &[u64] = &[2, 5, 4, 5];
 
+/// How many boards a sentence about a rotation names.
+const NAMES_MAX: usize = 5;
+
+/// The first of these names, and how many more there are.
+pub fn named(names: &[impl AsRef<str>]) -> String {
+    let named = names.iter().take(NAMES_MAX).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 /// What is to be done about a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

@@ -11,7 +11,7 @@ use racimo_common::time::{Clock, Mono};
 use ring::rand::SystemRandom;
 
 use super::JoinTokens;
-use super::rotation::{Verdict, judge};
+use super::rotation::{Verdict, judge, named};
 use crate::store::{Change, CommitError, Store, View, Wake};
 use crate::vault::Vault;
 
@@ -19,8 +19,6 @@ use crate::vault::Vault;
 const RETRY: Duration = Duration::from_secs(10);
 /// How often to say who is still waited for.
 const REMIND: Duration = Duration::from_secs(60);
-/// How many of them to name.
-const NAMES_MAX: usize = 5;
 
 /// Ends rotations until the store stops.
 pub async fn run(store: Store, clock: Clock, vault: Vault) {
@@ -88,8 +86,5 @@ fn names(view: &View, nodes: &[NodeId]) -> String {
         Some(node) => node.spec.name.clone().unwrap_or_else(|| node.description.hostname.clone()),
         None => id.to_string(),
     };
-    let named: Vec<String> = nodes.iter().take(NAMES_MAX).map(name).collect();
-    let more = nodes.len().saturating_sub(NAMES_MAX);
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    named.join(", ") + &rest
+    named(&nodes.iter().map(name).collect::<Vec<_>>())
 }

@@ -118,7 +118,11 @@ impl Link {
         match self.state {
             LinkState::Left => {}
             LinkState::Expected { .. } => self.state = LinkState::Expected { since: now, grace: MOVED_GRACE },
-            _ => self.state = LinkState::Lost { at: now },
+            LinkState::Opening
+            | LinkState::Welcomed { .. }
+            | LinkState::Open { .. }
+            | LinkState::Lost { .. }
+            | LinkState::Closed { .. } => self.state = LinkState::Lost { at: now },
         }
     }
 
@@ -165,8 +169,8 @@ impl Link {
         }
     }
 
-    /// Whether a session is open.
-    pub fn is_open(&self) -> bool {
+    #[cfg(test)]
+    fn is_open(&self) -> bool {
         match self.state {
             LinkState::Opening | LinkState::Welcomed { .. } | LinkState::Open { .. } | LinkState::Lost { .. } => true,
             LinkState::Expected { .. } | LinkState::Closed { .. } | LinkState::Left => false,

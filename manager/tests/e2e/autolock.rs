@@ -47,7 +47,7 @@ fn restart(lab: &Lab) -> Result<()> {
 }
 
 /// The key that docker or `pi-mgr` printed.
-fn key_in(text: &str) -> Result<String> {
+pub(crate) fn key_in(text: &str) -> Result<String> {
     let found = text.split_whitespace().find(|word| word.starts_with("SWMKEY-1-"));
     found.map(str::to_owned).with_context(|| format!("no key in: {text}"))
 }

@@ -15,7 +15,7 @@ use crate::lab::guard::Guard;
 use crate::lab::manager::Verb;
 use crate::lab::process::run;
 use crate::support::{create, docker, has, pi_mgr, pi_mgr_typing, remove, running};
-use crate::{rehome, trust};
+use crate::{autolock, rehome, trust};
 
 const SLEEP: [&str; 2] = ["sleep", "100000"];
 /// Serves its secrets, so that one request shows a task, its port and its secret.
@@ -166,11 +166,7 @@ fn a_locked_manager_comes_back_at_another_address() -> Result<()> {
     let lab = Guard::cluster(2)?;
     create(&lab, "web", &["--replicas", "2"], &SLEEP)?;
     let before = settle(&lab, &[("web", 2)]);
-    let key = |arguments: &[&str]| -> Result<String> {
-        let said = pi_mgr(&lab, arguments)?.good()?;
-        let key = said.split_whitespace().find(|word| word.starts_with("SWMKEY-1-"));
-        key.map(str::to_owned).with_context(|| format!("no key in: {said}"))
-    };
+    let key = |arguments: &[&str]| autolock::key_in(&pi_mgr(&lab, arguments)?.good()?);
     let first = key(&["update", "--autolock"])?;
     let folder = tempfile::tempdir()?;
     let backup = folder.path().join("backup").display().to_string();

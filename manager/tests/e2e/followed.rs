@@ -2,7 +2,6 @@
 //! with no announcements to help them.
 
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -15,7 +14,9 @@ use crate::lab::board;
 use crate::lab::guard::Guard;
 use crate::lab::manager::Verb;
 use crate::lab::process::run;
-use crate::rehome::{FOUND_WITHIN, SECOND, THIRD, address, announced, ip, opened, same, shown, wait_sessions};
+use crate::rehome::{
+    SECOND, THIRD, address, announced, ip, is_kept, is_shown, keep_secondaries, opened, same, wait_sessions,
+};
 use crate::support::{Said, docker, has, said};
 
 /// The address that comes later.
@@ -59,26 +60,6 @@ fn restart(lab: &Lab, advertise: &str) -> Result<()> {
     Ok(())
 }
 
-#[track_caller]
-fn is_shown(lab: &Lab, advertised: &str, own: Ipv4Addr) {
-    wait(lab, &format!("{advertised} and {own} to be shown"), FOUND_WITHIN, || {
-        Ok((shown(lab)? == (format!("{advertised}:2377"), own.to_string())).then_some(()))
-    });
-}
-
-/// Waits until every board has kept these as places to dial.
-#[track_caller]
-fn is_kept(lab: &Lab, places: &[&str]) -> Result<()> {
-    for number in 1..=2 {
-        let kept = lab.board(number)?.data().join("identity/cluster.json");
-        wait(lab, "the board to keep what it was told", FOUND_WITHIN, || {
-            let text = fs::read_to_string(&kept)?;
-            Ok(places.iter().all(|place| text.contains(&format!("{place}:2377"))).then_some(()))
-        });
-    }
-    Ok(())
-}
-
 /// The only address changes at one blow; the name leads to the new one.
 fn a_name(lab: &Lab, name: &str, before: &Running) -> Result<()> {
     let (old, second) = (lab.subnet().manager(), ip(lab, SECOND));
@@ -102,9 +83,7 @@ fn an_interface(lab: &Lab, before: &Running) -> Result<()> {
     let (second, third) = (ip(lab, SECOND), ip(lab, THIRD));
     restart(lab, "eth0")?;
     is_shown(lab, &second.to_string(), second);
-    // Inside the namespace: the first address takes the others with it otherwise.
-    let netns = lab.name.netns_manager();
-    run(&["ip", "netns", "exec", &netns, "sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=1"])?;
+    keep_secondaries(lab)?;
     address(lab, "add", third)?;
     is_kept(lab, &[&second.to_string(), &third.to_string()])?;
     let opened = opened(lab)?;

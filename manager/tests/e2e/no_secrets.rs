@@ -23,6 +23,7 @@ use racimo_manager::store::log::RealDisk;
 use racimo_manager::vault::{Key, Vault};
 use serde_json::json;
 
+use crate::autolock;
 use crate::cluster::{SOON, wait, wait_board};
 use crate::lab::Lab;
 use crate::lab::board::Verb;
@@ -426,11 +427,10 @@ fn services(lab: &Lab, words: &Words, body: &str) -> Result<()> {
 fn lock(lab: &Lab, secrets: &mut Secrets) -> Result<String> {
     let mut last = String::new();
     for line in [&["update", "--autolock"][..], &["unlock-key", "--rotate"]] {
-        let said = pi_mgr(lab, line)?.good()?;
-        let key = said.split_whitespace().find_map(|word| word.strip_prefix("SWMKEY-1-")).context("a key")?;
+        last = autolock::key_in(&pi_mgr(lab, line)?.good()?)?;
+        let key = last.strip_prefix("SWMKEY-1-").context("a key")?;
         secrets.add("unlock key", key.as_bytes());
         secrets.add("unlock key", &STANDARD_NO_PAD.decode(key)?);
-        last = format!("SWMKEY-1-{key}");
     }
     Ok(last)
 }

@@ -88,6 +88,33 @@ pub(crate) fn wait_sessions(lab: &Lab, before: [usize; 2]) {
     });
 }
 
+#[track_caller]
+pub(crate) fn is_shown(lab: &Lab, advertised: &str, own: Ipv4Addr) {
+    wait(lab, &format!("{advertised} and {own} to be shown"), FOUND_WITHIN, || {
+        Ok((shown(lab)? == (format!("{advertised}:2377"), own.to_string())).then_some(()))
+    });
+}
+
+/// Waits until every board has kept these as places to dial.
+#[track_caller]
+pub(crate) fn is_kept(lab: &Lab, places: &[&str]) -> Result<()> {
+    for number in 1..=2 {
+        let kept = lab.board(number)?.data().join("identity/cluster.json");
+        wait(lab, "the board to keep what it was told", FOUND_WITHIN, || {
+            let text = fs::read_to_string(&kept)?;
+            Ok(places.iter().all(|place| text.contains(&format!("{place}:2377"))).then_some(()))
+        });
+    }
+    Ok(())
+}
+
+/// An address that goes takes no others with it.
+pub(crate) fn keep_secondaries(lab: &Lab) -> Result<()> {
+    // Inside the namespace.
+    let netns = lab.name.netns_manager();
+    run(&["ip", "netns", "exec", &netns, "sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=1"]).map(drop)
+}
+
 /// The name under which the manager announces itself.
 pub(crate) fn announced(lab: &Lab) -> Result<String> {
     wait_log(lab, &lab.manager().log(), "announced on the local network as");
@@ -264,28 +291,15 @@ fn both_are_there_for_a_while(lab: &Lab, before: &Running) -> Result<()> {
     lab.manager().act(Verb::Start)?;
     wait_sessions(lab, before_it);
     let (second, third) = (ip(lab, SECOND), ip(lab, THIRD));
-    let is_shown = |wanted: Ipv4Addr| {
-        wait(lab, &format!("{wanted} to be shown"), FOUND_WITHIN, || {
-            Ok((shown(lab)? == (format!("{wanted}:2377"), wanted.to_string())).then_some(()))
-        });
-    };
-    is_shown(second);
+    is_shown(lab, &second.to_string(), second);
     assert_eq!(docker(lab, &["info", "--format", "{{json .Warnings}}"])?.good()?.trim(), "[]");
-    // Inside the namespace: the first address takes the others with it otherwise.
-    let netns = lab.name.netns_manager();
-    run(&["ip", "netns", "exec", &netns, "sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=1"])?;
+    keep_secondaries(lab)?;
     address(lab, "add", third)?;
-    for board in 1..=2 {
-        let kept = lab.board(board)?.data().join("identity/cluster.json");
-        wait(lab, "the board to keep both addresses", FOUND_WITHIN, || {
-            let text = fs::read_to_string(&kept)?;
-            Ok((text.contains(&format!("{second}:2377")) && text.contains(&format!("{third}:2377"))).then_some(()))
-        });
-    }
+    is_kept(lab, &[&second.to_string(), &third.to_string()])?;
     before_it = opened(lab)?;
     address(lab, "del", second)?;
     wait_sessions(lab, before_it);
-    is_shown(third);
+    is_shown(lab, &third.to_string(), third);
     same(lab, before);
     let board = lab.board(1)?;
     board.act(crate::lab::board::Verb::KillAgent)?;

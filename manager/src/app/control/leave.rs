@@ -36,11 +36,15 @@ impl Manager {
         keep::store_left(self.data(), cluster).map_err(|error| failed("keep which cluster is left", &error))?;
         let left = self.store().commit(self.now().wall, vec![Change::ClusterLeave]).await;
         left.map(drop).map_err(|error| {
-            if let Err(error) = keep::forget_left(self.data()) {
-                log::error!("the cluster was not left, and that it was to be cannot be erased: {error}");
-            }
+            self.is_not_left();
             failed("leave the cluster", &error)
         })
+    }
+
+    fn is_not_left(&self) {
+        if let Err(error) = keep::forget_left(self.data()) {
+            log::error!("the cluster was not left, and that it was to be cannot be erased: {error}");
+        }
     }
 
     /// At a start: the power may have gone while a cluster was left, before its keys were erased.
@@ -50,9 +54,7 @@ impl Manager {
     pub(in super::super) fn erase_left(&self) {
         let view = self.store().view();
         if view.state.cluster().is_some() {
-            if let Err(error) = keep::forget_left(self.data()) {
-                log::error!("the cluster was not left, and that it was to be cannot be erased: {error}");
-            }
+            self.is_not_left();
             return;
         }
         let erased = match keep::is_left(self.data()) {

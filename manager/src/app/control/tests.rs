@@ -6,29 +6,24 @@ use std::time::Duration;
 
 use futures_lite::future::block_on;
 use racimo_common::id::{ClusterId, NetworkId, RandomId};
-use racimo_common::object::Availability;
 use racimo_common::time::Wall;
 use ring::rand::SystemRandom;
 
 use super::super::keep::{self, Own};
+use super::super::testing::{Bench, request};
 use super::*;
 use crate::ca::{Ca, JoinTokens, kept};
-use crate::store::log::fake::Disk;
-use crate::store::{Change, ClusterNet, ClusterSpec, DependencyKind, NewCluster, NewDependency};
+use crate::store::{Change, DependencyKind, NewCluster, NewDependency};
 use crate::vault::{self, KEY_BYTES};
 
 #[test]
 fn the_vault_s_key_is_kept_apart_and_looked_after() {
-    let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
-    let config = Config::bare(data.path());
-    let key = data.path().join("manager/vault.key");
-    let start = |disk: &Disk| {
-        let (store, vault) = (Store::open(disk.clone(), 1).expect("a store"), Vault::default());
-        (Manager::new(store.clone(), Clock::start(), vault.clone(), &config), store, vault)
-    };
+    let bench = Bench::new();
+    let key = bench.data.path().join("manager/vault.key");
     block_on(async {
-        let (manager, store, vault) = start(&disk);
-        manager.clone().init(request("127.0.0.1:0")).await.expect("a cluster");
+        let manager = bench.start();
+        let (store, vault) = (manager.store(), manager.vault());
+        manager.clone().init(request(false)).await.expect("a cluster");
         let mode = std::fs::metadata(&key).expect("a key").permissions().mode() & 0o777;
         assert_eq!((mode, std::fs::read(&key).expect("a key").len()), (0o600, KEY_BYTES));
         let id = racimo_common::id::DependencyId::from_bits(1);
@@ -40,7 +35,7 @@ fn the_vault_s_key_is_kept_apart_and_looked_after() {
         store.commit(Wall::default(), vec![change]).await.expect("stored");
         let running = manager.running().take().expect("it runs");
         running.stop().await;
-        drop((manager, store));
+        drop(manager);
 
         let kept = std::fs::read(&key).expect("a key");
         let open = |vault: &Vault| vault.open(owner, &body).map(|plain| plain.to_vec());
@@ -50,12 +45,13 @@ fn the_vault_s_key_is_kept_apart_and_looked_after() {
             if let Some(bytes) = bytes {
                 std::fs::write(&key, bytes).expect("written");
             }
-            let (manager, _, vault) = start(&disk);
+            let manager = bench.start();
+            let vault = manager.vault();
             assert_eq!(manager.resume().await, works);
-            assert_eq!(open(&vault).ok(), works.then(|| b"plain".to_vec()));
+            assert_eq!(open(vault).ok(), works.then(|| b"plain".to_vec()));
             if works {
                 manager.clone().leave().await.expect("it leaves");
-                assert!(!key.exists() && open(&vault).is_err());
+                assert!(!key.exists() && open(vault).is_err());
             }
             let running = manager.running().take();
             if let Some(running) = running {
@@ -89,32 +85,30 @@ async fn older(store: &Store, data: &std::path::Path) -> (Ca, JoinTokens) {
 
 #[test]
 fn what_older_versions_kept_is_brought_into_the_store_and_erased() {
-    let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
-    let old = keep::old_key_path(data.path());
-    let start = || {
-        let (store, vault) = (Store::open(disk.clone(), 1).expect("a store"), Vault::default());
-        (Manager::new(store.clone(), Clock::start(), vault.clone(), &Config::bare(data.path())), store, vault)
-    };
+    let bench = Bench::new();
+    let data = bench.data.path();
+    let old = keep::old_key_path(data);
     block_on(async {
-        let (manager, store, _) = start();
-        let (ca, tokens) = older(&store, data.path()).await;
+        let manager = bench.start();
+        let (ca, tokens) = older(manager.store(), data).await;
         let key = std::fs::read(&old).expect("a key");
         std::fs::remove_file(&old).expect("removed");
         assert!(!manager.resume().await, "there is no root key anywhere");
         std::fs::write(&old, &key).expect("written");
-        drop((manager, store));
+        drop(manager);
         // The second time the power went before the file was erased; the third time all is as it should be.
         for round in 0..3 {
-            let (manager, store, vault) = start();
+            let manager = bench.start();
+            let (store, vault) = (manager.store(), manager.vault());
             let version = store.view().version();
             assert!(manager.resume().await, "{round}");
             assert_eq!((store.view().version() == version, old.exists()), (round > 0, false), "{round}");
             let view = store.view();
             let cluster = view.state.cluster().expect("a cluster");
             assert!(!cluster.worker_secret.is_plain() && !cluster.manager_secret.is_plain());
-            let kept = JoinTokens::open(&vault, ca.root_digest(), cluster).expect("they open");
+            let kept = JoinTokens::open(vault, ca.root_digest(), cluster).expect("they open");
             assert!(kept.worker.matches(&tokens.worker) && kept.manager.matches(&tokens.manager));
-            let opened = kept::open(&vault, cluster).expect("it opens");
+            let opened = kept::open(vault, cluster).expect("it opens");
             assert_eq!(opened.key_pem(), ca.key_pem());
             let running = manager.running().take().expect("it runs");
             running.dispatcher.stop().await;
@@ -125,32 +119,22 @@ fn what_older_versions_kept_is_brought_into_the_store_and_erased() {
     });
 }
 
-fn request(listen: &str) -> InitRequest {
-    let (availability, spec) = (Availability::Active, ClusterSpec::default());
-    InitRequest { listen: listen.to_owned(), advertise: None, availability, spec, net: ClusterNet::default() }
-}
-
 #[test]
 fn a_cluster_is_resumed_once_its_address_is_there() {
-    let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
-    let config = Config::bare(data.path());
-    let start = || {
-        let store = Store::open(disk.clone(), 1).expect("a store");
-        Manager::new(store, Clock::start(), Vault::default(), &config)
-    };
+    let bench = Bench::new();
     let free = TcpListener::bind("127.0.0.1:0").expect("a port");
     let listen = free.local_addr().expect("an address");
     drop(free);
     block_on(async {
-        let manager = start();
+        let manager = bench.start();
         assert!(manager.resume().await, "there is nothing to resume");
-        manager.clone().init(request(&listen.to_string())).await.expect("a cluster");
+        manager.clone().init(InitRequest { listen: listen.to_string(), ..request(false) }).await.expect("a cluster");
         let running = manager.running().take().expect("it runs");
         running.stop().await;
         drop(manager);
 
         let other = TcpListener::bind(listen).expect("the port is free");
-        let manager = start();
+        let manager = bench.start();
         assert!(!manager.resume().await);
         let ControlStatus::Failing { addr, why } = manager.status() else { panic!("{:?}", manager.status()) };
         assert!(
@@ -167,23 +151,18 @@ fn a_cluster_is_resumed_once_its_address_is_there() {
 
 #[test]
 fn addresses_may_come_after_their_manager() {
-    let (disk, data) = (Disk::new(1), tempfile::tempdir().expect("a directory"));
-    let config = Config::bare(data.path());
-    let start = || {
-        let store = Store::open(disk.clone(), 1).expect("a store");
-        Manager::new(store, Clock::start(), Vault::default(), &config)
-    };
+    let bench = Bench::new();
     block_on(async {
-        let manager = start();
-        manager.clone().init(request("127.0.0.1:0")).await.expect("a cluster");
+        let manager = bench.start();
+        manager.clone().init(request(false)).await.expect("a cluster");
         manager.stop_for_test().await;
         let listens = |listen: &str| {
-            let own = keep::load_own(data.path()).expect("it is kept");
-            keep::store_own(data.path(), &Own { listen: listen.to_owned(), ..own }).expect("kept");
+            let own = keep::load_own(bench.data.path()).expect("it is kept");
+            keep::store_own(bench.data.path(), &Own { listen: listen.to_owned(), ..own }).expect("kept");
         };
         // An interface without an address: there is nothing to listen on yet.
         listens("nosuch0:0");
-        let manager = start();
+        let manager = bench.start();
         assert!(!manager.resume().await);
         let ControlStatus::Failing { why, .. } = manager.status() else { panic!("{:?}", manager.status()) };
         assert_eq!(why, "\"nosuch0\" is neither an IP address nor a network interface with one");

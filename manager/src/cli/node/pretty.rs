@@ -54,12 +54,8 @@ fn fill(page: &mut String, node: &Value) -> std::fmt::Result {
     }
     plugins(page, node.list("/Description/Engine/Plugins"))?;
     writeln!(page, "Engine Version:\t\t{}", node.text("/Description/Engine/EngineVersion"))?;
-    board(page, &node["Description"]["Engine"]["Labels"])?;
     let mut engine = node["Description"]["Engine"].clone();
-    let is_board = engine["Labels"].get("io.racimo.health").is_some();
-    if let Some(labels) = engine["Labels"].as_object_mut().filter(|_| is_board) {
-        labels.retain(|key, _| !is_shown(key));
-    }
+    board(page, &mut engine["Labels"])?;
     entries(page, "Engine Labels:", &engine)?;
     if !node.text("/Description/TLSInfo/TrustRoot").is_empty() {
         writeln!(page, "TLS Info:")?;
@@ -104,22 +100,17 @@ enum Unit {
     Of(&'static str),
 }
 
-fn is_shown(label: &str) -> bool {
-    label.strip_prefix("io.racimo.").is_some_and(|name| FACTS.iter().any(|(fact, ..)| *fact == name))
-}
-
-/// What Docker has no field for; nothing for Docker's own nodes.
-fn board(page: &mut String, labels: &Value) -> std::fmt::Result {
-    let value = |name: &str| labels[format!("io.racimo.{name}")].as_str();
-    if value("health").is_none() {
+/// What Docker has no field for, taken out of the labels; nothing for Docker's own nodes.
+fn board(page: &mut String, labels: &mut Value) -> std::fmt::Result {
+    let Some(labels) = labels.as_object_mut().filter(|all| all.contains_key("io.racimo.health")) else {
         return Ok(());
-    }
+    };
     writeln!(page, "Board:")?;
     for (name, title, unit) in FACTS {
-        let Some(value) = value(name) else { continue };
+        let Some(Value::String(value)) = labels.remove(&format!("io.racimo.{name}")) else { continue };
         let value = match unit {
-            Unit::None => value.to_owned(),
-            Unit::Bytes => value.parse().map_or_else(|_| value.to_owned(), human::bytes),
+            Unit::None => value,
+            Unit::Bytes => value.parse().map_or(value, human::bytes),
             Unit::Of(unit) => format!("{value}{unit}"),
         };
         writeln!(page, " {:<22}{value}", format!("{title}:"))?;

@@ -8,9 +8,7 @@ use serde_json::Value;
 
 use super::super::json::Peek;
 use super::paint::meter;
-
-/// How many boards that are down are named.
-const NAMES_MAX: usize = 5;
+use crate::ca::rotation::named;
 
 /// What one poll saw.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -93,12 +91,9 @@ impl Rotation {
     }
 }
 
-/// The first of these names, and how many more there are; none: there are none.
+/// None: there are none.
 fn some(names: &[String]) -> Option<String> {
-    let named = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let more = names.len().saturating_sub(NAMES_MAX);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| named + &more)
+    (!names.is_empty()).then(|| named(names))
 }
 
 #[cfg(test)]
