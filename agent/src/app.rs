@@ -42,7 +42,7 @@ use crate::net::host::Host;
 use crate::runtime::ctrd::Executor;
 use crate::runtime::{self, Event, Runtime};
 use crate::task::{Done, Op, Task};
-use crate::{limits, logs, report};
+use crate::{alloc, limits, logs, report};
 
 /// Why the agent stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -330,6 +330,10 @@ impl App {
             Input::Described(description) => {
                 self.looks = true;
                 self.described(*description);
+                if self.tools.network.has_room_again(alloc::used()) {
+                    log::info!("there is room for services that were left out: the session is opened anew");
+                    self.close();
+                }
                 // One that was lost may be its task's again.
                 let tasks: Vec<TaskId> = self.board.tasks().map(|task| task.id).collect();
                 tasks.into_iter().for_each(|task| self.has_ports(task));

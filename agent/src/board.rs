@@ -64,6 +64,8 @@ pub struct Board {
     turned_dirty: bool,
     /// Most tasks that are held at once.
     most: usize,
+    /// Bytes of heap that the agent used when it was last told.
+    heap: usize,
     /// Exits heard before the listing that names their containers: it may be older than they are.
     early: Vec<(TaskId, u32, bool)>,
     /// Whether the board's containers were listed since the agent started; nothing is done before that.
@@ -95,6 +97,11 @@ impl Board {
     /// A task the board holds.
     pub fn task(&self, id: TaskId) -> Option<&Task> {
         self.tasks().find(|task| task.id == id)
+    }
+
+    /// The agent uses so many bytes of heap: above [`limits::HEAP_SOFT`] no new task is taken.
+    pub fn uses(&mut self, heap: usize) {
+        self.heap = heap;
     }
 
     /// A session starts: the next set is complete.
@@ -182,7 +189,9 @@ impl Board {
                 continue;
             }
             let weight = weight::of(work);
-            if held + weight <= limits::HELD_BYTES_MAX {
+            // What runs already is no new work.
+            let is_short = self.heap > limits::HEAP_SOFT && !has_begun;
+            if !is_short && held + weight <= limits::HELD_BYTES_MAX {
                 held += weight;
                 continue;
             }
@@ -193,16 +202,25 @@ impl Board {
                 self.turned_bodies.retain(|(task, _)| *task != assignment.task);
                 self.turned_bodies.extend(bodies.into_iter().map(|body| (assignment.task, body)));
             } else {
-                let (most, needs, used) = (limits::HELD_BYTES_MAX >> 10, weight.div_ceil(1 << 10), held >> 10);
-                self.turn_away(
-                    assignment.task,
-                    bodies,
+                let kib = |bytes: usize| bytes.div_ceil(1 << 10);
+                let reason = if is_short {
                     format!(
-                        "this board holds at most {most} KiB of task descriptions (environment, labels, arguments) \
-                         at once: it holds {used} KiB, and this one has {needs} KiB"
-                    ),
-                    now,
-                );
+                        "this board's agent is short of memory: it uses {} KiB of its {} KiB, and takes no new tasks \
+                         above {} KiB",
+                        kib(self.heap),
+                        kib(limits::HEAP_MAX),
+                        kib(limits::HEAP_SOFT)
+                    )
+                } else {
+                    format!(
+                        "this board holds at most {} KiB of task descriptions (environment, labels, arguments) at \
+                         once: it holds {} KiB, and this one has {} KiB",
+                        kib(limits::HELD_BYTES_MAX),
+                        held >> 10,
+                        kib(weight)
+                    )
+                };
+                self.turn_away(assignment.task, bodies, reason, now);
             }
         }
     }

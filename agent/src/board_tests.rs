@@ -227,6 +227,35 @@ fn a_board_without_memory_turns_tasks_away() {
 }
 
 #[test]
+fn an_agent_short_of_memory_takes_no_new_tasks() {
+    let mut board = Board::new(TASKS_MAX);
+    board.adopt(&[(id(1), Found::Running { pid: 5, health: None }, None)], now(0));
+    board.uses(limits::HEAP_SOFT);
+    board.assign(whole(7, vec![to_run(1), to_run(2)]), now(0)).expect("a set");
+    board.uses(limits::HEAP_SOFT + 1);
+    board.session();
+    board.assign(whole(8, vec![to_run(1), to_run(2), to_run(3)]), now(1)).expect("a set");
+    assert_eq!(held(&board), [1, 2]);
+    let report = board.full_report();
+    let rejected: Vec<_> = report.iter().filter(|r| r.state == TaskState::Rejected).collect();
+    assert_eq!(rejected.iter().map(|r| r.task.bits()).collect::<Vec<_>>(), [3]);
+    let reason = "this board's agent is short of memory: it uses 3073 KiB of its 4096 KiB, and takes no new tasks above \
+                  3072 KiB";
+    assert_eq!(rejected[0].err.as_deref(), Some(reason));
+    // What runs is described whatever there is: its network hangs on it.
+    let mut board = Board::new(TASKS_MAX);
+    board.adopt(&[(id(1), Found::Running { pid: 5, health: None }, None)], now(0));
+    board.uses(limits::HEAP_MAX);
+    board.assign(whole(7, vec![to_run(1), to_run(2)]), now(0)).expect("a set");
+    assert_eq!(held(&board), [1]);
+    assert!(board.task(id(1)).is_some_and(|task| task.work().is_some()));
+    // Room again.
+    board.uses(0);
+    board.assign(change(7, 8, vec![to_run(4)], vec![]), now(2)).expect("a change");
+    assert_eq!(held(&board), [1, 4]);
+}
+
+#[test]
 fn a_container_that_runs_needs_no_memory() {
     let mut board = Board::new(TASKS_MAX);
     board.adopt(&[(id(1), Found::Running { pid: 5, health: None }, None)], now(0));

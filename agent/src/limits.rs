@@ -244,6 +244,16 @@ pub const FLUSH_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of heap at which allocation fails and the agent aborts: the last line. Tasks run on, systemd starts it again.
 pub const HEAP_MAX: usize = 4 << 20;
 
+/// Bytes of heap above which the agent takes no new tasks: they are rejected with the reason, and the manager tries
+/// other boards. Tasks that run, and their updates, are not concerned.
+pub const HEAP_SOFT: usize = 3 << 20;
+/// Bytes of heap above which services of the cluster that this board does not know yet are left out of its network: they
+/// cannot be reached from it, which is told as its degradation. They take up to three times as much while all change.
+pub const HEAP_NET: usize = 2 << 20;
+/// Bytes of heap below which those that were left out are asked for again.
+pub const HEAP_NET_AGAIN: usize = 1792 << 10;
+
+const _: () = assert!(HEAP_NET_AGAIN < HEAP_NET && HEAP_NET < HEAP_SOFT && HEAP_SOFT < HEAP_MAX);
 const _: () = assert!(HELD_BYTES_MAX <= HEAP_MAX / 4 && MAKES_MAX * HEAVY_BYTES_MIN <= HEAP_MAX / 16);
 
 /// Bytes of one line in a log file; a longer one is cut into pieces, and the manager joins them again. Each output of

@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use racimo_agent::runtime::kernel::OOM_SCORE_ADJ_DEFAULT;
 use racimo_agent::runtime::{Config, Job, Phase, Runtime};
 use racimo_common::id::{IdSource, TaskId};
 use racimo_common::object::{
@@ -103,8 +104,10 @@ fn defaults_are_dockers() {
         let seen = says(&runtime, board, &look, |_| {}).await;
         has(&seen, &["CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "NoNewPrivs:\t0", "Seccomp:\t2"]);
         has(&seen, &["unshare(0x10000000): Operation not permitted\nrefused\n", "no mount\n0\n"]);
-        let bias = i32::from(runtime.confine().ignores_zero);
-        has(&seen, &[&format!("can't create /proc/sys/kernel/panic: Read-only file system\n{bias}\n")]);
+        has(
+            &seen,
+            &[&format!("can't create /proc/sys/kernel/panic: Read-only file system\n{OOM_SCORE_ADJ_DEFAULT}\n")],
+        );
         // Without the policy: what the capabilities allow.
         let seen = says(&runtime, board, &format!("{STATUS} {UNSHARE}"), |container| {
             container.privileges.seccomp_unconfined = true;

@@ -9,13 +9,17 @@ use std::{fs, path::Path, time::Duration};
 
 use async_channel::Receiver;
 use racimo_agent::runtime::{
-    Event, Exited, Job, Phase, Runtime, RuntimeError,
+    Config, Event, Exited, Job, Phase, Runtime, RuntimeError,
     ctrd::{Ctrd, Executor},
     events,
+    kernel::OOM_SCORE_ADJ_DEFAULT,
 };
 use racimo_common::{
     id::{IdSource, TaskId},
-    object::{ContainerSpec, Limits, LogConfig, Mount, MountKind, NetworkMode, Resources, TmpfsOptions, VolumeOptions},
+    object::{
+        ContainerSpec, ISOLATE_SHIM_LABEL, Limits, LogConfig, Mount, MountKind, NetworkMode, Resources, TmpfsOptions,
+        VolumeOptions,
+    },
     units::{Bytes, NanoCpus},
     wire::Work,
 };
@@ -379,6 +383,86 @@ fn many_at_once_share_few_shims() {
         })
         .await;
         join((0..10).map(|number| async move { runtime.delete(task(number)).await.unwrap() }).collect()).await;
+    });
+}
+
+/// A line of `/proc/PID/FILE`, without `start`.
+fn proc(pid: u32, file: &str, start: &str) -> i32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(start)).unwrap().trim().parse().unwrap()
+}
+
+fn shim_of(pid: u32) -> u32 {
+    u32::try_from(proc(pid, "status", "PPid:")).unwrap()
+}
+
+fn isolated() -> Work {
+    let mut work = work("");
+    work.container.labels.insert(ISOLATE_SHIM_LABEL.into(), "true".into());
+    work
+}
+
+#[test]
+fn the_kernel_ends_tasks_before_what_they_need() {
+    on_a_board(async |board, executor| {
+        let runtime = board.runtime(executor);
+        let pid = run(&runtime, board, task(1), &work("")).await;
+        assert_eq!(proc(pid, "oom_score_adj", ""), OOM_SCORE_ADJ_DEFAULT);
+        // containerd's, one less urgent: packages and images give it -999.
+        let (shim, of_shims) = (shim_of(pid), proc(board.containerd_pid(), "oom_score_adj", "") + 1);
+        assert_eq!(proc(shim, "oom_score_adj", ""), of_shims);
+        // Each of its threads has children of its own.
+        let threads = fs::read_dir(format!("/proc/{shim}/task")).unwrap().flatten();
+        let children: String =
+            threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default()).collect();
+        let logger: Vec<u32> =
+            children.split_whitespace().map(|pid| pid.parse().unwrap()).filter(|&child| child != pid).collect();
+        assert_eq!(logger.iter().map(|&pid| proc(pid, "oom_score_adj", "")).collect::<Vec<_>>(), [of_shims]);
+        runtime.delete(task(1)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_task_with_a_shim_of_its_own_neither_takes_others_along_nor_goes_with_them() {
+    on_a_board(async |board, executor| {
+        let config = Config { groups: 1, ..board.config() };
+        let runtime = Runtime::new(executor.clone(), config).unwrap();
+        let mut pids = Vec::new();
+        for (number, work) in [isolated(), isolated(), work(""), work("")].iter().enumerate() {
+            pids.push(run(&runtime, board, task(number as u64), work).await);
+        }
+        let shims: Vec<u32> = pids.iter().map(|&pid| shim_of(pid)).collect();
+        assert_eq!(board.shims().len(), 3);
+        assert!(shims[2] == shims[3] && shims[0] != shims[1] && !shims[..2].contains(&shims[2]), "{shims:?}");
+        let vanishes = async |number| {
+            until("the task to vanish", async || match runtime.inspect(task(number)).await.unwrap() {
+                Some(Phase::Lost) => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+            .await;
+        };
+        support::command("kill", ["-9", &shims[0].to_string()]);
+        vanishes(0).await;
+        support::command("kill", ["-9", &shims[2].to_string()]);
+        vanishes(2).await;
+        vanishes(3).await;
+        assert_eq!(runtime.inspect(task(1)).await.unwrap(), Some(Phase::Running { pid: pids[1] }));
+        for number in 0..4 {
+            runtime.delete(task(number)).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_board_without_the_configured_runtime_says_so() {
+    on_a_board(async |board, executor| {
+        let config = Config { binary: Some("/no/such/crun".into()), ..board.config() };
+        let runtime = Runtime::new(executor.clone(), config).unwrap();
+        let want = "the OCI runtime /no/such/crun is not installed, so no container can be started on this board: \
+                    install it, or change `runtime` in agent.toml, and restart pi-agent";
+        assert!(runtime.degraded().iter().any(|fault| fault == want), "{:?}", runtime.degraded());
+        let refused = create(&runtime, board, task(1), &work("")).await.unwrap_err();
+        assert_eq!((refused.reason().as_str(), refused.is_lost()), (want, false));
     });
 }
 

@@ -6,6 +6,7 @@ use racimo_common::object::NodeDescription;
 use racimo_common::wire::{Assign, ToManager};
 
 use super::App;
+use crate::alloc;
 use crate::link::session::Told;
 
 impl App {
@@ -21,7 +22,8 @@ impl App {
                 (self.is_reported, self.has_set, self.is_removed) = (false, false, false);
                 self.out = Some(out);
             }
-            Told::Net(net) => {
+            Told::Net(mut net) => {
+                self.tools.network.fit(&mut net, alloc::used());
                 self.tools.network.take(net);
                 self.tools.host.take(&self.tools.network.table().borrow());
             }
@@ -76,6 +78,7 @@ impl App {
         for body in std::mem::take(&mut part.bodies) {
             bodies.take(&body).map_err(|error| error.to_string())?;
         }
+        self.board.uses(alloc::used());
         let whole = self.board.assign(part, self.clock.now()).map_err(|gap| gap.to_string())?;
         if let Some(named) = self.board.named_bodies() {
             bodies.keep(&named);

@@ -59,6 +59,14 @@ pub enum NoNetwork {
     Never(String),
 }
 
+/// What is told of services that were left out.
+fn no_room(services: usize) -> String {
+    format!(
+        "network: the agent is short of memory ({} KiB): {services} services cannot be reached from this board",
+        limits::HEAP_NET >> 10
+    )
+}
+
 /// The board's network. Clones are the same.
 #[derive(Clone)]
 pub struct Network(Rc<Inner>);
@@ -89,6 +97,8 @@ struct Inner {
     unwritten: Cell<bool>,
     /// What failed, and why.
     faults: RefCell<BTreeMap<String, String>>,
+    /// Services that were left out for lack of memory.
+    left_out: Cell<usize>,
     /// What other programs had removed when it was last looked.
     missing: RefCell<String>,
     wake: Sender<()>,
@@ -127,6 +137,7 @@ impl Network {
             unheld: Cell::new(true),
             unwritten: Cell::new(false),
             faults: RefCell::default(),
+            left_out: Cell::new(0),
             missing: RefCell::default(),
             wake,
             woken,
@@ -148,6 +159,15 @@ impl Network {
     /// A session starts.
     pub fn session(&self) {
         self.0.table.borrow_mut().session();
+        self.0.left_out.set(0);
+    }
+
+    /// Leaves out of what the manager told what there is no room for: the agent uses so many bytes of heap.
+    pub fn fit(&self, net: &mut Net, heap: usize) {
+        let (before, more) = (&self.0.left_out, self.0.table.borrow().fit(net, heap));
+        if more > 0 && before.replace(before.get() + more) == 0 {
+            log::warn!("{}", no_room(more));
+        }
     }
 
     /// Takes what the manager told.
@@ -174,6 +194,11 @@ impl Network {
         self.take(Net { complete: true, last: true, ..Net::default() });
     }
 
+    /// Whether services were left out for which there is room now: a new session brings them.
+    pub fn has_room_again(&self, heap: usize) -> bool {
+        self.0.left_out.get() > 0 && heap < limits::HEAP_NET_AGAIN
+    }
+
     /// Waits until the kernel has nothing of it, after [`forget_all`](Self::forget_all); what is left is logged. For an
     /// agent that stops: [`drive`](Self::drive) does not run any more.
     pub async fn clear(&self) {
@@ -197,6 +222,8 @@ impl Network {
         if faults.len() > told.len() {
             told.push(format!("network: {} more failures", faults.len() - told.len()));
         }
+        let left_out = self.0.left_out.get();
+        told.extend((left_out > 0).then(|| no_room(left_out)));
         told.extend(self.0.ports.degraded());
         told
     }

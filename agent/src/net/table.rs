@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use racimo_common::id::{NetworkId, NodeId, ServiceId};
 use racimo_common::wire::{Net, NetNetwork, NetOwn, NetPeer, NetService};
 
+use crate::limits;
+
 /// All items.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -74,6 +76,16 @@ impl Table {
     /// A session starts: a whole that was under way does not end any more.
     pub fn session(&mut self) {
         self.named = None;
+    }
+
+    /// Leaves services out of a message that are not known yet if the agent uses so many bytes of heap that there is no
+    /// room for more. Answers how many.
+    pub fn fit(&self, net: &mut Net, heap: usize) -> usize {
+        let before = net.services.len();
+        if heap > limits::HEAP_NET {
+            net.services.retain(|service| self.services.contains_key(&service.id));
+        }
+        before - net.services.len()
     }
 
     /// Takes a message; it takes effect at once. What a whole does not name goes with its last part.
@@ -161,6 +173,23 @@ mod tests {
             endpoints: endpoints.iter().map(endpoint).collect(),
         };
         Net { services: vec![service], ..Net::default() }
+    }
+
+    #[test]
+    fn services_find_room_or_are_left_out() {
+        let other = |id, heap, table: &mut Table| {
+            let mut net = service(&[(id, true, false)]);
+            net.services[0].id = ServiceId::from_bits(id);
+            let left_out = table.fit(&mut net, heap);
+            table.take(net);
+            (left_out, table.services.len())
+        };
+        let mut table = Table::default();
+        assert_eq!(other(1, limits::HEAP_NET, &mut table), (0, 1));
+        assert_eq!(other(2, limits::HEAP_NET + 1, &mut table), (1, 1));
+        // Known ones change.
+        assert_eq!(other(1, limits::HEAP_MAX, &mut table), (0, 1));
+        assert_eq!(other(2, 0, &mut table), (0, 2));
     }
 
     #[test]

@@ -14,10 +14,17 @@ pub struct Confinement {
     pub no_seccomp: Option<NoSeccomp>,
     /// The capabilities there are, a bit for each.
     pub capabilities: u64,
-    /// Whether the OCI runtime takes an out-of-memory bias of 0 for none. The container would inherit that of
-    /// containerd's shim, which the kernel spares. crun 1.8 does.
-    pub ignores_zero: bool,
+    /// The OCI runtime, if it is not there.
+    pub no_runtime: Option<NoRuntime>,
 }
+
+/// The OCI runtime that is configured, or where it is looked for, is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the OCI runtime {0} is not installed, so no container can be started on this board: install it, or change \
+     `runtime` in agent.toml, and restart pi-agent"
+)]
+pub struct NoRuntime(String);
 
 /// Why system calls are not filtered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,13 +48,13 @@ impl Confinement {
     pub fn read(root: &Path, binary: &Path) -> Self {
         let status = std::fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
         let filters = root.join("proc/sys/kernel/seccomp/actions_avail").exists();
-        // One that is not there is missed when a container starts.
         let version = Command::new(binary).arg("--version").output();
+        let is_missing = version.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         Self {
             no_seccomp: no_seccomp(filters, &version, binary),
             capabilities: capability::bounding(&status),
-            ignores_zero: version.starts_with("crun "),
+            no_runtime: is_missing.then(|| NoRuntime(binary.display().to_string())),
         }
     }
 }
@@ -90,13 +97,18 @@ mod tests {
     #[test]
     fn a_fixture_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        let bare = Confinement { no_seccomp: Some(NoSeccomp::Kernel), capabilities: u64::MAX, ignores_zero: false };
+        let no_runtime = Some(NoRuntime("/no/such/runc".into()));
+        let bare =
+            Confinement { no_seccomp: Some(NoSeccomp::Kernel), capabilities: u64::MAX, no_runtime: no_runtime.clone() };
         assert_eq!(Confinement::read(dir.path(), Path::new("/no/such/runc")), bare);
         std::fs::create_dir_all(dir.path().join("proc/sys/kernel/seccomp")).unwrap();
         std::fs::write(dir.path().join("proc/sys/kernel/seccomp/actions_avail"), "errno allow\n").unwrap();
         std::fs::create_dir_all(dir.path().join("proc/self")).unwrap();
         std::fs::write(dir.path().join("proc/self/status"), "CapBnd:\t0000000000000003\n").unwrap();
         let found = Confinement::read(dir.path(), Path::new("/no/such/runc"));
-        assert_eq!(found, Confinement { no_seccomp: None, capabilities: 3, ignores_zero: false });
+        assert_eq!(found, Confinement { no_seccomp: None, capabilities: 3, no_runtime });
+        assert_eq!(Confinement::read(dir.path(), Path::new("/bin/true")).no_runtime, None);
+        // By its name alone, as agent.toml may have it.
+        assert_eq!(Confinement::read(dir.path(), Path::new("true")).no_runtime, None);
     }
 }

@@ -28,6 +28,7 @@ use containerd_client::{
 };
 use racimo_common::{
     id::{NodeId, TaskId},
+    object::ISOLATE_SHIM_LABEL,
     wire::Work,
 };
 use smol::{Timer, lock::SemaphoreGuard};
@@ -233,6 +234,7 @@ impl Runtime {
         }
         let netns = super::network_of(job.work, job.task, job.hostname);
         let netns = netns.map(|_| crate::net::kernel::namespace(self.run(), job.task));
+        let isolated = container.labels.get(ISOLATE_SHIM_LABEL).is_some_and(|value| value == "true");
         let facts = spec::Facts {
             task: job.task,
             netns: netns.as_deref(),
@@ -240,7 +242,7 @@ impl Runtime {
             mounts,
             files: &dir,
             hostname: &hostname,
-            group: &group_name(kept.group),
+            group: &if isolated { job.task.to_string() } else { group_name(kept.group) },
             cgroups: self.cgroups(),
             confine: self.confine(),
             init,

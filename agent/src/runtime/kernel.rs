@@ -13,6 +13,9 @@ const IPC: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shm_rmid_forced", 
 /// Docker's defaults for a network of one's own: low ports and ping need no privilege.
 const NETWORK_DEFAULTS: [(&str, &str); 2] =
     [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+/// Thousandths of the board's memory by which a task seems larger than it is when the kernel looks for whom to end: tasks
+/// go before the agent, which has 100 in its unit and at most 62 of its own, and the agent before a shell, which has 0.
+pub const OOM_SCORE_ADJ_DEFAULT: i32 = 200;
 /// The kernel's range.
 const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;
 
@@ -117,9 +120,9 @@ fn check_sysctl(name: &str, own_network: bool) -> Result<(), BadSetting> {
     }
 }
 
-/// `process.oomScoreAdj`; 0 if nothing is asked for.
+/// `process.oomScoreAdj`; 0, too, asks for nothing.
 pub(super) fn oom_score_adj(wanted: Option<i32>) -> Result<i32, BadSetting> {
-    let bias = wanted.unwrap_or(0);
+    let bias = wanted.filter(|bias| *bias != 0).unwrap_or(OOM_SCORE_ADJ_DEFAULT);
     if OOM_SCORE_ADJ.contains(&bias) { Ok(bias) } else { Err(BadSetting::OomScoreAdj(bias)) }
 }
 
@@ -188,7 +191,7 @@ mod tests {
 
     #[test]
     fn out_of_memory_bias() {
-        assert_eq!(oom_score_adj(None), Ok(0));
+        assert_eq!([None, Some(0), Some(1)].map(oom_score_adj), [Ok(200), Ok(200), Ok(1)]);
         assert_eq!(oom_score_adj(Some(-1000)), Ok(-1000));
         assert_eq!(oom_score_adj(Some(1001)), Err(BadSetting::OomScoreAdj(1001)));
     }

@@ -68,9 +68,9 @@ pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// The kernel draws it when it starts.
 const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
-/// Where Debian puts the two runtimes.
+/// Where Debian puts the two runtimes, and Docker's packages the second.
 const CRUN: &str = "usr/bin/crun";
-const RUNC: &str = "usr/sbin/runc";
+const RUNC: [&str; 2] = ["usr/sbin/runc", "usr/bin/runc"];
 
 /// How containers are run on this board.
 #[derive(Debug, Clone)]
@@ -222,7 +222,9 @@ impl Runtime {
         let cgroups = Cgroups::read(&config.root).map_err(RuntimeError::io("read cgroups below", &config.root))?;
         let crun = config.root.join(CRUN);
         let crun = crun.exists().then_some(crun);
-        let binary = choose_binary(config.binary.clone(), crun, config.root.join(RUNC), cgroups.version);
+        let runc = RUNC.map(|place| config.root.join(place));
+        let runc = runc.iter().find(|path| path.exists()).unwrap_or(&runc[0]);
+        let binary = choose_binary(config.binary.clone(), crun, runc.clone(), cgroups.version);
         let boot = std::fs::read_to_string(config.root.join(BOOT_ID)).unwrap_or_default().trim().to_owned();
         let confine = Confinement::read(&config.root, &binary);
         let turns = (0..config.groups.max(1)).map(|_| Mutex::new(())).collect();
@@ -280,7 +282,9 @@ impl Runtime {
     /// Everything that this board cannot do, for its description and its log.
     pub fn degraded(&self) -> Vec<String> {
         let limits = self.cgroups().degraded().into_iter().map(|fault| fault.to_string());
-        limits.chain(self.confine().no_seccomp.iter().map(ToString::to_string)).collect()
+        let confine = self.confine();
+        let no_runtime = confine.no_runtime.iter().map(ToString::to_string);
+        no_runtime.chain(limits).chain(confine.no_seccomp.iter().map(ToString::to_string)).collect()
     }
 
     /// The OCI runtime in use.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{
     capability::{self, BadCapability},
     cgroup::{Asked, Cgroups, Degraded},
-    confine::Confinement,
+    confine::{Confinement, NoRuntime},
     image::RunConfig,
     init::{self, NoInit},
     kernel::{self, BadSetting},
@@ -112,6 +112,9 @@ pub enum BadSpec {
     /// Something the kernel cannot be set to for a container.
     #[error(transparent)]
     Setting(#[from] BadSetting),
+    /// There is nothing to start it with.
+    #[error(transparent)]
+    Runtime(#[from] NoRuntime),
     /// It asks for an init process that this board does not have.
     #[error(transparent)]
     Init(#[from] NoInit),
@@ -201,11 +204,6 @@ pub fn build(
         // As execve(2) does it for who is not root.
         json!({"bounding": capabilities})
     };
-    let bias = match kernel::oom_score_adj(spec.oom_score_adj)? {
-        // The next to it: a thousandth of the board's memory.
-        0 if facts.confine.ignores_zero => 1,
-        bias => bias,
-    };
     let mut process = json!({
         "user": {"uid": facts.user.uid, "gid": facts.user.gid, "additionalGids": groups(facts.user)},
         "args": args,
@@ -214,7 +212,7 @@ pub fn build(
         "capabilities": granted,
         "noNewPrivileges": spec.privileges.no_new_privileges,
         // Otherwise the shim's is inherited, and the kernel would spare the container.
-        "oomScoreAdj": bias,
+        "oomScoreAdj": kernel::oom_score_adj(spec.oom_score_adj)?,
     });
     if spec.tty {
         process["terminal"] = true.into();
@@ -246,6 +244,7 @@ pub fn check(
     cgroups: &Cgroups,
     confine: &Confinement,
 ) -> Result<(), BadSpec> {
+    confine.no_runtime.clone().map_or(Ok(()), Err)?;
     cgroups.check(asked(resources))?;
     capability::decide(&spec.cap_add, &spec.cap_drop, confine.capabilities)?;
     kernel::sysctls(&spec.sysctls, spec.network)?;

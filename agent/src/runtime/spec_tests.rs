@@ -10,7 +10,7 @@ use super::*;
 use crate::runtime::{cgroup::Version, mount};
 
 /// A board of last year's.
-const CONFINE: Confinement = Confinement { no_seccomp: None, capabilities: (1 << 41) - 1, ignores_zero: false };
+const CONFINE: Confinement = Confinement { no_seccomp: None, capabilities: (1 << 41) - 1, no_runtime: None };
 const V2: Cgroups = Cgroups { version: Version::V2, memory: true, swap: true, cpu: true, pids: true };
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -189,12 +189,11 @@ fn options_and_their_place() {
 
 #[test]
 fn the_shims_out_of_memory_bias_is_not_inherited() {
-    let bias = |wanted, ignores_zero| {
+    let bias = |wanted| {
         let spec = ContainerSpec { oom_score_adj: wanted, ..ContainerSpec::default() };
-        let confine = Confinement { ignores_zero, ..CONFINE };
-        document_on(&spec, &Resources::default(), &V2, &confine).unwrap()["process"]["oomScoreAdj"].clone()
+        document(&spec, &Resources::default(), &V2).unwrap()["process"]["oomScoreAdj"].clone()
     };
-    assert_eq!([bias(None, false), bias(Some(0), true), bias(None, true), bias(Some(-5), true)], [0, 1, 1, -5]);
+    assert_eq!([bias(None), bias(Some(0)), bias(Some(-5))], [200, 200, -5]);
 }
 
 #[test]

@@ -103,21 +103,30 @@ impl Board {
         command("ctr", ["-a", &socket, "-n", "racimo"].into_iter().chain(args.split(' ')))
     }
 
-    /// A new agent on this board.
-    pub(crate) fn runtime(&self, executor: &Executor) -> Runtime {
-        let config = Config {
+    /// How an agent runs containers on this board.
+    pub(crate) fn config(&self) -> Config {
+        Config {
             socket: self.socket().into(),
             data: self.path("data").into(),
             logger: env!("CARGO_BIN_EXE_pi-agent").into(),
             run: self.path("run").into(),
             ..Config::default()
-        };
-        Runtime::new(executor.clone(), config).unwrap()
+        }
+    }
+
+    /// A new agent on this board.
+    pub(crate) fn runtime(&self, executor: &Executor) -> Runtime {
+        Runtime::new(executor.clone(), self.config()).unwrap()
     }
 
     /// An image that is not on this board.
     pub(crate) fn unknown_image(&self) -> Image {
         Image { chain: format!("sha256:{}", "0".repeat(64)), ..self.image.clone() }
+    }
+
+    /// Process id of this board's containerd.
+    pub(crate) fn containerd_pid(&self) -> u32 {
+        self.containerd.as_ref().unwrap().id()
     }
 
     /// Process ids of this board's shims.

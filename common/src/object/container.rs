@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::id::DependencyId;
 use crate::units::Bytes;
 
+/// The label, of a service or of its containers, whose tasks have a shim each, if it is `true`.
+pub const ISOLATE_SHIM_LABEL: &str = "io.racimo.isolate-shim";
+
 /// How long a container may take to stop before it is killed, if its spec does not say.
 pub const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 

@@ -14,8 +14,8 @@ mod task;
 
 pub use board::BoardHealth;
 pub use container::{
-    BindOptions, ContainerSpec, DnsConfig, FileRef, HealthConfig, Mount, MountKind, NetworkMode, Privileges,
-    Propagation, STOP_GRACE_DEFAULT, TmpfsOptions, Ulimit, VolumeOptions,
+    BindOptions, ContainerSpec, DnsConfig, FileRef, HealthConfig, ISOLATE_SHIM_LABEL, Mount, MountKind, NetworkMode,
+    Privileges, Propagation, STOP_GRACE_DEFAULT, TmpfsOptions, Ulimit, VolumeOptions,
 };
 pub use generic::{BadGeneric, Generic, Generics, check_kind, generic_variables, parse_generics};
 pub use log::{LogAsk, LogConfig, LogEntry, LogStream};

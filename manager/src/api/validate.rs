@@ -16,7 +16,9 @@ use racimo_common::id::{NodeId, RandomId, ServiceId, TaskId};
 use racimo_common::limits::{
     ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX, GENERIC_NAME_BYTES_MAX, GENERIC_NAMES_MAX, SERVICE_PORTS_MAX,
 };
-use racimo_common::object::{ContainerSpec, Desired, HostPort, MountKind, Port, PortMode, Resources};
+use racimo_common::object::{
+    ContainerSpec, Desired, HostPort, ISOLATE_SHIM_LABEL, MountKind, Port, PortMode, Resources,
+};
 use racimo_common::registry::Reference;
 use racimo_common::signal;
 use racimo_common::units::{Bytes, NanoCpus};
@@ -126,8 +128,8 @@ pub enum Invalid {
     PortsMax(usize),
     #[error("EndpointSpec: ports cannot be published by a service on the network {0}: {1}")]
     PortNetwork(&'static str, &'static str),
-    #[error("label {KEEP_SOURCE_LABEL}: {0:?} is not true or false")]
-    KeepSource(String),
+    #[error("label {0}: {1:?} is not true or false")]
+    SwitchLabel(&'static str, String),
     #[error("{0} secrets and configs are more than the {max} a service may refer to", max = limits::SERVICE_FILES_MAX)]
     FilesMax(usize),
     #[error("{0} aliases on one network are more than the {max} a service may have", max = limits::ALIASES_MAX)]
@@ -151,11 +153,21 @@ pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     resources(&spec.task.resources)?;
     endpoint::networks(&spec.task.networks)?;
     endpoint::endpoint(&spec.task)?;
-    endpoint::keep_source(&spec.labels)?;
+    switch(&spec.labels, KEEP_SOURCE_LABEL)?;
+    switch(&spec.labels, ISOLATE_SHIM_LABEL)?;
+    switch(&spec.task.container.labels, ISOLATE_SHIM_LABEL)?;
     restart(&spec.task.restart)?;
     placement(&spec.task.placement)?;
     log_driver::config(spec.task.log.as_ref())?;
     size(&spec.name, &spec.task)
+}
+
+/// A label that is `true` or `false`, if it is there.
+fn switch(labels: &BTreeMap<String, String>, label: &'static str) -> Result<(), Invalid> {
+    match labels.get(label).map(String::as_str) {
+        None | Some("true" | "false") => Ok(()),
+        Some(other) => Err(Invalid::SwitchLabel(label, other.to_owned())),
+    }
 }
 
 fn mode(spec: &ServiceSpec) -> Result<(), Invalid> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use racimo_common::id::TaskId;
 use racimo_common::limits::{ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::{
-    ContainerSpec, EndpointMode, FileRef, HostPort, NetworkMode, Port, PortMode, generic_variables,
+    ContainerSpec, EndpointMode, FileRef, HostPort, ISOLATE_SHIM_LABEL, NetworkMode, Port, PortMode, generic_variables,
 };
 use racimo_common::registry::Credentials;
 use racimo_common::wire::{Assignment, BodyKey, File, TaskNet, Work, frame};
@@ -32,6 +32,9 @@ pub fn work(view: &View, vault: &Vault, task: &Task) -> Work {
     let filled = fill(&mut container, &facts(view, task));
     // Last, so that nothing the service says takes their place.
     container.env.extend(generic_variables(&task.generic));
+    if is_isolated(view, task) {
+        container.labels.entry(ISOLATE_SHIM_LABEL.to_owned()).or_insert_with(|| "true".to_owned());
+    }
     let credentials = credentials(view, vault, task);
     let mut work = Work {
         service: task.service,
@@ -51,6 +54,12 @@ pub fn work(view: &View, vault: &Vault, task: &Task) -> Work {
         Err(reason) => refuse(&mut work, reason),
     }
     work
+}
+
+/// Whether its service says that its tasks have a shim each; their containers' own label goes first.
+fn is_isolated(view: &View, task: &Task) -> bool {
+    let service = view.state.service(task.service);
+    service.and_then(|service| service.spec.labels.get(ISOLATE_SHIM_LABEL)).is_some_and(|value| value == "true")
 }
 
 /// The task's place in the network; none: it uses its board's, or only has a loopback device.

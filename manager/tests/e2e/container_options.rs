@@ -68,7 +68,7 @@ fn plain(lab: &Lab) -> Result<()> {
     create(lab, docker, "plain", "", LOOK)?.good()?;
     let text = seen(lab)?;
     all(&text, &["CapEff:\t00000000a80425fb", "NoNewPrivs:\t0", "Seccomp:\t2", "no mount", "no unshare"]);
-    all(&text, &["args sh -c", "\n0\n0\n", "127.0.0.1\tlocalhost"]);
+    all(&text, &["args sh -c", "\n200\n0\n", "127.0.0.1\tlocalhost"]);
     for absent in ["no root to write", "no hosts to write", "a terminal"] {
         assert!(!text.contains(absent), "{absent:?} is in:\n{text}");
     }

@@ -21,6 +21,7 @@ mod host_ports;
 mod hostile;
 mod identity;
 mod logs;
+mod memory;
 mod mesh;
 mod names;
 mod networks;

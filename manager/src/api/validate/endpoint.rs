@@ -1,13 +1,13 @@
 //! How a service is reached: its networks with their aliases, its ports, and whose addresses its tasks see.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use racimo_common::limits::SERVICE_PORTS_MAX;
 use racimo_common::object::{EndpointMode, EndpointSpec, NetworkMode, PortMode};
 
 use super::Invalid;
 use crate::limits;
-use crate::store::{Attachment, KEEP_SOURCE_LABEL, TaskSpec};
+use crate::store::{Attachment, TaskSpec};
 
 /// What a name may have in DNS.
 pub(super) const ALIAS_CHARS_MAX: usize = 253;
@@ -57,12 +57,5 @@ pub(super) fn endpoint(task: &TaskSpec) -> Result<(), Invalid> {
         }
         NetworkMode::None if !ports.is_empty() => Err(Invalid::PortNetwork("none", "nothing reaches its ports")),
         NetworkMode::Unset | NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None => Ok(()),
-    }
-}
-
-pub(super) fn keep_source(labels: &BTreeMap<String, String>) -> Result<(), Invalid> {
-    match labels.get(KEEP_SOURCE_LABEL).map(String::as_str) {
-        None | Some("true" | "false") => Ok(()),
-        Some(other) => Err(Invalid::KeepSource(other.to_owned())),
     }
 }

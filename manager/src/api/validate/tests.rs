@@ -172,6 +172,10 @@ fn ports() {
     let label = |value: &str| [(KEEP_SOURCE_LABEL.to_owned(), value.to_owned())].into();
     check(|s, _| s.labels = label("true"), "");
     check(|s, _| s.labels = label("yes"), "label io.racimo.mesh.keep-source: \"yes\" is not true or false");
+    let label = |value: &str| [(ISOLATE_SHIM_LABEL.to_owned(), value.to_owned())].into();
+    check(|s, t| (s.labels, t.container.labels) = (label("true"), label("false")), "");
+    check(|s, _| s.labels = label("1"), "label io.racimo.isolate-shim: \"1\" is not true or false");
+    check(|_, t| t.container.labels = label(""), "label io.racimo.isolate-shim: \"\" is not true or false");
 }
 
 #[test]
