@@ -21,13 +21,17 @@ const MONITOR: &str = "100ms";
 /// The lab's name: one bench at a time, since two would disturb each other.
 const NAME: &str = "bench";
 
-/// Adds the figures of a lab that is made for them. What was measured before a failure is kept.
-pub(crate) fn measure(table: &mut Table, figures: impl FnOnce(&Lab, &mut Table) -> Result<()>) -> Result<()> {
+/// Adds the figures of a lab of so many boards that is made for them. What was measured before a failure is kept.
+pub(crate) fn measure(
+    boards: u8,
+    table: &mut Table,
+    figures: impl FnOnce(&Lab, &mut Table) -> Result<()>,
+) -> Result<()> {
     let name: Name = NAME.parse().map_err(anyhow::Error::msg)?;
     // Whatever an earlier run left that was killed.
     down(&name)?;
     let owner = Process::current().map(|process| process.to_string());
-    let lab = Lab::up(Config { name: name.clone(), boards: 3, cluster: true, manager_agent: false, owner })?;
+    let lab = Lab::up(Config { name: name.clone(), boards, cluster: true, manager_agent: false, owner })?;
     let measured = figures(&lab, table);
     if measured.is_err() {
         eprintln!("{}", client::tasks(&lab).unwrap_or_else(|cause| format!("{cause:#}")));

@@ -5,6 +5,7 @@
 //! scheduler  the pure core, in this process
 //! apply      an agent's network among 500 services, in a namespace of its own (root)
 //! cluster    a lab of three boards on a disk of its own: memory, idling, latencies beside `ctr run`
+//! overhead   a lab of one board: memory of everything that is there beside its tasks
 //! traffic    a lab of three boards: throughput and new connections of each path; memory with networks
 //! ```
 //! `--check` fails when a budget is exceeded. Latencies are given with their floor from the same run, because
@@ -25,6 +26,7 @@ mod disk;
 mod floor;
 mod idle;
 mod memory;
+mod overhead;
 mod process;
 mod scheduler;
 mod sender;
@@ -63,10 +65,11 @@ enum Part {
     Scheduler,
     Apply,
     Cluster,
+    Overhead,
     Traffic,
 }
 
-const PARTS: [Part; 5] = [Part::Sizes, Part::Scheduler, Part::Apply, Part::Cluster, Part::Traffic];
+const PARTS: [Part; 6] = [Part::Sizes, Part::Scheduler, Part::Apply, Part::Cluster, Part::Overhead, Part::Traffic];
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -84,7 +87,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         return sender.run().map(|()| ExitCode::SUCCESS);
     }
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
-    if (wanted(Part::Cluster) || wanted(Part::Traffic)) && arguments.device.is_none() {
+    if [Part::Cluster, Part::Overhead, Part::Traffic].into_iter().any(wanted) && arguments.device.is_none() {
         ensure!(rustix::process::geteuid().is_root(), "the cluster's figures need root; others: --only scheduler");
         // The lab's place is set by environment, so it is made in a second process.
         return LoopDisk::make()?.run_again();
@@ -95,8 +98,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Part::Sizes => sizes::measure(&mut table),
         Part::Scheduler => scheduler::measure(&mut table),
         Part::Apply => apply::measure(&mut table),
-        Part::Cluster => cluster::measure(&mut table, |lab, table| cluster::figures(lab, device, table)),
-        Part::Traffic => cluster::measure(&mut table, traffic::figures),
+        Part::Cluster => cluster::measure(3, &mut table, |lab, table| cluster::figures(lab, device, table)),
+        Part::Overhead => cluster::measure(1, &mut table, overhead::figures),
+        Part::Traffic => cluster::measure(3, &mut table, traffic::figures),
     });
     print!("{table}");
     measured?;

@@ -256,7 +256,8 @@ impl Board<'_> {
     pub(crate) fn start_containerd(&self) -> Result<()> {
         let config = self.directory().join("disk/containerd.toml");
         fs::write(&config, self.containerd_config()).with_context(|| format!("write {}", config.display()))?;
-        let argv = ["containerd".to_owned(), "--config".to_owned(), config.display().to_string()];
+        // As images/files/etc/systemd/system/containerd.service.d/90-racimo.conf has it.
+        let argv = ["GOGC=40", "containerd", "--config", &config.display().to_string()].map(str::to_owned);
         let process = self.start("containerd", &argv)?;
         wait_for("containerd to answer", CONTAINERD_READY_MAX, || {
             ensure!(process.alive(), "containerd ended\n{}", log_tail(&self.log("containerd")));
@@ -265,18 +266,11 @@ impl Board<'_> {
     }
 
     fn containerd_config(&self) -> String {
-        // Plugins that would touch the machine beyond this board's directory,
-        // or that probe for file systems it does not have.
-        const DISABLED: [&str; 6] = [
-            "io.containerd.grpc.v1.cri",
-            "io.containerd.internal.v1.opt",
-            "io.containerd.snapshotter.v1.aufs",
-            "io.containerd.snapshotter.v1.btrfs",
-            "io.containerd.snapshotter.v1.devmapper",
-            "io.containerd.snapshotter.v1.zfs",
-        ];
+        // A board's own. Among its plugins are those that would touch the machine beyond this board's directory.
+        const OF_IMAGES: &str = include_str!("../../../images/files/etc/containerd/config.toml");
+        let disabled = OF_IMAGES.find("disabled_plugins = [").map(|at| &OF_IMAGES[at..]).unwrap_or_default();
         format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = {DISABLED:?}\n\n[grpc]\naddress = {:?}\n",
+            "version = 2\nroot = {:?}\nstate = {:?}\n{disabled}\n[grpc]\naddress = {:?}\n",
             self.directory().join("disk/containerd"),
             self.run_dir().join("containerd"),
             self.containerd(),
