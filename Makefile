@@ -43,7 +43,7 @@ DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:p
 DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps tini
 
 .PHONY: help deps deps-test build lab lab-env lab-board lab-curl lab-exec lab-manager lab-status lab-down demo demo-clean \
-        check test test-root sim bench fuzz fuzz-random agent-size agent-armv7 image test-images cross \
+        check test test-root sim bench fuzz fuzz-random agent-size agent-armv7 image test-images test-arm cross \
         dist test-packages reproducible
 
 help: ## list the targets
@@ -52,7 +52,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: LAB=name BOARDS=n N=board DO=verb PAGE=port FROM=board CMD=command SEEDS=n CASES=n FOR=seconds"
-	@echo "           IMG=file OUT=file ARCH=arm64|armhf PROFILE=worker|manager DEBS=directory JOIN=file TARGET=triple TARGETS=triples"
+	@echo "           IMG=file OUT=file ARCH=arm64|armhf PROFILE=worker|manager DEBS=directory JOIN=file"
+	@echo "           TARGET=triple TARGETS=triples PART=agent|manager"
 
 deps: ## install through apt what building and the lab need (only what is missing)
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
@@ -182,6 +183,12 @@ dist: ## tarballs, Debian packages and checksums in target/dist: TARGETS="aarch6
 
 test-packages: build ## install, upgrade and remove the packages in a Debian of their own (root)
 	cross/test-packages.sh
+
+test-arm: ## the agent for armv7 and aarch64, run by QEMU with a real containerd, after 2038 too (root; builds both)
+	@for target in armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl; do cross/build.sh "$$target" agent; done
+	$(CARGO) build -p racimo-manager --bin pi-mgr
+	cross/test-arm --manager "$(BIN_DIR)/pi-mgr" --work $(TARGET_DIR)/test-arm \
+	  $(TARGET_DIR)/cross/{armv7-unknown-linux-musleabihf,aarch64-unknown-linux-musl}/release/pi-agent
 
 reproducible: ## build TARGET twice, in different directories: the same bytes?
 	cross/reproducible.sh "$(TARGET)" $(PART)
