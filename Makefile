@@ -78,7 +78,7 @@ deps: ## install through apt what building and the lab need (only what is missin
 deps-test: deps ## what the tests need on top: iptables, a WireGuard outside of the kernel, libfaketime, tools for images, docker's clients
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
 	for pair in iptables-nft:iptables wireguard-go:wireguard-go python3:python3 mcopy:mtools mkfs.vfat:dosfstools \
-	  sfdisk:fdisk debugfs:e2fsprogs xz:xz-utils unzip:unzip; do \
+	  sfdisk:fdisk debugfs:e2fsprogs xz:xz-utils unzip:unzip mmdebstrap:mmdebstrap ssh:openssh-client; do \
 	  command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
 	ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing+=(libfaketime); \
 	python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker); \

@@ -3,8 +3,8 @@
 #
 #   cross/dist.sh TARGET…      → $CARGO_TARGET_DIR/dist/{racimo-VERSION-TARGET.tar.gz,pi-*.deb,SHA256SUMS}
 #
-# The same sources give the same bytes: all dates are SOURCE_DATE_EPOCH, by default that of the last commit. VERSION
-# and MAINTAINER may be set.
+# The same sources give the same bytes: all dates are SOURCE_DATE_EPOCH, by default that of the last commit. VERSION,
+# MAINTAINER and PROGRAMS ("pi-agent") may be set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -116,6 +116,7 @@ for target in "$@"; do
     arm-*) arch='' programs=(pi-agent) ;;
     *) echo "cross/dist.sh: unknown target '$target'" >&2; exit 1 ;;
   esac
+  read -ra programs <<<"${PROGRAMS:-${programs[*]}}"
   root=$work/racimo-$version-$target
   for program in "${programs[@]}"; do
     [ -f "$built/$program" ] || { echo "cross/dist.sh: ${built#"$PWD"/}/$program is missing: make cross TARGET=$target" >&2; exit 1; }

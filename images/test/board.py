@@ -189,6 +189,19 @@ class Board(unittest.TestCase):
         self.assertEqual(self.read("etc/racimo/board.env").splitlines()[1:],
                          ['RACIMO_INSECURE_REGISTRY="a:1,b:2"', 'RACIMO_MANAGER_SOCKET="/run/racimo/agent.sock"'])
 
+    def test_only_what_somebody_changes(self):
+        self.file('insecure-registries = "a:1"\n[labels]\nroom = "kitchen"\nrack = "2"\n')
+        self.run_program("import")
+        self.file('hostname = "lounge"')
+        self.run_program("import", RACIMO_KEEP="yes")
+        want = ['RACIMO_INSECURE_REGISTRY="a:1"', 'RACIMO_LABEL="room=kitchen,rack=2"']
+        self.assertEqual(self.read("etc/racimo/board.env").splitlines()[1:], want)
+        self.file('[labels]\nroom = "cellar"\n')
+        self.run_program("import", RACIMO_KEEP="yes")
+        self.assertEqual(self.read("etc/racimo/board.env").splitlines()[1:], [want[0], 'RACIMO_LABEL="room=cellar"'])
+        self.run_program("import")
+        self.assertEqual(self.read("etc/racimo/board.env").splitlines()[1:], ['RACIMO_LABEL="room=cellar"'])
+
     def test_joining_wipes_the_token(self):
         path = self.file(JOIN)
         # The same sectors by another name.

@@ -81,6 +81,9 @@ pub(crate) enum CliError {
     /// A service did not come up: paused, rolled back, or unknown mode.
     #[error("{0}")]
     Progress(String),
+    /// A board that was to become a node: which step failed, the last it said, what to try.
+    #[error("{0}")]
+    Board(String),
     /// Several objects failed one by one; each is reported on its own line.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Many(Vec<CliError>),

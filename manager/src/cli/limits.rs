@@ -48,5 +48,27 @@ pub(crate) const COMPOSE_BODY_MAX: usize = 1000 << 10;
 /// Largest file with a root certificate or its key, in bytes: the manager takes no larger one.
 pub(crate) const ROOT_FILE_BYTES_MAX: usize = 32 << 10;
 
+/// How long a board may take to take ssh's connection; then ssh gives up.
+pub(crate) const PROVISION_CONNECT_MAX: Duration = Duration::from_secs(20);
+
+/// How long one step on a board may take; then its connection is ended, and the step failed. Slow cards and slow Wi-Fi
+/// take minutes for containerd.
+pub(crate) const PROVISION_STEP_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// How long a board that has joined may take to be ready; then the command fails, and the board stays as it is.
+pub(crate) const PROVISION_READY_MAX: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at whether a board is ready.
+pub(crate) const PROVISION_POLL: Duration = Duration::from_millis(300);
+
+/// Bytes kept of what a step on a board says; of more, only the last are.
+pub(crate) const PROVISION_OUTPUT_MAX: usize = 64 << 10;
+
+/// Lines of it that are shown when the step fails.
+pub(crate) const PROVISION_SHOWN_LINES_MAX: usize = 8;
+
+/// Largest package that is sent to a board; a larger file is refused. The agent's has one MiB.
+pub(crate) const PROVISION_PACKAGE_BYTES_MAX: u64 = 64 << 20;
+
 const _: () = assert!(LINE_BYTES_MAX <= ANSWER_BYTES_MAX);
 const _: () = assert!(POLL_INTERVAL.as_millis() < MONITOR_DEFAULT.as_millis());

@@ -22,6 +22,7 @@ mod network;
 mod node;
 mod parse;
 mod progress;
+mod provision;
 mod registry_auth;
 mod serve;
 mod service;
@@ -145,6 +146,14 @@ enum ClientCommand {
   pi-mgr backup --quiet --force --passphrase-file /root/passphrase /mnt/usb/cluster.backup
   pi-mgr backup - > cluster.backup")]
     Backup(backup::BackupArgs),
+    /// Make a node of a board with Debian or Raspberry Pi OS, over ssh
+    ///
+    /// Installs containerd, a runtime and the agent, joins, and waits until the node is ready. A second run brings newer
+    /// packages and new settings, and changes nothing else. The user is root, or has sudo without a password.
+    #[command(after_help = "Examples:
+  pi-mgr provision --debs target/dist pi@192.168.1.21
+  pi-mgr provision --debs target/dist --hostname kitchen --label room=kitchen --identity ~/.ssh/boards pi@192.168.1.21")]
+    Provision(Box<provision::ProvisionArgs>),
     /// Manage nodes
     #[command(
         subcommand,
@@ -280,6 +289,7 @@ async fn run(command: ClientCommand, client: &mut Client, console: &mut Console)
         ClientCommand::Unlock => lock::unlock(client, console).await,
         ClientCommand::UnlockKey(args) => lock::unlock_key(&args, client, console).await,
         ClientCommand::Backup(args) => backup::backup(&args, client, console).await,
+        ClientCommand::Provision(args) => provision::run(&args, client, console).await,
         ClientCommand::Node(command) => node::run(command, client, console).await,
         ClientCommand::Service(command) => service::run(*command, client, console).await,
         ClientCommand::Secret(command) => dependency::run(DependencyKind::Secret, command, client, console).await,

@@ -249,7 +249,8 @@ pub(crate) async fn update_cluster(
     client.post(&url, spec, &[]).await.map(|_| ())
 }
 
-async fn manager_address(client: &mut Client, node: &str) -> Result<String, CliError> {
+/// What boards dial to reach the manager that is this node.
+pub(crate) async fn manager_address(client: &mut Client, node: &str) -> Result<String, CliError> {
     let node = client.get(&Url::new(&["nodes", node])).await?;
     Ok(node.text("/ManagerStatus/Addr").to_owned())
 }

@@ -29,6 +29,7 @@ mod no_secrets;
 mod options;
 mod pi_mgr;
 mod ports_cli;
+mod provision;
 mod refusals;
 mod rehome;
 mod rotation;

@@ -242,7 +242,8 @@ impl Board<'_> {
         if self.lab.state.cluster { self.start_agent() } else { Ok(()) }
     }
 
-    fn start(&self, program: &str, argv: &[String]) -> Result<Process> {
+    /// Starts a program on it, that ends when the board does.
+    pub(crate) fn start(&self, program: &str, argv: &[String]) -> Result<Process> {
         start(&Start {
             group: self.group()?.path(),
             netns: &self.netns(),
