@@ -9,6 +9,7 @@
 
 mod departure;
 mod feeders;
+mod images;
 mod operations;
 mod told;
 mod upkeep;
@@ -28,6 +29,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use smol::{LocalExecutor, Timer};
 
 use self::departure::Answer;
+use self::images::Images;
 use self::operations::{Containers, Tools};
 use crate::board::{Board, Order};
 use crate::config::Config;
@@ -145,6 +147,7 @@ pub async fn run(
         network,
         host,
         description: description.clone(),
+        images: Images::new(config.images),
         node: RefCell::new(identity.as_ref().map(|own| own.identity().node)),
     });
     let places = match (&config.manager_socket, &identity) {

@@ -14,6 +14,7 @@ use racimo_common::object::{HostPort, TaskReport, TaskState};
 use racimo_common::time::{Mono, Now};
 use racimo_common::wire::{Assign, Assignment, BodyKey};
 
+use crate::images::Wanted;
 use crate::limits::{self, TASKS_MAX};
 use crate::task::{Done, Found, Op, Task};
 use crate::weight;
@@ -272,6 +273,11 @@ impl Board {
         let held = self.tasks().filter(|task| !task.is_unwanted()).filter_map(Task::work);
         let held = held.flat_map(|work| work.files.iter().map(|file| file.body));
         Some(held.chain(self.turned_bodies.iter().map(|(_, body)| *body)).collect())
+    }
+
+    /// The images that its tasks need.
+    pub fn wanted_images(&self) -> Wanted {
+        Wanted::of(self.tasks().filter(|task| !task.is_unwanted()).filter_map(|task| task.work().map(Rc::as_ref)))
     }
 
     /// The containers found when the agent started. Returns those that found no room: remove them.

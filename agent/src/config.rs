@@ -14,10 +14,15 @@ use racimo_common::{config_file, registry};
 use serde::Deserialize;
 
 use crate::limits::TASKS_MAX;
-use crate::runtime;
+use crate::{images, runtime};
 
 /// Where the configuration file is if nobody says otherwise.
 pub const FILE: &str = "/etc/racimo/agent.toml";
+
+/// A week.
+const IMAGE_KEEP_HOURS: usize = 7 * 24;
+/// Ten years: who wants more wants 0.
+const IMAGE_KEEP_HOURS_MAX: usize = 10 * 365 * 24;
 
 /// What the agent shall do and how.
 #[derive(Debug, Clone)]
@@ -44,6 +49,8 @@ pub struct Config {
     pub data_path_addr: Option<Ipv4Addr>,
     /// Most tasks at once.
     pub tasks_max: usize,
+    /// When images that nobody needs are removed.
+    pub images: images::Settings,
     /// Where images come from.
     pub registry: registry::Config,
     /// The socket of this board's own manager; none: the managers of the board's identity.
@@ -71,6 +78,9 @@ struct File {
     hostname: Option<String>,
     data_path_addr: Option<String>,
     max_tasks: Option<usize>,
+    image_keep_hours: Option<usize>,
+    disk_high_percent: Option<u8>,
+    disk_low_percent: Option<u8>,
     insecure_registries: Vec<String>,
     registry_mirrors: Vec<String>,
     registry_ca: Option<PathBuf>,
@@ -98,7 +108,7 @@ fn program(found: io::Result<PathBuf>) -> PathBuf {
 }
 
 /// Flags that take a value, and what each means.
-pub const FLAGS: [(&str, &str); 18] = [
+pub const FLAGS: [(&str, &str); 21] = [
     ("config", "configuration file [default: /etc/racimo/agent.toml]"),
     ("data-dir", "identity and volumes [default: /var/lib/racimo/agent]"),
     ("run-dir", "files that need not survive a reboot [default: /run/racimo]"),
@@ -111,6 +121,9 @@ pub const FLAGS: [(&str, &str); 18] = [
     ("hostname", "name in the cluster [default: the host name]"),
     ("data-path-addr", "IPv4 address by which other boards reach this one [default: the one the manager sees]"),
     ("max-tasks", "most tasks at once [default: 128]"),
+    ("image-keep-hours", "unused images are removed after that, 0: not by age [default: 168]"),
+    ("disk-high-percent", "with more of the disk in use, unused images are removed at once [default: 85]"),
+    ("disk-low-percent", "until no more than that is in use [default: 80]"),
     ("insecure-registry", "HOST:PORT without (checked) TLS; may be repeated"),
     ("registry-mirror", "URL that is asked first for Docker Hub's images; may be repeated"),
     ("registry-ca", "PEM file with certificate authorities beside the system's"),
@@ -206,6 +219,18 @@ impl Given {
         });
         let groups = number(last("shim-groups"), file.shim_groups, 4, 1..=16, "shim-groups", &mut faults);
         let tasks_max = number(last("max-tasks"), file.max_tasks, TASKS_MAX, 1..=TASKS_MAX, "max-tasks", &mut faults);
+        let hours = number(
+            last("image-keep-hours"),
+            file.image_keep_hours,
+            IMAGE_KEEP_HOURS,
+            0..=IMAGE_KEEP_HOURS_MAX,
+            "image-keep-hours",
+            &mut faults,
+        );
+        let high =
+            number(last("disk-high-percent"), file.disk_high_percent, 85, 1..=100, "disk-high-percent", &mut faults);
+        let low = file.disk_low_percent.or(Some(high.min(80)));
+        let low = number(last("disk-low-percent"), low, 80, 1..=high, "disk-low-percent", &mut faults);
         let discover = last("discover").map_or(Some(file.discover.unwrap_or(true)), |text| text.parse().ok());
         let discover = discover.unwrap_or_else(|| {
             faults.push("discover: expected true or false".to_owned());
@@ -228,6 +253,7 @@ impl Given {
             hostname: last("hostname").or(file.hostname).filter(|name| !name.is_empty()),
             data_path_addr,
             tasks_max,
+            images: images::Settings { keep_hours: u32::try_from(hours).ok().filter(|hours| *hours > 0), high, low },
             registry: registry::Config {
                 insecure,
                 mirrors,
@@ -311,6 +337,10 @@ mod tests {
         check(&[], &[("RACIMO_INSECURE_REGISTRY", "a:1,b:2")], Ok(|c| c.registry.insecure.len() == 2));
     }
 
+    fn images(config: &Config) -> (Option<u32>, u8, u8) {
+        (config.images.keep_hours, config.images.high, config.images.low)
+    }
+
     #[test]
     fn every_flag_has_an_effect() {
         check(&[("max-tasks", "3"), ("max-tasks", "4")], &[], Ok(|c| c.tasks_max == 4));
@@ -320,6 +350,14 @@ mod tests {
             &[("RACIMO_RUN_DIR", "/r")],
             Ok(|c| (&*c.data, &*c.run) == ("/d".as_ref(), "/r".as_ref())),
         );
+        check(&[], &[], Ok(|c| images(c) == (Some(168), 85, 80)));
+        check(&[("image-keep-hours", "0")], &[], Ok(|c| images(c) == (None, 85, 80)));
+        check(&[("disk-high-percent", "70")], &[], Ok(|c| images(c) == (Some(168), 70, 70)));
+        let marks = [("disk-high-percent", "95"), ("disk-low-percent", "90"), ("image-keep-hours", "12")];
+        check(&marks, &[], Ok(|c| images(c) == (Some(12), 95, 90)));
+        let wrong = "disk-low-percent: expected a number from 1 to 85";
+        check(&[("disk-low-percent", "86")], &[], Err(&[wrong]));
+        check(&[("disk-high-percent", "101")], &[], Err(&["disk-high-percent: expected a number from 1 to 100"]));
         check(&[("containerd", "/c.sock")], &[], Ok(|c| c.containerd == Path::new("/c.sock")));
         check(&[("runtime", "/bin/crun")], &[], Ok(|c| c.runtime.as_deref() == Some("/bin/crun".as_ref())));
         check(&[("init-path", "/i")], &[], Ok(|c| c.init.as_deref() == Some("/i".as_ref())));

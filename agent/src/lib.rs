@@ -11,6 +11,7 @@ pub mod describe;
 pub mod hardware;
 pub mod health;
 pub mod identity;
+pub mod images;
 pub mod leave;
 pub mod limits;
 pub mod link;

@@ -60,6 +60,15 @@ pub const PULL_LAYER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Time for containerd to let go of a layer whose writer died; then: an error.
 pub const PULL_UNLOCK_MAX: Duration = Duration::from_secs(10);
 
+/// Versions of a service's image that stay on a board on which it has a task: the present one, and the one before for
+/// a rollback. Older ones go by age, or when the disk is full.
+pub const IMAGES_PER_SERVICE: usize = 2;
+/// How often it is looked whether the disk with the images is fuller than configured: one system call.
+pub const IMAGES_EVERY: Duration = Duration::from_secs(600);
+/// Hours between two looks at the age of unused images. Each writes it to containerd's database, some KiB for each
+/// unused image and nothing if there is none; what the board was on for less than that does not count.
+pub const IMAGES_AGE_HOURS: u32 = 6;
+
 /// Files that the agent has open at once at most, if the system lets it: sockets of each task and each published
 /// port, relays, queries under way. Beyond it whatever needs one more fails, and is tried again.
 pub const FILES_MAX: usize = 4096;

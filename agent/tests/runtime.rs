@@ -341,7 +341,7 @@ fn containers_outlive_containerd_and_return_without_their_shim() {
         board.kill_containerd();
         assert!(matches!(next(&events).await, Event::Lost { .. }));
         let error = runtime.list().await.unwrap_err();
-        assert!(error.is_lost(), "{}", error.reason());
+        assert!(error.is_lost(), "{error}");
         assert!(Path::new(&format!("/proc/{pid}")).exists());
         board.start_containerd();
         assert_eq!(next(&events).await, Event::Connected);

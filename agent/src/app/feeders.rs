@@ -64,6 +64,7 @@ pub(super) fn feeders(
         executor.spawn(describe_again),
         executor.spawn(tools.network.clone().drive(limits::NET_LOOK_EVERY)),
         executor.spawn(tools.host.clone().drive()),
+        executor.spawn(tools.clone().tend_images()),
         executor.spawn(ports::relay::serve(tools.network.board_ports().clone(), executor.clone())),
         executor.spawn(stopped),
     ]

@@ -7,15 +7,17 @@ use std::time::Duration;
 use racimo_common::error::chain;
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::NodeDescription;
-use racimo_common::registry::{Reference, Registry};
+use racimo_common::registry::{Platform, Reference, Registry};
 use racimo_common::wire::Work;
 use smol::Timer;
 
+use super::images::Images;
 use crate::limits;
 use crate::net::host::Host;
 use crate::net::{Network, NoNetwork};
-use crate::runtime::pull::{self, PullError};
-use crate::runtime::{self, Job, Phase, Probed, Runtime};
+use crate::runtime::ctrd::Ctrd;
+use crate::runtime::pull::{self, LocalImage, PullError};
+use crate::runtime::{self, Job, Phase, Probed, Runtime, RuntimeError};
 use crate::task::{Done, Found, Op};
 
 pub(super) type Containers = Vec<(TaskId, Found, Option<Duration>)>;
@@ -28,6 +30,7 @@ pub(super) struct Tools {
     pub(super) host: Host,
     pub(super) description: Rc<RefCell<NodeDescription>>,
     pub(super) node: RefCell<Option<NodeId>>,
+    pub(super) images: Images,
 }
 
 impl Tools {
@@ -49,7 +52,7 @@ impl Tools {
                     }
                     return found.into_iter().map(known).collect();
                 }
-                Err(error) => log::warn!("list containers, again in {pause:?}: {}", error.reason()),
+                Err(error) => log::warn!("list containers, again in {pause:?}: {}", chain(&error)),
             }
             Timer::after(pause).await;
             pause = (pause * 2).min(limits::LIST_PAUSE.1);
@@ -60,7 +63,13 @@ impl Tools {
         let result = match op {
             Op::Prepare => return self.prepare(task, work).await,
             Op::Probe => return self.probe(task).await,
-            Op::Start => self.runtime.start(task).await.map(Some),
+            Op::Start => match self.runtime.start(task).await {
+                Err(error) if error.is_disk_full() && Box::pin(self.make_room()).await => {
+                    self.runtime.start(task).await
+                }
+                started => started,
+            }
+            .map(Some),
             Op::Signal(Some(signal)) => self.runtime.kill(task, signal).await.map(|()| None),
             Op::Signal(None) => self.runtime.stop(task).await.map(|()| None),
             Op::Delete => {
@@ -72,8 +81,17 @@ impl Tools {
         };
         match result {
             Ok(pid) => Done::Ok(pid),
-            Err(error) if error.is_lost() => Done::Again(error.reason()),
-            Err(error) => Done::Failed(error.reason()),
+            Err(error) => self.failed(&error).await,
+        }
+    }
+
+    async fn failed(&self, error: &RuntimeError) -> Done {
+        if error.is_lost() {
+            Done::Again(error.reason())
+        } else if error.is_disk_full() {
+            Done::Failed(Box::pin(self.no_space(error.reason())).await)
+        } else {
+            Done::Failed(error.reason())
         }
     }
 
@@ -85,6 +103,23 @@ impl Tools {
             // The board's fault, not the container's.
             Err(error) => Done::Again(error.reason()),
         }
+    }
+
+    async fn image(
+        &self,
+        ctrd: &Ctrd,
+        image: &Reference,
+        work: &Work,
+        platforms: &[Platform],
+    ) -> Result<LocalImage, PullError> {
+        let mut has_pulled = false;
+        let mut progress = |_| has_pulled = true;
+        let login = work.credentials.as_ref();
+        let pulled = pull::ensure(ctrd, &self.registry, image, login, platforms, &mut progress).await;
+        if has_pulled {
+            self.images.has_pulled();
+        }
+        pulled
     }
 
     async fn prepare(&self, task: TaskId, work: Option<Rc<Work>>) -> Done {
@@ -105,13 +140,18 @@ impl Tools {
             let description = self.description.borrow();
             (description.platforms.clone(), description.hostname.clone())
         };
-        let login = work.credentials.as_ref();
-        let pulled = pull::ensure(&ctrd, &self.registry, &reference, login, &platforms, &mut |_| {}).await;
+        let ensure = || self.image(&ctrd, &reference, &work, &platforms);
+        // Not while one is being removed that it needs.
+        self.images.settled().await;
+        let pulled = match ensure().await {
+            Err(PullError::DiskFull { .. }) if Box::pin(self.make_room()).await => ensure().await,
+            pulled => pulled,
+        };
         let local = match pulled {
             Ok(local) => local,
-            Err(PullError::Containerd(error)) if error.is_lost() => return Done::Again(error.to_string()),
-            Err(error) => return Done::Failed(chain(&error)),
+            Err(error) => return self.not_pulled(&error).await,
         };
+        Box::pin(note_use(&ctrd, &local.image.name, &work)).await;
         if let Some(attached) = runtime::network_of(&work, task, &hostname) {
             if let Some(why) = self.host.refuses(&attached.net, &self.network.table().borrow()) {
                 return Done::Failed(why);
@@ -123,12 +163,47 @@ impl Tools {
             }
         }
         let job = Job { task, work: &work, image: &local.image, node, hostname: &hostname };
-        match self.runtime.create(&job).await {
+        let mut created = self.runtime.create(&job).await;
+        if let Err(RuntimeError::Damaged { path }) = &created {
+            log::warn!("{}: {} is not on the disk, pulling it again", local.image.name, path.display());
+            // In a box, as it hardly ever happens.
+            let again = Box::pin(async {
+                self.runtime.uncover(&local.image.name).await?;
+                pull::discard(&ctrd, &reference, &platforms).await?;
+                ensure().await
+            });
+            created = match again.await {
+                Ok(_) => self.runtime.create(&job).await,
+                Err(error) => return self.not_pulled(&error).await,
+            };
+        }
+        if created.as_ref().is_err_and(RuntimeError::is_disk_full) && Box::pin(self.make_room()).await {
+            created = self.runtime.create(&job).await;
+        }
+        match created {
             Ok(None) => Done::Ok(None),
             Ok(Some(check)) => Done::Made(check),
-            Err(error) if error.is_lost() => Done::Again(error.reason()),
-            Err(error) => Done::Failed(error.reason()),
+            Err(error) => self.failed(&error).await,
         }
+    }
+
+    async fn not_pulled(&self, error: &PullError) -> Done {
+        if let PullError::Containerd(error) = error {
+            if error.is_lost() {
+                return Done::Again(error.to_string());
+            }
+        }
+        if matches!(error, PullError::DiskFull { .. }) {
+            return Done::Failed(Box::pin(self.no_space(chain(error))).await);
+        }
+        Done::Failed(chain(error))
+    }
+}
+
+/// So that the image before is known when there is another.
+async fn note_use(ctrd: &Ctrd, image: &str, work: &Work) {
+    if let Err(error) = pull::keep::note_use(ctrd, image, &work.service.to_string()).await {
+        log::debug!("{image}: note that it is used: {}", chain(&error));
     }
 }
 
@@ -152,6 +227,7 @@ mod tests {
 
     use super::*;
     use crate::app::RESOLV_CONF;
+    use crate::images;
     use crate::runtime::ctrd::Executor;
 
     /// There may be one operation per task: together they must leave room on the heap.
@@ -167,6 +243,7 @@ mod tests {
             registry: Registry::new(racimo_common::registry::Config::default()),
             description: Rc::default(),
             node: RefCell::default(),
+            images: Images::new(images::Settings { keep_hours: None, high: 85, low: 80 }),
         };
         let bytes = size_of_val(&tools.perform(TaskId::from_bits(1), Op::Prepare, None));
         assert!(bytes * limits::TASKS_MAX < limits::HEAP_MAX / 4, "{bytes} bytes");

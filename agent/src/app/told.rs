@@ -30,6 +30,9 @@ impl App {
             Told::Assign(part) => match self.assign(part) {
                 Ok(whole) => {
                     self.has_set |= whole;
+                    if self.has_set {
+                        self.tools.images.want(self.board.wanted_images());
+                    }
                     self.looks_at_logs = true;
                 }
                 Err(reason) => {
@@ -67,6 +70,7 @@ impl App {
     pub(super) fn forget_all(&mut self) {
         self.is_removed = true;
         self.board.forget_all();
+        self.tools.images.want(self.board.wanted_images());
         self.tools.network.forget_all();
         self.tools.host.take(&self.tools.network.table().borrow());
         self.tools.runtime.bodies().keep(&BTreeSet::new());

@@ -83,6 +83,8 @@ pub struct Found {
     pub kept: Option<Kept>,
     /// Its health, if that is checked.
     pub health: Option<Watch>,
+    /// Its image's name in containerd.
+    pub image: String,
 }
 
 impl Runtime {
@@ -154,7 +156,14 @@ impl Runtime {
         let (id, streams) = (job.task.to_string(), Streams::of(&job.work.container));
         let lease = lease_id(job.task);
         add_lease(&ctrd, &lease).await?;
-        let layers = rootfs::layers(&prepare(&ctrd, &id, &job.image.chain, &lease).await?);
+        let prepared = prepare(&ctrd, &id, &job.image.chain, &lease).await;
+        if prepared.as_ref().is_err_and(CtrdError::is_not_there) {
+            return Err(RuntimeError::Damaged { path: job.image.chain.clone().into() });
+        }
+        let layers = rootfs::layers(&prepared?);
+        if let Some(path) = layers.iter().find(|layer| !layer.exists()) {
+            return Err(RuntimeError::Damaged { path: path.clone() });
+        }
         let spec = self.write_board(job, mounts, &layers, kept, init)?;
         // It may take long, and others need none.
         drop(turn);
@@ -261,11 +270,7 @@ impl Runtime {
         let message = DeleteContainerRequest { id: id.clone() };
         let call = within(limits::CTRD_CALL_MAX, containers.delete(request(message, None)));
         unless(Code::NotFound, call.await).map_err(CtrdError::call("delete the container"))?;
-        let mut snapshots = SnapshotsClient::new(ctrd.clone());
-        let message = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.into(), key: id };
-        let call = within(limits::CTRD_CALL_MAX, snapshots.remove(request(message, None)));
-        // containerd's own garbage collection may have been faster.
-        unless(Code::NotFound, call.await).map_err(CtrdError::call("remove the root file system"))?;
+        remove_root(&ctrd, id).await?;
         remove_lease(&ctrd, &lease_id(task)).await?;
         self.forget_health(task);
         self.bodies().remove(task);
@@ -280,9 +285,21 @@ impl Runtime {
         }
     }
 
+    /// Removes the root file systems of containers of `image` in which nothing runs: its layers shall be made anew, and
+    /// nobody starts these containers again.
+    pub async fn uncover(&self, image: &str) -> Result<(), CtrdError> {
+        let ctrd = self.connect().await?;
+        for found in self.list().await? {
+            if found.image == image && matches!(found.phase, Phase::Lost | Phase::Ended { .. }) {
+                remove_root(&ctrd, found.task.to_string()).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Every container of ours on this board, whoever made it; the way to find them again after
     /// the agent, containerd or the board was restarted.
-    pub async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
+    pub async fn list(&self) -> Result<Vec<Found>, CtrdError> {
         let ctrd = self.connect().await?;
         // Containers first: one made in between is then missing rather than falsely idle.
         let mut found = Vec::new();
@@ -299,6 +316,7 @@ impl Runtime {
                     phase: self.idle_phase(task, &container.labels),
                     kept: label::read(&container.labels),
                     health: probe::kept(&container.extensions).map(|probe| self.watch(task, probe.check)),
+                    image: container.image,
                 }),
                 Err(_) => log::warn!("container {:?} in our namespace is not ours: left alone", container.id),
             }
@@ -372,6 +390,14 @@ fn lease_id(task: TaskId) -> String {
 
 fn task_of_lease(lease: &str) -> Option<TaskId> {
     lease.strip_prefix(LEASE_PREFIX)?.parse().ok()
+}
+
+async fn remove_root(ctrd: &Ctrd, key: String) -> Result<(), CtrdError> {
+    let message = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.into(), key };
+    let mut snapshots = SnapshotsClient::new(ctrd.clone());
+    let call = within(limits::CTRD_CALL_MAX, snapshots.remove(request(message, None)));
+    // containerd's own garbage collection may have been faster.
+    unless(Code::NotFound, call.await).map_err(CtrdError::call("remove the root file system")).map(drop)
 }
 
 async fn add_lease(ctrd: &Ctrd, lease: &str) -> Result<(), CtrdError> {

@@ -5,6 +5,8 @@
 //! Its futures are not `Send`: everything lives on one [`LocalExecutor`].
 
 use std::{
+    cell::OnceCell,
+    collections::HashMap,
     future::Future,
     io,
     path::{Path, PathBuf},
@@ -14,18 +16,23 @@ use std::{
     time::Duration,
 };
 
-use containerd_client::services::v1::{VersionResponse, version_client::VersionClient};
+use containerd_client::services::v1::{DeleteRequest, VersionResponse, version_client::VersionClient};
 use futures_lite::FutureExt as _;
 use hyper::{
     Request, Response, Uri,
     body::Incoming,
     client::conn::http2::{Builder, SendRequest},
+    http::uri::PathAndQuery,
 };
 use smol::{LocalExecutor, Timer, net::unix::UnixStream};
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status, body::Body, client::Grpc};
+use tonic_prost::ProstCodec;
 
-use super::NAMESPACE;
+use super::{NAMESPACE, SNAPSHOTTER};
 use crate::limits;
+
+/// How containerd tells of a full disk: it hands the file system's error on as text only.
+pub const NO_SPACE: &str = "no space left on device";
 
 /// Why containerd could not be asked, or what it answered instead.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +94,17 @@ impl CtrdError {
         }
     }
 
+    /// True if the layer to stand on is not in containerd's database, or not on its disk, of which it hands the error
+    /// on as text.
+    pub fn is_not_there(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => false,
+            Self::Call { source, .. } => {
+                source.code == Code::NotFound || source.message.contains("no such file or directory")
+            }
+        }
+    }
+
     /// True if containerd is gone rather than unwilling: connect again, then repeat.
     pub fn is_lost(&self) -> bool {
         match self {
@@ -107,11 +125,45 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Executor {
     }
 }
 
+/// containerd's answer about its plugins: the parts that are used of `PluginsResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Plugins {
+    #[prost(message, repeated, tag = "1")]
+    plugins: Vec<Plugin>,
+}
+
+/// One of them.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Plugin {
+    #[prost(map = "string, string", tag = "5")]
+    exports: HashMap<String, String>,
+}
+
+/// The request of `Plugins`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Which {
+    #[prost(string, repeated, tag = "1")]
+    filters: Vec<String>,
+}
+
+/// Objects whose requests to delete have one shape: 1, which; 2, whether to wait for the garbage collector. They share
+/// a message and its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An image record, by name.
+    Image,
+    /// A blob, by digest; nobody waits.
+    Content,
+    /// A lease, by id.
+    Lease,
+}
+
 /// A connection to containerd. Clones share it; it closes when the last one is dropped.
 #[derive(Clone)]
 pub struct Ctrd {
     sender: SendRequest<Body>,
     ended: async_channel::Receiver<()>,
+    root: Rc<OnceCell<PathBuf>>,
 }
 
 impl Ctrd {
@@ -147,7 +199,7 @@ impl Ctrd {
                 drop(end);
             })
             .detach(); // ends with the last `Ctrd`, or with containerd
-        Ok(Self { sender, ended })
+        Ok(Self { sender, ended, root: Rc::default() })
     }
 
     /// True once the connection has ended; it never comes back, so connect again.
@@ -169,6 +221,35 @@ impl Ctrd {
             .map_err(CtrdError::call("tell its version"))?
             .into_inner();
         Ok(answer.version)
+    }
+
+    /// The directory in which it keeps unpacked images and root file systems.
+    pub async fn root(&self) -> Result<PathBuf, CtrdError> {
+        if let Some(root) = self.root.get() {
+            return Ok(root.clone());
+        }
+        let failed = || CtrdError::call("tell where its images are");
+        let which = Which { filters: vec![format!("type==io.containerd.snapshotter.v1,id=={SNAPSHOTTER}")] };
+        let path = PathAndQuery::from_static("/containerd.services.introspection.v1.Introspection/Plugins");
+        let mut grpc = Grpc::new(self.clone());
+        let call = grpc.unary(request(which, None), path, ProstCodec::<Which, Plugins>::default());
+        let answer = within(limits::CTRD_CALL_MAX, call).await.map_err(failed())?.into_inner();
+        let root = answer.plugins.into_iter().find_map(|mut plugin| plugin.exports.remove("root"));
+        let root = root.ok_or_else(|| Status::not_found(format!("no snapshotter {SNAPSHOTTER}"))).map_err(failed())?;
+        Ok(self.root.get_or_init(|| root.into()).clone())
+    }
+
+    /// Deletes an object. `sync`: answers when the garbage collector has freed its space.
+    pub async fn delete(&self, kind: Kind, which: String, sync: bool) -> Result<(), Status> {
+        let path = match kind {
+            Kind::Image => "/containerd.services.images.v1.Images/Delete",
+            Kind::Content => "/containerd.services.content.v1.Content/Delete",
+            Kind::Lease => "/containerd.services.leases.v1.Leases/Delete",
+        };
+        let message = request(DeleteRequest { id: which, sync }, None);
+        let mut grpc = Grpc::new(self.clone());
+        let call = grpc.unary(message, PathAndQuery::from_static(path), ProstCodec::<DeleteRequest, ()>::default());
+        within(limits::CTRD_CALL_MAX, call).await.map(drop)
     }
 }
 

@@ -145,6 +145,12 @@ pub enum RuntimeError {
         /// The task.
         task: TaskId,
     },
+    /// A layer of the image is not on the disk, though containerd has it in its database.
+    #[error("the image is damaged: {} is not there", path.display())]
+    Damaged {
+        /// The layer's directory, or its name.
+        path: PathBuf,
+    },
     /// The board's own files.
     #[error("cannot {what} {}", path.display())]
     Io {
@@ -155,6 +161,11 @@ pub enum RuntimeError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Whether a disk is full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl RuntimeError {
@@ -174,8 +185,17 @@ impl RuntimeError {
             | Self::Spec(_)
             | Self::Resolver(_)
             | Self::Ended { .. }
+            | Self::Damaged { .. }
             | Self::Io { .. } => false,
         }
+    }
+
+    /// True if a disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        if let Self::Ctrd(CtrdError::Call { source, .. }) = self {
+            return source.message.contains(ctrd::NO_SPACE);
+        }
+        matches!(self, Self::Io { source, .. } if is_full(source))
     }
 
     /// The whole story in one sentence, for a task's report.
@@ -296,7 +316,8 @@ impl Runtime {
         &self.0.boot
     }
 
-    fn data(&self) -> &Path {
+    /// The agent's own directory.
+    pub fn data(&self) -> &Path {
         &self.0.config.data
     }
 

@@ -16,8 +16,9 @@ use certificate::Certificate;
 use fake::{Fake, Request, Response, serve_image};
 use futures_lite::FutureExt as _;
 use image::{PLATFORM, TestImage};
+use racimo_agent::images::{self, TURN, UNUSED, Wanted};
 use racimo_agent::runtime::ctrd::Ctrd;
-use racimo_agent::runtime::pull::{self, LocalImage, Progress, PullError};
+use racimo_agent::runtime::pull::{self, LocalImage, Progress, PullError, keep};
 use racimo_common::registry::{Config, Credentials, Digest, Platform, Reference, Registry, RegistryError};
 
 fn platforms() -> Vec<Platform> {
@@ -221,6 +222,182 @@ fn bytes_torn_by_a_power_cut_are_fetched_again() {
         ensure(ctrd, &reference.to_string()).await.unwrap();
         let offsets: Vec<_> = layer_requests(&fake, &image).iter().map(Request::offset).collect();
         assert_eq!((offsets[0], offsets[2], offsets.len()), (0, 0, 3), "{offsets:?}");
+    });
+}
+
+/// What a power cut or a worn card may leave of a blob.
+enum Damage {
+    Torn,
+    Wrong,
+    Gone,
+}
+
+fn damage(board: &board::Board, digest: Digest, damage: Damage) {
+    let path = board.path("root/io.containerd.content.v1.content/blobs/sha256").join(digest.hex());
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    match damage {
+        Damage::Torn => std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap(),
+        Damage::Wrong => std::fs::write(&path, vec![b' '; bytes.len()]).unwrap(),
+        Damage::Gone => {}
+    }
+}
+
+#[test]
+fn documents_damaged_on_the_disk_are_pulled_again() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(1000);
+        let fake = serving(&image);
+        let (manifest, config) = (Digest::of(&image.manifest), Digest::of(&image.config));
+        let pinned = format!("{}/x:single@{manifest}", fake.address);
+        let local = ensure(ctrd, &pinned).await.unwrap();
+        for (digest, how) in [
+            (manifest, Damage::Torn),
+            (manifest, Damage::Wrong),
+            (manifest, Damage::Gone),
+            (config, Damage::Torn),
+            (config, Damage::Wrong),
+            (config, Damage::Gone),
+        ] {
+            damage(board, digest, how);
+            let before = fake.seen().len();
+            assert_eq!(ensure(ctrd, &pinned).await.unwrap(), local);
+            assert!(fake.seen().len() > before, "it was fetched");
+            assert_eq!(lookup(ctrd, &pinned).await.as_ref(), Some(&local), "and is whole now");
+        }
+        assert_eq!(layer_requests(&fake, &image).len(), 1, "layers were here all the time");
+        assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
+    });
+}
+
+#[test]
+fn layers_damaged_on_the_disk_are_pulled_again() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(1 << 17);
+        let fake = serving(&image);
+        let archive = board.path("image.tar");
+        let name = format!("{}/x:single", fake.address);
+        let pinned = format!("{name}@{}", Digest::of(&image.manifest));
+        let import = || {
+            std::fs::write(&archive, image.archive(&name)).unwrap();
+            board.ctr(&["images", "import", "--no-unpack", "--all-platforms", &archive.display().to_string()]);
+        };
+        // Never unpacked, and damaged since.
+        import();
+        damage(board, Digest::of(&image.layers[1]), Damage::Wrong);
+        let local = ensure(ctrd, &pinned).await.unwrap();
+        assert_eq!(layer_requests(&fake, &image).len(), 1);
+        // Unpacked, but what was unpacked is gone, and what it was unpacked from is torn.
+        pull::discard(ctrd, &pinned.parse().unwrap(), &platforms()).await.unwrap();
+        assert_eq!(board.ctr(&["snapshots", "ls"]).lines().count(), 1, "only the heading");
+        import();
+        damage(board, Digest::of(&image.layers[0]), Damage::Torn);
+        assert_eq!(ensure(ctrd, &pinned).await.unwrap(), local);
+        assert_eq!(lookup(ctrd, &pinned).await, Some(local));
+        assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
+    });
+}
+
+/// Images that share a layer, and the layers' directories are gone: containerd's database knows nothing of it.
+#[test]
+fn layers_that_are_gone_are_made_anew() {
+    on_board(None, async |board, ctrd| {
+        // Archives have the time in them.
+        let [a, b] = std::iter::repeat_with(|| [TestImage::new(1000), TestImage::new(2000)])
+            .find(|[a, b]| a.layers[0] == b.layers[0])
+            .unwrap();
+        let fakes = [serving(&a), serving(&b)];
+        let names = [&a, &b].map(|image| Digest::of(&image.manifest)).into_iter().zip(&fakes);
+        let names: Vec<String> = names.map(|(digest, fake)| format!("{}/x:single@{digest}", fake.address)).collect();
+        for name in &names {
+            ensure(ctrd, name).await.unwrap();
+        }
+        for snapshot in std::fs::read_dir(board.path("root/io.containerd.snapshotter.v1.overlayfs/snapshots")).unwrap()
+        {
+            std::fs::remove_dir_all(snapshot.unwrap().path()).unwrap();
+        }
+        for name in names.iter().rev() {
+            // As who cannot make a container does it.
+            pull::discard(ctrd, &name.parse().unwrap(), &platforms()).await.unwrap();
+            let local = ensure(ctrd, name).await.unwrap();
+            assert_eq!(lookup(ctrd, name).await, Some(local));
+        }
+        let there = std::fs::read_dir(board.path("root/io.containerd.snapshotter.v1.overlayfs/snapshots")).unwrap();
+        assert_eq!(there.count(), 3, "one shared, two own");
+    });
+}
+
+/// Three versions of a service: what is kept with them in containerd, and what goes.
+#[test]
+fn versions_that_nobody_needs_go() {
+    on_board(None, async |board, ctrd| {
+        let versions: Vec<TestImage> = (1..=3).map(|n| TestImage::new(n * (1 << 18))).collect();
+        let mut fakes = Vec::new();
+        let mut names = Vec::new();
+        for image in &versions {
+            let fake = serving(image);
+            let local = ensure(ctrd, &format!("{}/web:single@{}", fake.address, Digest::of(&image.manifest))).await;
+            names.push(local.unwrap().image.name);
+            for _ in 0..2 {
+                keep::note_use(ctrd, names.last().unwrap(), "web").await.unwrap();
+            }
+            fakes.push(fake);
+        }
+        let wanted = Wanted { services: ["web".to_owned()].into(), ..Wanted::default() };
+        let records = keep::records(ctrd).await.unwrap();
+        let turn = |name: &str| {
+            let record = records.iter().find(|record| record.name == name).unwrap();
+            record.labels.get(&format!("{TURN}web")).cloned()
+        };
+        let turns: Vec<_> = names.iter().map(|name| turn(name).unwrap()).collect();
+        assert_eq!(turns, ["1", "2", "3"], "a second use is not written");
+
+        // A look: the oldest begins to age, and a use makes it young.
+        let unused = images::unused(&records, &wanted);
+        assert_eq!(unused.len(), 1);
+        assert_eq!(unused[0].names.len(), 2, "{unused:?}");
+        for hours in ["0", "6"] {
+            for record in keep::records(ctrd).await.unwrap() {
+                let is_unused = unused[0].names.contains(&record.name);
+                if let Some(labels) = images::aged(&record, is_unused, &wanted.services, 6) {
+                    keep::label(ctrd, record.name, labels).await.unwrap();
+                }
+            }
+            let records = keep::records(ctrd).await.unwrap();
+            let aged: Vec<_> = records.iter().filter_map(|record| record.labels.get(UNUSED)).collect();
+            assert_eq!(aged, [hours, hours]);
+        }
+        let aged = images::unused(&keep::records(ctrd).await.unwrap(), &wanted);
+        assert_eq!((&aged[0].digest, aged[0].hours), (&unused[0].digest, 6));
+
+        // What was pulled goes with all that is only its own; what people imported stays.
+        let archive = board.path("image.tar");
+        std::fs::write(&archive, TestImage::new(10).archive("docker.io/library/imported:1")).unwrap();
+        board.ctr(&["images", "import", "--all-platforms", &archive.display().to_string()]);
+        let before = board.ctr(&["snapshots", "ls"]).lines().count();
+        keep::remove(ctrd, aged.into_iter().next().unwrap()).await.unwrap();
+        assert_eq!(board.ctr(&["snapshots", "ls"]).lines().count(), before - 1, "its own layer; the other is shared");
+        let left = board.ctr(&["images", "ls", "-q"]);
+        assert_eq!(left.lines().count(), 5, "{left}");
+        assert!(left.contains("imported:1") && !left.contains(&names[0]), "{left}");
+        assert_eq!(images::unused(&keep::records(ctrd).await.unwrap(), &wanted), []);
+        // A rollback needs no registry.
+        let pinned = format!("{}/web:single@{}", fakes[1].address, Digest::of(&versions[1].manifest));
+        drop(fakes);
+        ensure(ctrd, &pinned).await.unwrap();
+        keep::note_use(ctrd, &names[1], "web").await.unwrap();
+        let records = keep::records(ctrd).await.unwrap();
+        let used = records.iter().find(|record| record.name == names[1]).unwrap();
+        assert_eq!(used.labels[&format!("{TURN}web")], "4");
+    });
+}
+
+#[test]
+fn containerd_tells_where_its_disk_is() {
+    on_board(None, async |board, ctrd| {
+        let root = board.path("root/io.containerd.snapshotter.v1.overlayfs");
+        assert_eq!(ctrd.root().await.unwrap(), root);
+        assert_eq!(ctrd.root().await.unwrap(), root);
     });
 }
 

@@ -6,6 +6,7 @@
 //! apply      an agent's network among 500 services, in a namespace of its own (root)
 //! cluster    a lab of three boards on a disk of its own: memory, idling, latencies beside `ctr run`
 //! overhead   a lab of one board: memory of everything that is there beside its tasks
+//! day        a lab of three boards: bytes written by twenty deploys and two hundred restarts
 //! traffic    a lab of three boards: throughput and new connections of each path; memory with networks
 //! ```
 //! `--check` fails when a budget is exceeded. Latencies are given with their floor from the same run, because
@@ -22,6 +23,7 @@ mod lab;
 mod apply;
 mod client;
 mod cluster;
+mod day;
 mod disk;
 mod floor;
 mod idle;
@@ -66,10 +68,12 @@ enum Part {
     Apply,
     Cluster,
     Overhead,
+    Day,
     Traffic,
 }
 
-const PARTS: [Part; 6] = [Part::Sizes, Part::Scheduler, Part::Apply, Part::Cluster, Part::Overhead, Part::Traffic];
+const PARTS: [Part; 7] =
+    [Part::Sizes, Part::Scheduler, Part::Apply, Part::Cluster, Part::Overhead, Part::Day, Part::Traffic];
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -87,7 +91,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         return sender.run().map(|()| ExitCode::SUCCESS);
     }
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
-    if [Part::Cluster, Part::Overhead, Part::Traffic].into_iter().any(wanted) && arguments.device.is_none() {
+    if [Part::Cluster, Part::Overhead, Part::Day, Part::Traffic].into_iter().any(wanted) && arguments.device.is_none() {
         ensure!(rustix::process::geteuid().is_root(), "the cluster's figures need root; others: --only scheduler");
         // The lab's place is set by environment, so it is made in a second process.
         return LoopDisk::make()?.run_again();
@@ -100,6 +104,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Part::Apply => apply::measure(&mut table),
         Part::Cluster => cluster::measure(3, &mut table, |lab, table| cluster::figures(lab, device, table)),
         Part::Overhead => cluster::measure(1, &mut table, overhead::figures),
+        Part::Day => cluster::measure(3, &mut table, |lab, table| day::measure(lab, device, table)),
         Part::Traffic => cluster::measure(3, &mut table, traffic::figures),
     });
     print!("{table}");

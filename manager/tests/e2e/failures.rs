@@ -542,16 +542,51 @@ fn full_board(lab: &Lab, board: &Board<'_>) -> Result<()> {
     board.containerd_process().expect("it runs").kill()?;
     let disk = board.directory().join("disk/containerd");
     shrink(&disk, 24)?;
+    let data = board.data();
+    shrink(&data, 4)?;
+    let ballast = data.join("ballast");
+    let _ = Command::new("dd").args(["if=/dev/zero", "bs=4k", &format!("of={}", ballast.display())]).output()?;
     board.start_containerd()?;
     board.act(Verb::StartAgent)?;
     wait_board(lab, board.number, "ready", SOON);
+    // The agent cannot write a byte.
+    let mut later = sleeper(lab, "later", 1);
+    later["TaskTemplate"]["RestartPolicy"]["Delay"] = json!(1_000_000_000_u64);
+    create(lab, &later)?;
+    // What could be written of the task's files is gone again when it is measured.
+    let told = format!("no space left on {}: ", data.display());
+    wait(lab, "the agent's full disk to be told", SOON, || {
+        let is_told = |err: &str| err.starts_with(&told) && err.contains(" free of 4MiB; remove images or volumes");
+        Ok(tasks(lab, "later")?.iter().any(|row| is_told(&row.err)).then_some(()))
+    });
+    assert_eq!(board_state(lab, board.number)?, "ready");
+    fs::remove_file(&ballast)?;
+    settle(lab, &[("later", 1)]);
+    remove(lab, "later")?;
+    settle(lab, &[]);
+    wait_containers(lab, board, 0);
+    // Each takes most of the room, and the first is not needed when the second comes.
+    for (name, bytes) in [("old", 7 << 20), ("new", (7 << 20) + 1)] {
+        lab.registry().push(name, "latest", &Image::big(bytes)?)?;
+        let mut service = sleeper(lab, name, 1);
+        service["TaskTemplate"]["ContainerSpec"]["Image"] = json!(format!("{}/{name}:latest", lab.registry().host()));
+        service["TaskTemplate"]["RestartPolicy"]["Condition"] = json!("none");
+        create(lab, &service)?;
+        settle(lab, &[(name, 1)]);
+        remove(lab, name)?;
+        settle(lab, &[]);
+        wait_containers(lab, board, 0);
+    }
+    wait_log(lab, &board.agent_log(), "/old:latest removed, as there is no room for another");
     lab.registry().push("big", "latest", &Image::big(40 << 20)?)?;
     let mut big = sleeper(lab, "big", 1);
     big["TaskTemplate"]["ContainerSpec"]["Image"] = json!(format!("{}/big:latest", lab.registry().host()));
     big["TaskTemplate"]["RestartPolicy"]["Delay"] = json!(1_000_000_000_u64);
     create(lab, &big)?;
     wait(lab, "the full disk to be told", SOON, || {
-        Ok(tasks(lab, "big")?.iter().any(|row| row.err.contains("no space left on this board's disk")).then_some(()))
+        let told = format!("no space left on {}", disk.display());
+        let is_told = |err: &str| err.starts_with(&told) && err.contains(" free of 24MiB; remove images or volumes");
+        Ok(tasks(lab, "big")?.iter().any(|row| is_told(&row.err)).then_some(()))
     });
     assert_eq!(board_state(lab, board.number)?, "ready");
     run(&["mount", "-o", "remount,size=300m", &disk.display().to_string()])?;

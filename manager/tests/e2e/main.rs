@@ -20,6 +20,7 @@ mod health;
 mod host_ports;
 mod hostile;
 mod identity;
+mod images;
 mod logs;
 mod memory;
 mod mesh;

@@ -15,29 +15,52 @@ use smol::Timer;
 use tonic::{Code, Status, Streaming};
 
 use super::error::PullError;
-use super::lease::Lease;
+use super::lease::{self, Lease};
 use crate::limits::{CTRD_CALL_MAX, PULL_CHUNK, PULL_LAYER_MAX, PULL_UNLOCK_MAX};
-use crate::runtime::ctrd::{Ctrd, request, within};
+use crate::runtime::ctrd::{Ctrd, Kind, request, within};
 
 const UNLOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// A document of at most [`DOCUMENT_BYTES_MAX`] bytes; none if it is not there (or larger: then
-/// it is none that we would use).
+/// it is none that we would use), or damaged, as by a power cut: [`write_all`] replaces it.
 pub(super) async fn read(ctrd: &Ctrd, digest: Digest) -> Result<Option<Vec<u8>>, PullError> {
     let size = match info(ctrd, digest).await? {
         Some(info) if usize::try_from(info.size).is_ok_and(|size| size <= DOCUMENT_BYTES_MAX) => info.size,
         Some(_) | None => return Ok(None),
     };
-    let failed = PullError::call("read an image document");
+    match read_bytes(ctrd, digest, size).await {
+        Ok(bytes) if Digest::of(&bytes) == digest => Ok(Some(bytes)),
+        Ok(_) => Ok(None),
+        // containerd's database has it, the disk does not.
+        Err(status) if status.code() == Code::NotFound || is_unreadable(&status) => Ok(None),
+        Err(status) => Err(PullError::call("read an image document")(status)),
+    }
+}
+
+async fn read_bytes(ctrd: &Ctrd, digest: Digest, size: i64) -> Result<Vec<u8>, Status> {
     let message = ReadContentRequest { digest: digest.to_string(), offset: 0, size };
     let mut client = ContentClient::new(ctrd.clone());
-    let stream = within(CTRD_CALL_MAX, client.read(request(message, None))).await;
-    let mut stream = stream.map_err(&failed)?.into_inner();
+    let mut stream = within(CTRD_CALL_MAX, client.read(request(message, None))).await?.into_inner();
     let mut bytes = Vec::new();
-    while let Some(part) = within(CTRD_CALL_MAX, stream.message()).await.map_err(&failed)? {
+    while let Some(part) = within(CTRD_CALL_MAX, stream.message()).await? {
         bytes.extend_from_slice(&part.data);
     }
-    Ok(Some(bytes))
+    Ok(bytes)
+}
+
+/// The card gives the bytes back no more. containerd hands the file system's error on as text only.
+fn is_unreadable(status: &Status) -> bool {
+    status.message().contains("input/output error")
+}
+
+/// Drops a damaged blob, for good: one that is only unnamed would be taken up again instead of fetched. What it held
+/// goes too, unless a lease holds it.
+pub(super) async fn discard(ctrd: &Ctrd, digest: Digest) -> Result<(), PullError> {
+    log::warn!("{digest} is damaged on this board's disk, as by a power cut: it is dropped");
+    match ctrd.delete(Kind::Content, digest.to_string(), false).await {
+        Err(status) if status.code() != Code::NotFound => Err(PullError::call("drop a damaged blob")(status)),
+        Ok(()) | Err(_) => lease::collect(ctrd).await,
+    }
 }
 
 /// What containerd knows about a blob; none if it is not there.
@@ -65,14 +88,19 @@ pub(super) async fn label(
     updated.map(drop).map_err(PullError::call("label an image document"))
 }
 
-/// Writes a document whose digest has been checked. What is there already stays.
+/// Writes a document whose digest has been checked. What is there already stays, unless it is damaged.
 pub(super) async fn write_all(
     ctrd: &Ctrd,
     lease: &Lease,
     descriptor: &Descriptor,
     bytes: &[u8],
 ) -> Result<(), PullError> {
-    let Some(mut ingest) = Ingest::open(ctrd, lease, descriptor).await? else { return Ok(()) };
+    let mut opened = Ingest::open(ctrd, lease, descriptor).await?;
+    if opened.is_none() && read(ctrd, descriptor.digest).await?.is_none() {
+        discard(ctrd, descriptor.digest).await?;
+        opened = Ingest::open(ctrd, lease, descriptor).await?;
+    }
+    let Some(mut ingest) = opened else { return Ok(()) };
     if ingest.offset() > 0 {
         // All of it, unseen: another namespace's copy, which containerd shares by a commit alone and which
         // cannot be aborted. Bytes of an earlier try are not worth trusting: a document is cheap.

@@ -1,9 +1,15 @@
 //! Why an image could not be made ready.
 
-use racimo_common::registry::{Digest, RegistryError};
-use tonic::Status;
+use std::io;
 
-use crate::runtime::ctrd::CtrdError;
+use racimo_common::registry::{Digest, RegistryError};
+use tonic::{Code, Status};
+
+use crate::runtime::ctrd::{CtrdError, NO_SPACE};
+use crate::runtime::is_full;
+
+/// What the call does that reads a layer's bytes.
+pub(super) const UNPACK: &str = "unpack a layer";
 
 /// An image could not be pulled or unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -31,10 +37,16 @@ pub enum PullError {
         actual: String,
     },
     /// No room on the disk. What was fetched of this image has been given up.
-    #[error("no space left on this board's disk ({what}): remove unused images or volumes")]
+    #[error("{NO_SPACE}: cannot {what}")]
     DiskFull {
         /// The action.
         what: &'static str,
+    },
+    /// The disk did not take what was unpacked.
+    #[error("cannot write the image to the disk")]
+    Unwritten {
+        /// Why.
+        source: io::Error,
     },
     /// Documents or layers disappeared from containerd while we used them.
     #[error("parts of the image disappeared from containerd while it was pulled; try again")]
@@ -46,10 +58,43 @@ impl PullError {
     pub(super) fn call(what: &'static str) -> impl Fn(Status) -> Self {
         move |status| {
             // containerd hands the file system's error on as text only.
-            if status.message().contains("no space left on device") {
+            if status.message().contains(NO_SPACE) {
                 return Self::DiskFull { what };
             }
             CtrdError::call(what)(status).into()
+        }
+    }
+
+    /// The disk did not take what was unpacked.
+    pub(super) fn unwritten(source: io::Error) -> Self {
+        if is_full(&source) { Self::DiskFull { what: "write a layer" } } else { Self::Unwritten { source } }
+    }
+
+    /// Whether bytes on the disk that are not those of their digest look like this.
+    pub(super) fn may_be_damage(&self) -> bool {
+        match self {
+            Self::Containerd(CtrdError::Call { what, source }) => *what == UNPACK && !source.lost,
+            Self::WrongLayer { .. } => true,
+            Self::Registry(_)
+            | Self::Containerd(_)
+            | Self::DamagedLayer { .. }
+            | Self::DiskFull { .. }
+            | Self::Unwritten { .. }
+            | Self::Vanished => false,
+        }
+    }
+
+    /// Whether layers that are in containerd's database and not on the disk look like this: one cannot stand on them,
+    /// or they cannot be removed, since others' stand on them.
+    pub(super) fn may_be_gone(&self) -> bool {
+        match self {
+            Self::Containerd(error) => error.is_not_there() || error.code() == Some(Code::FailedPrecondition),
+            Self::Registry(_)
+            | Self::DamagedLayer { .. }
+            | Self::WrongLayer { .. }
+            | Self::DiskFull { .. }
+            | Self::Unwritten { .. }
+            | Self::Vanished => false,
         }
     }
 
@@ -58,7 +103,9 @@ impl PullError {
         match self {
             Self::Registry(error) => error.is_transient(),
             Self::Containerd(_) | Self::Vanished => true,
-            Self::DamagedLayer { .. } | Self::WrongLayer { .. } | Self::DiskFull { .. } => false,
+            Self::DamagedLayer { .. } | Self::WrongLayer { .. } | Self::DiskFull { .. } | Self::Unwritten { .. } => {
+                false
+            }
         }
     }
 }

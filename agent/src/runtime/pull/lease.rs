@@ -1,18 +1,18 @@
 //! Leases: what keeps a half-pulled image from containerd's garbage collector.
 
 use containerd_client::services::v1::leases_client::LeasesClient;
-use containerd_client::services::v1::{
-    AddResourceRequest, CreateRequest, DeleteRequest, Lease as LeaseInfo, ListRequest, Resource,
-};
+use containerd_client::services::v1::{AddResourceRequest, CreateRequest, Lease as LeaseInfo, ListRequest, Resource};
 use racimo_common::registry::Digest;
 use tonic::Code;
 
 use super::error::PullError;
 use crate::limits::{CTRD_CALL_MAX, PULL_UNFINISHED};
 use crate::runtime::SNAPSHOTTER;
-use crate::runtime::ctrd::{Ctrd, request, within};
+use crate::runtime::ctrd::{Ctrd, Kind, request, within};
 
 const PREFIX: &str = "racimo-pull-";
+/// Holds nothing: that it goes makes the garbage collector run.
+const COLLECT: &str = "racimo-collect";
 
 /// A lease with an id that follows from the image's name, so that the next try finds it. It has
 /// no expiry, because boards start with wrong clocks; instead, few are kept.
@@ -25,14 +25,8 @@ impl Lease {
     pub(super) async fn take(ctrd: &Ctrd, image: &str) -> Result<Self, PullError> {
         let hex = Digest::of(image.as_bytes()).hex();
         let lease = Self { id: format!("{PREFIX}{}", &hex[..16]) };
+        create(ctrd, &lease.id).await?;
         let mut client = LeasesClient::new(ctrd.clone());
-        let create = CreateRequest { id: lease.id.clone(), ..Default::default() };
-        match within(CTRD_CALL_MAX, client.create(request(create, None))).await {
-            Err(status) if status.code() != Code::AlreadyExists => {
-                return Err(PullError::call("reserve space")(status));
-            }
-            Ok(_) | Err(_) => {}
-        }
         let list = ListRequest { filters: vec![format!("id~=^{PREFIX}")] };
         let leases = within(CTRD_CALL_MAX, client.list(request(list, None))).await;
         let leases = leases.map_err(PullError::call("list leases"))?.into_inner().leases;
@@ -61,10 +55,23 @@ impl Lease {
     }
 }
 
+/// Lets containerd's garbage collector run, and waits for it.
+pub(super) async fn collect(ctrd: &Ctrd) -> Result<(), PullError> {
+    create(ctrd, COLLECT).await?;
+    delete(ctrd, COLLECT.to_owned()).await;
+    Ok(())
+}
+
+async fn create(ctrd: &Ctrd, id: &str) -> Result<(), PullError> {
+    let create = CreateRequest { id: id.to_owned(), ..Default::default() };
+    match within(CTRD_CALL_MAX, LeasesClient::new(ctrd.clone()).create(request(create, None))).await {
+        Err(status) if status.code() != Code::AlreadyExists => Err(PullError::call("reserve space")(status)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 async fn delete(ctrd: &Ctrd, id: String) {
-    let mut client = LeasesClient::new(ctrd.clone());
-    let delete = DeleteRequest { id, sync: true };
-    if let Err(status) = within(CTRD_CALL_MAX, client.delete(request(delete, None))).await {
+    if let Err(status) = ctrd.delete(Kind::Lease, id, true).await {
         if status.code() != Code::NotFound {
             // It keeps some space; a later pull deletes it as one of the oldest.
             log::warn!("containerd keeps the lease of a pull: {}", status.message());

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A lease per image keeps everything until the image record stands; a pull that died is resumed
-//! under the same lease. A registry that hangs holds up pulls, never an image that is here. Compressed layers are not kept: when the lease goes, containerd collects
+//! under the same lease. What the record stands for is on the disk before it does. What a power cut damaged
+//! all the same (documents whose bytes do not match, layers that are not there) is dropped and pulled again. A registry that hangs holds up pulls, never an image that is here. Compressed layers are not kept: when the lease goes, containerd collects
 //! them. Every future here may be dropped at any time.
 //!
 //! Names of image records, as `ctr` writes them, so that images it imported are found:
@@ -17,6 +18,7 @@
 mod ask;
 mod content;
 mod error;
+pub mod keep;
 mod lease;
 mod parts;
 mod record;
@@ -24,6 +26,7 @@ mod unpack;
 
 use racimo_common::registry::{Credentials, Digest, Platform, Reference, Registry, RegistryError, Repository};
 use smol::lock::{Mutex, Semaphore};
+use tonic::Code;
 
 use super::Image;
 use super::ctrd::Ctrd;
@@ -108,6 +111,25 @@ pub async fn lookup(ctrd: &Ctrd, image: &Reference, platforms: &[Platform]) -> R
     Box::pin(find(ctrd, image, platforms)).await
 }
 
+/// Drops the layers of `image`, which are damaged on this board's disk: they will be made anew. Those on which others
+/// stand stay.
+///
+/// # Errors
+/// containerd's.
+pub async fn discard(ctrd: &Ctrd, image: &Reference, platforms: &[Platform]) -> Result<(), PullError> {
+    let _turn = TURN.lock().await;
+    let Some(record) = record::find(ctrd, image).await? else { return Ok(()) };
+    let parts = parts::gather(ctrd, record.digest, &record.media_type, None, platforms).await?;
+    match parts {
+        Some(parts) => match unpack::discard(ctrd, &parts.chain).await {
+            // Another image stands on the lower ones: whether they are there is seen when one stands on them.
+            Err(PullError::Containerd(error)) if error.code() == Some(Code::FailedPrecondition) => Ok(()),
+            discarded => discarded,
+        },
+        None => Ok(()),
+    }
+}
+
 /// The image and what its record points at, if nothing is left to do for it.
 async fn here(
     ctrd: &Ctrd,
@@ -153,7 +175,7 @@ async fn complete_local(
     let Some(parts) = parts::gather(ctrd, record.digest, &record.media_type, None, platforms).await? else {
         return Ok(None);
     };
-    if !unpack::layers(ctrd, lease, &parts, None, &mut |_| {}).await? {
+    if !unpack::layers(ctrd, lease, &parts, platforms, None, &mut |_| {}).await? {
         return Ok(None);
     }
     parts::store(ctrd, lease, &parts).await?;
@@ -219,10 +241,12 @@ async fn pull_under(
     let parts = parts::gather(ctrd, digest, &content_type, Some(&mut *repository), platforms)
         .await?
         .ok_or(PullError::Vanished)?;
-    if !unpack::layers(ctrd, lease, &parts, Some(repository), progress).await? {
+    if !unpack::layers(ctrd, lease, &parts, platforms, Some(repository), progress).await? {
         return Err(PullError::Vanished);
     }
     parts::store(ctrd, lease, &parts).await?;
+    // The image counts as complete from here on.
+    unpack::sync(ctrd).await?;
     let name = record::put(ctrd, lease, image, &parts).await?;
     Ok(local_image(&name, parts))
 }

@@ -14,11 +14,9 @@ use tonic::Code;
 use super::error::PullError;
 use super::lease::Lease;
 use super::parts::Parts;
+use crate::images::PULLED;
 use crate::limits::CTRD_CALL_MAX;
 use crate::runtime::ctrd::{Ctrd, request, within};
-
-/// Tells images that we pulled from those that people imported.
-const PULLED: &str = "io.racimo.pulled";
 
 /// What a name points at.
 pub(super) struct Record {

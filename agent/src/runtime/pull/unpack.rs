@@ -1,5 +1,8 @@
 //! Layers: fetched if they are missing, and unpacked into snapshots.
 
+use std::fs::File;
+use std::io;
+
 use containerd_client::services::v1::ApplyRequest;
 use containerd_client::services::v1::diff_client::DiffClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
@@ -8,14 +11,16 @@ use containerd_client::services::v1::snapshots::{
 };
 use containerd_client::types::{Descriptor as CtrdDescriptor, Mount};
 use futures_lite::FutureExt as _;
+use racimo_common::error::chain as chain_of;
 use racimo_common::registry::media::{self, Descriptor};
-use racimo_common::registry::{Digest, RegistryError, Repository};
+use racimo_common::registry::{Digest, Platform, RegistryError, Repository};
 use smol::Timer;
 use tonic::Code;
 
 use super::Progress;
 use super::content::{self, Committed, Ingest};
-use super::error::PullError;
+use super::error::{PullError, UNPACK};
+use super::keep;
 use super::lease::Lease;
 use super::parts::{self, Parts};
 use crate::limits::{CTRD_CALL_MAX, PULL_CHUNK, PULL_LAYER_MAX, PULL_RESUME_PAUSE, PULL_RESUMES};
@@ -39,9 +44,28 @@ pub(super) async fn is_held(ctrd: &Ctrd, parts: &Parts) -> Result<bool, PullErro
     Ok(held == Some(parts.top_chain().to_string()))
 }
 
-/// Makes all snapshots of the image, from the highest that is there upwards. False if a layer is
+/// Makes all snapshots of the image, from the highest that is there upwards; all of them if those that are there turn out
+/// to be on the disk no more. False if a layer is
 /// missing and there is no registry to fetch it from.
 pub(super) async fn layers(
+    ctrd: &Ctrd,
+    lease: &Lease,
+    parts: &Parts,
+    platforms: &[Platform],
+    mut registry: Option<&mut Repository<'_>>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<bool, PullError> {
+    match missing(ctrd, lease, parts, registry.as_deref_mut(), progress).await {
+        Err(error) if error.may_be_gone() => {
+            log::warn!("layers are not on the disk any more, making them anew: {}", chain_of(&error));
+            discard_shared(ctrd, &parts.chain, platforms).await?;
+            missing(ctrd, lease, parts, registry, progress).await
+        }
+        made => made,
+    }
+}
+
+async fn missing(
     ctrd: &Ctrd,
     lease: &Lease,
     parts: &Parts,
@@ -60,38 +84,50 @@ pub(super) async fn layers(
             break;
         }
     }
+    // What containerd's database has of the others and the disk does not would stand in their way.
+    discard(ctrd, &parts.chain[done..]).await?;
     let total = layers[done..].iter().map(|layer| layer.size).fold(0, u64::saturating_add);
     let mut before = 0;
     for (at, layer) in layers.iter().enumerate().skip(done) {
         let mut advance = |bytes| progress(Progress { bytes: before + bytes, total });
-        match registry.as_deref_mut() {
-            Some(registry) => fetch(ctrd, lease, registry, layer, &mut advance).await?,
-            // Opening tells whether it is there, and lets the lease hold it.
-            None => match Ingest::open(ctrd, lease, layer).await? {
-                None => {}
-                Some(_) => return Ok(false),
-            },
-        }
         let parent = at.checked_sub(1).map(|below| parts.chain[below]);
-        unpack(ctrd, lease, layer, parent, parts.chain[at], parts.config.rootfs.diff_ids[at]).await?;
+        loop {
+            let was_here = match registry.as_deref_mut() {
+                Some(registry) => fetch(ctrd, lease, registry, layer, &mut advance).await?,
+                // Opening tells whether it is there, and lets the lease hold it.
+                None => match Ingest::open(ctrd, lease, layer).await? {
+                    None => true,
+                    Some(_) => return Ok(false),
+                },
+            };
+            match unpack(ctrd, lease, layer, parent, parts.chain[at], parts.config.rootfs.diff_ids[at]).await {
+                Ok(()) => break,
+                // Nobody has compared its bytes since a power cut may have damaged them. Only once: then it is new.
+                Err(error) if was_here && error.may_be_damage() => {
+                    log::warn!("unpack {}: {}", layer.digest, chain_of(&error));
+                    content::discard(ctrd, layer.digest).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
         before = before.saturating_add(layer.size);
         progress(Progress { bytes: before, total });
     }
     Ok(true)
 }
 
-/// Gets a layer into the content store. A broken connection is taken up again where it broke.
+/// Gets a layer into the content store; true if it was there. A broken connection is taken up again where it broke.
 async fn fetch(
     ctrd: &Ctrd,
     lease: &Lease,
     registry: &mut Repository<'_>,
     layer: &Descriptor,
     advance: &mut dyn FnMut(u64),
-) -> Result<(), PullError> {
+) -> Result<bool, PullError> {
     let mut resumes = 0;
     let mut reached = 0;
     loop {
-        let Some(mut ingest) = Ingest::open(ctrd, lease, layer).await? else { return Ok(()) };
+        let Some(mut ingest) = Ingest::open(ctrd, lease, layer).await? else { return Ok(true) };
         let from = ingest.offset();
         let fits = match transfer(&mut ingest, registry, layer, advance).await {
             Ok(fits) => fits,
@@ -108,7 +144,7 @@ async fn fetch(
             Err(error) => return Err(error),
         };
         if fits && ingest.commit().await? == Committed::Done {
-            return Ok(());
+            return Ok(false);
         }
         content::abort(ctrd, layer.digest).await?;
         // Bytes of an earlier try may have been torn by a power cut: once more from the start.
@@ -180,10 +216,12 @@ async fn unpack(
     let mounts = prepare(ctrd, lease, &key, &parent).await?;
     let result = apply(ctrd, lease, layer, mounts, diff_id).await;
     let result = match result {
-        Ok(()) => {
-            sync().await;
-            commit(ctrd, lease, &key, chain).await
-        }
+        // containerd does not, so that a pulled plug would leave empty files behind in a layer that looks complete,
+        // for ever.
+        Ok(()) => match sync(ctrd).await {
+            Ok(()) => commit(ctrd, lease, &key, chain).await,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     if result.is_err() {
@@ -193,21 +231,18 @@ async fn unpack(
     result
 }
 
-/// Brings the unpacked files to the disk before containerd's database says that they are there.
-/// containerd does not, so that a pulled plug would leave empty files behind in a layer that
-/// looks complete, for ever.
-async fn sync() {
+/// Brings what containerd has written to the disk, before its database says that it is there.
+pub(super) async fn sync(ctrd: &Ctrd) -> Result<(), PullError> {
+    let root = ctrd.root().await?;
     let synced = async {
-        smol::unblock(rustix::fs::sync).await;
-        true
+        let synced = smol::unblock(move || rustix::fs::syncfs(File::open(root)?).map_err(io::Error::from)).await;
+        synced.map_err(PullError::unwritten)
     };
     let late = async {
         Timer::after(PULL_LAYER_MAX).await;
-        false
+        Err(PullError::unwritten(io::ErrorKind::TimedOut.into()))
     };
-    if !synced.or(late).await {
-        log::warn!("the disk takes too long to write an unpacked layer");
-    }
+    synced.or(late).await
 }
 
 async fn prepare(ctrd: &Ctrd, lease: &Lease, key: &str, parent: &str) -> Result<Vec<Mount>, PullError> {
@@ -247,7 +282,7 @@ async fn apply(
     let message = ApplyRequest { diff: Some(diff), mounts, ..Default::default() };
     let mut client = DiffClient::new(ctrd.clone());
     let applied = within(PULL_LAYER_MAX, client.apply(request(message, Some(lease.id())))).await;
-    let applied = applied.map_err(PullError::call("unpack a layer"))?.into_inner().applied;
+    let applied = applied.map_err(PullError::call(UNPACK))?.into_inner().applied;
     let actual = applied.map(|applied| applied.digest).unwrap_or_default();
     if actual == diff_id.to_string() {
         return Ok(());
@@ -271,11 +306,35 @@ async fn commit(ctrd: &Ctrd, lease: &Lease, key: &str, chain: Digest) -> Result<
     }
 }
 
+/// Removes the snapshots `chain`, the lowest first, if nothing stands on them.
+pub(super) async fn discard(ctrd: &Ctrd, chain: &[Digest]) -> Result<(), PullError> {
+    for chain in chain.iter().rev() {
+        remove(ctrd, &chain.to_string()).await?;
+    }
+    Ok(())
+}
+
+/// The same with those of other images that stand on them.
+async fn discard_shared(ctrd: &Ctrd, chain: &[Digest], platforms: &[Platform]) -> Result<(), PullError> {
+    for record in keep::records(ctrd).await? {
+        let Ok(digest) = record.digest.parse() else { continue };
+        let Ok(Some(other)) = parts::gather(ctrd, digest, "", None, platforms).await else { continue };
+        let shared = chain.iter().zip(&other.chain).take_while(|(a, b)| a == b).count();
+        if shared > 0 {
+            if let Err(error) = discard(ctrd, &other.chain[shared..]).await {
+                // Something runs in it, so it is there.
+                log::debug!("{}: {}", record.name, chain_of(&error));
+            }
+        }
+    }
+    discard(ctrd, chain).await
+}
+
 async fn remove(ctrd: &Ctrd, key: &str) -> Result<(), PullError> {
     let message = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.into(), key: key.into() };
     match within(CTRD_CALL_MAX, SnapshotsClient::new(ctrd.clone()).remove(request(message, None))).await {
         Ok(_) => Ok(()),
         Err(status) if status.code() == Code::NotFound => Ok(()),
-        Err(status) => Err(PullError::call("remove a half-unpacked layer")(status)),
+        Err(status) => Err(PullError::call("remove an incomplete layer")(status)),
     }
 }
