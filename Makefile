@@ -19,6 +19,7 @@ FOR    ?= 10
 IMG    ?=
 OUT    ?=
 ARCH   ?=
+SUITE  ?= bookworm
 PROFILE ?= worker
 JOIN   ?=
 WIFI_POWER_SAVE ?= off
@@ -43,7 +44,7 @@ DEPS := containerd:containerd runc:runc docker-registry:docker-registry protoc:p
 DEPS_PACKAGES := busybox-static ca-certificates libc6-dev procps tini
 
 .PHONY: help deps deps-test build lab lab-env lab-board lab-curl lab-exec lab-manager lab-status lab-down demo demo-clean \
-        check test test-root sim bench fuzz fuzz-random agent-size agent-armv7 image test-images test-arm cross \
+        check test test-root sim bench fuzz fuzz-random agent-size agent-armv7 image test-images test-image test-arm cross \
         dist test-packages reproducible
 
 help: ## list the targets
@@ -52,7 +53,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: LAB=name BOARDS=n N=board DO=verb PAGE=port FROM=board CMD=command SEEDS=n CASES=n FOR=seconds"
-	@echo "           IMG=file OUT=file ARCH=arm64|armhf PROFILE=worker|manager DEBS=directory JOIN=file"
+	@echo "           IMG=file OUT=file ARCH=arm64|armhf SUITE=bookworm|trixie PROFILE=worker|manager DEBS=directory JOIN=file"
 	@echo "           TARGET=triple TARGETS=triples PART=agent|manager"
 
 deps: ## install through apt what building and the lab need (only what is missing)
@@ -204,3 +205,7 @@ image: ## a board's image out of a stock Raspberry Pi OS image: IMG=raspios.img.
 test-images: ## images without booting them: what is baked and refused, the first start's programs
 	images/test/board.py
 	images/test/bake.py
+
+test-image: ## bake a stand-in image, boot it in QEMU, join, run, pull the plug: ARCH=arm64 SUITE=bookworm (root; minutes)
+	$(CARGO) build -p racimo-manager --bin pi-mgr
+	images/test/run --arch "$(or $(ARCH),arm64)" --suite "$(SUITE)" --debs "$(DEBS)" --manager "$(BIN_DIR)/pi-mgr" --cache $(TARGET_DIR)/images
