@@ -333,7 +333,7 @@ impl App {
             Input::Described(description) => {
                 self.looks = true;
                 self.described(*description);
-                if self.tools.network.has_room_again(alloc::used()) {
+                if self.tools.network.has_room_again(alloc::used(), now.mono) {
                     log::info!("there is room for services that were left out: the session is opened anew");
                     self.close();
                 }

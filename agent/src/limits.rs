@@ -259,10 +259,13 @@ pub const HEAP_SOFT: usize = 3 << 20;
 /// Bytes of heap above which services of the cluster that this board does not know yet are left out of its network: they
 /// cannot be reached from it, which is told as its degradation. They take up to three times as much while all change.
 pub const HEAP_NET: usize = 2 << 20;
-/// Bytes of heap below which those that were left out are asked for again.
-pub const HEAP_NET_AGAIN: usize = 1792 << 10;
+/// How long until those that were left out are asked for again when there is room, at first and at most: what is brought
+/// may take the room again.
+pub const LEFT_OUT_PAUSE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// Services whose being left out is remembered, 16 bytes each. More: they are not counted, and come all the same.
+pub const LEFT_OUT_MAX: usize = 1024;
 
-const _: () = assert!(HEAP_NET_AGAIN < HEAP_NET && HEAP_NET < HEAP_SOFT && HEAP_SOFT < HEAP_MAX);
+const _: () = assert!(HEAP_NET < HEAP_SOFT && HEAP_SOFT < HEAP_MAX);
 const _: () = assert!(HELD_BYTES_MAX <= HEAP_MAX / 4 && MAKES_MAX * HEAVY_BYTES_MIN <= HEAP_MAX / 16);
 
 /// Bytes of one line in a log file; a longer one is cut into pieces, and the manager joins them again. Each output of

@@ -35,7 +35,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
-use racimo_common::id::TaskId;
+use racimo_common::id::{ServiceId, TaskId};
+use racimo_common::time::Mono;
 use racimo_common::wire::Net;
 use smol::future::yield_now;
 use smol::lock::{Mutex, MutexGuard};
@@ -98,7 +99,9 @@ struct Inner {
     /// What failed, and why.
     faults: RefCell<BTreeMap<String, String>>,
     /// Services that were left out for lack of memory.
-    left_out: Cell<usize>,
+    left_out: RefCell<BTreeSet<ServiceId>>,
+    /// When they were asked for last, and how long to wait until they are again.
+    asked: Cell<(Mono, Duration)>,
     /// What other programs had removed when it was last looked.
     missing: RefCell<String>,
     wake: Sender<()>,
@@ -137,7 +140,8 @@ impl Network {
             unheld: Cell::new(true),
             unwritten: Cell::new(false),
             faults: RefCell::default(),
-            left_out: Cell::new(0),
+            left_out: RefCell::default(),
+            asked: Cell::new((Mono::default(), limits::LEFT_OUT_PAUSE.0)),
             missing: RefCell::default(),
             wake,
             woken,
@@ -159,14 +163,16 @@ impl Network {
     /// A session starts.
     pub fn session(&self) {
         self.0.table.borrow_mut().session();
-        self.0.left_out.set(0);
+        self.0.left_out.borrow_mut().clear();
     }
 
     /// Leaves out of what the manager told what there is no room for: the agent uses so many bytes of heap.
     pub fn fit(&self, net: &mut Net, heap: usize) {
-        let (before, more) = (&self.0.left_out, self.0.table.borrow().fit(net, heap));
-        if more > 0 && before.replace(before.get() + more) == 0 {
-            log::warn!("{}", no_room(more));
+        let mut left_out = self.0.left_out.borrow_mut();
+        let none_before = left_out.is_empty();
+        self.0.table.borrow().fit(net, heap, &mut left_out);
+        if none_before && !left_out.is_empty() {
+            log::warn!("{}", no_room(left_out.len()));
         }
     }
 
@@ -194,9 +200,15 @@ impl Network {
         self.take(Net { complete: true, last: true, ..Net::default() });
     }
 
-    /// Whether services were left out for which there is room now: a new session brings them.
-    pub fn has_room_again(&self, heap: usize) -> bool {
-        self.0.left_out.get() > 0 && heap < limits::HEAP_NET_AGAIN
+    /// Whether services were left out for which there may be room now: a new session brings them. Each time it is true,
+    /// it is longer until the next: what is brought may take the room again.
+    pub fn has_room_again(&self, heap: usize, now: Mono) -> bool {
+        let (since, pause) = self.0.asked.get();
+        let is_true = !self.0.left_out.borrow().is_empty() && heap < limits::HEAP_NET && now.since(since) >= pause;
+        if is_true {
+            self.0.asked.set((now, (pause * 2).min(limits::LEFT_OUT_PAUSE.1)));
+        }
+        is_true
     }
 
     /// Waits until the kernel has nothing of it, after [`forget_all`](Self::forget_all); what is left is logged. For an
@@ -222,7 +234,7 @@ impl Network {
         if faults.len() > told.len() {
             told.push(format!("network: {} more failures", faults.len() - told.len()));
         }
-        let left_out = self.0.left_out.get();
+        let left_out = self.0.left_out.borrow().len();
         told.extend((left_out > 0).then(|| no_room(left_out)));
         told.extend(self.0.ports.degraded());
         told

@@ -79,13 +79,18 @@ impl Table {
     }
 
     /// Leaves services out of a message that are not known yet if the agent uses so many bytes of heap that there is no
-    /// room for more. Answers how many.
-    pub fn fit(&self, net: &mut Net, heap: usize) -> usize {
-        let before = net.services.len();
-        if heap > limits::HEAP_NET {
-            net.services.retain(|service| self.services.contains_key(&service.id));
-        }
-        before - net.services.len()
+    /// room for more. `left_out`: those that are out, at most [`limits::LEFT_OUT_MAX`].
+    pub fn fit(&self, net: &mut Net, heap: usize, left_out: &mut BTreeSet<ServiceId>) {
+        net.services.retain(|service| {
+            let fits = heap <= limits::HEAP_NET || self.services.contains_key(&service.id);
+            if fits {
+                left_out.remove(&service.id);
+            } else if left_out.len() < limits::LEFT_OUT_MAX {
+                left_out.insert(service.id);
+            }
+            fits
+        });
+        left_out.retain(|id| !net.services_gone.contains(id));
     }
 
     /// Takes a message; it takes effect at once. What a whole does not name goes with its last part.
@@ -177,19 +182,31 @@ mod tests {
 
     #[test]
     fn services_find_room_or_are_left_out() {
-        let other = |id, heap, table: &mut Table| {
+        let mut left_out = BTreeSet::new();
+        let mut other = |id, heap, table: &mut Table| {
             let mut net = service(&[(id, true, false)]);
             net.services[0].id = ServiceId::from_bits(id);
-            let left_out = table.fit(&mut net, heap);
+            table.fit(&mut net, heap, &mut left_out);
             table.take(net);
-            (left_out, table.services.len())
+            (left_out.len(), table.services.len())
         };
         let mut table = Table::default();
         assert_eq!(other(1, limits::HEAP_NET, &mut table), (0, 1));
         assert_eq!(other(2, limits::HEAP_NET + 1, &mut table), (1, 1));
+        assert_eq!(other(2, limits::HEAP_NET + 1, &mut table), (1, 1), "the same one");
+        assert_eq!(other(3, limits::HEAP_NET + 1, &mut table), (2, 1));
         // Known ones change.
-        assert_eq!(other(1, limits::HEAP_MAX, &mut table), (0, 1));
-        assert_eq!(other(2, 0, &mut table), (0, 2));
+        assert_eq!(other(1, limits::HEAP_MAX, &mut table), (2, 1));
+        assert_eq!(other(2, 0, &mut table), (1, 2));
+        let mut gone = Net { services_gone: vec![ServiceId::from_bits(3)], ..Net::default() };
+        table.fit(&mut gone, limits::HEAP_MAX, &mut left_out);
+        assert!(left_out.is_empty());
+        for id in 0..3000 {
+            let mut net = service(&[(1, true, false)]);
+            net.services[0].id = ServiceId::from_bits(100 + id);
+            table.fit(&mut net, limits::HEAP_MAX, &mut left_out);
+        }
+        assert_eq!(left_out.len(), limits::LEFT_OUT_MAX);
     }
 
     #[test]
