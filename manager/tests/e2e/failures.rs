@@ -566,7 +566,7 @@ fn full_board(lab: &Lab, board: &Board<'_>) -> Result<()> {
     settle(lab, &[]);
     wait_containers(lab, board, 0);
     // Each takes most of the room, and the first is not needed when the second comes.
-    for (name, bytes) in [("old", 7 << 20), ("new", (7 << 20) + 1)] {
+    for (name, bytes) in [("old", 8 << 20), ("new", (8 << 20) + 1)] {
         lab.registry().push(name, "latest", &Image::big(bytes)?)?;
         let mut service = sleeper(lab, name, 1);
         service["TaskTemplate"]["ContainerSpec"]["Image"] = json!(format!("{}/{name}:latest", lab.registry().host()));
