@@ -10,6 +10,7 @@
 mod departure;
 mod feeders;
 mod images;
+mod offline;
 mod operations;
 mod told;
 mod upkeep;
@@ -30,12 +31,14 @@ use smol::{LocalExecutor, Timer};
 
 use self::departure::Answer;
 use self::images::Images;
+use self::offline::Offline;
 use self::operations::{Containers, Tools};
 use crate::board::{Board, Order};
 use crate::config::Config;
 use crate::describe;
 use crate::hardware::Hardware;
 use crate::identity::{self, Identity};
+use crate::journal;
 use crate::leave::{Ask, Leaving};
 use crate::link::places::Places;
 use crate::link::session::{Link, Told};
@@ -88,6 +91,10 @@ enum Input {
     Described(Box<NodeDescription>),
     /// The tasks that have logs on this board.
     Logs(Vec<TaskId>),
+    /// The journal was read: what the board was told last.
+    Recalled(journal::Tasks),
+    /// The journal was written; whether it could be.
+    Kept(bool),
     /// The board shall leave its cluster.
     Leave(Ask),
     Stop,
@@ -135,9 +142,12 @@ pub async fn run(
         let _ = stop.recv().await;
         None
     };
+    let (clock, board) = (Clock::start(), describe::board(Path::new("/")));
+    let journal = offline::journal(&config, identity.as_ref(), board).await;
     // A containerd that hangs must not hold up the end.
     let described =
-        smol::future::or(async { Some(feeders::describe(&config, &runtime, &network, &host).await) }, asked).await;
+        smol::future::or(async { Some(feeders::describe(&config, &runtime, &network, &host, &journal).await) }, asked)
+            .await;
     let Some(described) = described else { return Ok(Stop::Asked) };
     let description = Rc::new(RefCell::new(described));
     let identity = identity.map(|identity| Rc::new(identity::Own::new(identity, &config.data)));
@@ -146,6 +156,8 @@ pub async fn run(
         registry: Registry::new(config.registry.clone()),
         network,
         host,
+        journal,
+        is_alone: Cell::new(false),
         description: description.clone(),
         images: Images::new(config.images),
         node: RefCell::new(identity.as_ref().map(|own| own.identity().node)),
@@ -161,16 +173,29 @@ pub async fn run(
     let (places, discover) = (Rc::new(RefCell::new(places)), config.discover);
     let boot = draw();
     let data = config.data.clone();
-    let (rng, board) = (fastrand::Rng::with_seed(boot), describe::board(Path::new("/")));
-    let leaves = Cell::default();
+    let (rng, leaves, heard) = (fastrand::Rng::with_seed(boot), Cell::default(), Rc::default());
     let hardware = Hardware::new(Path::new("/"), &data);
-    let link =
-        Link { identity: identity.clone(), places, discover, description, data, boot, board, hardware, rng, leaves };
+    let link = Link {
+        identity: identity.clone(),
+        places,
+        discover,
+        description,
+        data,
+        boot,
+        board,
+        hardware,
+        rng,
+        leaves,
+        clock,
+        heard: Rc::clone(&heard),
+    };
     let (inputs, inbox) = async_channel::bounded(limits::INPUTS_MAX);
     let feeders = feeders::feeders(&executor, &config, &tools, link, &inputs, stop, asks);
     let app = App {
         board: Board::new(config.tasks_max),
-        clock: Clock::start(),
+        offline: Offline::new(config.offline_after.filter(|_| tools.journal.last().is_some())),
+        heard,
+        clock,
         config,
         tools,
         executor,
@@ -218,6 +243,9 @@ fn make(path: &Path) -> Result<(), AppError> {
 struct App {
     board: Board,
     clock: Clock,
+    /// When the manager was there for certain.
+    heard: Rc<Cell<Mono>>,
+    offline: Offline,
     config: Config,
     tools: Rc<Tools>,
     executor: Rc<LocalExecutor<'static>>,
@@ -282,6 +310,7 @@ impl App {
             }
             self.act();
             self.look_at_logs();
+            self.look_at_journal();
             // A time to wake that has passed would be ready at once: others get their turn.
             smol::future::yield_now().await;
         }
@@ -292,7 +321,7 @@ impl App {
         let flush = backlog.then(|| now + limits::FLUSH_AGAIN_AFTER);
         let look = self.is_removed.then(|| now + limits::IDENTITY_EVERY);
         let leave = self.departure.as_ref().map(|leaving| leaving.wake_at(now));
-        [self.board.wake_at(), flush, look, leave, self.stop_by].into_iter().flatten().min()
+        [self.board.wake_at(), flush, look, leave, self.stop_by, self.journal_at()].into_iter().flatten().min()
     }
 
     async fn take(&mut self, input: Input) {
@@ -352,6 +381,8 @@ impl App {
                     out.close();
                 }
             }
+            Input::Recalled(tasks) => self.recalled(tasks),
+            Input::Kept(kept) => self.kept(kept),
             Input::Leave(ask) => self.leave(ask).await,
             Input::Tick => self.looks |= self.is_removed,
         }
@@ -365,6 +396,7 @@ impl App {
     /// Starts and gives up operations.
     fn act(&mut self) {
         self.leave_network();
+        self.hears();
         let now = self.clock.now();
         for order in self.board.orders(now) {
             match order {
@@ -389,8 +421,9 @@ impl App {
 
     fn begin(&mut self, task: TaskId, op: Op, work: Option<Rc<Work>>) {
         let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
+        let pid = self.board.task(task).and_then(|task| task.report().container.as_ref()).map_or(0, |it| it.pid);
         let operation = async move {
-            let done = tools.perform(task, op, work).await;
+            let done = tools.perform(task, op, work, pid).await;
             // The loop may be gone.
             let _ = inputs.send(Input::Done(task, done)).await;
         };

@@ -12,7 +12,7 @@ use heapless::Vec as Table;
 use racimo_common::id::TaskId;
 use racimo_common::object::{HostPort, TaskReport, TaskState};
 use racimo_common::time::{Mono, Now};
-use racimo_common::wire::{Assign, Assignment, BodyKey};
+use racimo_common::wire::{Assign, Assignment, BodyKey, Work};
 
 use crate::images::Wanted;
 use crate::limits::{self, TASKS_MAX};
@@ -73,6 +73,10 @@ pub struct Board {
     listed: bool,
     /// Ended tasks whose logs are kept; none: no set has told.
     logs: Option<Vec<TaskId>>,
+    /// Whether there is no manager: the board starts tasks again by itself.
+    alone: bool,
+    /// When a manager was last heard in a session that had brought its set.
+    heard: Mono,
 }
 
 impl Board {
@@ -111,6 +115,42 @@ impl Board {
         self.index = 0;
         self.turned_away.clear();
         self.turned_bodies.clear();
+        self.alone = false;
+        self.tasks.iter_mut().for_each(|task| task.session());
+    }
+
+    /// The session ended: until the next one the board looks after its tasks itself.
+    pub fn closed(&mut self) {
+        self.alone = true;
+    }
+
+    /// A manager was heard in a session that had brought its set.
+    pub fn heard(&mut self, at: Mono) {
+        self.heard = self.heard.max(at);
+        self.tasks.iter_mut().for_each(|task| task.heard(at));
+    }
+
+    /// No manager is there, and the board goes by what it was told before. Returns how many tasks it begins with.
+    pub fn recall(&mut self, kept: Vec<(TaskId, Rc<Work>)>, now: Now) -> usize {
+        self.alone = true;
+        let mut begun = 0;
+        for (id, work) in kept {
+            if self.task(id).is_none() && self.tasks.len() < self.most {
+                // The table has as much room as the board may hold.
+                let _ = self.tasks.push(Box::new(Task::found(id, Found::Made, None, now)));
+            }
+            let Some(task) = self.get(id) else { continue };
+            task.recall(work, now);
+            begun += usize::from(!task.has_process() && task.wake_at().is_some());
+        }
+        begun
+    }
+
+    /// What the board is to start by itself when it boots without its manager, by id.
+    pub fn kept(&self) -> Vec<(TaskId, Rc<Work>)> {
+        let mut kept: Vec<_> = self.tasks().filter_map(|task| Some((task.id, task.is_kept()?.clone()))).collect();
+        kept.sort_unstable_by_key(|(id, _)| *id);
+        kept
     }
 
     /// Takes one part of a set; true once a whole set took effect.
@@ -183,12 +223,14 @@ impl Board {
         let mut held: usize = collected.map(weight::of).chain(self.tasks().map(Task::weight)).sum();
         for assignment in &mut part.tasks {
             let Some(work) = &assignment.work else { continue };
-            let (has_it, has_begun) =
-                self.task(assignment.task).map_or((false, false), |task| (task.work().is_some(), task.has_begun()));
-            if has_it {
+            let known = self.task(assignment.task);
+            let has_begun = known.is_some_and(Task::has_begun);
+            if known.is_some_and(|task| !task.lacks_work()) {
                 assignment.work = None;
                 continue;
             }
+            // It takes the place of what the journal said.
+            held -= known.map_or(0, Task::weight).min(held);
             let weight = weight::of(work);
             // What runs already is no new work.
             let is_short = self.heap > limits::HEAP_SOFT && !has_begun;
@@ -229,8 +271,9 @@ impl Board {
     fn take(&mut self, assignment: Assignment, now: Now) {
         let Assignment { task: id, desired, work } = assignment;
         let work = work.map(Rc::from);
+        let heard = self.heard;
         if let Some(task) = self.get(id) {
-            task.want(desired, work);
+            task.want(desired, work, heard);
             return;
         }
         let Some(work) = work else { return };
@@ -238,7 +281,7 @@ impl Board {
         let reason = if self.tasks.len() >= self.most {
             Some(format!("this board holds at most {} tasks at once", self.most))
         } else {
-            let task = Task::assigned(id, desired, work, now);
+            let task = Task::assigned(id, desired, work, Now { mono: heard, ..now });
             self.tasks.push(Box::new(task)).err().map(|_| "this board's task table is full".to_owned())
         };
         if let Some(reason) = reason {
@@ -255,6 +298,7 @@ impl Board {
         self.turned_bodies.extend(bodies.into_iter().map(|body| (id, body)));
         self.turned_away.push(TaskReport {
             unhealthy: false,
+            restarts: 0,
             task: id,
             state: TaskState::Rejected,
             at: now.wall,
@@ -378,6 +422,10 @@ impl Board {
             return orders;
         }
         for task in &mut self.tasks {
+            task.fence(now.mono);
+            if self.alone {
+                task.stands_alone(now.mono);
+            }
             if task.cancels() {
                 orders.push(Order::Cancel(task.id));
             } else if let Some(op) = task.next(now) {
@@ -391,6 +439,12 @@ impl Board {
     /// When to ask for orders again if nothing happens; a time that has passed: at once.
     pub fn wake_at(&self) -> Option<Mono> {
         self.tasks().filter_map(Task::wake_at).min().filter(|_| self.listed)
+    }
+
+    /// Changes when [`kept`](Self::kept) does, as ids are random; 0: nothing is kept.
+    pub fn mark(&self) -> u128 {
+        let kept = self.tasks().filter(|task| task.is_kept().is_some());
+        kept.map(|task| task.id.bits()).fold(0, |mark, bits| mark ^ bits)
     }
 
     /// Whether a task still runs that the manager does not know of. What it reserves is free in the manager's books,

@@ -258,7 +258,7 @@ fn an_agent_short_of_memory_takes_no_new_tasks() {
 #[test]
 fn a_container_that_runs_needs_no_memory() {
     let mut board = Board::new(TASKS_MAX);
-    board.adopt(&[(id(1), Found::Running { pid: 5, health: None }, None)], now(0));
+    board.adopt(&[(id(1), Found::Running { pid: 5, health: None, lease: None }, None)], now(0));
     let mut large = heavy(1, limits::HELD_BYTES_MAX >> 10);
     let body = BodyKey { id: DependencyId::from_bits(5), task: None };
     let file = File { body, target: "/a".into(), uid: 0, gid: 0, mode: 0 };
@@ -282,9 +282,9 @@ fn nothing_begins_before_the_containers_are_listed() {
     board.assign(whole(7, vec![to_run(1), to_run(2), to_run(3)]), now(0)).expect("a set");
     assert!(board.orders(now(0)).is_empty() && !board.is_listed());
     let listing = [
-        found(1, Found::Running { pid: 4, health: None }),
+        found(1, Found::Running { pid: 4, health: None, lease: None }),
         found(2, Found::Ended { status: 1, oom: false }),
-        found(9, Found::Running { pid: 5, health: None }),
+        found(9, Found::Running { pid: 5, health: None, lease: None }),
     ];
     assert!(board.adopt(&listing, now(1)).is_empty());
     assert_eq!(board.orders(now(1)), [Order::Begin(id(3), Op::Prepare), Order::Begin(id(9), Op::Signal(None))]);
@@ -298,13 +298,13 @@ fn nothing_begins_before_the_containers_are_listed() {
     orders.sort_by_key(|order| format!("{order:?}"));
     assert_eq!(orders, [Order::Begin(id(2), Op::Delete), Order::Begin(id(9), Op::Signal(None))]);
     // More containers than the table holds.
-    let many: Vec<_> = (0..TASKS_MAX as u128 + 2).map(|n| found(n, Found::Running { pid: 1, health: None })).collect();
+    let many: Vec<_> = (0..TASKS_MAX as u128 + 2).map(|n| found(n, Found::Running { pid: 1, health: None, lease: None })).collect();
     assert_eq!(Board::new(TASKS_MAX).adopt(&many, now(0)).len(), 2);
 }
 
 #[test]
 fn an_exit_that_overtakes_the_first_listing_counts() {
-    let listing = [(id(1), Found::Running { pid: 4, health: None }, None)];
+    let listing = [(id(1), Found::Running { pid: 4, health: None, lease: None }, None)];
     for assigned_first in [false, true] {
         let mut board = Board::new(TASKS_MAX);
         if assigned_first {
@@ -323,7 +323,7 @@ fn an_exit_that_overtakes_the_first_listing_counts() {
 #[test]
 fn a_task_the_manager_does_not_know_is_a_stray_until_it_ended_and_is_not_reported() {
     let mut board = Board::new(TASKS_MAX);
-    let running = |number| (id(number), Found::Running { pid: 4, health: None }, None);
+    let running = |number| (id(number), Found::Running { pid: 4, health: None, lease: None }, None);
     board.adopt(&[running(1), running(2)], now(0));
     board.assign(whole(7, vec![to_run(2)]), now(0)).expect("a set");
     assert!(board.has_strays());
@@ -348,10 +348,10 @@ fn a_later_listing_finds_what_events_did_not_tell() {
     board.assign(change(7, 8, vec![to_run(6)], vec![]), now(1)).expect("a change");
     work_off(&mut board, 1);
     let listing = [
-        (id(1), Found::Running { pid: 5, health: None }, None),
+        (id(1), Found::Running { pid: 5, health: None, lease: None }, None),
         (id(2), Found::Ended { status: 3, oom: false }, None),
         (id(3), Found::Lost, None),
-        (id(5), Found::Running { pid: 5, health: None }, None),
+        (id(5), Found::Running { pid: 5, health: None, lease: None }, None),
     ];
     board.listed(&before, &listing, now(2));
     use TaskState::*;
@@ -385,7 +385,7 @@ fn run(seed: u64) {
         let found = [
             Found::Made,
             Found::Lost,
-            Found::Running { pid: 3, health: None },
+            Found::Running { pid: 3, health: None, lease: None },
             Found::Ended { status: chance.u32(0..2), oom: chance.bool() },
         ][chance.usize(0..4)];
         let desired = [Desired::Ready, Desired::Running, Desired::Shutdown, Desired::Remove][chance.usize(0..4)];
@@ -472,7 +472,7 @@ proptest! {
 fn logs_stay_as_long_as_the_manager_knows_their_tasks() {
     let mut board = Board::new(8);
     let all = || vec![id(1), id(2), id(3), id(4)];
-    board.adopt(&[(id(4), Found::Running { pid: 4, health: None }, None)], now(0));
+    board.adopt(&[(id(4), Found::Running { pid: 4, health: None, lease: None }, None)], now(0));
     assert_eq!(board.doomed_logs(all()), [], "nobody has told yet");
     let set = |complete, from, to, logs: Option<Vec<TaskId>>| Assign {
         complete,

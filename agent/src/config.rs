@@ -8,12 +8,13 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use racimo_common::object::{Generics, parse_generics};
 use racimo_common::{config_file, registry};
 use serde::Deserialize;
 
-use crate::limits::TASKS_MAX;
+use crate::limits::{OFFLINE_AFTER, OFFLINE_AFTER_MAX, TASKS_MAX};
 use crate::{images, runtime};
 
 /// Where the configuration file is if nobody says otherwise.
@@ -57,6 +58,8 @@ pub struct Config {
     pub manager_socket: Option<PathBuf>,
     /// Whether to ask the local network for managers when the known ones do not answer.
     pub discover: bool,
+    /// How long after its start the agent waits for a manager before it goes by its journal; none: for ever.
+    pub offline_after: Option<Duration>,
     /// This program, which a container's log mode is: as it was called when it started, as its file may be replaced.
     pub program: PathBuf,
     /// What is logged.
@@ -86,6 +89,7 @@ struct File {
     registry_ca: Option<PathBuf>,
     manager_socket: Option<PathBuf>,
     discover: Option<bool>,
+    offline_after: Option<u64>,
     log_level: Option<String>,
 }
 
@@ -108,7 +112,7 @@ fn program(found: io::Result<PathBuf>) -> PathBuf {
 }
 
 /// Flags that take a value, and what each means.
-pub const FLAGS: [(&str, &str); 21] = [
+pub const FLAGS: [(&str, &str); 22] = [
     ("config", "configuration file [default: /etc/racimo/agent.toml]"),
     ("data-dir", "identity and volumes [default: /var/lib/racimo/agent]"),
     ("run-dir", "files that need not survive a reboot [default: /run/racimo]"),
@@ -129,6 +133,10 @@ pub const FLAGS: [(&str, &str); 21] = [
     ("registry-ca", "PEM file with certificate authorities beside the system's"),
     ("manager-socket", "on the manager's own board: its socket for the local agent"),
     ("discover", "true or false: ask the local network for managers when the known ones are silent [default: true]"),
+    (
+        "offline-after",
+        "seconds after the start without a manager until tasks are started by what it said last; 0: never [default: 15]",
+    ),
     ("log-level", "error, warn, info or debug [default: info]"),
 ];
 
@@ -231,6 +239,15 @@ impl Given {
             number(last("disk-high-percent"), file.disk_high_percent, 85, 1..=100, "disk-high-percent", &mut faults);
         let low = file.disk_low_percent.or(Some(high.min(80)));
         let low = number(last("disk-low-percent"), low, 80, 1..=high, "disk-low-percent", &mut faults);
+        let most = OFFLINE_AFTER_MAX.as_secs();
+        let offline_after = number(
+            last("offline-after"),
+            file.offline_after,
+            OFFLINE_AFTER.as_secs(),
+            0..=most,
+            "offline-after",
+            &mut faults,
+        );
         let discover = last("discover").map_or(Some(file.discover.unwrap_or(true)), |text| text.parse().ok());
         let discover = discover.unwrap_or_else(|| {
             faults.push("discover: expected true or false".to_owned());
@@ -261,6 +278,7 @@ impl Given {
             },
             manager_socket: last("manager-socket").map(PathBuf::from).or(file.manager_socket),
             discover,
+            offline_after: (offline_after > 0).then(|| Duration::from_secs(offline_after)),
             program: program(std::env::current_exe()),
             log_level,
         };
@@ -371,6 +389,10 @@ mod tests {
         check(&[], &[], Ok(|c| c.discover));
         check(&[("discover", "false")], &[("RACIMO_DISCOVER", "true")], Ok(|c| !c.discover));
         check(&[("discover", "no")], &[], Err(&["discover: expected true or false"]));
+        check(&[], &[], Ok(|c| c.offline_after == Some(Duration::from_secs(15))));
+        check(&[("offline-after", "0")], &[("RACIMO_OFFLINE_AFTER", "9")], Ok(|c| c.offline_after.is_none()));
+        check(&[], &[("RACIMO_OFFLINE_AFTER", "9")], Ok(|c| c.offline_after == Some(Duration::from_secs(9))));
+        check(&[("offline-after", "15s")], &[], Err(&["offline-after: expected a number from 0 to 86400"]));
         check(&[("registry-ca", "/ca.pem")], &[], Ok(|c| c.registry.extra_ca.is_some()));
         check(
             &[("registry-mirror", "https://a"), ("registry-mirror", "http://b:5000")],

@@ -25,6 +25,8 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA25
 use ring::rand::SecureRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 
+use crate::journal::seal::Sealer;
+
 pub use files::{IdentityError, Turn};
 pub use own::{Own, OwnError};
 
@@ -85,6 +87,11 @@ impl Identity {
     pub fn trusts(&self) -> Trusts {
         let roots = self.roots.iter().map(|root| tls::digest(root)).collect();
         Trusts { certificate: tls::digest(&self.certificate), roots }
+    }
+
+    /// What seals this board's contents: it needs the board's key.
+    pub fn sealer(&self) -> Sealer {
+        Sealer::new(&self.key.0)
     }
 
     /// What it shows to a manager.

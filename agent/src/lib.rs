@@ -12,6 +12,7 @@ pub mod hardware;
 pub mod health;
 pub mod identity;
 pub mod images;
+pub mod journal;
 pub mod leave;
 pub mod limits;
 pub mod link;

@@ -136,6 +136,25 @@ pub const JOIN_TRIES: u32 = 5;
 /// Time between two of them.
 pub const JOIN_PAUSE: Duration = Duration::from_secs(2);
 
+/// How long after its start the agent waits for a manager before it goes by its journal: a manager that is there has
+/// answered by then, also over Wi-Fi that comes up slowly.
+pub const OFFLINE_AFTER: Duration = Duration::from_secs(15);
+/// The longest that can be configured for it; more is refused.
+pub const OFFLINE_AFTER_MAX: Duration = Duration::from_secs(86_400);
+/// Pause before the journal is written again that could not be.
+pub const JOURNAL_RETRY: Duration = Duration::from_secs(60);
+/// Bytes of the journal's set: tasks' descriptions and the network's directory. A larger one is not kept, which is told
+/// as the board's degradation.
+pub const JOURNAL_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of one item of it. A larger one is left out; a larger one on the disk is damage.
+pub const JOURNAL_ITEM_BYTES_MAX: usize = racimo_common::limits::FRAME_TO_AGENT_MAX;
+/// How long the journal waits when the board's tasks changed, so that what changes together is written once.
+pub const JOURNAL_AFTER: Duration = Duration::from_secs(1);
+/// The same when only the directory of the network changed, which tells of other boards' tasks: a write a minute at most.
+pub const JOURNAL_NET_AFTER: Duration = Duration::from_secs(60);
+/// Bytes that are written to the journal at once.
+pub const JOURNAL_CHUNK: usize = 32 << 10;
+
 /// Tasks a board holds at once; a further one is rejected with a reason. Each costs some 4 KiB.
 pub const TASKS_MAX: usize = 128;
 /// Bytes of heap that the descriptions of all tasks may take: environments, labels, arguments. A task beyond it is

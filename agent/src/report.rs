@@ -38,6 +38,7 @@ mod tests {
         let port = HostPort { protocol: Protocol::Sctp, published: u16::MAX, target: u16::MAX };
         TaskReport {
             unhealthy: true,
+            restarts: 0,
             task: id,
             state: TaskState::Preparing,
             at: Wall::from_nanos(i64::MAX),

@@ -13,7 +13,11 @@
 //! Found on the board after a restart: one that runs or ended is taken up, one that was never started is New, one that
 //! was lost is Ended(Failed).
 //! Ended stays, container and all, until the manager knows of it and forgets the task: then Delete.
+//! Without a manager: Ended ─ its service's restart policy ─▶ Again ─Delete▶ New, under the same id.
+//! With a lease: when no manager was heard for so long, Running ends like one that is unhealthy, and Made waits.
 //! ```
+
+mod alone;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -76,6 +80,8 @@ enum Phase {
         kills: u32,
     },
     Ended,
+    /// It ended, and the board makes it anew by itself: first what is left of it goes.
+    Again,
 }
 
 /// A task that this board holds.
@@ -102,6 +108,20 @@ pub struct Task {
     sick: Option<String>,
     /// Whether a container may exist.
     container: bool,
+    /// How long it runs on without a manager, if there is an end to it; and until when.
+    lease: Option<(Duration, Mono)>,
+    /// Whether that time is over, or so nearly that it has to stop now.
+    is_cut: bool,
+    /// When the board starts it again by itself.
+    again: Option<Mono>,
+    /// Restarts by the board that count, and since when.
+    burst: (u32, Mono),
+    /// Whether the board makes it anew: it counts as restarted once it runs.
+    is_again: bool,
+    /// Whether its work is from the journal, which lacks credentials: the manager's takes its place.
+    is_recalled: bool,
+    /// Whether a manager may know its end: then only the manager decides what follows.
+    is_told: bool,
     /// The last report.
     report: TaskReport,
     /// Whether the manager has not been sent it.
@@ -121,6 +141,8 @@ pub enum Found {
         pid: u32,
         /// How its health is checked, if it is.
         health: Option<Watch>,
+        /// How long it runs on without a manager; none: for ever.
+        lease: Option<Duration>,
     },
     /// It ended.
     Ended {
@@ -135,10 +157,16 @@ impl Task {
     /// A task the manager assigned.
     pub fn assigned(id: TaskId, desired: Desired, work: Rc<Work>, now: Now) -> Self {
         let mut task = Self::blank(id, TaskState::Accepted, "accepted", now.wall);
-        task.grace = work.container.stop_grace();
-        task.work = Some(work);
+        task.takes(work, now.mono);
         task.wanted = Some(desired);
         task
+    }
+
+    fn takes(&mut self, work: Rc<Work>, heard: Mono) {
+        self.grace = work.container.stop_grace();
+        let until = self.lease.map(|(_, until)| until);
+        self.lease = work.offline.lease().map(|lease| (lease, until.unwrap_or(heard + lease)));
+        self.work = Some(work);
     }
 
     /// A task whose container was found on the board; `grace` as kept with the container.
@@ -159,11 +187,17 @@ impl Task {
         }
         self.container = true;
         match found {
-            Found::Running { pid, health } => {
+            Found::Running { pid, health, lease } => {
+                // When the agent before this one heard the manager last is not known.
+                self.lease = self.lease.or(lease.map(|lease| (lease, now.mono + lease / 2)));
                 self.check = health.map(|watch| watch.check);
                 self.runs(pid, health.is_some_and(|watch| watch.was_healthy), now);
             }
-            Found::Ended { status, oom } => self.exited(status, oom, now.wall),
+            Found::Ended { status, oom } => {
+                // The agent before this one may have told the manager.
+                self.is_told = true;
+                self.exited(status, oom, now.wall);
+            }
             // An agent died before it started it. Made sure of again when the task's work is known, it starts if it is
             // still wanted.
             Found::Made => {}
@@ -197,8 +231,16 @@ impl Task {
             health: None,
             sick: None,
             container: false,
+            lease: None,
+            is_cut: false,
+            again: None,
+            burst: (0, Mono::default()),
+            is_again: false,
+            is_recalled: false,
+            is_told: false,
             report: TaskReport {
                 unhealthy: false,
+                restarts: 0,
                 task: id,
                 state,
                 at,
@@ -238,23 +280,30 @@ impl Task {
 
     /// The report, if it has not been sent; it counts as sent then.
     pub fn take_report(&mut self) -> Option<TaskReport> {
+        self.is_told |= self.phase == Phase::Ended;
         std::mem::take(&mut self.dirty).then(|| self.report.clone())
     }
 
     /// The manager wants this; it only grows. `work` comes with the first mention in a session.
-    pub fn want(&mut self, desired: Desired, work: Option<Rc<Work>>) {
+    pub fn want(&mut self, desired: Desired, work: Option<Rc<Work>>, heard: Mono) {
+        self.again = None;
         // It may have moved on while the manager did not know it.
         self.dirty |= self.wanted.is_none();
         self.wanted = Some(self.wanted.map_or(desired, |known| known.max(desired)));
-        if let (None, Some(work)) = (&self.work, work) {
-            self.grace = work.container.stop_grace();
-            self.work = Some(work);
+        if let Some(work) = work.filter(|_| self.lacks_work()) {
+            self.takes(work, heard);
+            self.is_recalled = false;
         }
+    }
+
+    /// Whether the manager's description of it is not here.
+    pub fn lacks_work(&self) -> bool {
+        self.work.is_none() || self.is_recalled
     }
 
     /// The manager does not know the task: it shall go, container and all.
     pub fn unwant(&mut self) {
-        self.wanted = None;
+        (self.wanted, self.again) = (None, None);
     }
 
     fn stops(&self) -> bool {
@@ -278,7 +327,7 @@ impl Task {
 
     fn decide(&mut self, now: Now) -> Option<Op> {
         match self.phase {
-            Phase::New | Phase::Made if self.stops() => {
+            Phase::New | Phase::Made | Phase::Again if self.stops() => {
                 self.ends(TaskState::Shutdown, "shutdown", None, now.wall);
                 self.decide(now)
             }
@@ -288,16 +337,21 @@ impl Task {
                 self.begins(TaskState::Preparing, "preparing", now.wall);
                 Some(Op::Prepare)
             }
-            Phase::Made if self.wanted == Some(Desired::Running) => {
+            Phase::Again if self.container => Some(Op::Delete),
+            Phase::Again => {
+                self.phase = Phase::New;
+                self.decide(now)
+            }
+            Phase::Made if self.wanted == Some(Desired::Running) && !self.is_cut => {
                 self.begins(TaskState::Starting, "starting", now.wall);
                 Some(Op::Start)
             }
             Phase::Made => None,
-            Phase::Running { pid } if self.goes() && self.is_balanced() => {
+            Phase::Running { pid } if self.goes() && self.is_balanced() && !self.is_cut => {
                 self.phase = Phase::Leaving { pid, until: now.mono + limits::LEAVE_BALANCE };
                 None
             }
-            Phase::Leaving { until, .. } if now.mono < until => None,
+            Phase::Leaving { until, .. } if now.mono < until && !self.is_cut => None,
             Phase::Leaving { pid, .. } => self.begins_to_stop(pid, now),
             Phase::Running { pid } if self.goes() => self.begins_to_stop(pid, now),
             Phase::Running { .. } => {
@@ -314,7 +368,14 @@ impl Task {
             }
             Phase::Stopping { .. } => None,
             Phase::Ended if self.wanted.is_none() && self.container => Some(Op::Delete),
-            Phase::Ended => None,
+            Phase::Ended => {
+                self.again.take_if(|at| *at <= now.mono)?;
+                self.burst = (self.burst.0.saturating_add(1), if self.burst.0 == 0 { now.mono } else { self.burst.1 });
+                (self.phase, self.is_again) = (Phase::Again, true);
+                self.report.container = None;
+                self.says(TaskState::Preparing, "preparing", now.wall);
+                self.decide(now)
+            }
         }
     }
 
@@ -348,7 +409,7 @@ impl Task {
     pub fn cancels(&self) -> bool {
         match self.busy {
             Some(Op::Prepare) => self.stops(),
-            Some(Op::Probe) => self.stops() || self.phase == Phase::Ended,
+            Some(Op::Probe) => self.goes() || self.phase == Phase::Ended,
             Some(Op::Start | Op::Signal(_) | Op::Delete) | None => false,
         }
     }
@@ -356,20 +417,25 @@ impl Task {
     /// When [`Task::next`] has something to do if nothing happens before. None while an operation is in flight:
     /// its end wakes.
     pub fn wake_at(&self) -> Option<Mono> {
-        if self.busy.is_some() {
-            return None;
+        match self.busy {
+            // It is given up for that.
+            Some(Op::Probe) => return self.fenced_at(),
+            Some(_) => return None,
+            None => {}
         }
         let is_due = match self.phase {
             Phase::New => self.stops() || self.work.is_some(),
-            Phase::Made => self.stops() || self.wanted == Some(Desired::Running),
+            Phase::Made => self.stops() || self.wanted == Some(Desired::Running) && !self.is_cut,
+            Phase::Again => true,
             Phase::Leaving { until, .. } => return Some(until.max(self.not_before)),
             Phase::Running { .. } if self.goes() => true,
             Phase::Running { .. } => {
-                let due = self.health.as_ref().and_then(Health::due);
-                return due.map(|due| due.max(self.not_before));
+                let due = self.health.as_ref().and_then(Health::due).map(|due| due.max(self.not_before));
+                return [due, self.fenced_at()].into_iter().flatten().min();
             }
             Phase::Stopping { kill_at, .. } => return Some(kill_at.max(self.not_before)),
-            Phase::Ended => self.wanted.is_none() && self.container,
+            Phase::Ended if self.wanted.is_some() => return self.again.map(|at| at.max(self.not_before)),
+            Phase::Ended => self.container,
         };
         is_due.then_some(self.not_before)
     }
@@ -468,7 +534,7 @@ impl Task {
     /// Its container's first process ended.
     pub fn exited(&mut self, status: u32, oom: bool, at: Wall) {
         // What ends while the container is made is the rest of an earlier try.
-        if self.phase == Phase::Ended || self.busy == Some(Op::Prepare) {
+        if matches!(self.phase, Phase::Ended | Phase::Again) || self.busy == Some(Op::Prepare) {
             return;
         }
         let stopping = matches!(self.phase, Phase::Leaving { .. } | Phase::Stopping { .. }) || self.stops();
@@ -505,12 +571,13 @@ impl Task {
                     self.ends(TaskState::Failed, "failed", Some(err), at);
                 }
             }
-            Phase::New | Phase::Made | Phase::Ended => {}
+            Phase::New | Phase::Made | Phase::Ended | Phase::Again => {}
         }
     }
 
     fn runs(&mut self, pid: u32, was_healthy: bool, now: Now) {
         self.phase = Phase::Running { pid };
+        self.report.restarts += u32::from(std::mem::take(&mut self.is_again));
         self.health = self.check.map(|check| Health::begin(check, was_healthy, now.mono));
         self.report.container = Some(ContainerStatus { id: self.id.to_string(), pid, exit_code: None });
         if self.health.is_none() || was_healthy {
@@ -578,7 +645,7 @@ mod tests {
 
     /// A running task that is told to stop at 0 s.
     fn stopping(grace: Duration) -> Task {
-        let mut task = Task::found(TaskId::from_bits(1), Found::Running { pid: 7, health: None }, Some(grace), at(0));
+        let mut task = Task::found(TaskId::from_bits(1), Found::Running { pid: 7, health: None, lease: None }, Some(grace), at(0));
         task.unwant();
         task
     }

@@ -57,6 +57,7 @@ pub(crate) fn work(grace: Duration) -> Work {
         files: Vec::new(),
         credentials: None,
         fault: None,
+        offline: racimo_common::wire::Offline::default(),
     }
 }
 
@@ -72,7 +73,7 @@ fn go(task: &mut Task, ms: u64, step: Step) {
     let done = |task: &mut Task, done| task.done(done, now(ms));
     match step {
         Wait => {}
-        Want(desired) => task.want(desired, None),
+        Want(desired) => task.want(desired, None, Mono::default()),
         Unwant => task.unwant(),
         Ok => done(task, Done::Ok(Some(7))),
         Again => done(task, Done::Again("containerd is away".to_owned())),
@@ -286,7 +287,7 @@ fn an_exit_before_the_start_is_answered() {
 
 #[test]
 fn after_the_agent_was_restarted() {
-    let running = Found::Running { pid: 9, health: None };
+    let running = Found::Running { pid: 9, health: None, lease: None };
     // Adopted before or after its assignment.
     let mut task =
         check(found(running), &[(0, Wait, "running -"), (1, Want(Running), "running -"), (2, Exit(0), "complete -")]);
@@ -318,10 +319,10 @@ fn an_agent_that_died_before_the_start_is_made_up_for() {
     let waits = || check(found(Found::Made), &[(0, Wait, "accepted -"), (1, Want(Running), "accepted -")]);
     assert_eq!(waits().wake_at(), None);
     let mut task = waits();
-    task.want(Running, Some(Rc::new(work(Duration::from_secs(2)))));
+    task.want(Running, Some(Rc::new(work(Duration::from_secs(2)))), Mono::default());
     check(task, &starts);
     let mut task = found(Found::Made);
-    task.want(Ready, Some(Rc::new(work(Duration::from_secs(2)))));
+    task.want(Ready, Some(Rc::new(work(Duration::from_secs(2)))), Mono::default());
     check(task, &[(1, Wait, "preparing prepare"), (2, Ok, "ready -"), (3, Want(Running), "starting start")]);
     // It is not to start yet, or not any more, or nobody knows it.
     let mut task = assigned(Ready);
@@ -451,7 +452,7 @@ fn without_containerd_nothing_is_held_against_it() {
 fn a_restarted_agent_checks_on() {
     let found_with = |was_healthy| {
         let health = Some(Watch { check: CHECK, was_healthy });
-        found(Found::Running { pid: 9, health })
+        found(Found::Running { pid: 9, health, lease: None })
     };
     // What ran does not go back, and is checked anew.
     let steps =
@@ -459,7 +460,7 @@ fn a_restarted_agent_checks_on() {
     check(check(found_with(true), &steps), &[(2001, Wait, "running probe"), (2002, Failed, "running stop")]);
     check(found_with(false), &[(0, Wait, "starting -"), (1000, Wait, "starting probe"), (1001, Ok, "running -")]);
     let mut task = assigned(Running);
-    task.adopt(Found::Running { pid: 9, health: Some(Watch { check: CHECK, was_healthy: false }) }, now(0));
+    task.adopt(Found::Running { pid: 9, health: Some(Watch { check: CHECK, was_healthy: false }), lease: None }, now(0));
     check(task, &[(1000, Wait, "starting probe")]);
 }
 
@@ -504,7 +505,7 @@ fn a_task_leaves_the_balance_before_it_is_told_to_stop() {
         task.done(Done::Ok(None), now(1));
         assert_eq!(task.next(now(1)), Some(Op::Start));
         task.done(Done::Ok(Some(7)), now(2));
-        task.want(Desired::Shutdown, None);
+        task.want(Desired::Shutdown, None, Mono::default());
         task
     };
     let told = 10 + u64::try_from(limits::LEAVE_BALANCE.as_millis()).unwrap();

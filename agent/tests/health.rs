@@ -43,6 +43,7 @@ fn work(test: &[&str], timeout: Duration) -> Work {
         files: Vec::new(),
         credentials: None,
         fault: None,
+        offline: racimo_common::wire::Offline::default(),
     }
 }
 

@@ -38,6 +38,7 @@ async fn run(runtime: &Runtime, board: &Board, task: TaskId, script: &str) {
         files: Vec::new(),
         credentials: None,
         fault: None,
+        offline: racimo_common::wire::Offline::default(),
     };
     let node = IdSource::seeded(77).draw();
     runtime.create(&Job { task, work: &work, image: &board.image, node, hostname: "berry" }).await.unwrap();

@@ -31,6 +31,7 @@ fn work(env: Vec<String>) -> Work {
         files: Vec::new(),
         credentials: None,
         fault: None,
+        offline: racimo_common::wire::Offline::default(),
     }
 }
 

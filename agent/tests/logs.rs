@@ -33,6 +33,7 @@ async fn run(runtime: &Runtime, board: &Board, task: TaskId, script: &str, log: 
         files: Vec::new(),
         credentials: None,
         fault: None,
+        offline: racimo_common::wire::Offline::default(),
     };
     let node = IdSource::seeded(77).draw();
     let job = Job { task, work: &work, image: &board.image, node, hostname: "berry" };

@@ -45,6 +45,7 @@ fn a_board_full_of_tasks_is_made_at_once() {
             files: Vec::new(),
             credentials: None,
             fault: None,
+            offline: racimo_common::wire::Offline::default(),
         };
         // The first ones have as much as a frame can bring.
         let mut heavy = work.clone();

@@ -45,6 +45,7 @@ fn work(board: &Board, script: &str) -> Work {
         files: Vec::new(),
         credentials: None,
         fault: None,
+        offline: racimo_common::wire::Offline::default(),
     }
 }
 

@@ -47,6 +47,7 @@ fn work(script: &str) -> Work {
         files: Vec::new(),
         credentials: None,
         fault: None,
+        offline: racimo_common::wire::Offline::default(),
     }
 }
 

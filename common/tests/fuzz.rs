@@ -32,6 +32,7 @@ fn to_manager() -> Vec<ToManager> {
     };
     let report = TaskReport {
         unhealthy: true,
+        restarts: 0,
         ports: Vec::new(),
         task: TaskId::from_bits(5),
         state: TaskState::Failed,
@@ -110,6 +111,7 @@ fn to_agent() -> Vec<ToAgent> {
         files: Vec::new(),
         credentials: None,
         fault: None,
+        offline: racimo_common::wire::Offline::default(),
     };
     let assignment = Assignment { task: TaskId::from_bits(5), desired: Desired::Running, work: Some(Box::new(work)) };
     let managers = vec!["m:2377".to_owned()];

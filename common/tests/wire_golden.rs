@@ -143,6 +143,7 @@ fn assign() -> Assign {
         files: vec![File { body: key, target: "/run/secrets/s".into(), uid: 1, gid: 2, mode: 0o400 }],
         credentials: Some(Credentials::Password { username: "u".into(), password: "p".into() }),
         fault: Some("secret 's' was removed".into()),
+        offline: racimo_common::wire::Offline::default(),
     };
     Assign {
         complete: true,
@@ -162,6 +163,7 @@ fn assign() -> Assign {
 fn report() -> TaskReport {
     TaskReport {
         unhealthy: false,
+        restarts: 0,
         ports: Vec::new(),
         task: TaskId::from_bits(4),
         state: TaskState::Failed,

@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// Shortest lease of a fenced task: several heartbeats may be lost before it stops. A shorter one is refused.
+pub const LEASE_MIN: Duration = Duration::from_secs(10);
+/// Longest lease: so long a slot stays empty when its board is lost. A longer one is refused.
+pub const LEASE_MAX: Duration = Duration::from_secs(3600);
+/// The lease of a service that asks for fencing and names none.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(30);
+/// How much longer than the lease of its last task a fenced slot waits: for clocks that run apart, an agent that was
+/// being restarted, and a process that takes a moment to die.
+pub const FENCE_MARGIN: Duration = Duration::from_secs(10);
 /// Restart times kept per slot whose policy has a window (8 KiB). The API refuses a window with more attempts.
 pub const RESTART_TIMES_MAX: usize = 1000;
 /// Failure times kept per service and node (512 bytes): what five minutes bring at the default restart delay of 5 s,

@@ -11,6 +11,7 @@ use super::Input;
 use super::operations::Tools;
 use crate::config::Config;
 use crate::describe::{self, Own};
+use crate::journal::Journal;
 use crate::leave::Ask;
 use crate::limits;
 use crate::link::session::Link;
@@ -38,7 +39,7 @@ pub(super) fn feeders(
                     Timer::after(limits::DESCRIBE_EVERY).await;
                 };
                 smol::future::or(tools.host.changed(), later).await;
-                let description = describe(&config, &tools.runtime, &tools.network, &tools.host).await;
+                let description = describe(&config, &tools.runtime, &tools.network, &tools.host, &tools.journal).await;
                 let description = Box::new(description);
                 if inputs.send(Input::Described(description)).await.is_err() {
                     return;
@@ -79,7 +80,13 @@ async fn forward<T>(from: Receiver<T>, to: Sender<Input>, wrap: fn(T) -> Input) 
 }
 
 /// What is true of the board now.
-pub(super) async fn describe(config: &Config, runtime: &Runtime, network: &Network, host: &Host) -> NodeDescription {
+pub(super) async fn describe(
+    config: &Config,
+    runtime: &Runtime,
+    network: &Network,
+    host: &Host,
+    journal: &Journal,
+) -> NodeDescription {
     let version = match runtime.connect().await {
         Ok(ctrd) => ctrd.version().await,
         Err(error) => Err(error),
@@ -98,6 +105,7 @@ pub(super) async fn describe(config: &Config, runtime: &Runtime, network: &Netwo
     }
     description.degraded.extend(away);
     description.degraded.extend(network.degraded());
+    description.degraded.extend(journal.fault());
     host.describe(&mut description);
     runtime.cgroups().describe(&mut description);
     description

@@ -1,6 +1,6 @@
 //! Operations on a task, one future each: they ask containerd, the registry and the network, and say how it went.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,10 +8,13 @@ use racimo_common::error::chain;
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::NodeDescription;
 use racimo_common::registry::{Platform, Reference, Registry};
+use racimo_common::signal;
 use racimo_common::wire::Work;
+use rustix::process::{Pid, Signal, kill_process};
 use smol::Timer;
 
 use super::images::Images;
+use crate::journal::Journal;
 use crate::limits;
 use crate::net::host::Host;
 use crate::net::{Network, NoNetwork};
@@ -28,6 +31,9 @@ pub(super) struct Tools {
     pub(super) registry: Registry,
     pub(super) network: Network,
     pub(super) host: Host,
+    pub(super) journal: Journal,
+    /// Whether no manager is heard.
+    pub(super) is_alone: Cell<bool>,
     pub(super) description: Rc<RefCell<NodeDescription>>,
     pub(super) node: RefCell<Option<NodeId>>,
     pub(super) images: Images,
@@ -59,7 +65,8 @@ impl Tools {
         }
     }
 
-    pub(super) async fn perform(&self, task: TaskId, op: Op, work: Option<Rc<Work>>) -> Done {
+    /// `pid`: its first process, if it runs.
+    pub(super) async fn perform(&self, task: TaskId, op: Op, work: Option<Rc<Work>>, pid: u32) -> Done {
         let result = match op {
             Op::Prepare => return self.prepare(task, work).await,
             Op::Probe => return self.probe(task).await,
@@ -70,6 +77,8 @@ impl Tools {
                 started => started,
             }
             .map(Some),
+            // Its time is over, whether containerd answers or not; of its end it tells later.
+            Op::Signal(Some(signal::SIGKILL)) if kill(task, pid) => Ok(None),
             Op::Signal(Some(signal)) => self.runtime.kill(task, signal).await.map(|()| None),
             Op::Signal(None) => self.runtime.stop(task).await.map(|()| None),
             Op::Delete => {
@@ -112,6 +121,12 @@ impl Tools {
         work: &Work,
         platforms: &[Platform],
     ) -> Result<LocalImage, PullError> {
+        // Without a manager no registry is asked for what is here.
+        if self.is_alone.get()
+            && let Ok(Some(local)) = pull::lookup(ctrd, image, platforms).await
+        {
+            return Ok(local);
+        }
         let mut has_pulled = false;
         let mut progress = |_| has_pulled = true;
         let login = work.credentials.as_ref();
@@ -207,15 +222,23 @@ async fn note_use(ctrd: &Ctrd, image: &str, work: &Work) {
     }
 }
 
+/// Kills the task's first process, and with it all of its container; false: it is not there, or not the task's.
+fn kill(task: TaskId, pid: u32) -> bool {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| groups.contains(&task.to_string()));
+    pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+}
+
 fn known(found: runtime::Found) -> (TaskId, Found, Option<Duration>) {
+    let lease = found.kept.as_ref().and_then(|kept| kept.lease);
     let grace = found.kept.map(|kept| kept.stop_grace);
     let state = match found.phase {
         Phase::Made => Found::Made,
         Phase::Lost => Found::Lost,
-        Phase::Running { pid } => Found::Running { pid, health: found.health },
+        Phase::Running { pid } => Found::Running { pid, health: found.health, lease },
         Phase::Ended { status, at: _, oom } => Found::Ended { status, oom },
         // It will answer again or be found dead; its end is an event.
-        Phase::Unknown => Found::Running { pid: 0, health: found.health },
+        Phase::Unknown => Found::Running { pid: 0, health: found.health, lease },
     };
     (found.task, state, grace)
 }
@@ -240,12 +263,14 @@ mod tests {
             runtime: Runtime::new(executor, runtime::Config::default()).expect("cgroups"),
             network,
             host: Host::new(dir.path().to_owned(), dir.path().to_owned()),
+            journal: Journal::new(dir.path(), [0; 32], None, Ok(None)),
+            is_alone: Cell::new(false),
             registry: Registry::new(racimo_common::registry::Config::default()),
             description: Rc::default(),
             node: RefCell::default(),
             images: Images::new(images::Settings { keep_hours: None, high: 85, low: 80 }),
         };
-        let bytes = size_of_val(&tools.perform(TaskId::from_bits(1), Op::Prepare, None));
+        let bytes = size_of_val(&tools.perform(TaskId::from_bits(1), Op::Prepare, None, 0));
         assert!(bytes * limits::TASKS_MAX < limits::HEAP_MAX / 4, "{bytes} bytes");
     }
 }

@@ -6,6 +6,7 @@ use racimo_common::object::NodeDescription;
 use racimo_common::wire::{Assign, ToManager};
 
 use super::App;
+use super::offline::Offline;
 use crate::alloc;
 use crate::link::session::Told;
 
@@ -18,6 +19,7 @@ impl App {
             Told::Open { out, node } => {
                 *self.tools.node.borrow_mut() = Some(node);
                 self.board.session();
+                self.is_heard();
                 self.tools.network.session();
                 (self.is_reported, self.has_set, self.is_removed) = (false, false, false);
                 self.out = Some(out);
@@ -26,6 +28,7 @@ impl App {
                 self.tools.network.fit(&mut net, alloc::used());
                 self.tools.network.take(net);
                 self.tools.host.take(&self.tools.network.table().borrow());
+                self.offline.net_changed(self.clock.now().mono);
             }
             Told::Assign(part) => match self.assign(part) {
                 Ok(whole) => {
@@ -41,7 +44,12 @@ impl App {
                 }
             },
             Told::Managers(managers) => self.keep_managers(managers).await,
-            Told::Closed => self.close(),
+            Told::Closed => {
+                self.hears();
+                self.close();
+                self.board.closed();
+                self.tools.is_alone.set(true);
+            }
             Told::Removed(reason) => {
                 if !self.is_removed {
                     log::error!("{reason} with `pi-agent join`; this board's tasks are stopped");
@@ -60,6 +68,8 @@ impl App {
                 if again {
                     self.forget_all();
                 }
+                // What it was told last is for one of them.
+                self.offline = Offline::default();
                 self.said_goodbye(Err("another board with the same key is in the cluster".to_owned())).await;
             }
             Told::Left(told) => self.said_goodbye(told).await,
@@ -74,6 +84,8 @@ impl App {
         self.tools.network.forget_all();
         self.tools.host.take(&self.tools.network.table().borrow());
         self.tools.runtime.bodies().keep(&BTreeSet::new());
+        self.offline = Offline::default();
+        self.tools.journal.erase();
     }
 
     /// Contents first, which the tasks of the set need; then the set; then what nobody needs any more.

@@ -13,6 +13,7 @@ use futures_lite::{AsyncRead, AsyncWrite, io::split};
 use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::object::NodeDescription;
+use racimo_common::time::{Clock, Mono};
 use racimo_common::tls;
 use racimo_common::wire::frame::{self, FrameError};
 use racimo_common::wire::{
@@ -113,6 +114,10 @@ pub struct Link {
     pub rng: fastrand::Rng,
     /// Whether the goodbye of a board that leaves was said.
     pub leaves: Cell<bool>,
+    /// Tells when something was said that a manager answered.
+    pub clock: Clock,
+    /// When that was for the last time: the manager was there then, or later.
+    pub heard: Rc<Cell<Mono>>,
 }
 
 impl Link {
@@ -163,6 +168,7 @@ impl Link {
             board: self.board,
         };
         let hello = ToManager::Hello(hello);
+        let said = self.clock.now().mono;
         frame::send(&mut stream, &hello, FRAME_FROM_AGENT_MAX).await?;
         let welcome = match receive_within(&mut stream, limits::MANAGER_SILENCE_MAX).await? {
             ToAgent::Welcome(welcome) => welcome,
@@ -183,6 +189,7 @@ impl Link {
         };
         log::info!("session open as node {}, heartbeat every {} ms", welcome.node, welcome.heartbeat_ms);
         *opened = true;
+        self.heard.set(said);
         certificate.clock.raise(welcome.time);
         let (out, queue) = async_channel::bounded(limits::OUT_QUEUE_MAX);
         told.send(Told::Open { out, node: welcome.node }).await.map_err(|_| End::Stopped)?;
@@ -210,7 +217,7 @@ impl Link {
         let (says, said) = async_channel::bounded(1);
         let renewal = Renewal { own: self.identity.as_deref(), says };
         let read = self.read_all(from, told, &welcome, &desk, &renewal);
-        let write = write_all(to, queue, said, parts, &welcome, &self.leaves);
+        let write = write_all(to, queue, said, parts, &welcome, self);
         smol::future::or(read, smol::future::or(write, smol::future::or(logs, hardware))).await
     }
 
@@ -238,7 +245,7 @@ impl Link {
         let silence = limits::MANAGER_SILENCE_MAX.max(heartbeat(welcome) * 4);
         loop {
             match receive_within(&mut from, silence).await? {
-                ToAgent::Pong(_) => {}
+                ToAgent::Pong(said) => self.heard.set(Mono::from_nanos(said.min(self.clock.now().mono.nanos()))),
                 ToAgent::LogsOpen(open) => desk.open(open),
                 ToAgent::LogsMore { reading, parts } => desk.more(reading, parts),
                 ToAgent::LogsClose { reading } => desk.close(reading),
@@ -274,16 +281,14 @@ async fn write_all(
     said: Receiver<ToManager>,
     parts: Receiver<ToManager>,
     welcome: &Welcome,
-    leaves: &Cell<bool>,
+    link: &Link,
 ) -> Result<Infallible, End> {
     // The main loop closes the queue when the session must begin anew; before it stops it says goodbye.
-    let mut beats = 0u64;
     let mut timer = Timer::interval(heartbeat(welcome));
     loop {
         let beat = async {
             futures_lite::StreamExt::next(&mut timer).await;
-            beats += 1;
-            Ok(ToManager::Heartbeat(beats))
+            Ok(ToManager::Heartbeat(link.clock.now().mono.nanos()))
         };
         let report = async { queue.recv().await.map_err(|_| End::Reopened) };
         let answer = async { said.recv().await.map_err(|_| End::Stopped) };
@@ -294,7 +299,7 @@ async fn write_all(
         match bye {
             None => {}
             Some(true) => {
-                leaves.set(true);
+                link.leaves.set(true);
                 // The manager closes the connection once it has taken it in, and the other half hears that.
                 Timer::after(limits::LEAVE_TAKEN_WITHIN).await;
                 return Err(End::Unheard(limits::LEAVE_TAKEN_WITHIN));
@@ -352,6 +357,8 @@ mod tests {
             board: BoardId::default(),
             hardware: Hardware::new(directory, directory),
             leaves: Cell::default(),
+            clock: Clock::start(),
+            heard: Rc::default(),
             rng: fastrand::Rng::with_seed(1),
         };
         (link, listener)

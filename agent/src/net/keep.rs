@@ -46,13 +46,7 @@ impl Files {
             file.write_all(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes())?;
             file.write_all(&bytes)
         };
-        let first = Net {
-            own: table.own.clone(),
-            peers: table.peers.values().cloned().collect(),
-            networks: table.networks.values().cloned().collect(),
-            ..Net::default()
-        };
-        put(&first)?;
+        put(&table.board())?;
         for service in table.services.values() {
             put(&Net { services: vec![service.clone()], ..Net::default() })?;
         }

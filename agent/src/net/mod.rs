@@ -23,7 +23,7 @@ pub mod probe;
 pub mod table;
 mod tasks;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod watch;
 pub mod wireguard;
 
@@ -361,7 +361,7 @@ impl Network {
     }
 
     /// Whether there is anything to go by: the kernel is left as an earlier agent made it until all has been told.
-    fn is_known(&self) -> bool {
+    pub fn is_known(&self) -> bool {
         self.0.known.get()
     }
 

@@ -68,6 +68,16 @@ fn put<K: Ord + Copy, T: PartialEq>(
 }
 
 impl Table {
+    /// What is not about services.
+    pub fn board(&self) -> Net {
+        Net {
+            own: self.own.clone(),
+            peers: self.peers.values().cloned().collect(),
+            networks: self.networks.values().cloned().collect(),
+            ..Net::default()
+        }
+    }
+
     /// Whether no whole is under way: else there may be things in it that are gone.
     pub fn is_whole(&self) -> bool {
         self.named.is_none()

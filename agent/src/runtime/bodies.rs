@@ -93,6 +93,25 @@ impl Bodies {
         Self { dir: run.join("secrets"), ready: Cell::new(false), have: RefCell::default(), full: Cell::new(false) }
     }
 
+    /// In a plain directory.
+    #[cfg(test)]
+    pub(crate) fn plain(dir: &Path) -> Self {
+        let bodies = Self { dir: dir.to_owned(), ready: Cell::new(true), have: RefCell::default(), full: Cell::new(false) };
+        fs::create_dir_all(dir.join("body")).expect("a directory");
+        fs::create_dir_all(dir.join("task")).expect("a directory");
+        bodies
+    }
+
+    /// Whether a whole content is here.
+    pub fn has(&self, key: BodyKey) -> bool {
+        self.have.borrow().get(&key).is_some_and(|have| have.whole)
+    }
+
+    /// The file that a whole content is in.
+    pub fn place_of(&self, key: BodyKey) -> PathBuf {
+        self.body(key)
+    }
+
     fn body(&self, key: BodyKey) -> PathBuf {
         let task = key.task.map(|task| format!("-{task}")).unwrap_or_default();
         self.dir.join("body").join(format!("{}{task}", key.id))
@@ -284,13 +303,8 @@ mod tests {
 
     use super::*;
 
-    /// In a plain directory.
     fn bodies(dir: &Path) -> Bodies {
-        let bodies =
-            Bodies { dir: dir.to_owned(), ready: Cell::new(true), have: RefCell::default(), full: Cell::new(false) };
-        fs::create_dir_all(dir.join("body")).unwrap();
-        fs::create_dir_all(dir.join("task")).unwrap();
-        bodies
+        Bodies::plain(dir)
     }
 
     fn key(number: u128) -> BodyKey {

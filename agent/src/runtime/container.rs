@@ -102,6 +102,7 @@ impl Runtime {
             group: self.group(job.task),
             stop_signal: spec::stop_signal(container, &job.image.run)?,
             stop_grace: container.stop_grace(),
+            lease: job.work.offline.lease(),
         };
         spec::check(container, &job.work.resources, self.cgroups(), self.confine())?;
         resolver::check(&container.hosts, &container.dns)?;

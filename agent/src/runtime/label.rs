@@ -18,6 +18,8 @@ pub const PREFIX: &str = "io.racimo.";
 const GROUP: &str = "io.racimo.group";
 const STOP_SIGNAL: &str = "io.racimo.stop-signal";
 const STOP_GRACE_MS: &str = "io.racimo.stop-grace-ms";
+/// How long it runs on without a manager; absent: for ever.
+const LEASE_MS: &str = "io.racimo.lease-ms";
 /// The boot of the board in which the container was made.
 const BOOT: &str = "io.racimo.boot";
 /// `none`, or bytes of a file and number of files: `5242880,2`.
@@ -39,6 +41,8 @@ pub struct Kept {
     pub stop_signal: u32,
     /// How long it may take to stop.
     pub stop_grace: Duration,
+    /// How long it runs on without a manager; none: for ever.
+    pub lease: Option<Duration>,
 }
 
 /// The labels of a task's container.
@@ -65,6 +69,7 @@ pub fn write(work: &Work, task: TaskId, node: NodeId, boot: &str, kept: &Kept) -
         (STREAMS, Streams::of(&work.container).name().to_owned()),
     ];
     labels.extend(own.map(|(key, value)| (key.to_owned(), value)));
+    labels.extend(kept.lease.map(|lease| (LEASE_MS.to_owned(), lease.as_millis().to_string())));
     labels
 }
 
@@ -74,6 +79,7 @@ pub fn read(labels: &HashMap<String, String>) -> Option<Kept> {
         group: labels.get(GROUP)?.parse().ok()?,
         stop_signal: labels.get(STOP_SIGNAL)?.parse().ok()?,
         stop_grace: Duration::from_millis(labels.get(STOP_GRACE_MS)?.parse().ok()?),
+        lease: labels.get(LEASE_MS).and_then(|ms| ms.parse().ok()).map(Duration::from_millis),
     })
 }
 
@@ -129,8 +135,9 @@ mod tests {
             files: Vec::new(),
             credentials: Some(Credentials::IdentityToken("hunter2".into())),
             fault: None,
+            offline: racimo_common::wire::Offline::default(),
         };
-        let kept = Kept { group: 3, stop_signal: 15, stop_grace: Duration::from_millis(1500) };
+        let kept = Kept { group: 3, stop_signal: 15, stop_grace: Duration::from_millis(1500), lease: Some(Duration::from_secs(30)) };
         let labels = write(&work, task, node, "boot-1", &kept);
         assert_eq!(read(&labels), Some(kept));
         assert_eq!(labels["app"], "web");

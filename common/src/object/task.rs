@@ -128,6 +128,13 @@ pub struct TaskReport {
     /// Its health check has failed for good: it runs, but is about to be stopped, and takes no new connections.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unhealthy: bool,
+    /// How often its board has started it again while it heard no manager.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub restarts: u32,
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The container of a task as the agent sees it.

@@ -28,6 +28,7 @@
 
 pub mod frame;
 mod net;
+mod offline;
 mod trust;
 mod unpack;
 
@@ -45,6 +46,8 @@ pub use net::{
     Ip, Net, NetAttachment, NetEndpoint, NetNetwork, NetOwn, NetPeer, NetPort, NetService, TaskNet, encryption_address,
     gateway,
 };
+
+pub use offline::{Offline, Restart};
 
 pub use trust::{BoardId, Certified, Renew, Trusts};
 
@@ -373,6 +376,9 @@ pub struct Work {
     /// that has not begun with the task rejects it with this reason.
     #[serde(default)]
     pub fault: Option<String>,
+    /// What the board does for it while it hears no manager.
+    #[serde(default)]
+    pub offline: Offline,
 }
 
 /// States of tasks.

@@ -168,6 +168,7 @@ impl World {
             let Some(node) = task.node else { continue };
             let report = TaskReport {
                 unhealthy: false,
+                restarts: 0,
                 ports: Vec::new(),
                 task: task.id,
                 state: TaskState::Running,

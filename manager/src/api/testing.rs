@@ -330,6 +330,7 @@ impl Lab {
                 let container = Some(ContainerStatus { id: format!("c-{id}"), pid: 7, exit_code: None });
                 let report = TaskReport {
                     unhealthy: false,
+                    restarts: 0,
                     ports: host_ports(service),
                     task: id,
                     state: TaskState::Running,

@@ -4,6 +4,7 @@
 //! through what could never run: a limit below a reservation, an image for nobody, a task too large to send.
 
 mod endpoint;
+pub mod offline;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use racimo_common::registry::Reference;
 use racimo_common::signal;
 use racimo_common::units::{Bytes, NanoCpus};
 use racimo_common::wire::frame;
-use racimo_common::wire::{Assign, Assignment, TaskNet, ToAgent, Work};
+use racimo_common::wire::{Assign, Assignment, Offline, Restart, TaskNet, ToAgent, Work};
 
 use self::endpoint::ALIAS_CHARS_MAX;
 pub use self::options::{InvalidOption, health_retries, health_span, oom_score};
@@ -39,6 +40,9 @@ pub const CPU_MIN: NanoCpus = NanoCpus::new(1_000_000);
 /// Least memory a limit or reservation may name.
 pub const MEMORY_MIN: Bytes = Bytes::mib(4);
 const NAME_CHARS_MAX: usize = 63;
+/// Takes most bytes to send.
+const OFFLINE_LONGEST: Restart =
+    Restart { completed: true, delay_ms: u32::MAX, attempts: Some(u32::MAX), window_ms: Some(u32::MAX) };
 
 /// Why a service is refused. The words are SwarmKit's where it has some.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +134,8 @@ pub enum Invalid {
     PortNetwork(&'static str, &'static str),
     #[error("label {0}: {1:?} is not true or false")]
     SwitchLabel(&'static str, String),
+    #[error(transparent)]
+    Offline(#[from] offline::BadOffline),
     #[error("{0} secrets and configs are more than the {max} a service may refer to", max = limits::SERVICE_FILES_MAX)]
     FilesMax(usize),
     #[error("{0} aliases on one network are more than the {max} a service may have", max = limits::ALIASES_MAX)]
@@ -389,6 +395,7 @@ fn size(name: &str, task: &TaskSpec) -> Result<(), Invalid> {
         files: work::files(&task.container, TaskId::from_bits(largest), |_| true),
         credentials: None,
         fault: None,
+        offline: Offline { restart: Some(OFFLINE_LONGEST), secrets: true, lease_ms: Some(u32::MAX) },
     };
     let assignment =
         Assignment { task: TaskId::from_bits(largest), desired: Desired::Shutdown, work: Some(Box::new(work)) };

@@ -11,7 +11,7 @@ use racimo_common::wire::{BoardId, Refused, RefusedCode};
 use super::clones::{self, Asker, Record, Standing};
 use super::liveness::{Cause, Link, Verdict};
 use crate::limits;
-use crate::store::{Batch, Change, ClusterSpec, Event, Feed, Observation, SeenNode, Store, View, WrittenOff};
+use crate::store::{Batch, Change, ClusterSpec, Event, Feed, NodeLink, Observation, SeenNode, Store, View, WrittenOff};
 
 /// A timer this late means that the manager itself stood still (frozen, swapping, starved of CPU).
 const STALL: Duration = Duration::from_millis(500);
@@ -97,6 +97,11 @@ pub(super) async fn run(store: Store, clock: Clock, inbox: Receiver<Sign>, own: 
     let (view, feed) = store.watch();
     let mut hub = Running { store, clock, own, nodes: BTreeMap::new(), look: true };
     hub.follow_all(&view);
+    // Whom the manager before this one heard last, and when, is not known: it was before now.
+    let nodes: Vec<NodeId> = hub.nodes.keys().copied().collect();
+    for node in nodes {
+        link(&hub.store, node, NodeLink::Lost(clock.now().mono)).await;
+    }
     hub.drive(inbox, feed).await;
 }
 
@@ -253,6 +258,7 @@ impl Running {
                 if let Some(entry) = self.current(node, session) {
                     entry.link.closed(now.mono);
                     entry.session = None;
+                    link(&self.store, node, NodeLink::Lost(now.mono)).await;
                 }
                 if let Some(entry) = self.nodes.get_mut(&node) {
                     entry.waiting.take_if(|(waiting, ..)| *waiting == session);
@@ -267,6 +273,7 @@ impl Running {
                 if let Some(entry) = self.current(node, session) {
                     entry.link.left();
                     entry.session = None;
+                    link(&self.store, node, NodeLink::Lost(now.mono)).await;
                 }
             }
         }
@@ -319,6 +326,7 @@ impl Running {
         entry.session = Some((session, stop));
         entry.heartbeat = heartbeat;
         // What it holds is not known before its full report: no new tasks until then.
+        link(&self.store, node, NodeLink::Open).await;
         let was_ready = self.store.view().seen.node(node).is_some_and(|seen| seen.ready);
         if was_ready {
             see(&self.store, node, SeenNode { ready: false, at: now.wall }).await;
@@ -374,6 +382,9 @@ impl Running {
                     next = Some(next.map_or(until, |at| at.min(until)));
                 }
                 Verdict::Down(cause) => {
+                    if view.seen.link(node) == Some(NodeLink::Open) {
+                        link(&self.store, node, NodeLink::Lost(now.mono)).await;
+                    }
                     end(entry, RefusedCode::Busy, "the manager had not heard from this node for too long");
                     entry.session = None;
                     if entry.written_off {
@@ -406,6 +417,11 @@ const TWO: &str = "another agent of this node asks, too: try again";
 /// What the second of two boards with one key is told.
 const CLONE: &str = "another board with the same key is in the cluster: this one's card is a copy. To give this board an \
                      identity of its own, stop its agent, run `pi-agent reset-identity`, then `pi-agent join`";
+
+/// Tasks with a lease are replaced by it.
+async fn link(store: &Store, node: NodeId, link: NodeLink) {
+    store.observe(vec![Observation::Link { node, link }]).await;
+}
 
 async fn see(store: &Store, node: NodeId, seen: SeenNode) {
     store.observe(vec![Observation::Node { node, seen }]).await;

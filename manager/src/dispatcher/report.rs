@@ -28,7 +28,7 @@ pub struct Meaning {
 pub fn read(view: &View, node: NodeId, reports: Vec<TaskReport>, now: Wall) -> Meaning {
     let mut meaning = Meaning::default();
     let mut over = BTreeSet::new();
-    for mut report in reports.into_iter().map(cut) {
+    for mut report in reports.into_iter().map(cut).map(with_restarts) {
         let Some(task) = view.state.task(report.task) else { continue };
         own_ports(&mut report.ports, task);
         if task.node != Some(node) {
@@ -62,6 +62,19 @@ fn cut(mut report: TaskReport) -> TaskReport {
     for text in [Some(&mut report.message), report.err.as_mut(), container].into_iter().flatten() {
         let end = (0..=REPORT_TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or_default());
+    }
+    report
+}
+
+/// What the board did meanwhile, in its words: a task keeps its id when its own board starts it again.
+fn with_restarts(mut report: TaskReport) -> TaskReport {
+    let times = match report.restarts {
+        0 => return report,
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    };
+    if !report.state.is_terminal() {
+        report.message += &format!(" (restarted {times} while the manager was away)");
     }
     report
 }

@@ -4,6 +4,7 @@
 //! in [`Work::fault`]: the board rejects that task with the reason, and nothing else is hurt.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use racimo_common::id::TaskId;
 use racimo_common::limits::{ENDED_LOGS_MAX, FRAME_TO_AGENT_MAX};
@@ -11,12 +12,12 @@ use racimo_common::object::{
     ContainerSpec, EndpointMode, FileRef, HostPort, ISOLATE_SHIM_LABEL, NetworkMode, Port, PortMode, generic_variables,
 };
 use racimo_common::registry::Credentials;
-use racimo_common::wire::{Assignment, BodyKey, File, TaskNet, Work, frame};
+use racimo_common::wire::{Assignment, BodyKey, File, Offline, Restart, TaskNet, Work, frame};
 
 use super::directory;
 use crate::api::validate;
 use crate::log_driver;
-use crate::store::{Dependency, DependencyKind, Slot, Task, View};
+use crate::store::{Dependency, DependencyKind, RestartCondition, Slot, Task, View};
 use crate::template::{self, Facts, Kind, Lookup, Template};
 use crate::vault::{Owner, Plain, Vault};
 
@@ -48,6 +49,7 @@ pub fn work(view: &View, vault: &Vault, task: &Task) -> Work {
         files,
         credentials: None,
         fault: None,
+        offline: offline(view, task),
     };
     match filled.and(credentials) {
         Ok(credentials) => work.credentials = credentials,
@@ -60,6 +62,30 @@ pub fn work(view: &View, vault: &Vault, task: &Task) -> Work {
 fn is_isolated(view: &View, task: &Task) -> bool {
     let service = view.state.service(task.service);
     service.and_then(|service| service.spec.labels.get(ISOLATE_SHIM_LABEL)).is_some_and(|value| value == "true")
+}
+
+/// What its board does with it while it hears no manager. Jobs and fenced tasks are never started again by a board.
+fn offline(view: &View, task: &Task) -> Offline {
+    let (spec, policy) = (&task.spec.offline, &task.spec.restart);
+    let ms = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+    let history = view.state.slot_history(task.service, task.slot).filter(|slot| slot.revision == task.revision);
+    let used = history.filter(|_| policy.window().is_none()).map_or(0, |history| history.restarts);
+    let left = policy.attempts_max().map(|most| u32::try_from(most.saturating_sub(used)).unwrap_or(u32::MAX));
+    let restarts = match policy.condition() {
+        RestartCondition::None => false,
+        RestartCondition::OnFailure | RestartCondition::Any => task.iteration == 0 && spec.lease.is_none(),
+    };
+    let restart = Restart {
+        completed: policy.condition() == RestartCondition::Any,
+        delay_ms: ms(policy.delay()),
+        attempts: left,
+        window_ms: policy.window().map(ms),
+    };
+    Offline {
+        restart: (restarts && left != Some(0)).then_some(restart),
+        secrets: !spec.lacks_secrets,
+        lease_ms: spec.lease.map(ms),
+    }
 }
 
 /// The task's place in the network; none: it uses its board's, or only has a loopback device.

@@ -79,7 +79,12 @@ impl Agenda {
                     self.services.insert(*service);
                 }
             }
-            Event::NodeSeen(_) | Event::Network { .. } | Event::Dependency { .. } => {}
+            // Whom it does not hear may have stopped what it had a lease for.
+            Event::NodeSeen(id) => {
+                let leased = view.state.tasks_on_node(*id).filter(|task| task.spec.offline.lease.is_some());
+                self.services.extend(leased.map(|task| task.service));
+            }
+            Event::Network { .. } | Event::Dependency { .. } => {}
         }
     }
 

@@ -7,6 +7,7 @@ use racimo_common::object::{Desired, TaskState};
 use racimo_common::time::{Mono, Now, Wall};
 
 use super::agenda::Agenda;
+use super::fence;
 use crate::limits::ORCHESTRATOR_PLAN_MAX;
 use crate::store::{Change, Command, Ended, Gate, NewTask, Observation, Service, Slot, Task, View};
 
@@ -100,6 +101,9 @@ impl<'a> Draft<'a> {
         gate: Option<Gate>,
         restart_of: Option<TaskId>,
     ) -> Change {
+        // Whoever makes it: the slot's last task may run where nobody hears of it.
+        let fence = fence::of_slot(&self.view, service.id, slot, None, self.now);
+        let gate = gate.or_else(|| fence.map(|_| Gate { not_before: self.now.wall, after: None }));
         let desired = if gate.is_some() { Desired::Ready } else { Desired::Running };
         let (id, revision) = (self.ids.draw(), service.revision);
         // A global task's node is its slot; the scheduler assigns it once the node has room.
@@ -110,7 +114,17 @@ impl<'a> Draft<'a> {
     /// Whether nothing of the task can run (any more): it ended, never got a node, or its node is lost.
     pub(super) fn has_stopped(&self, task: &Task) -> bool {
         let lost = |node| self.view.state.node(node).is_none_or(|node| node.written_off.is_some());
-        task.ended.is_some() || task.node.is_none_or(lost)
+        let held = || fence::holds(&self.view, task, self.now).is_some();
+        task.ended.is_some() || task.node.is_none_or(lost) && !held()
+    }
+
+    /// Whether a fence keeps the task from being started; wakes when it does not any more.
+    pub(super) fn is_fenced(&mut self, task: &Task) -> bool {
+        let Some(fence) = fence::of_slot(&self.view, task.service, task.slot, Some(task.id), self.now) else {
+            return false;
+        };
+        fence.until.into_iter().for_each(|at| self.wake_at(at));
+        true
     }
 
     /// A task of the slot other than `except` that was asked to stop and has not: whoever follows waits for it too,

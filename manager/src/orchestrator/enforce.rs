@@ -76,6 +76,7 @@ fn explain(draft: &mut Draft<'_>, task: &Task) {
         container: known.and_then(|status| status.container.clone()),
         ports: known.map(|status| status.ports.clone()).unwrap_or_default(),
         unhealthy: known.is_some_and(|status| status.unhealthy),
+        restarts: 0,
     };
     draft.observe(Observation::Task { node, report });
 }

@@ -12,6 +12,7 @@
 mod agenda;
 mod draft;
 mod enforce;
+mod fence;
 mod global;
 mod job;
 mod place;
@@ -29,6 +30,7 @@ use racimo_common::time::{Mono, Now};
 use crate::store::{Change, Mode, Observation, Service, View};
 
 pub use agenda::Agenda;
+pub use fence::reason as held_by_fence;
 pub use run::run;
 pub use update::is_dirty;
 

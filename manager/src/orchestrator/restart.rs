@@ -81,7 +81,7 @@ fn waits(draft: &mut Draft<'_>, task: &Task) -> bool {
         draft.wake_at_wall(last);
         return true;
     }
-    false
+    draft.is_fenced(task)
 }
 
 /// Puts every task of the service that ended, or that `lost` names as lost, through the supervisor. Returns the

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::{BoardHealth, ContainerStatus, HostPort, TaskReport, TaskState};
-use racimo_common::time::Wall;
+use racimo_common::time::{Mono, Wall};
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
@@ -19,6 +19,16 @@ pub struct Seen {
     nodes: OrdMap<NodeId, SeenNode>,
     tasks: OrdMap<TaskId, TaskStatus>,
     health: OrdMap<NodeId, Arc<BoardHealth>>,
+    links: OrdMap<NodeId, NodeLink>,
+}
+
+/// Whether a node can hear this manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeLink {
+    /// It has a session.
+    Open,
+    /// It has none: nothing of it was heard since then. At the manager's start: since the start.
+    Lost(Mono),
 }
 
 /// What is observed of a node.
@@ -75,6 +85,13 @@ pub enum Observation {
         /// The report.
         report: TaskReport,
     },
+    /// A node's session began or ended.
+    Link {
+        /// The node.
+        node: NodeId,
+        /// Which.
+        link: NodeLink,
+    },
     /// Why a task waits for a node.
     Waits {
         /// The task.
@@ -95,6 +112,11 @@ impl Seen {
     /// How its board is, as its last session said.
     pub fn health(&self, id: NodeId) -> Option<&BoardHealth> {
         self.health.get(&id).map(|health| &**health)
+    }
+
+    /// Whether a node can hear this manager; none: it was not a member when the manager started, and had no session.
+    pub fn link(&self, id: NodeId) -> Option<NodeLink> {
+        self.links.get(&id).copied()
     }
 
     /// What is observed of a task.
@@ -120,6 +142,11 @@ impl Seen {
                     None => self.health.remove(&node),
                 };
                 None
+            }
+            Observation::Link { node, link } => {
+                state.node(node)?;
+                let old = self.links.insert(node, link);
+                (old != Some(link)).then_some(Event::NodeSeen(node))
             }
             Observation::Task { node, report } => {
                 let task = state.task(report.task).filter(|t| t.node == Some(node) && t.ended.is_none())?;
@@ -170,6 +197,7 @@ impl Seen {
                 Event::Node { id, new: None, .. } => {
                     self.nodes.remove(id);
                     self.health.remove(id);
+                    self.links.remove(id);
                 }
                 Event::Task { id, new, .. } => {
                     if new.as_ref().is_none_or(|task| task.ended.is_some()) {

@@ -7,6 +7,7 @@ fn report(number: u128, state: TaskState) -> TaskReport {
     let container = Some(ContainerStatus { id: "c".to_owned(), pid: 7, exit_code: None });
     TaskReport {
         unhealthy: false,
+        restarts: 0,
         ports: Vec::new(),
         task: task(number),
         state,

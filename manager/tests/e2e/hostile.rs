@@ -337,6 +337,7 @@ async fn flood(
                 _ => {
                     let report = |task: &racimo_common::id::TaskId| TaskReport {
                         unhealthy: false,
+                        restarts: 0,
                         ports: Vec::new(),
                         task: *task,
                         state: TaskState::Failed,

@@ -246,6 +246,7 @@ impl World {
             let message = goal.name().to_owned();
             let report = TaskReport {
                 unhealthy: false,
+                restarts: 0,
                 ports: Vec::new(),
                 task: task.id,
                 state: goal,

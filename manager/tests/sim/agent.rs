@@ -12,7 +12,7 @@ use racimo_agent::{limits, report};
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::{NodeDescription, TaskState};
 use racimo_common::time::{Mono, Now};
-use racimo_common::wire::{Assign, BoardId, Hello, RefusedCode, ToAgent, ToManager, Trusts, VERSION, VERSION_MIN};
+use racimo_common::wire::{Assign, BoardId, Hello, RefusedCode, ToAgent, ToManager, Trusts, VERSION, VERSION_MIN, Work};
 
 use crate::net::ConnId;
 use crate::runtime::{Effect, Runtime};
@@ -70,6 +70,8 @@ pub(crate) struct Board {
     pub(crate) boot: u64,
     /// How wrong its clock is, seconds.
     pub(crate) clock_off: i64,
+    /// Its journal, on the disk.
+    pub(crate) journal: Vec<(TaskId, Rc<Work>)>,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,14 @@ pub(crate) struct Agent {
     has_set: bool,
     is_removed: bool,
     timer: Option<Mono>,
+    /// When it goes by the journal, unless a session opens before.
+    recall_at: Option<Mono>,
+    /// Whether its tasks are known, and those at the last look.
+    known: Option<u128>,
+    /// When the journal is to be written.
+    save_at: Option<Mono>,
+    /// It went by the journal, and has had no set since.
+    pub(crate) is_on_its_own: bool,
 }
 
 #[derive(Debug)]
@@ -98,7 +108,10 @@ struct Link {
     pause: Duration,
     /// Steps of earlier turns are void.
     turn: u64,
-    beats: u64,
+    /// When something was said that the manager answered.
+    answered: Mono,
+    /// When Hello was said.
+    hello: Mono,
 }
 
 impl Board {
@@ -112,6 +125,7 @@ impl Board {
             agent: None,
             boot: 0,
             clock_off: 0,
+            journal: Vec::new(),
         }
     }
 
@@ -135,7 +149,7 @@ impl Board {
         }
         self.boot += 1;
         sim.note(format_args!("board {}: its agent starts, {} containers", self.index, self.runtime.containers.len()));
-        let link = Link { conn: None, open: false, heard: sim.now, pause: limits::DIAL_PAUSE.0, turn: 0, beats: 0 };
+        let link = Link { conn: None, open: false, heard: sim.now, pause: limits::DIAL_PAUSE.0, turn: 0, answered: sim.now, hello: sim.now };
         self.agent = Some(Agent {
             core: Core::new(limits::TASKS_MAX),
             table: Table::default(),
@@ -147,6 +161,10 @@ impl Board {
             has_set: false,
             is_removed: false,
             timer: None,
+            recall_at: Some(sim.now + limits::OFFLINE_AFTER).filter(|_| !self.journal.is_empty()),
+            known: None,
+            save_at: None,
+            is_on_its_own: false,
         });
         if !self.runtime.away {
             self.connected(sim);
@@ -191,6 +209,7 @@ impl Board {
                 let description = (*self.description).clone();
                 let (versions, boot) = ((VERSION_MIN, VERSION), self.boot);
                 let hello = Hello { versions, boot, description, trusts: Trusts::default(), board: BoardId::default() };
+                agent.link.hello = sim.now;
                 sim.send_up(conn, Some(ToManager::Hello(hello)));
                 self.link_after(sim, HEARTBEAT, LinkStep::Beat);
             }
@@ -201,8 +220,7 @@ impl Board {
                     return self.hang_up(sim, None);
                 }
                 if agent.link.open {
-                    agent.link.beats += 1;
-                    sim.send_up(conn, Some(ToManager::Heartbeat(agent.link.beats)));
+                    sim.send_up(conn, Some(ToManager::Heartbeat(sim.now.nanos())));
                 }
                 self.link_after(sim, HEARTBEAT, LinkStep::Beat);
             }
@@ -217,9 +235,12 @@ impl Board {
         }
         if std::mem::take(&mut agent.link.open) {
             agent.link.pause = limits::DIAL_PAUSE.0;
+            agent.hears();
             agent.out = None;
+            agent.core.closed();
         }
         self.dial_again(sim, wait);
+        self.turn(sim);
     }
 
     fn dial_again(&mut self, sim: &mut Sim, wait: Option<Duration>) {
@@ -243,9 +264,9 @@ impl Board {
         agent.link.heard = sim.now;
         match message {
             None => self.hang_up(sim, None),
+            Some(ToAgent::Pong(said)) => agent.link.answered = Mono::from_nanos(said),
             Some(
-                ToAgent::Pong(_)
-                | ToAgent::LogsOpen(_)
+                ToAgent::LogsOpen(_)
                 | ToAgent::LogsMore { .. }
                 | ToAgent::LogsClose { .. }
                 | ToAgent::Renew
@@ -255,6 +276,8 @@ impl Board {
             ) => {}
             Some(ToAgent::Welcome(_)) => {
                 agent.link.open = true;
+                agent.link.answered = agent.link.hello;
+                agent.recall_at = None;
                 agent.core.session();
                 agent.table.session();
                 let reported = sim.has(Bug::ReportDropped) && agent.is_reported;
@@ -270,6 +293,8 @@ impl Board {
                     RefusedCode::NotMember => {
                         agent.is_removed = true;
                         agent.core.forget_all();
+                        (agent.recall_at, agent.known, agent.save_at) = (None, None, None);
+                        self.journal.clear();
                         Some(limits::REMOVED_PAUSE)
                     }
                     RefusedCode::Replaced => Some(limits::DIAL_PAUSE.1),
@@ -302,7 +327,10 @@ impl Board {
             part.removed
         ));
         match agent.core.assign(part, now) {
-            Ok(whole) => agent.has_set |= whole,
+            Ok(whole) => {
+                agent.has_set |= whole;
+                agent.is_on_its_own &= !whole;
+            }
             Err(gap) => {
                 sim.note(format_args!("board {}: {gap}", self.index));
                 self.hang_up(sim, None);
@@ -361,6 +389,11 @@ impl Board {
     fn turn(&mut self, sim: &mut Sim) {
         let now = self.clock(sim);
         let Some(agent) = &mut self.agent else { return };
+        if !sim.has(Bug::NoLease) {
+            agent.hears();
+        } else {
+            agent.core.heard(sim.now);
+        }
         let mut lists = false;
         for order in agent.core.orders(now) {
             match order {
@@ -380,7 +413,8 @@ impl Board {
         if lists {
             sim.within(1..100, Happening::Agent { board: self.index, boot: self.boot, input: Input::Connected });
         }
-        let wake = agent.core.wake_at().map(|at| at.max(now.mono));
+        let journal_at = agent.look_at_journal(sim, self.index, now, &mut self.journal);
+        let wake = [agent.core.wake_at(), journal_at].into_iter().flatten().min().map(|at| at.max(now.mono));
         if let Some(at) = wake.filter(|_| wake != agent.timer) {
             sim.at(at, Happening::Agent { board: self.index, boot: self.boot, input: Input::Tick(at) });
         }
@@ -443,12 +477,55 @@ impl Board {
     }
 }
 
+impl Agent {
+    /// Tasks with a lease run on, as the manager was there.
+    fn hears(&mut self) {
+        if self.has_set && self.out.is_some() {
+            self.core.heard(self.link.answered);
+        }
+    }
+
+    /// As in `app/offline.rs`: writes the journal, or goes by it; when to look again.
+    fn look_at_journal(
+        &mut self,
+        sim: &mut Sim,
+        board: usize,
+        now: Now,
+        journal: &mut Vec<(TaskId, Rc<Work>)>,
+    ) -> Option<Mono> {
+        if self.core.is_listed() && self.recall_at.take_if(|at| *at <= now.mono).is_some() {
+            let begun = self.core.recall(journal.clone(), now);
+            sim.note(format_args!("board {board}: goes by its journal, begins {begun} tasks"));
+            sim.model.recalls += 1;
+            (self.known, self.is_on_its_own) = (Some(self.core.mark()), true);
+            // What it begins is begun in the next turn.
+            return Some(now.mono);
+        }
+        if self.has_set && self.known.is_none() {
+            (self.known, self.save_at) = (Some(0), Some(now.mono + limits::JOURNAL_AFTER));
+        }
+        if let Some(known) = self.known.filter(|_| !self.is_removed) {
+            let mark = self.core.mark();
+            if mark != known {
+                let at = now.mono + limits::JOURNAL_AFTER;
+                self.save_at = Some(self.save_at.map_or(at, |known| known.min(at)));
+            }
+            self.known = Some(mark);
+            if self.save_at.take_if(|at| *at <= now.mono).is_some() {
+                *journal = self.core.kept();
+            }
+        }
+        let recall_at = self.recall_at.filter(|_| self.core.is_listed());
+        [recall_at, self.save_at].into_iter().flatten().min()
+    }
+}
+
 fn begin(
     sim: &mut Sim,
     runtime: &Runtime,
     (board, boot): (usize, u64),
     agent: &mut Agent,
-    (task, op, work): (TaskId, Op, Option<Rc<racimo_common::wire::Work>>),
+    (task, op, work): (TaskId, Op, Option<Rc<Work>>),
 ) {
     agent.next_token += 1;
     let token = agent.next_token;

@@ -141,6 +141,8 @@ impl World {
     pub(crate) fn rejoin(&mut self, board: usize, node: NodeId) {
         let board = &mut self.boards[board];
         board.node = Some(node);
+        // The journal is another member's.
+        board.journal.clear();
         board.kill_agent(&mut self.sim);
         board.start_agent(&mut self.sim);
     }

@@ -10,7 +10,7 @@ use racimo_common::wire::{BoardId, Refused, RefusedCode};
 use racimo_manager::dispatcher::clones::{self, Asker, Record, Standing};
 use racimo_manager::dispatcher::liveness::{Cause, Link, Verdict};
 use racimo_manager::limits::HELLO_HELD_WITHIN;
-use racimo_manager::store::{Change, ClusterSpec, CommitError, Event, Observation, SeenNode, WrittenOff};
+use racimo_manager::store::{Change, ClusterSpec, CommitError, Event, NodeLink, Observation, SeenNode, WrittenOff};
 
 use crate::manager::{Manager, Stage, Waiter, Watcher};
 use crate::sim::{Happening, Sim};
@@ -67,6 +67,9 @@ pub(crate) struct Hub {
 impl Manager {
     pub(crate) fn hub_starts(&mut self, sim: &mut Sim) {
         self.hub_follows(sim);
+        for node in self.hub.nodes.keys().copied().collect::<Vec<_>>() {
+            self.link(sim, node, NodeLink::Lost(sim.now));
+        }
         self.hub.look = true;
         self.hub_drive(sim);
     }
@@ -75,6 +78,10 @@ impl Manager {
     pub(crate) fn sign(&mut self, sim: &mut Sim, node: NodeId, session: u64, sign: Sign) {
         self.hub.inbox.push_back((node, session, sign));
         sim.within(0..2, Happening::Feed { epoch: self.epoch, to: Watcher::Hub });
+    }
+
+    fn link(&mut self, sim: &mut Sim, node: NodeId, link: NodeLink) {
+        self.observe(sim, vec![Observation::Link { node, link }]);
     }
 
     fn end(&mut self, sim: &mut Sim, node: NodeId, code: RefusedCode, reason: &str) {
@@ -196,6 +203,7 @@ impl Manager {
                     Sign::Closed => {
                         entry.link.closed(now.mono);
                         entry.session = None;
+                        self.link(sim, node, NodeLink::Lost(now.mono));
                         self.consider(sim, node);
                     }
                     Sign::Opened(_) => {}
@@ -235,6 +243,7 @@ impl Manager {
             return;
         }
         sim.within(0..2, Happening::Enter { epoch: self.epoch, session });
+        self.link(sim, node, NodeLink::Open);
         // What it holds is not known before its full report.
         if self.view.seen.node(node).is_some_and(|seen| seen.ready) {
             let seen = SeenNode { ready: false, at: self.clock(sim).wall };
@@ -283,10 +292,14 @@ impl Manager {
             }
         }
         for node in silent {
+            self.link(sim, node, NodeLink::Lost(now.mono));
             self.end(sim, node, RefusedCode::Busy, "the manager had not heard from this node for too long");
         }
         let Some((node, cause)) = down else { return Some(next) };
         sim.note(format_args!("node {node} is down: {}", cause.text()));
+        if self.view.seen.link(node) == Some(NodeLink::Open) {
+            self.link(sim, node, NodeLink::Lost(now.mono));
+        }
         self.end(sim, node, RefusedCode::Busy, "the manager had not heard from this node for too long");
         let written_off = WrittenOff { at: now.wall, reason: cause.text().to_owned() };
         self.commit(sim, vec![Change::NodeWriteOff { node, written_off }], Waiter::Hub);

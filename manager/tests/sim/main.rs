@@ -69,7 +69,7 @@ fn seeds() {
     }
     let count = number("RACIMO_SIM_SEEDS").unwrap_or(SEEDS);
     let (mut starts, mut recoveries, mut seconds) = (0, 0, 0);
-    let (mut rollbacks, mut completions) = (0, 0);
+    let (mut rollbacks, mut completions, mut recalls) = (0, 0, 0);
     for seed in 0..count {
         let summary = check(seed);
         if seed % TWICE == 0 {
@@ -79,12 +79,14 @@ fn seeds() {
         recoveries += summary.recoveries;
         rollbacks += summary.rollbacks;
         completions += summary.completions;
+        recalls += summary.recalls;
         seconds += summary.seconds;
     }
     println!("{count} seeds: {seconds} s, {starts} containers started, the manager started {recoveries} times");
+    println!("{recalls} boards went by their journals");
     println!("{rollbacks} updates rolled back, {completions} tasks of jobs completed");
     // What is not reached is not tested.
-    assert!(count < SEEDS || rollbacks > 0 && completions > 0, "no rollback, or no job");
+    assert!(count < SEEDS || rollbacks > 0 && completions > 0 && recalls > 0, "no rollback, job or journal");
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(crate) struct Model {
     /// The highest state observed of each task in the manager's life.
     observed: BTreeMap<TaskId, TaskState>,
     pub(crate) starts: u64,
+    /// Boards that went by their journals.
+    pub(crate) recalls: u64,
     pub(crate) recoveries: u64,
     /// Updates that the updater rolled back.
     pub(crate) rollbacks: u64,
@@ -153,6 +155,7 @@ impl Model {
     /// What runs on the boards fits what is decided.
     pub(crate) fn running(&self, boards: &[Board], now: Mono) -> Option<String> {
         let mut slots: BTreeMap<(ServiceId, Slot), TaskId> = BTreeMap::new();
+        let mut fenced: BTreeMap<(ServiceId, Slot), TaskId> = BTreeMap::new();
         for board in boards {
             let mut used = Reservations::default();
             for (&id, container) in &board.runtime.containers {
@@ -161,6 +164,16 @@ impl Model {
                 used.memory = used.memory + container.reserves.memory;
                 let Some(task) = self.state.task(id).filter(|task| task.node == board.node) else { continue };
                 let Some(node) = board.node.and_then(|node| self.state.node(node)) else { continue };
+                // Whatever else may be excused: not where a task asked for it.
+                let other = container.lease.and_then(|_| fenced.insert((task.service, task.slot), id));
+                if let Some(other) = other {
+                    return Some(format!("tasks {id} and {other} of one fenced slot run at once"));
+                }
+                // A journal may be a moment old: what ended just before the power went is begun again until the
+                // manager is heard.
+                if board.agent.as_ref().is_some_and(|agent| agent.is_on_its_own) {
+                    continue;
+                }
                 if task.ended.as_ref().is_some_and(|ended| ended.state != TaskState::Orphaned) {
                     return Some(format!("board {}: task {id} counts as ended and runs", board.index));
                 }

@@ -39,6 +39,8 @@ pub(crate) struct Container {
     pub(crate) reserves: Reservations,
     check: Option<Check>,
     was_healthy: bool,
+    /// How long it runs on without a manager.
+    pub(crate) lease: Option<Duration>,
 }
 
 /// A board's containers.
@@ -69,14 +71,14 @@ impl Runtime {
     }
 
     pub(crate) fn listing(&self) -> Vec<(TaskId, Found, Option<Duration>)> {
-        let found = |process, health| match process {
+        let found = |process, health, lease| match process {
             Process::None => Found::Made,
             Process::Lost => Found::Lost,
-            Process::Running { pid } => Found::Running { pid, health },
+            Process::Running { pid } => Found::Running { pid, health, lease },
             Process::Ended { status, oom } => Found::Ended { status, oom },
         };
         let watch = |c: &Container| c.check.map(|check| Watch { check, was_healthy: c.was_healthy });
-        self.containers.iter().map(|(id, c)| (*id, found(c.process, watch(c)), Some(c.grace))).collect()
+        self.containers.iter().map(|(id, c)| (*id, found(c.process, watch(c), c.lease), Some(c.grace))).collect()
     }
 
     /// Whether its container has a health check and none has passed yet.
@@ -102,7 +104,10 @@ impl Runtime {
 
     /// The operation takes effect now.
     pub(crate) fn perform(&mut self, sim: &mut Sim, board: usize, effect: &Effect) -> Done {
-        if self.away {
+        // A fenced task is killed without containerd.
+        let kills = matches!(effect.op, Op::Signal(Some(_)));
+        let is_fenced = self.containers.get(&effect.task).is_some_and(|c| c.lease.is_some());
+        if self.away && !(kills && is_fenced) {
             return Done::Again("containerd is away".to_owned());
         }
         let troubled = !sim.calm && sim.chance(2);
@@ -122,6 +127,7 @@ impl Runtime {
                     reserves: work.resources.reservations,
                     check,
                     was_healthy: false,
+                    lease: work.offline.lease(),
                 });
                 check.map_or(Done::Ok(None), Done::Made)
             }
@@ -159,12 +165,13 @@ impl Runtime {
                     return Done::Ok(None);
                 };
                 let pid = *pid;
-                if troubled {
+                let killed = signal.is_some();
+                if troubled && !(killed && is_fenced) {
                     return Done::Failed("operation not permitted".to_owned());
                 }
-                let killed = signal.is_some();
                 let span = match (killed, sim.calm) {
-                    (true, false) if sim.chance(3) => sim.span(5000..20_000),
+                    // What the kernel cannot end cannot be fenced either.
+                    (true, false) if sim.chance(3) && !is_fenced => sim.span(5000..20_000),
                     (true, _) => sim.span(1..100),
                     (false, false) if sim.chance(20) => return Done::Ok(None),
                     (false, _) => sim.span(1..700),

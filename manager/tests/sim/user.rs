@@ -99,6 +99,9 @@ fn task(sim: &mut Sim, view: &View, job: bool) -> TaskSpec {
     if some(sim, 15) {
         spec.restart.condition = Some(RestartCondition::OnFailure);
     }
+    if some(sim, 25) {
+        spec.offline.lease = Some(sim.span(10_000..40_000));
+    }
     spec.placement = placement(sim);
     networks(sim, view, &mut spec);
     spec
@@ -253,10 +256,12 @@ fn service_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change>
         let name = (0..).map(|n| format!("s{n}")).find(|name| view.state.service_named(name).is_none())?;
         let mode = mode(sim);
         let (update, rollback) = if mode.is_job() { (None, None) } else { (update(sim), update(sim)) };
+        let mut task = task(sim, view, mode.is_job());
+        task.offline.lease.take_if(|_| starts_first([update, rollback]));
         let spec = ServiceSpec {
             name,
             labels: BTreeMap::new(),
-            task: task(sim, view, mode.is_job()).into(),
+            task: task.into(),
             mode,
             update,
             rollback,
@@ -283,8 +288,14 @@ fn service_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change>
         (6, _) => inner = task(sim, view, job),
         _ => inner.force_update += 1,
     }
+    inner.offline.lease.take_if(|_| starts_first([spec.update, spec.rollback]));
     spec.task = inner.into();
     Some(Change::ServiceUpdate { service: service.id, version: service.meta.version, spec: spec.into() })
+}
+
+/// Two tasks of a slot run at once then, so the API refuses a lease.
+fn starts_first(configs: [Option<UpdateConfig>; 2]) -> bool {
+    configs.into_iter().flatten().any(|config| config.order() == Order::StartFirst)
 }
 
 fn network_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change> {

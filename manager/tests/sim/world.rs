@@ -38,6 +38,8 @@ pub(crate) struct Summary {
     pub(crate) hash: u64,
     pub(crate) starts: u64,
     pub(crate) recoveries: u64,
+    /// Boards that went by their journals.
+    pub(crate) recalls: u64,
     pub(crate) rollbacks: u64,
     pub(crate) completions: u64,
     pub(crate) seconds: u64,
@@ -54,6 +56,7 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>) -> Result<Summary, String> {
             hash: world.sim.hash(),
             starts: world.sim.model.starts,
             recoveries: world.sim.model.recoveries,
+            recalls: world.sim.model.recalls,
             rollbacks: world.sim.model.rollbacks,
             completions: world.sim.model.completions,
             seconds: world.sim.now.nanos() / 1_000_000_000,

@@ -17,7 +17,7 @@ use crate::api::find;
 use crate::api::network::Predefined;
 use crate::api::validate::{self, Invalid};
 use crate::store::{
-    Attachment, DependencyKind, Mode, Placement, RestartCondition, RestartPolicy, ServiceSpec, State, TaskSpec,
+    Attachment, ClusterSpec, DependencyKind, Mode, OfflineSpec, Placement, RestartCondition, RestartPolicy, ServiceSpec, State, TaskSpec,
     UpdateConfig,
 };
 
@@ -38,13 +38,16 @@ pub fn service(state: &State, body: &Value, unnamed: impl FnOnce() -> String) ->
     targets.extend(self::targets(&mut template)?);
     let (network, networks) = networks(state, targets)?;
     let endpoint = endpoint::read(fields.object("EndpointSpec")?)?;
-    let task = Arc::new(TaskSpec { networks, endpoint, ..task(template, network)? });
+    let offline = validate::offline::read(&labels).map_err(ApiError::invalid)?;
+    let task = Arc::new(TaskSpec { networks, endpoint, offline, ..task(template, network)? });
     let mode = mode(fields.object("Mode")?)?;
     let update = update_config(&mut fields, "UpdateConfig", Which::Update)?;
     let rollback = update_config(&mut fields, "RollbackConfig", Which::Rollback)?;
     fields.done()?;
     let spec = ServiceSpec { name, labels, task, mode, update, rollback, credentials: None };
     validate::service(&spec).map_err(ApiError::invalid)?;
+    let heartbeat = state.cluster().map_or_else(ClusterSpec::default, |cluster| cluster.spec.clone()).heartbeat();
+    validate::offline::check(&spec, heartbeat).map_err(ApiError::invalid)?;
     Ok(spec)
 }
 
@@ -70,6 +73,7 @@ fn task(mut fields: Fields<'_>, network: NetworkMode) -> Result<TaskSpec, ApiErr
         networks: Vec::new(),
         endpoint: EndpointSpec::default(),
         force_update,
+        offline: OfflineSpec::default(),
     })
 }
 

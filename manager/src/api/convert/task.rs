@@ -8,11 +8,13 @@ use serde_json::Value;
 
 use super::service_out;
 use super::{endpoint, generic, json, time, version};
+use crate::orchestrator;
 use crate::store::{Slot, Task, TaskStatus, View};
 
 /// A task as `GET /tasks/{id}` shows it.
 pub fn task(view: &View, task: &Task) -> Value {
-    let status = view.task_status(task);
+    let mut status = view.task_status(task);
+    status.err = status.err.or_else(|| orchestrator::held_by_fence(view, task));
     let mut value = json(&TaskModel {
         id: Some(task.id.to_string()),
         version: version(task.meta.version),

@@ -35,6 +35,7 @@ pub(super) fn report(number: u128, state: TaskState) -> TaskReport {
     let container = Some(ContainerStatus { id: "c".to_owned(), pid: 0, exit_code: Some(3) });
     TaskReport {
         unhealthy: false,
+        restarts: 0,
         ports: Vec::new(),
         task: task(number),
         state,

@@ -32,6 +32,19 @@ pub struct TaskSpec {
     pub endpoint: EndpointSpec,
     /// Counts `--force` updates; a new value replaces every task.
     pub force_update: u64,
+    /// What boards do with it while they hear no manager: from the service's labels.
+    pub offline: OfflineSpec,
+}
+
+/// What boards do with a task while they hear no manager, beside restarting it by its policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OfflineSpec {
+    /// Whether the contents of its secrets and configs are never on a board's disk.
+    pub lacks_secrets: bool,
+    /// The board stops it when it has heard no manager for so long, and no other runs in its slot before; none: it runs
+    /// on.
+    pub lease: Option<Duration>,
 }
 
 /// Where a task's output goes, as Docker's clients say it; [`crate::api`] checks it.
