@@ -298,7 +298,8 @@ fn nothing_begins_before_the_containers_are_listed() {
     orders.sort_by_key(|order| format!("{order:?}"));
     assert_eq!(orders, [Order::Begin(id(2), Op::Delete), Order::Begin(id(9), Op::Signal(None))]);
     // More containers than the table holds.
-    let many: Vec<_> = (0..TASKS_MAX as u128 + 2).map(|n| found(n, Found::Running { pid: 1, health: None, lease: None })).collect();
+    let many: Vec<_> =
+        (0..TASKS_MAX as u128 + 2).map(|n| found(n, Found::Running { pid: 1, health: None, lease: None })).collect();
     assert_eq!(Board::new(TASKS_MAX).adopt(&many, now(0)).len(), 2);
 }
 

@@ -645,7 +645,8 @@ mod tests {
 
     /// A running task that is told to stop at 0 s.
     fn stopping(grace: Duration) -> Task {
-        let mut task = Task::found(TaskId::from_bits(1), Found::Running { pid: 7, health: None, lease: None }, Some(grace), at(0));
+        let mut task =
+            Task::found(TaskId::from_bits(1), Found::Running { pid: 7, health: None, lease: None }, Some(grace), at(0));
         task.unwant();
         task
     }

@@ -460,7 +460,10 @@ fn a_restarted_agent_checks_on() {
     check(check(found_with(true), &steps), &[(2001, Wait, "running probe"), (2002, Failed, "running stop")]);
     check(found_with(false), &[(0, Wait, "starting -"), (1000, Wait, "starting probe"), (1001, Ok, "running -")]);
     let mut task = assigned(Running);
-    task.adopt(Found::Running { pid: 9, health: Some(Watch { check: CHECK, was_healthy: false }), lease: None }, now(0));
+    task.adopt(
+        Found::Running { pid: 9, health: Some(Watch { check: CHECK, was_healthy: false }), lease: None },
+        now(0),
+    );
     check(task, &[(1000, Wait, "starting probe")]);
 }
 

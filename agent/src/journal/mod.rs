@@ -111,7 +111,11 @@ impl Journal {
             yield_now().await;
         }
         if sum.length() > JOURNAL_BYTES_MAX {
-            return Err(io::Error::other(format!("it takes {} KiB, at most {}", sum.length() >> 10, JOURNAL_BYTES_MAX >> 10)));
+            return Err(io::Error::other(format!(
+                "it takes {} KiB, at most {}",
+                sum.length() >> 10,
+                JOURNAL_BYTES_MAX >> 10
+            )));
         }
         let last = self.last.get();
         let is_known = match last {

@@ -73,7 +73,8 @@ fn key(number: u128) -> BodyKey {
 }
 
 fn work(name: &str, contents: &[u128]) -> Work {
-    let file = |number: &u128| WireFile { body: key(*number), target: format!("/{number}"), uid: 0, gid: 0, mode: 0o400 };
+    let file =
+        |number: &u128| WireFile { body: key(*number), target: format!("/{number}"), uid: 0, gid: 0, mode: 0o400 };
     Work {
         service: ServiceId::from_bits(1),
         service_name: name.into(),

@@ -96,7 +96,8 @@ impl Bodies {
     /// In a plain directory.
     #[cfg(test)]
     pub(crate) fn plain(dir: &Path) -> Self {
-        let bodies = Self { dir: dir.to_owned(), ready: Cell::new(true), have: RefCell::default(), full: Cell::new(false) };
+        let bodies =
+            Self { dir: dir.to_owned(), ready: Cell::new(true), have: RefCell::default(), full: Cell::new(false) };
         fs::create_dir_all(dir.join("body")).expect("a directory");
         fs::create_dir_all(dir.join("task")).expect("a directory");
         bodies

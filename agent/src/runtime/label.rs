@@ -137,7 +137,12 @@ mod tests {
             fault: None,
             offline: racimo_common::wire::Offline::default(),
         };
-        let kept = Kept { group: 3, stop_signal: 15, stop_grace: Duration::from_millis(1500), lease: Some(Duration::from_secs(30)) };
+        let kept = Kept {
+            group: 3,
+            stop_signal: 15,
+            stop_grace: Duration::from_millis(1500),
+            lease: Some(Duration::from_secs(30)),
+        };
         let labels = write(&work, task, node, "boot-1", &kept);
         assert_eq!(read(&labels), Some(kept));
         assert_eq!(labels["app"], "web");

@@ -194,7 +194,10 @@ mod tests {
         board.session();
         board.assign(whole(&[(1, Desired::Running, &restarts(RESTART))], 9), at(13_000)).expect("a set");
         let report = board.full_report();
-        assert_eq!((report[0].state, report[0].restarts, settle(&mut board, at(13_000))), (TaskState::Running, 2, vec![]));
+        assert_eq!(
+            (report[0].state, report[0].restarts, settle(&mut board, at(13_000))),
+            (TaskState::Running, 2, vec![])
+        );
     }
 
     #[test]

@@ -39,9 +39,10 @@ pub(super) fn holds(view: &View, task: &Task, now: Now) -> Option<Option<Mono>> 
 /// What keeps a task of this slot from being started, other than `except`.
 pub(super) fn of_slot(view: &View, service: ServiceId, slot: Slot, except: Option<TaskId>, now: Now) -> Option<Fence> {
     // One that only prepares has never run.
-    let tasks = view.state.tasks_of_service(service).filter(|task| {
-        task.slot == slot && Some(task.id) != except && task.desired != Desired::Ready
-    });
+    let tasks = view
+        .state
+        .tasks_of_service(service)
+        .filter(|task| task.slot == slot && Some(task.id) != except && task.desired != Desired::Ready);
     let mut fences = tasks.filter_map(|task| Some(Fence { task: task.clone(), until: holds(view, task, now)? }));
     fences.next()
 }

@@ -41,9 +41,9 @@ pub use event::Event;
 pub use object::{
     ADDRESS_POOL_DEFAULT, Addresses, Attachment, Cluster, ClusterNet, ClusterSpec, Dependency, DependencyKind, Ended,
     Endpoint, FailureAction, Gate, INGRESS, JobStatus, KEEP_SOURCE_LABEL, LogDriver, MESH_SUBNET_DEFAULT, Meta, Mode,
-    Network, NetworkSpec, Node, NodeFailures, NodeSpec, OfflineSpec, Order, Placement, Ratio, RestartCondition, RestartPolicy,
-    Sealed, Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateConfig, UpdateState, UpdateStatus,
-    WrittenOff,
+    Network, NetworkSpec, Node, NodeFailures, NodeSpec, OfflineSpec, Order, Placement, Ratio, RestartCondition,
+    RestartPolicy, Sealed, Service, ServiceSpec, Slot, SlotHistory, Task, TaskSpec, UpdateConfig, UpdateState,
+    UpdateStatus, WrittenOff,
 };
 pub use owner::{Batch, CommitError, Feed, Store};
 pub use seen::{NodeLink, Observation, Seen, SeenNode, TaskStatus};

@@ -28,7 +28,8 @@ pub use self::service::{
     FailureAction, JobStatus, Mode, Order, Ratio, Service, ServiceSpec, UpdateConfig, UpdateState, UpdateStatus,
 };
 pub use self::task::{
-    Ended, Gate, LogDriver, NodeFailures, OfflineSpec, Placement, RestartCondition, RestartPolicy, Slot, SlotHistory, Task, TaskSpec,
+    Ended, Gate, LogDriver, NodeFailures, OfflineSpec, Placement, RestartCondition, RestartPolicy, Slot, SlotHistory,
+    Task, TaskSpec,
 };
 use super::trust::{NodeTrust, TokenSecret, Trust};
 use crate::allocator::address_of;

@@ -27,6 +27,7 @@ mod mesh;
 mod names;
 mod networks;
 mod no_secrets;
+mod offline;
 mod options;
 mod pi_mgr;
 mod ports_cli;

@@ -12,7 +12,9 @@ use racimo_agent::{limits, report};
 use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::{NodeDescription, TaskState};
 use racimo_common::time::{Mono, Now};
-use racimo_common::wire::{Assign, BoardId, Hello, RefusedCode, ToAgent, ToManager, Trusts, VERSION, VERSION_MIN, Work};
+use racimo_common::wire::{
+    Assign, BoardId, Hello, RefusedCode, ToAgent, ToManager, Trusts, VERSION, VERSION_MIN, Work,
+};
 
 use crate::net::ConnId;
 use crate::runtime::{Effect, Runtime};
@@ -149,7 +151,15 @@ impl Board {
         }
         self.boot += 1;
         sim.note(format_args!("board {}: its agent starts, {} containers", self.index, self.runtime.containers.len()));
-        let link = Link { conn: None, open: false, heard: sim.now, pause: limits::DIAL_PAUSE.0, turn: 0, answered: sim.now, hello: sim.now };
+        let link = Link {
+            conn: None,
+            open: false,
+            heard: sim.now,
+            pause: limits::DIAL_PAUSE.0,
+            turn: 0,
+            answered: sim.now,
+            hello: sim.now,
+        };
         self.agent = Some(Agent {
             core: Core::new(limits::TASKS_MAX),
             table: Table::default(),

@@ -9,6 +9,7 @@
 //! prove that it would be found.
 
 mod agent;
+mod alone;
 mod faults;
 mod hub;
 mod manager;
@@ -87,6 +88,16 @@ fn seeds() {
     println!("{rollbacks} updates rolled back, {completions} tasks of jobs completed");
     // What is not reached is not tested.
     assert!(count < SEEDS || rollbacks > 0 && completions > 0 && recalls > 0, "no rollback, job or journal");
+}
+
+#[test]
+fn without_a_manager_boards_go_on_and_it_adopts_what_runs() {
+    for seed in 0..number("RACIMO_SIM_SEEDS").unwrap_or(SEEDS) / 4 {
+        let told = catch_unwind(AssertUnwindSafe(|| alone::run(seed)));
+        if let Err(failure) = told.unwrap_or_else(|_| Err("a panic, see above".to_owned())) {
+            panic!("{failure}\nseed {seed}");
+        }
+    }
 }
 
 #[test]

@@ -86,6 +86,13 @@ impl Runtime {
         self.containers.get(&task).is_some_and(|c| c.check.is_some() && !c.was_healthy)
     }
 
+    pub(crate) fn pid(&self, task: TaskId) -> Option<u32> {
+        match self.containers.get(&task)?.process {
+            Process::Running { pid } => Some(pid),
+            Process::None | Process::Lost | Process::Ended { .. } => None,
+        }
+    }
+
     pub(crate) fn runs(&self, task: TaskId) -> bool {
         self.containers.get(&task).is_some_and(|c| matches!(c.process, Process::Running { .. }))
     }

@@ -258,15 +258,8 @@ fn service_act(sim: &mut Sim, ids: &mut IdSource, view: &View) -> Option<Change>
         let (update, rollback) = if mode.is_job() { (None, None) } else { (update(sim), update(sim)) };
         let mut task = task(sim, view, mode.is_job());
         task.offline.lease.take_if(|_| starts_first([update, rollback]));
-        let spec = ServiceSpec {
-            name,
-            labels: BTreeMap::new(),
-            task: task.into(),
-            mode,
-            update,
-            rollback,
-            credentials: None,
-        };
+        let spec =
+            ServiceSpec { name, labels: BTreeMap::new(), task: task.into(), mode, update, rollback, credentials: None };
         return Some(Change::ServiceCreate { service: ids.draw(), spec: spec.into() });
     }
     let service = pick(sim, view.state.services().cloned())?;

@@ -65,7 +65,7 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>) -> Result<Summary, String> {
 }
 
 impl World {
-    fn new(seed: u64, bug: Option<Bug>, boards: usize) -> Self {
+    pub(crate) fn new(seed: u64, bug: Option<Bug>, boards: usize) -> Self {
         let mut sim = Sim::new(seed, bug, boards);
         let disk = fake::Disk::new(sim.rng.u64(..));
         let ids = IdSource::seeded(sim.rng.u64(..));
@@ -98,7 +98,7 @@ impl World {
     }
 
     /// The first commands: a cluster and its boards.
-    fn found(&mut self) {
+    pub(crate) fn found(&mut self) {
         let Some(manager) = &mut self.manager else { return };
         let cluster = NewCluster {
             net: racimo_manager::store::ClusterNet::default(),
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    fn until(&mut self, span: Duration) {
+    pub(crate) fn until(&mut self, span: Duration) {
         let end = self.sim.now + span;
         while self.sim.failure.is_none() {
             let Some(what) = self.sim.next(end) else { return };

@@ -17,8 +17,8 @@ use crate::api::find;
 use crate::api::network::Predefined;
 use crate::api::validate::{self, Invalid};
 use crate::store::{
-    Attachment, ClusterSpec, DependencyKind, Mode, OfflineSpec, Placement, RestartCondition, RestartPolicy, ServiceSpec, State, TaskSpec,
-    UpdateConfig,
+    Attachment, ClusterSpec, DependencyKind, Mode, OfflineSpec, Placement, RestartCondition, RestartPolicy,
+    ServiceSpec, State, TaskSpec, UpdateConfig,
 };
 
 /// Reads and checks a service's specification; `unnamed` names one that has no name.

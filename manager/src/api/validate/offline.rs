@@ -121,7 +121,8 @@ mod tests {
         for (text, seconds) in [("10s", 10), ("90s", 90), ("5m", 300), ("1h", 3600)] {
             check_labels(&[(LEASE, text), (ON_PARTITION, "stop")], Ok((false, Some(seconds))));
         }
-        for text in ["", "30", "9s", "0s", "-10s", "61m", "1d", "10.5s", "10 s", "99999999999999999999s", "s", "30sec"] {
+        for text in ["", "30", "9s", "0s", "-10s", "61m", "1d", "10.5s", "10 s", "99999999999999999999s", "s", "30sec"]
+        {
             check_labels(&[(LEASE, text), (ON_PARTITION, "stop")], Err("from 10s to 3600 s"));
         }
     }
