@@ -259,3 +259,45 @@ fn facts(view: &View, task: &Task) -> Facts {
         node_id,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::testing::{base, edit_task, task};
+    use crate::store::{RestartPolicy, Seen, TaskSpec};
+
+    /// What is said of task 2 with this specification.
+    fn told(edit: impl FnOnce(&mut Task, &mut TaskSpec)) -> Offline {
+        let mut state = base();
+        edit_task(&mut state, 2, |task| {
+            let mut spec = (*task.spec).clone();
+            edit(task, &mut spec);
+            task.spec = Arc::new(spec);
+        });
+        let view = View { state, seen: Seen::default() };
+        offline(&view, view.state.task(task(2)).expect("a task"))
+    }
+
+    #[test]
+    fn what_a_board_does_by_itself() {
+        let usual = Restart { completed: true, delay_ms: 5000, attempts: None, window_ms: None };
+        let with = |restart| Offline { restart, secrets: true, lease_ms: None };
+        assert_eq!(told(|_, _| {}), with(Some(usual)));
+        let policy = |condition| RestartPolicy { condition: Some(condition), ..RestartPolicy::default() };
+        assert_eq!(told(|_, spec| spec.restart = policy(RestartCondition::None)), with(None));
+        let on_failure = Restart { completed: false, ..usual };
+        assert_eq!(told(|_, spec| spec.restart = policy(RestartCondition::OnFailure)), with(Some(on_failure)));
+        let few = told(|_, spec| {
+            spec.restart.attempts_max = Some(3);
+            spec.restart.window = Some(Duration::from_secs(60));
+        });
+        assert_eq!(few, with(Some(Restart { attempts: Some(3), window_ms: Some(60_000), ..usual })));
+        // Jobs, and what is fenced.
+        assert_eq!(told(|task, _| task.iteration = 1), with(None));
+        let fenced = told(|_, spec| spec.offline.lease = Some(Duration::from_secs(30)));
+        assert_eq!(fenced, Offline { lease_ms: Some(30_000), ..with(None) });
+        assert!(!told(|_, spec| spec.offline.lacks_secrets = true).secrets);
+    }
+}

@@ -6,7 +6,7 @@
 //! set NAME KEY=VALUE…               the same keys, later
 //! down|up|forget|remove|freeze|thaw NODE
 //! service NAME replicas=N|global|job=TOTAL[/AT-ONCE]|global-job [image= reserve-memory= reserve-cpu= limit-memory= limit-cpu= constraint=
-//!         network= publish=PORT[@host] generic= spread= per-node= platform= restart= delay= attempts= window= label= container-label= force=]
+//!         network= publish=PORT[@host] generic= spread= per-node= platform= restart= delay= attempts= window= lease= label= container-label= force=]
 //! update NAME KEY=VALUE…            constraint=- drops all constraints, publish=- all ports
 //! network NAME [subnet= internal encrypted ingress] | network-rm NAME
 //! rollback NAME | service-line NAME | delete NAME | history N
@@ -236,6 +236,7 @@ pub(crate) fn service_word(spec: &mut ServiceSpec, word: &str) {
         "delay" => restart.delay = Some(duration(value)),
         "attempts" => restart.attempts_max = Some(value.parse().unwrap()),
         "window" => restart.window = Some(duration(value)),
+        "lease" => task.offline.lease = Some(duration(value)),
         other => panic!("{other}: no such key"),
     }
     spec.task = std::sync::Arc::new(task);

@@ -10,7 +10,7 @@ use racimo_common::time::{Mono, Now, Wall};
 use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
 use racimo_manager::store::{
-    Change, Command, Ended, Event, NewCluster, NewNode, NodeSpec, Observation, RollbackBy, SeenNode, ServiceSpec, Slot,
+    Change, Command, Ended, Event, NewCluster, NewNode, NodeLink, NodeSpec, Observation, RollbackBy, SeenNode, ServiceSpec, Slot,
     Task, UpdateConfig, View, WrittenOff,
 };
 
@@ -93,6 +93,8 @@ impl World {
     }
 
     pub(crate) fn ready(&mut self, node: NodeId, ready: bool) {
+        let link = if ready { NodeLink::Open } else { NodeLink::Lost(self.now.mono) };
+        self.observe(Observation::Link { node, link });
         self.observe(Observation::Node { node, seen: SeenNode { ready, at: self.now.wall } });
     }
 
@@ -154,6 +156,10 @@ impl World {
         self.view.seen = racimo_manager::store::Seen::default();
         self.agenda = Agenda::all(&self.view);
         self.waiting = Waiting::all(&self.view);
+        let all: Vec<NodeId> = self.view.state.nodes().map(|node| node.id).collect();
+        for node in all {
+            self.observe(Observation::Link { node, link: NodeLink::Lost(self.now.mono) });
+        }
         let nodes = self.view.state.nodes().filter(|node| node.written_off.is_none()).map(|node| node.id);
         let present: Vec<_> = nodes.filter(|node| !self.frozen.contains(node)).collect();
         present.into_iter().for_each(|node| self.ready(node, true));

@@ -57,6 +57,22 @@ fn reports() {
     check(vec![], vec![report(2, Running), report(2, Complete)], both);
 }
 
+#[test]
+fn a_board_tells_how_often_it_restarted_a_task() {
+    let told = |restarts: u32, message: &str| {
+        let mut want = report(2, TaskState::Running);
+        (want.restarts, want.message) = (restarts, message.to_owned());
+        let observations = vec![Observation::Task { node: node(1), report: want }];
+        let said = TaskReport { restarts, ..report(2, TaskState::Running) };
+        check(vec![], vec![said], Meaning { observations, ..Meaning::default() });
+    };
+    told(0, "said");
+    told(1, "said (restarted once while the manager was away)");
+    told(2, "said (restarted 2 times while the manager was away)");
+    // Its end says what ended it.
+    check(vec![], vec![TaskReport { restarts: 2, ..report(2, TaskState::Failed) }], ends(TaskState::Failed, "said", Some("e")));
+}
+
 /// Whether node 1 may come back when `changes` were made to [`base`].
 #[track_caller]
 fn check_clean(changes: Vec<Change>, want: bool) {
