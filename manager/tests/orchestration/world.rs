@@ -10,8 +10,8 @@ use racimo_common::time::{Mono, Now, Wall};
 use racimo_manager::orchestrator::{self, Agenda};
 use racimo_manager::scheduler::{self, Waiting};
 use racimo_manager::store::{
-    Change, Command, Ended, Event, NewCluster, NewNode, NodeLink, NodeSpec, Observation, RollbackBy, SeenNode, ServiceSpec, Slot,
-    Task, UpdateConfig, View, WrittenOff,
+    Change, Command, Ended, Event, NewCluster, NewNode, NodeLink, NodeSpec, Observation, RollbackBy, SeenNode,
+    ServiceSpec, Slot, Task, UpdateConfig, View, WrittenOff,
 };
 
 /// The cluster.

@@ -54,9 +54,11 @@ fn tell(world: &mut World) -> Result<(), String> {
     settles(world)?;
     let before = running(world);
     let fenced = fenced(world);
-    let kept: BTreeMap<_, _> = before.iter().filter(|(task, _)| !fenced.contains(task)).map(|(k, v)| (*k, *v)).collect();
+    let kept: BTreeMap<_, _> =
+        before.iter().filter(|(task, _)| !fenced.contains(task)).map(|(k, v)| (*k, *v)).collect();
 
-    world.fault(Fault::KillManager { silent: world.sim.rng.bool() });
+    let silent = world.sim.rng.bool();
+    world.fault(Fault::KillManager { silent });
     for board in 0..world.boards.len() {
         world.fault(Fault::PowerOff { board });
         world.sim.within(100..20_000, Happening::Fault(Fault::PowerOn { board }));

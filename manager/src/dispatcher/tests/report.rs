@@ -70,7 +70,11 @@ fn a_board_tells_how_often_it_restarted_a_task() {
     told(1, "said (restarted once while the manager was away)");
     told(2, "said (restarted 2 times while the manager was away)");
     // Its end says what ended it.
-    check(vec![], vec![TaskReport { restarts: 2, ..report(2, TaskState::Failed) }], ends(TaskState::Failed, "said", Some("e")));
+    check(
+        vec![],
+        vec![TaskReport { restarts: 2, ..report(2, TaskState::Failed) }],
+        ends(TaskState::Failed, "said", Some("e")),
+    );
 }
 
 /// Whether node 1 may come back when `changes` were made to [`base`].
