@@ -597,6 +597,7 @@ impl Task {
     fn was_told(&mut self, now: Mono) {
         if let Phase::Stopping { kill_at, kills: 0, .. } = &mut self.phase {
             *kill_at = now + self.grace;
+            self.fence(now);
         }
     }
 

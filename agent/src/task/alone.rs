@@ -78,7 +78,7 @@ impl Task {
                 self.grace = early;
                 self.sick = Some(format!("no manager was heard for {} s", lease.as_secs()));
             }
-            Phase::Stopping { kill_at, .. } => *kill_at = (*kill_at).min(until),
+            Phase::Stopping { kill_at, kills: 0, .. } => *kill_at = (*kill_at).min(until),
             _ => {}
         }
     }
@@ -316,7 +316,13 @@ mod tests {
         assert_eq!(orders, [Order::Begin(id(1), Op::Signal(None))]);
         fenced.done(id(1), Done::Ok(None), at(23_100));
         assert_eq!(fenced.wake_at(), Some(at(25_000).mono));
-        assert_eq!(settle(&mut fenced, at(25_000)), [Op::Signal(Some(9))]);
+        let kills = [Order::Begin(id(1), Op::Signal(Some(9)))];
+        assert_eq!(fenced.orders(at(25_000)), kills);
+        // One that lives on is not killed again and again.
+        fenced.done(id(1), Done::Ok(None), at(25_100));
+        assert_eq!(fenced.orders(at(25_100)), []);
+        assert!(fenced.wake_at() > Some(at(25_100).mono));
+        fenced.exited(id(1), 143, false, at(25_200));
         let report = fenced.task(id(1)).expect("held").report();
         let why = "task: non-zero exit (143): no manager was heard for 20 s";
         assert_eq!((report.state, report.err.as_deref()), (TaskState::Failed, Some(why)));

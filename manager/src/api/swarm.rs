@@ -12,7 +12,7 @@ use super::control::{ControlError, ControlStatus};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::request::Request;
-use super::{Context, convert, rotation};
+use super::{Context, convert, rotation, validate};
 use crate::ca::kept;
 use crate::store::{AccessRole, Change, Sealed, TokenSecret};
 use crate::vault::unlock::UnlockKey;
@@ -104,6 +104,7 @@ pub(super) async fn update(context: &Context, request: &Request) -> Result<Answe
     let version = request.version("swarm")?;
     let body = request.json()?;
     let (spec, root) = convert::swarm::spec(Fields::of("", &body)?)?;
+    validate::offline::check_heartbeat(&view.state, spec.heartbeat()).map_err(ApiError::invalid)?;
     let fresh = |flag, role| match request.flag(flag) {
         true => draw_token(context, role).map(Some),
         false => Ok(None),

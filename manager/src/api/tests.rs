@@ -84,6 +84,24 @@ fn a_cluster() {
     check(lab.post("/swarm/leave", ""), 503, "not part of a swarm");
 }
 
+#[test]
+fn heartbeats_are_not_rarer_than_leases_allow() {
+    let lab = Lab::active();
+    let update = |ms: u64| {
+        let (_, mut swarm) = lab.get("/swarm");
+        swarm["Spec"]["Dispatcher"]["HeartbeatPeriod"] = json!(ms * 1_000_000);
+        lab.post(&format!("/swarm/update?version={}", swarm["Version"]["Index"]), &swarm["Spec"].to_string())
+    };
+    assert_eq!(update(5000).0, 200);
+    let leased = r#""Labels":{"io.racimo.on-partition":"stop","io.racimo.lease":"10s"},"TaskTemplate""#;
+    let leased = WEB.replace("\"TaskTemplate\"", leased);
+    check(lab.post("/services/create", &leased), 400, "shorter than 4 of the cluster's heartbeat periods (5s)");
+    assert_eq!(update(2500).0, 200);
+    assert_eq!(lab.post("/services/create", &leased).0, 201);
+    check(update(2501), 400, "a heartbeat period of 2.501s is too long for service web");
+    assert_eq!(update(2400).0, 200);
+}
+
 #[track_caller]
 fn check_init(body: &str, want: &str) {
     check(Lab::new().post("/swarm/init", body), 400, want);

@@ -79,6 +79,8 @@ fn waits(draft: &mut Draft<'_>, task: &Task) -> bool {
     };
     if last > now && stops() {
         draft.wake_at_wall(last);
+        // A fence may open before.
+        draft.is_fenced(task);
         return true;
     }
     draft.is_fenced(task)

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::limits::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN};
-use crate::store::{OfflineSpec, Order, ServiceSpec};
+use crate::store::{OfflineSpec, Order, ServiceSpec, State};
 
 /// What becomes of tasks on a board that hears no manager.
 const ON_PARTITION: &str = "io.racimo.on-partition";
@@ -18,6 +18,9 @@ const ON_PARTITION: &str = "io.racimo.on-partition";
 const LEASE: &str = "io.racimo.lease";
 /// Whether contents of secrets and configs may be on boards' disks.
 const SECRETS: &str = "io.racimo.offline-secrets";
+
+/// Heartbeat periods that a lease has at least: some may be lost before a task stops for it.
+const PERIODS: u32 = 4;
 
 /// What is wrong with such a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +40,12 @@ pub enum BadOffline {
     /// Heartbeats are too rare for it.
     #[error("label {LEASE}: {0:?} is shorter than 4 of the cluster's heartbeat periods ({1:?})")]
     Heartbeat(Duration, Duration),
+    /// A service has a lease that is too short for such heartbeats.
+    #[error(
+        "a heartbeat period of {1:?} is too long for service {0}: its tasks stop when no manager was heard for {2:?} \
+         (label {LEASE}), which must be 4 heartbeat periods at least"
+    )]
+    Period(String, Duration, Duration),
 }
 
 /// What the labels say.
@@ -70,11 +79,26 @@ pub fn read(labels: &BTreeMap<String, String>) -> Result<OfflineSpec, BadOffline
 /// Why not.
 pub fn check(spec: &ServiceSpec, heartbeat: Duration) -> Result<(), BadOffline> {
     let Some(lease) = spec.task.offline.lease else { return Ok(()) };
-    if lease < heartbeat * 4 {
+    if lease < heartbeat * PERIODS {
         return Err(BadOffline::Heartbeat(lease, heartbeat));
     }
     let starts_first = [spec.update, spec.rollback].into_iter().flatten().any(|c| c.order() == Order::StartFirst);
     if starts_first { Err(BadOffline::StartFirst) } else { Ok(()) }
+}
+
+/// Whether boards that speak so rarely can keep every service's lease, also the one that a rollback brings back.
+///
+/// # Errors
+/// Of the first service that is in the way.
+pub fn check_heartbeat(state: &State, heartbeat: Duration) -> Result<(), BadOffline> {
+    for service in state.services() {
+        let specs = [Some(&service.spec), service.previous.as_ref()];
+        let lease = specs.into_iter().flatten().filter_map(|spec| spec.task.offline.lease).min();
+        if let Some(lease) = lease.filter(|lease| *lease < heartbeat * PERIODS) {
+            return Err(BadOffline::Period(service.spec.name.clone(), heartbeat, lease));
+        }
+    }
+    Ok(())
 }
 
 fn span(text: &str) -> Option<Duration> {
