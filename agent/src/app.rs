@@ -31,7 +31,11 @@ use smol::{LocalExecutor, Timer};
 
 use self::departure::Answer;
 use self::images::Images;
+#[cfg(test)]
+pub(crate) use self::departure::erase;
 use self::offline::Offline;
+#[cfg(test)]
+pub(crate) use self::offline::owner;
 use self::operations::{Containers, Tools};
 use crate::board::{Board, Order};
 use crate::config::Config;

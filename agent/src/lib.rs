@@ -18,6 +18,8 @@ pub mod limits;
 pub mod link;
 pub mod logs;
 pub mod net;
+#[cfg(test)]
+mod power_tests;
 pub mod report;
 pub mod runtime;
 mod sys;

@@ -249,7 +249,7 @@ fn lock(data: &Path) -> Result<File> {
 
 /// None: another agent works on `data`. The kernel lets go of it however we end.
 fn try_lock(data: &Path) -> Result<Option<File>> {
-    std::fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
+    racimo_common::durable::make_dir(data).with_context(|| format!("make {}", data.display()))?;
     let path = data.join("agent.lock");
     let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub mod config_file;
+pub mod durable;
 pub mod error;
 pub mod id;
 pub mod limits;

@@ -89,7 +89,7 @@ impl App {
 
 /// Erases who this board is, if it still is that node, in the identity's turn: what is being stored is erased too, and
 /// what comes later finds nothing.
-fn erase(data: &Path, node: Option<NodeId>) -> Result<(), String> {
+pub(crate) fn erase(data: &Path, node: Option<NodeId>) -> Result<(), String> {
     let turn = Turn::take(data).map_err(|error| chain(&error))?;
     if matches!(turn.load(), Ok(Some(there)) if Some(there.node) != node) {
         // It was joined again meanwhile.

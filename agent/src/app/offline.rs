@@ -51,7 +51,7 @@ impl Offline {
 }
 
 /// Whose journal it is: a card in another board, or in another cluster, has nothing to go by.
-fn owner(identity: Option<&Identity>, board: BoardId) -> Digest {
+pub(crate) fn owner(identity: Option<&Identity>, board: BoardId) -> Digest {
     let mut context = Context::new(&SHA256);
     let bits = identity.map_or([0; 2], |identity| [identity.cluster.bits(), identity.node.bits()]);
     bits.iter().for_each(|bits| context.update(&bits.to_be_bytes()));

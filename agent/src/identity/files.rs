@@ -1,10 +1,10 @@
 //! The identity's files, and whose turn it is to touch them.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use racimo_common::durable;
 use racimo_common::id::{ClusterId, NodeId};
 use racimo_common::object::Role;
 use racimo_common::tls::{
@@ -27,7 +27,6 @@ const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "cert.pem";
 const ROOT: &str = "root.pem";
 const RECORD: &str = "cluster.json";
-const RECORD_NEW: &str = "cluster.json.new";
 
 /// Why an identity could not be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +81,7 @@ impl Turn {
     /// # Errors
     /// [`IdentityError::Io`]: `data` cannot be made, opened or locked.
     pub fn take(data: &Path) -> Result<Self, IdentityError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed("create", data))?;
+        durable::make_dir(data).map_err(failed("create", data))?;
         let dir = File::open(data).map_err(failed("open", data))?;
         let locked = retry_on_intr(|| flock(&dir, FlockOperation::LockExclusive));
         locked.map_err(|error| failed("lock", data)(error.into()))?;
@@ -168,7 +167,7 @@ fn store(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
     remove_dir(&new)?;
     if let Err(error) = write_all(&new, identity) {
         // Half of one must not take up room on a disk that is full; the next try removes it otherwise.
-        let _ = fs::remove_dir_all(&new);
+        let _ = durable::remove_dir(&new);
         return Err(error);
     }
     // From the first rename on, `finish_store` completes what a power cut interrupts.
@@ -181,7 +180,7 @@ fn store(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
 }
 
 fn write_all(dir: &Path, identity: &Identity) -> Result<(), IdentityError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
+    durable::make_dir(dir).map_err(failed("create", dir))?;
     let [key, certificate, root] = texts(identity);
     write(&dir.join(KEY), &key)?;
     write(&dir.join(CERTIFICATE), &certificate)?;
@@ -191,15 +190,21 @@ fn write_all(dir: &Path, identity: &Identity) -> Result<(), IdentityError> {
 }
 
 fn store_record(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
-    let dir = data.join(DIR);
-    let new = dir.join(RECORD_NEW);
-    write(&new, &Record::of(identity)?.text()?)?;
-    rename(&new, &dir.join(RECORD))?;
-    sync_dir(&dir)
+    let record = data.join(DIR).join(RECORD);
+    durable::replace(&record, Record::of(identity)?.text()?.as_bytes()).map_err(failed("replace", &record))
 }
 
 fn erase(data: &Path) -> Result<(), IdentityError> {
-    [DIR, DIR_OLD, DIR_NEW].into_iter().try_for_each(|name| remove_dir(&data.join(name)))?;
+    let (dir, new, old) = (data.join(DIR), data.join(DIR_NEW), data.join(DIR_OLD));
+    // Never in its place: a power cut would leave a part of it there. And there must be no old one to go back.
+    remove_dir(&new)?;
+    remove_dir(&old)?;
+    sync_dir(data)?;
+    if exists(&dir)? {
+        rename(&dir, &new)?;
+        sync_dir(data)?;
+        remove_dir(&new)?;
+    }
     sync_dir(data)
 }
 
@@ -279,28 +284,20 @@ fn read(path: &Path) -> Result<String, IdentityError> {
     String::from_utf8(bytes).map_err(|_| damaged(path, "it is not text"))
 }
 
-/// Writes a new file, 0600, and waits until the disk has it.
 fn write(path: &Path, text: &str) -> Result<(), IdentityError> {
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed("create", path))?;
-    file.write_all(text.as_bytes()).map_err(failed("write", path))?;
-    file.sync_all().map_err(failed("sync", path))
+    durable::write(path, text.as_bytes()).map_err(failed("write", path))
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
-    fs::rename(from, to).map_err(failed("rename", from))
+    durable::rename(from, to).map_err(failed("rename", from))
 }
 
 fn sync_dir(path: &Path) -> Result<(), IdentityError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(failed("sync", path))
+    durable::sync_dir(path).map_err(failed("sync", path))
 }
 
 fn remove_dir(path: &Path) -> Result<(), IdentityError> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(failed("remove", path)),
-    }
+    durable::remove_dir(path).map(drop).map_err(failed("remove", path))
 }
 
 fn exists(path: &Path) -> Result<bool, IdentityError> {

@@ -11,14 +11,14 @@ pub mod seal;
 pub mod slot;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::{self, BufReader, Seek, SeekFrom, Write};
 use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use racimo_common::durable;
 use racimo_common::id::TaskId;
 use racimo_common::wire::{BodyKey, BodyPart, Net, Work, frame};
 use smol::future::yield_now;
@@ -92,7 +92,9 @@ impl Journal {
             self.save_contents(&tasks, bodies).await?;
             self.save_set(node, &tasks, network.table()).await
         };
-        let fault = kept.await.err().map(|error| {
+        let kept = kept.await;
+        // Also if it could not be kept, perhaps for lack of room.
+        let fault = kept.and(self.drop_contents(&tasks).await).err().map(|error| {
             format!("this board cannot keep what it is told ({error}): after a power cut without its manager it starts what it kept before")
         });
         if let Some(fault) = fault.as_ref().filter(|fault| self.fault.borrow().as_ref() != Some(fault)) {
@@ -128,8 +130,8 @@ impl Journal {
         let slot = last.map_or(0, |(slot, _)| 1 - slot);
         let path = path(&self.data, slot);
         let file = smol::unblock(move || {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-            file.seek(SeekFrom::Start(u64::try_from(HEADER_BYTES).unwrap_or_default()))?;
+            let mut file = durable::File::open(&path)?;
+            file.seek(u64::try_from(HEADER_BYTES).unwrap_or_default())?;
             Ok::<_, io::Error>(file)
         });
         let mut file = file.await?;
@@ -154,50 +156,67 @@ impl Journal {
         let header = Header { sequence, length: sum.length(), node, digest: sum.finish() };
         let data = self.data.clone();
         let written = smol::unblock(move || {
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(&header.encode())?;
-            file.sync_all()?;
-            // The first time its name is new, too.
-            if sequence <= 2 { File::open(data)?.sync_all() } else { Ok(()) }
+            file.write_at(0, &header.encode())?;
+            file.sync()?;
+            // Its name may be new, too.
+            durable::sync_dir(&data)
         });
         written.await?;
         self.last.set(Some((slot, header)));
         Ok(())
     }
 
-    /// Seals contents that are new, and removes those that no task needs.
+    /// Seals contents that are new.
     async fn save_contents(&self, tasks: &Tasks, bodies: &Bodies) -> io::Result<()> {
         let Some(sealer) = self.sealer.clone() else { return Ok(()) };
-        let keys = tasks.iter().flat_map(|(_, work)| work.files.iter().map(|file| file.body));
-        let wanted: BTreeMap<String, PathBuf> = keys.map(|key| (name(key), bodies.place_of(key))).collect();
+        let wanted: BTreeMap<String, PathBuf> = keys(tasks).map(|key| (name(key), bodies.place_of(key))).collect();
         let dir = self.data.join(CONTENTS);
-        if wanted.is_empty() && !dir.exists() {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        // What is there without a set of ours was sealed with the key of the node that the board was before.
+        let is_ours = self.last.get().is_some();
+        smol::unblock(move || {
+            if !is_ours {
+                durable::remove_dir(&dir)?;
+            }
+            durable::make_dir(&dir)?;
+            let mut changed = false;
+            for (name, from) in wanted {
+                let place = dir.join(&name);
+                if place.try_exists()? {
+                    continue;
+                }
+                // One that did not come is not kept, and its tasks wait for the manager.
+                let Ok(mut from) = File::open(from) else { continue };
+                let new = durable::beside(&place);
+                let mut to = durable::File::create(&new)?;
+                sealer.seal(&name, &mut from, &mut to)?;
+                to.sync()?;
+                durable::rename(&new, &place)?;
+                changed = true;
+            }
+            if changed { durable::sync_dir(&dir) } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// Removes contents that no task needs: not before the set that needs them is of no use.
+    async fn drop_contents(&self, tasks: &Tasks) -> io::Result<()> {
+        let wanted: BTreeSet<String> = keys(tasks).map(name).collect();
+        let dir = self.data.join(CONTENTS);
+        if !dir.exists() {
             return Ok(());
         }
         smol::unblock(move || {
-            DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
             let mut changed = false;
-            let mut here = Vec::new();
             for entry in fs::read_dir(&dir)?.take(2 * BODIES_MAX) {
-                let name = entry?.file_name().to_string_lossy().into_owned();
-                if wanted.contains_key(&name) {
-                    here.push(name);
-                } else {
-                    fs::remove_file(dir.join(name))?;
-                    changed = true;
+                let name = entry?.file_name();
+                if !name.to_str().is_some_and(|name| wanted.contains(name)) {
+                    changed |= durable::remove(&dir.join(name))?;
                 }
             }
-            for (name, from) in wanted.iter().filter(|(name, _)| !here.contains(name)) {
-                // One that did not come is not kept, and its tasks wait for the manager.
-                let Ok(mut from) = File::open(from) else { continue };
-                let new = dir.join(format!("{name}.new"));
-                let mut to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-                sealer.seal(name, &mut from, &mut to)?;
-                to.sync_all()?;
-                fs::rename(new, dir.join(name))?;
-                changed = true;
-            }
-            if changed { File::open(&dir)?.sync_all() } else { Ok(()) }
+            if changed { durable::sync_dir(&dir) } else { Ok(()) }
         })
         .await
     }
@@ -239,6 +258,10 @@ impl Journal {
             let opened = self.sealer.as_ref().map(|sealer| open(sealer, &self.data, file.body, bodies));
             if let Some(Err(error)) = opened {
                 log::warn!("task {task} waits for the manager: the content of {}: {error}", file.target);
+                if error.kind() == io::ErrorKind::InvalidData {
+                    // It is sealed again when the manager has sent it.
+                    let _ = durable::remove(&self.data.join(CONTENTS).join(name(file.body)));
+                }
             }
             if !bodies.has(file.body) {
                 return false;
@@ -251,20 +274,20 @@ impl Journal {
     /// Removes everything.
     pub fn erase(&self) {
         self.last.set(None);
-        for what in [path(&self.data, 0), path(&self.data, 1)] {
-            gone(fs::remove_file(what));
+        let slots = [path(&self.data, 0), path(&self.data, 1)];
+        let erased = slots.iter().try_for_each(|slot| durable::remove(slot).map(drop));
+        let erased = erased.and_then(|()| durable::remove_dir(&self.data.join(CONTENTS)));
+        if let Err(error) = erased.and_then(|_| durable::sync_dir(&self.data)) {
+            log::warn!("erase the journal: {error}");
         }
-        gone(fs::remove_dir_all(self.data.join(CONTENTS)));
     }
 }
 
 const CONTENTS: &str = "contents";
 
-fn gone(removed: io::Result<()>) {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => log::warn!("erase the journal: {error}"),
-        Ok(()) | Err(_) => {}
-    }
+/// Contents that the tasks need.
+fn keys(tasks: &Tasks) -> impl Iterator<Item = BodyKey> {
+    tasks.iter().flat_map(|(_, work)| work.files.iter().map(|file| file.body))
 }
 
 fn path(data: &Path, slot: usize) -> PathBuf {
@@ -335,4 +358,4 @@ impl<'a> Items<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -68,11 +68,11 @@ impl Board {
     }
 }
 
-fn key(number: u128) -> BodyKey {
+pub(crate) fn key(number: u128) -> BodyKey {
     BodyKey { id: DependencyId::from_bits(number), task: None }
 }
 
-fn work(name: &str, contents: &[u128]) -> Work {
+pub(crate) fn work(name: &str, contents: &[u128]) -> Work {
     let file =
         |number: &u128| WireFile { body: key(*number), target: format!("/{number}"), uid: 0, gid: 0, mode: 0o400 };
     Work {
@@ -194,6 +194,11 @@ fn contents_are_sealed_or_not_kept() {
     fs::write(&files()[0], b"x").unwrap();
     let board = board.boot();
     assert_eq!(board.recall(), [work("more", &[])]);
+    // It is sealed again once it has come again.
+    board.content(5, b"a secret");
+    board.save(&[work("with", &[5]), work("more", &[])]);
+    let board = board.boot();
+    assert_eq!(board.recall(), [work("with", &[5]), work("more", &[])]);
     // Nobody needs it any more.
     board.save(&[without]);
     assert!(files().is_empty());

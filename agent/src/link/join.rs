@@ -146,7 +146,7 @@ pub async fn join(
 }
 
 /// Puts the identity in the place of any other, with what belongs to it.
-fn keep(data: &Path, identity: &Identity, address: &str) -> Result<(), JoinError> {
+pub(crate) fn keep(data: &Path, identity: &Identity, address: &str) -> Result<(), JoinError> {
     let turn = Turn::take(data)?;
     // The key for encrypted networks belongs to the node that this board is until now.
     wireguard::key::set_aside(data).map_err(JoinError::KeyStays)?;

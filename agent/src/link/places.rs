@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use racimo_common::durable;
 use racimo_common::id::ClusterId;
 use racimo_common::limits::{MANAGER_BYTES_MAX, MANAGERS_MAX};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,6 @@ use super::dial;
 use crate::limits::IDENTITY_FILE_MAX;
 
 const FILE: &str = "places.json";
-const FILE_NEW: &str = "places.json.new";
 
 /// Where to dial.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,10 +57,9 @@ impl Places {
     /// # Errors
     /// The file cannot be removed.
     pub fn erase(data: &Path) -> io::Result<()> {
-        match fs::remove_file(data.join(FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        let path = data.join(FILE);
+        durable::remove(&durable::beside(&path))?;
+        durable::remove(&path).map(drop)
     }
 
     /// Keeps what the user joined with, in place of all that was kept.
@@ -125,10 +124,7 @@ fn read(data: &Path) -> Option<Kept> {
 }
 
 fn write(data: &Path, kept: &Kept) -> io::Result<()> {
-    let new = data.join(FILE_NEW);
-    fs::write(&new, serde_json::to_vec(kept)?)?;
-    fs::File::open(&new)?.sync_all()?;
-    fs::rename(new, data.join(FILE))
+    durable::replace(&data.join(FILE), &serde_json::to_vec(kept)?)
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 //! goes to the manager with its epoch, and from there to the other boards.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use racimo_common::durable::{self, is_there};
 use racimo_common::object::WireguardKey;
 use ring::agreement::{EphemeralPrivateKey, X25519};
 use ring::rand::SecureRandom;
@@ -82,17 +82,14 @@ impl Key {
     /// Replaces the file; a power cut leaves the old one or the new one.
     fn store(&self, data: &Path) -> io::Result<()> {
         let (path, new) = (data.join(FILE), data.join(NEW));
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
+        durable::remove(&new)?;
+        let mut file = durable::File::create(&new)?;
         file.write_all(MAGIC)?;
         file.write_all(&self.epoch.to_be_bytes())?;
         file.write_all(self.private())?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(data)?.sync_all()
+        file.sync()?;
+        durable::rename(&new, &path)?;
+        durable::sync_dir(data)
     }
 }
 
@@ -101,7 +98,8 @@ impl Key {
 /// # Errors
 /// The file cannot be removed.
 pub fn erase(data: &Path) -> io::Result<()> {
-    [FILE, NEW, OLD].into_iter().try_for_each(|name| is_there(fs::remove_file(data.join(name))).map(drop))
+    [FILE, NEW, OLD].into_iter().try_for_each(|name| durable::remove(&data.join(name)).map(drop))?;
+    durable::sync_dir(data)
 }
 
 /// Sets the board's key aside while the board becomes another node: a power cut leaves no node the key of another.
@@ -110,7 +108,7 @@ pub fn erase(data: &Path) -> io::Result<()> {
 /// The file cannot be moved.
 pub fn set_aside(data: &Path) -> io::Result<()> {
     erase_old(data)?;
-    if is_there(fs::rename(data.join(FILE), data.join(OLD)))? { File::open(data)?.sync_all() } else { Ok(()) }
+    if is_there(durable::rename(&data.join(FILE), &data.join(OLD)))? { durable::sync_dir(data) } else { Ok(()) }
 }
 
 /// The board is the node it was: its key is in its place again.
@@ -118,7 +116,7 @@ pub fn set_aside(data: &Path) -> io::Result<()> {
 /// # Errors
 /// The file cannot be moved.
 pub fn put_back(data: &Path) -> io::Result<()> {
-    is_there(fs::rename(data.join(OLD), data.join(FILE))).map(drop)
+    is_there(durable::rename(&data.join(OLD), &data.join(FILE))).map(drop)
 }
 
 /// Removes the key that was set aside when the power went.
@@ -126,16 +124,7 @@ pub fn put_back(data: &Path) -> io::Result<()> {
 /// # Errors
 /// The file cannot be removed.
 pub fn erase_old(data: &Path) -> io::Result<()> {
-    is_there(fs::remove_file(data.join(OLD))).map(drop)
-}
-
-/// Whether there was such a file.
-fn is_there(done: io::Result<()>) -> io::Result<bool> {
-    match done {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    durable::remove(&data.join(OLD)).map(drop)
 }
 
 fn read(data: &Path) -> io::Result<Option<Key>> {
@@ -181,6 +170,7 @@ fn failed() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use ring::rand::SystemRandom;
