@@ -9,11 +9,12 @@
 //! ```
 //! Written beside and renamed, so that a power cut leaves the old or the new file.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use racimo_common::durable::{self, beside};
 use racimo_common::id::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -45,11 +46,6 @@ pub(super) struct Own {
     pub(super) restored: bool,
 }
 
-/// Makes a directory that only we may enter; one that is there is fine.
-pub(super) fn directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
 /// Takes keys and store away from everybody else, if a copy or a backup came back with other modes; what was open.
 pub(super) fn close(data: &Path) -> io::Result<Vec<PathBuf>> {
     let mut opened = Vec::new();
@@ -79,8 +75,8 @@ pub(super) fn place(data: &Path) -> PathBuf {
 /// Keeps which node it is, durably.
 pub(super) fn store_own(data: &Path, own: &Own) -> io::Result<()> {
     let directory = place(data);
-    self::directory(&directory)?;
-    write(&directory, OWN, serde_json::to_string_pretty(own)?.as_bytes())
+    durable::make_dir(&directory)?;
+    durable::replace(&directory.join(OWN), serde_json::to_string_pretty(own)?.as_bytes())
 }
 
 /// Reads which node it is.
@@ -107,24 +103,23 @@ pub(super) fn old_key_path(data: &Path) -> PathBuf {
 
 /// Erases the root's key as older versions kept it, durably; whether it was there.
 pub(super) fn erase_old_key(data: &Path) -> io::Result<bool> {
-    match fs::remove_file(old_key_path(data)) {
-        Ok(()) => File::open(place(data))?.sync_all().map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+    match durable::remove(&old_key_path(data))? {
+        true => durable::sync_dir(&place(data)).map(|()| true),
+        false => Ok(false),
     }
 }
 
 /// Keeps the bytes of the vault's key file, durably.
 pub(super) fn store_vault(data: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = place(data);
-    self::directory(&directory)?;
-    write(&directory, VAULT, bytes)
+    durable::make_dir(&directory)?;
+    durable::replace(&directory.join(VAULT), bytes)
 }
 
 /// Reads the vault's key file; none: there is no such file.
 pub(super) fn load_vault(data: &Path) -> io::Result<Option<KeyFile>> {
     // Left behind by a power cut, and perhaps plain where the file is not.
-    forget(&place(data).join(beside(VAULT)))?;
+    durable::remove(&beside(&place(data).join(VAULT)))?;
     let path = place(data).join(VAULT);
     let bytes = match fs::read(&path) {
         Ok(bytes) => Zeroizing::new(bytes),
@@ -147,8 +142,8 @@ pub(super) fn key_file_bytes(data: &Path) -> io::Result<Option<Zeroizing<Vec<u8>
 /// Keeps the bytes of a vault's key file, and then which node it is, durably.
 pub(super) fn store_restored(data: &Path, own: &Own, key: &[u8]) -> io::Result<()> {
     let directory = place(data);
-    self::directory(&directory)?;
-    write(&directory, VAULT, key)?;
+    durable::make_dir(&directory)?;
+    durable::replace(&directory.join(VAULT), key)?;
     store_own(data, own)
 }
 
@@ -160,14 +155,14 @@ pub(super) fn vault_path(data: &Path) -> PathBuf {
 /// Says durably that this cluster is being left.
 pub(super) fn store_left(data: &Path, cluster: ClusterId) -> io::Result<()> {
     let directory = place(data);
-    self::directory(&directory)?;
-    write(&directory, LEFT, cluster.to_string().as_bytes())
+    durable::make_dir(&directory)?;
+    durable::replace(&directory.join(LEFT), cluster.to_string().as_bytes())
 }
 
 /// Nobody leaves: the cluster is still there.
 pub(super) fn forget_left(data: &Path) -> io::Result<()> {
-    match forget(&place(data).join(LEFT))? {
-        true => File::open(place(data))?.sync_all(),
+    match durable::remove(&place(data).join(LEFT))? {
+        true => durable::sync_dir(&place(data)),
         false => Ok(()),
     }
 }
@@ -192,40 +187,16 @@ pub(super) fn erase(data: &Path) -> io::Result<bool> {
     let directory = place(data);
     let mut was_there = false;
     for name in [VAULT, KEY, OWN] {
-        was_there |= forget(&directory.join(name))?;
-        was_there |= forget(&directory.join(beside(name)))?;
+        was_there |= durable::remove(&directory.join(name))?;
+        was_there |= durable::remove(&beside(&directory.join(name)))?;
     }
-    match File::open(&directory) {
-        // Also when there was none: somebody before us may not have come so far.
-        Ok(directory) => directory.sync_all()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(was_there),
-        Err(error) => return Err(error),
+    // Also when there was none: somebody before us may not have come so far.
+    match durable::is_there(durable::sync_dir(&directory))? {
+        true => {}
+        false => return Ok(was_there),
     }
-    forget(&directory.join(beside(LEFT)))?;
+    durable::remove(&beside(&directory.join(LEFT)))?;
     forget_left(data).map(|()| was_there)
-}
-
-/// Removes a file; whether it was there.
-fn forget(path: &Path) -> io::Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// The name of a file that is being written.
-fn beside(name: &str) -> String {
-    format!("{name}.new")
-}
-
-fn write(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let beside = directory.join(beside(name));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, directory.join(name))?;
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ mod keep;
 mod key_file;
 mod lock;
 mod moves;
+#[cfg(test)]
+mod power_tests;
 pub mod restore;
 #[cfg(test)]
 mod testing;
@@ -93,7 +95,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let clock = Clock::start();
     let directory = config.data.join("store");
     let data = |source| ServeError::Data { path: config.data.display().to_string(), source };
-    keep::directory(&config.data).map_err(data)?;
+    racimo_common::durable::make_dir(&config.data).map_err(data)?;
     let disk = RealDisk::new(&directory).map_err(data)?;
     for path in keep::close(&config.data).map_err(data)? {
         log::warn!("{} could be read by others: it is the manager's alone now", path.display());

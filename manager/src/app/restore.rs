@@ -9,11 +9,13 @@
 //! Until the last step there is no cluster: a power cut leaves a manager in none, and the restore can be done again. A
 //! cluster that is there is never touched; there is no flag for it.
 
-use std::fs::{self, File};
+#[cfg(test)]
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use racimo_common::durable;
 use racimo_common::error::chain;
 use racimo_common::id::ClusterId;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -187,13 +189,13 @@ impl Checked {
             .and_then(|on| Log::begin(on, state.clone(), state.index(), chance).map_err(RestoreError::Make));
         let log = log.inspect_err(|_| {
             // What is left is removed by the next try.
-            let _ = fs::remove_dir_all(&beside);
+            let _ = durable::remove_dir(&beside);
         })?;
         keep::store_restored(data, &own, &self.key).map_err(disk("keep the vault's key and which node this is"))?;
         let (store, empty) = (data.join(STORE), data.join(EMPTY));
         remove(&empty)?;
-        fs::rename(&store, &empty).map_err(disk(format!("move the empty {} away", store.display())))?;
-        fs::rename(&beside, &store).map_err(disk(format!("put the store to {}", store.display())))?;
+        durable::rename(&store, &empty).map_err(disk(format!("move the empty {} away", store.display())))?;
+        durable::rename(&beside, &store).map_err(disk(format!("put the store to {}", store.display())))?;
         sync(data)?;
         remove(&empty)?;
         drop((log, held));
@@ -237,7 +239,7 @@ impl Checked {
 
     /// Locks the data directory, and makes sure that nothing is lost.
     fn hold(&self, data: &Path, seed: u64) -> Result<Held, RestoreError> {
-        keep::directory(data).map_err(disk(format!("make {}", data.display())))?;
+        durable::make_dir(data).map_err(disk(format!("make {}", data.display())))?;
         let file = keep::key_file_bytes(data).map_err(disk("read the vault's key that is there"))?;
         let store = data.join(STORE);
         let on = RealDisk::new(&store).map_err(|source| {
@@ -267,18 +269,11 @@ impl Checked {
 
 /// Removes a directory; none is fine.
 fn remove(path: &Path) -> Result<(), RestoreError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(RestoreError::Disk { what: format!("remove {}", path.display()), source: error })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    durable::remove_dir(path).map(drop).map_err(disk(format!("remove {}", path.display())))
 }
 
 fn sync(directory: &Path) -> Result<(), RestoreError> {
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(disk(format!("make {} durable", directory.display())))
+    durable::sync_dir(directory).map_err(disk(format!("make {} durable", directory.display())))
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+
+use racimo_common::durable;
 
 /// One open file of a [`Disk`].
 pub trait File: Send {
@@ -49,8 +50,8 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 /// A directory of the operating system, locked for this process.
 pub struct RealDisk {
     dir: PathBuf,
-    /// Open for `sync_dir`; it also carries the lock, which ends with the process.
-    handle: fs::File,
+    /// It carries the lock, which ends with the process.
+    _locked: fs::File,
 }
 
 impl RealDisk {
@@ -60,10 +61,10 @@ impl RealDisk {
     /// `WouldBlock` if another process has it open as a `RealDisk`; else what the system said.
     pub fn new(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        durable::make_dir(&dir)?;
         // A new directory must itself survive a power loss.
         if let Some(parent) = dir.parent().filter(|parent| *parent != "") {
-            fs::File::open(parent)?.sync_all()?;
+            durable::sync_dir(parent)?;
         }
         let handle = fs::File::open(&dir)?;
         let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
@@ -74,7 +75,7 @@ impl RealDisk {
             }
             error => error,
         })?;
-        Ok(RealDisk { dir, handle })
+        Ok(RealDisk { dir, _locked: handle })
     }
 }
 
@@ -82,14 +83,7 @@ impl Disk for RealDisk {
     type File = RealFile;
 
     fn open(&self, name: &str) -> io::Result<RealFile> {
-        fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.dir.join(name))
-            .map(RealFile)
+        durable::File::open(&self.dir.join(name)).map(RealFile)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -103,15 +97,18 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.dir.join(from), self.dir.join(to))
+        durable::rename(&self.dir.join(from), &self.dir.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.dir.join(name))
+        match durable::remove(&self.dir.join(name))? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        durable::sync_dir(&self.dir)
     }
 
     fn locate(&self, name: &str) -> String {
@@ -120,24 +117,23 @@ impl Disk for RealDisk {
 }
 
 /// A file of a [`RealDisk`].
-pub struct RealFile(fs::File);
+pub struct RealFile(durable::File);
 
 impl File for RealFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        self.0.size()
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(into, offset)
+        self.0.read_at(offset, into)
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.0.write_at(offset, bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        // fdatasync: file times need no journal commit, and a changed size is included.
-        self.0.sync_data()
+        self.0.sync()
     }
 }
 
