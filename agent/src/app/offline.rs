@@ -42,11 +42,16 @@ impl Offline {
         Self { recall_at: after.map(|after| Mono::default() + after), ..Self::default() }
     }
 
-    /// The directory changed: other boards' tasks are not worth a write each.
-    pub(super) fn net_changed(&mut self, now: Mono) {
+    /// The directory changed: other boards' tasks are not worth a write each, but its own shall be reached.
+    pub(super) fn net_changed(&mut self, now: Mono, is_ours: bool) {
         if self.mark != 0 {
-            self.save_at.get_or_insert(now + limits::JOURNAL_NET_AFTER);
+            self.saves(now + if is_ours { limits::JOURNAL_AFTER } else { limits::JOURNAL_NET_AFTER });
         }
+    }
+
+    /// Writes it then, or before.
+    fn saves(&mut self, at: Mono) {
+        self.save_at = Some(self.save_at.map_or(at, |known| known.min(at)));
     }
 }
 
@@ -103,8 +108,7 @@ impl App {
         }
         let mark = self.board.mark();
         if std::mem::replace(&mut self.offline.mark, mark) != mark {
-            let at = now + limits::JOURNAL_AFTER;
-            self.offline.save_at = Some(self.offline.save_at.map_or(at, |known| known.min(at)));
+            self.offline.saves(now + limits::JOURNAL_AFTER);
         }
         if self.offline.saving.is_none() && self.offline.save_at.take_if(|at| *at <= now).is_some() {
             let (tools, inputs, tasks) = (self.tools.clone(), self.inputs.clone(), self.board.kept());

@@ -26,9 +26,12 @@ impl App {
             }
             Told::Net(mut net) => {
                 self.tools.network.fit(&mut net, alloc::used());
+                let node = *self.tools.node.borrow();
+                let table = self.tools.network.table();
+                let is_ours = node.is_some_and(|node| table.borrow().is_news_of(node, &net));
                 self.tools.network.take(net);
                 self.tools.host.take(&self.tools.network.table().borrow());
-                self.offline.net_changed(self.clock.now().mono);
+                self.offline.net_changed(self.clock.now().mono, is_ours);
             }
             Told::Assign(part) => match self.assign(part) {
                 Ok(whole) => {

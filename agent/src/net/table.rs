@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use racimo_common::id::{NetworkId, NodeId, ServiceId};
+use racimo_common::id::{NetworkId, NodeId, ServiceId, TaskId};
 use racimo_common::wire::{Net, NetNetwork, NetOwn, NetPeer, NetService};
 
 use crate::limits;
@@ -76,6 +76,16 @@ impl Table {
             networks: self.networks.values().cloned().collect(),
             ..Net::default()
         }
+    }
+
+    /// Whether this says something else of a board's own tasks.
+    pub fn is_news_of(&self, node: NodeId, net: &Net) -> bool {
+        let own = |service: &NetService| -> Vec<(TaskId, bool)> {
+            let endpoints = service.endpoints.iter().filter(|endpoint| endpoint.node == node);
+            endpoints.map(|endpoint| (endpoint.task, endpoint.active)).collect()
+        };
+        let known = |service: &NetService| self.services.get(&service.id).map(own).unwrap_or_default();
+        net.services.iter().any(|service| own(service) != known(service))
     }
 
     /// Whether no whole is under way: else there may be things in it that are gone.
@@ -162,7 +172,7 @@ fn keep_known(service: &mut NetService, known: &NetService) {
 
 #[cfg(test)]
 mod tests {
-    use racimo_common::id::{RandomId, TaskId};
+    use racimo_common::id::RandomId;
     use racimo_common::wire::NetEndpoint;
 
     use super::*;
@@ -217,6 +227,17 @@ mod tests {
             table.fit(&mut net, limits::HEAP_MAX, &mut left_out);
         }
         assert_eq!(left_out.len(), limits::LEFT_OUT_MAX);
+    }
+
+    #[test]
+    fn news_of_a_boards_own_tasks() {
+        let mut table = Table::default();
+        let (own, other) = (NodeId::from_bits(1), NodeId::from_bits(2));
+        let first = service(&[(1, false, false)]);
+        assert!(table.is_news_of(own, &first) && !table.is_news_of(other, &first));
+        table.take(first.clone());
+        assert!(!table.is_news_of(own, &first));
+        assert!(table.is_news_of(own, &service(&[(1, true, false)])) && table.is_news_of(own, &service(&[])));
     }
 
     #[test]

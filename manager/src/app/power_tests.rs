@@ -27,7 +27,7 @@ use crate::vault::unlock::{KeyFile, UnlockKey};
 use crate::vault::{Owner, Vault};
 
 /// Of each recording, one from the disk as it was before.
-const CUTS: usize = 400;
+const CUTS: usize = 100;
 /// After so many of them the real manager starts.
 const STARTS: usize = 25;
 const BODY: &[u8] = b"swordfish";
@@ -197,7 +197,7 @@ fn cut(root: &Path, data: &Path, before: &Disk, recording: Recording, states: &[
 
 #[test]
 fn what_was_acknowledged_is_there_and_goes_together() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         let mut chance = Rng::with_seed(seed);
         let root = memory();
         let (root, data) = (root.path(), root.path().join("data"));
