@@ -30,9 +30,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use smol::{LocalExecutor, Timer};
 
 use self::departure::Answer;
-use self::images::Images;
 #[cfg(test)]
 pub(crate) use self::departure::erase;
+use self::images::Images;
 use self::offline::Offline;
 #[cfg(test)]
 pub(crate) use self::offline::owner;

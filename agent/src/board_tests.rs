@@ -229,7 +229,7 @@ fn a_board_without_memory_turns_tasks_away() {
 #[test]
 fn an_agent_short_of_memory_takes_no_new_tasks() {
     let mut board = Board::new(TASKS_MAX);
-    board.adopt(&[(id(1), Found::Running { pid: 5, health: None }, None)], now(0));
+    board.adopt(&[(id(1), Found::Running { pid: 5, health: None, lease: None }, None)], now(0));
     board.uses(limits::HEAP_SOFT);
     board.assign(whole(7, vec![to_run(1), to_run(2)]), now(0)).expect("a set");
     board.uses(limits::HEAP_SOFT + 1);
@@ -244,7 +244,7 @@ fn an_agent_short_of_memory_takes_no_new_tasks() {
     assert_eq!(rejected[0].err.as_deref(), Some(reason));
     // What runs is described whatever there is: its network hangs on it.
     let mut board = Board::new(TASKS_MAX);
-    board.adopt(&[(id(1), Found::Running { pid: 5, health: None }, None)], now(0));
+    board.adopt(&[(id(1), Found::Running { pid: 5, health: None, lease: None }, None)], now(0));
     board.uses(limits::HEAP_MAX);
     board.assign(whole(7, vec![to_run(1), to_run(2)]), now(0)).expect("a set");
     assert_eq!(held(&board), [1]);

@@ -133,6 +133,7 @@ fn tasks_name_their_images() {
         files: Vec::new(),
         credentials: None,
         fault: None,
+        offline: Default::default(),
     };
     let works =
         [work("nginx", ids.draw()), work(&format!("a.b/c:1@{digest}"), ids.draw()), work("Not an image", ids.draw())];
