@@ -9,7 +9,7 @@ use racimo_common::registry::media::{OCI_INDEX, OCI_MANIFEST};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::board::tar;
+use crate::board::{run, tar};
 
 /// Blobs and documents of one image, in the order in which they must be pushed.
 #[derive(Clone)]
@@ -32,15 +32,17 @@ impl TestImage {
 
     /// `twist` may spoil the list of diff ids.
     pub(crate) fn with(filler: usize, twist: impl FnOnce(&mut Vec<Digest>)) -> Self {
-        let base = TempDir::new().unwrap();
-        std::fs::create_dir(base.path().join("bin")).unwrap();
-        std::fs::copy("/bin/busybox", base.path().join("bin/busybox")).expect("busybox-static is installed");
         let top = TempDir::new().unwrap();
         let mut bytes = Vec::new();
         std::fs::File::open("/dev/urandom").unwrap().take(filler as u64).read_to_end(&mut bytes).unwrap();
         std::fs::write(top.path().join("filler"), bytes).unwrap();
 
-        let tars = [tar(base.path()), tar(top.path())];
+        Self::over(&base(), &tar(top.path()), twist)
+    }
+
+    /// Two archives, one over the other.
+    pub(crate) fn over(base: &[u8], top: &[u8], twist: impl FnOnce(&mut Vec<Digest>)) -> Self {
+        let tars = [base, top];
         let mut diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::of(tar)).collect();
         twist(&mut diff_ids);
         let layers: Vec<Vec<u8>> = tars.iter().map(|tar| gzip(tar)).collect();
@@ -103,6 +105,34 @@ impl TestImage {
         std::fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         tar(dir.path())
     }
+}
+
+/// An archive of busybox.
+pub(crate) fn base() -> Vec<u8> {
+    let dir = TempDir::new().unwrap();
+    std::fs::create_dir(dir.path().join("bin")).unwrap();
+    std::fs::copy("/bin/busybox", dir.path().join("bin/busybox")).expect("busybox-static is installed");
+    tar(dir.path())
+}
+
+/// An archive of a hard link to what is not there.
+pub(crate) fn dangling() -> Vec<u8> {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    std::fs::hard_link(dir.path().join("file"), dir.path().join("link")).unwrap();
+    run(
+        "tar",
+        &[
+            "-C",
+            &dir.path().display().to_string(),
+            "-cf",
+            &dir.path().join("a.tar").display().to_string(),
+            "file",
+            "link",
+        ],
+    );
+    run("tar", &["-f", &dir.path().join("a.tar").display().to_string(), "--delete", "file"]);
+    std::fs::read(dir.path().join("a.tar")).unwrap()
 }
 
 fn document(value: &Value) -> Vec<u8> {

@@ -19,6 +19,7 @@ use image::{PLATFORM, TestImage};
 use racimo_agent::images::{self, TURN, UNUSED, Wanted};
 use racimo_agent::runtime::ctrd::Ctrd;
 use racimo_agent::runtime::pull::{self, LocalImage, Progress, PullError, keep};
+use racimo_common::error::chain;
 use racimo_common::registry::{Config, Credentials, Digest, Platform, Reference, Registry, RegistryError};
 
 fn platforms() -> Vec<Platform> {
@@ -295,6 +296,38 @@ fn layers_damaged_on_the_disk_are_pulled_again() {
         assert_eq!(ensure(ctrd, &pinned).await.unwrap(), local);
         assert_eq!(lookup(ctrd, &pinned).await, Some(local));
         assert_eq!(board.ctr(&["leases", "ls", "-q"]), "");
+    });
+}
+
+/// A layer that cannot be unpacked says nothing about the disk: neither others' layers nor its own bytes are dropped.
+#[test]
+fn an_image_that_is_broken_harms_nothing() {
+    on_board(None, async |board, ctrd| {
+        let base = image::base();
+        let broken = TestImage::over(&base, &image::dangling(), |_| {});
+        let top = image::base();
+        let good = TestImage::over(&base, &top, |_| {});
+        let fakes = [serving(&good), serving(&broken)];
+        let [local, pinned] = [(&good, &fakes[0]), (&broken, &fakes[1])]
+            .map(|(image, fake)| format!("{}/x:single@{}", fake.address, Digest::of(&image.manifest)));
+        ensure(ctrd, &local).await.unwrap();
+        let before = board.ctr(&["snapshots", "ls"]);
+        for _ in 0..2 {
+            let error = ensure(ctrd, &pinned).await.unwrap_err();
+            assert!(chain(&error).contains("no such file or directory"), "{}", chain(&error));
+        }
+        assert_eq!(board.ctr(&["snapshots", "ls"]), before, "what is whole stays");
+
+        // Imported, and in no registry: a whole blob that cannot be unpacked is not deleted.
+        let archive = board.path("image.tar");
+        std::fs::write(&archive, broken.archive("here.test/x:1")).unwrap();
+        board.ctr(&["images", "import", "--no-unpack", "--all-platforms", &archive.display().to_string()]);
+        for _ in 0..2 {
+            let error = pull::lookup(ctrd, &"here.test/x:1".parse().unwrap(), &platforms()).await.unwrap_err();
+            assert!(chain(&error).contains("no such file or directory"), "{}", chain(&error));
+        }
+        let content = board.ctr(&["content", "ls", "-q"]);
+        assert!(content.contains(&Digest::of(&broken.layers[1]).to_string()), "{content}");
     });
 }
 

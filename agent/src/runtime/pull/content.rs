@@ -8,9 +8,9 @@ use containerd_client::services::v1::{
     WriteContentResponse,
 };
 use prost_types::FieldMask;
-use racimo_common::registry::Digest;
 use racimo_common::registry::limits::DOCUMENT_BYTES_MAX;
 use racimo_common::registry::media::Descriptor;
+use racimo_common::registry::{Digest, Hasher};
 use smol::Timer;
 use tonic::{Code, Status, Streaming};
 
@@ -28,24 +28,35 @@ pub(super) async fn read(ctrd: &Ctrd, digest: Digest) -> Result<Option<Vec<u8>>,
         Some(info) if usize::try_from(info.size).is_ok_and(|size| size <= DOCUMENT_BYTES_MAX) => info.size,
         Some(_) | None => return Ok(None),
     };
-    match read_bytes(ctrd, digest, size).await {
-        Ok(bytes) if Digest::of(&bytes) == digest => Ok(Some(bytes)),
-        Ok(_) => Ok(None),
-        // containerd's database has it, the disk does not.
-        Err(status) if status.code() == Code::NotFound || is_unreadable(&status) => Ok(None),
-        Err(status) => Err(PullError::call("read an image document")(status)),
-    }
+    let mut bytes = Vec::new();
+    let is_whole = check(ctrd, digest, size, |part| bytes.extend_from_slice(part)).await?;
+    Ok(is_whole.then_some(bytes))
 }
 
-async fn read_bytes(ctrd: &Ctrd, digest: Digest, size: i64) -> Result<Vec<u8>, Status> {
-    let message = ReadContentRequest { digest: digest.to_string(), offset: 0, size };
-    let mut client = ContentClient::new(ctrd.clone());
-    let mut stream = within(CTRD_CALL_MAX, client.read(request(message, None))).await?.into_inner();
-    let mut bytes = Vec::new();
-    while let Some(part) = within(CTRD_CALL_MAX, stream.message()).await? {
-        bytes.extend_from_slice(&part.data);
+/// Whether a blob's bytes are on the disk, and those of its digest. Reads them all, a part at a time.
+pub(super) async fn is_whole(ctrd: &Ctrd, digest: Digest) -> Result<bool, PullError> {
+    check(ctrd, digest, 0, |_| {}).await
+}
+
+/// The same; hands the bytes on. `size` 0: all.
+async fn check(ctrd: &Ctrd, digest: Digest, size: i64, mut take: impl FnMut(&[u8])) -> Result<bool, PullError> {
+    let mut hasher = Hasher::new();
+    let read = async {
+        let message = ReadContentRequest { digest: digest.to_string(), offset: 0, size };
+        let mut client = ContentClient::new(ctrd.clone());
+        let mut stream = within(CTRD_CALL_MAX, client.read(request(message, None))).await?.into_inner();
+        while let Some(part) = within(CTRD_CALL_MAX, stream.message()).await? {
+            hasher.update(&part.data);
+            take(&part.data);
+        }
+        Ok(())
+    };
+    match read.await {
+        Ok(()) => Ok(hasher.finish() == digest),
+        // containerd's database has it, the disk does not.
+        Err(status) if Status::code(&status) == Code::NotFound || is_unreadable(&status) => Ok(false),
+        Err(status) => Err(PullError::call("read what is here of an image")(status)),
     }
-    Ok(bytes)
 }
 
 /// The card gives the bytes back no more. containerd hands the file system's error on as text only.

@@ -70,7 +70,7 @@ impl PullError {
         if is_full(&source) { Self::DiskFull { what: "write a layer" } } else { Self::Unwritten { source } }
     }
 
-    /// Whether bytes on the disk that are not those of their digest look like this.
+    /// Whether bytes on the disk that are not those of their digest look like this, among others.
     pub(super) fn may_be_damage(&self) -> bool {
         match self {
             Self::Containerd(CtrdError::Call { what, source }) => *what == UNPACK && !source.lost,
@@ -84,17 +84,19 @@ impl PullError {
         }
     }
 
-    /// Whether layers that are in containerd's database and not on the disk look like this: one cannot stand on them,
-    /// or they cannot be removed, since others' stand on them.
+    /// Whether layers that are in containerd's database and not on the disk may be the reason. What containerd says of
+    /// it looks the same as what a broken image brings about, so the disk must be asked.
     pub(super) fn may_be_gone(&self) -> bool {
+        matches!(self, Self::Containerd(error) if !error.is_lost())
+    }
+
+    /// Whether layers cannot be removed since others stand on them.
+    pub(super) fn is_stuck(&self) -> bool {
         match self {
-            Self::Containerd(error) => error.is_not_there() || error.code() == Some(Code::FailedPrecondition),
-            Self::Registry(_)
-            | Self::DamagedLayer { .. }
-            | Self::WrongLayer { .. }
-            | Self::DiskFull { .. }
-            | Self::Unwritten { .. }
-            | Self::Vanished => false,
+            Self::Containerd(CtrdError::Call { what, source }) => {
+                *what != UNPACK && source.code == Code::FailedPrecondition
+            }
+            _ => false,
         }
     }
 

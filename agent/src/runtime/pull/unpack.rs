@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use containerd_client::services::v1::ApplyRequest;
 use containerd_client::services::v1::diff_client::DiffClient;
@@ -56,11 +57,15 @@ pub(super) async fn layers(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<bool, PullError> {
     match missing(ctrd, lease, parts, registry.as_deref_mut(), progress).await {
-        Err(error) if error.may_be_gone() => {
-            log::warn!("layers are not on the disk any more, making them anew: {}", chain_of(&error));
-            discard_shared(ctrd, &parts.chain, platforms).await?;
-            missing(ctrd, lease, parts, registry, progress).await
-        }
+        // In boxes, as it hardly ever happens.
+        Err(error) if error.may_be_gone() => match Box::pin(gone(ctrd, lease, &parts.chain, error.is_stuck())).await? {
+            Some(from) => {
+                log::warn!("layers are not on the disk any more, making them anew: {}", chain_of(&error));
+                Box::pin(discard_shared(ctrd, &parts.chain, from, platforms)).await?;
+                missing(ctrd, lease, parts, registry, progress).await
+            }
+            None => Err(error),
+        },
         made => made,
     }
 }
@@ -102,8 +107,13 @@ async fn missing(
             };
             match unpack(ctrd, lease, layer, parent, parts.chain[at], parts.config.rootfs.diff_ids[at]).await {
                 Ok(()) => break,
-                // Nobody has compared its bytes since a power cut may have damaged them. Only once: then it is new.
-                Err(error) if was_here && error.may_be_damage() => {
+                // Nobody has compared its bytes since a power cut may have damaged them. Those that are whole stay: they
+                // may be in no registry.
+                Err(error)
+                    if was_here
+                        && error.may_be_damage()
+                        && !Box::pin(content::is_whole(ctrd, layer.digest)).await? =>
+                {
                     log::warn!("unpack {}: {}", layer.digest, chain_of(&error));
                     content::discard(ctrd, layer.digest).await?;
                 }
@@ -314,20 +324,52 @@ pub(super) async fn discard(ctrd: &Ctrd, chain: &[Digest]) -> Result<(), PullErr
     Ok(())
 }
 
-/// The same with those of other images that stand on them.
-async fn discard_shared(ctrd: &Ctrd, chain: &[Digest], platforms: &[Platform]) -> Result<(), PullError> {
+/// The lowest of the snapshots `chain` that the database has and the disk does not: looks for the directories of all
+/// that are there. `is_stuck`: the database has more of those that are not there than it tells.
+async fn gone(ctrd: &Ctrd, lease: &Lease, chain: &[Digest], is_stuck: bool) -> Result<Option<usize>, PullError> {
+    const KEY: &str = "racimo-look";
+    let mut from = None;
+    for (at, snapshot) in chain.iter().enumerate().rev() {
+        if !exists(ctrd, *snapshot).await? {
+            from = is_stuck.then_some(at);
+            continue;
+        }
+        match prepare(ctrd, lease, KEY, &snapshot.to_string()).await {
+            Ok(mounts) => {
+                remove(ctrd, KEY).await?;
+                let missing = lower(&mounts).map(|place| Path::new(place).try_exists()).collect::<Vec<_>>();
+                // The highest comes first.
+                let lowest = missing.iter().rposition(|there| matches!(there, Ok(false)));
+                return Ok(lowest.map(|above| at.saturating_sub(above)).or(from));
+            }
+            // Its own directory is looked for at once.
+            Err(PullError::Containerd(error)) if error.is_not_there() => from = Some(at),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(from)
+}
+
+/// The directories of the layers below what is mounted, the highest first.
+fn lower(mounts: &[Mount]) -> impl Iterator<Item = &str> {
+    let options = mounts.iter().flat_map(|mount| &mount.options);
+    options.filter_map(|option| option.strip_prefix("lowerdir=")).flat_map(|places| places.split(':'))
+}
+
+/// The snapshots `chain` from the one numbered `from`, with those of other images that stand on them.
+async fn discard_shared(ctrd: &Ctrd, chain: &[Digest], from: usize, platforms: &[Platform]) -> Result<(), PullError> {
     for record in keep::records(ctrd).await? {
         let Ok(digest) = record.digest.parse() else { continue };
         let Ok(Some(other)) = parts::gather(ctrd, digest, "", None, platforms).await else { continue };
         let shared = chain.iter().zip(&other.chain).take_while(|(a, b)| a == b).count();
-        if shared > 0 {
+        if shared > from {
             if let Err(error) = discard(ctrd, &other.chain[shared..]).await {
                 // Something runs in it, so it is there.
                 log::debug!("{}: {}", record.name, chain_of(&error));
             }
         }
     }
-    discard(ctrd, chain).await
+    discard(ctrd, &chain[from..]).await
 }
 
 async fn remove(ctrd: &Ctrd, key: &str) -> Result<(), PullError> {
