@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! Alive ─ a window learnt from the link's jitter passes ─▶ Suspect ─ 3..10 s of silence ─▶ Down
-//!   └─ connection closed ─ 2 s ─▶ Down          └─ orderly leave ─▶ Down at once
+//!   └─ connection closed ─ 6 s ─▶ Down          └─ orderly leave ─▶ Down at once
 //! ```
 //! While a session opens the manager may wait for its own disk, which is nobody's silence; once the board was let in it
 //! has as long for its first word as after a start of the manager.
@@ -21,8 +21,9 @@ use crate::limits::MOVED_GRACE;
 pub const SILENCE_MIN: Duration = Duration::from_secs(3);
 /// Most silence a node is granted, at the default heartbeat of 1 s.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How long a node may take to come back after its connection closed: its agent may be restarting.
-pub const RECONNECT_GRACE: Duration = Duration::from_secs(2);
+/// How long a node may take to come back after its connection closed: its agent may be restarting, on a slow board with
+/// another version of its package.
+pub const RECONNECT_GRACE: Duration = Duration::from_secs(6);
 /// How long a new leader waits for a node before it writes it off.
 pub const START_GRACE: Duration = Duration::from_secs(20);
 
@@ -253,7 +254,7 @@ mod tests {
             }
             link.closed(at(611_000));
             link.welcomed(at(612_000));
-            assert_eq!(link.judge(SECOND, at(613_000)), Verdict::Down(Cause::Closed));
+            assert_eq!(link.judge(SECOND, at(617_000)), Verdict::Down(Cause::Closed));
         }
     }
 
@@ -307,7 +308,7 @@ mod tests {
         assert_eq!(link.judge(SECOND, at(36_999)), Verdict::Suspect(at(37_000)));
         link.closed(at(40_000));
         link.forgive(3 * SECOND, at(44_000));
-        assert_eq!(link.judge(SECOND, at(44_000)), Verdict::Alive(at(45_000)));
+        assert_eq!(link.judge(SECOND, at(44_000)), Verdict::Alive(at(49_000)));
     }
 
     #[test]
@@ -342,8 +343,8 @@ mod tests {
         link.opens();
         link.heard(at(5000));
         link.closed(at(6000));
-        assert_eq!(link.judge(SECOND, at(7999)), Verdict::Alive(at(8000)));
-        assert_eq!(link.judge(SECOND, at(8000)), Verdict::Down(Cause::Closed));
+        assert_eq!(link.judge(SECOND, at(11_999)), Verdict::Alive(at(12_000)));
+        assert_eq!(link.judge(SECOND, at(12_000)), Verdict::Down(Cause::Closed));
         link.opens();
         assert!(link.is_open());
         link.left();
