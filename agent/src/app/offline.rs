@@ -104,6 +104,8 @@ impl App {
             self.offline.save_at = Some(now + limits::JOURNAL_AFTER);
         }
         if !self.offline.is_known || self.is_removed || self.departure.is_some() {
+            // Nothing wakes the loop for what is not to be written.
+            self.offline.save_at = None;
             return;
         }
         let mark = self.board.mark();

@@ -524,6 +524,8 @@ impl Agent {
             if self.save_at.take_if(|at| *at <= now.mono).is_some() {
                 *journal = self.core.kept();
             }
+        } else {
+            self.save_at = None;
         }
         let recall_at = self.recall_at.filter(|_| self.core.is_listed());
         [recall_at, self.save_at].into_iter().flatten().min()
