@@ -10,6 +10,8 @@
 mod departure;
 mod feeders;
 mod images;
+mod kill;
+mod memory;
 mod offline;
 mod operations;
 mod told;
@@ -33,6 +35,7 @@ use self::departure::Answer;
 #[cfg(test)]
 pub(crate) use self::departure::erase;
 use self::images::Images;
+use self::memory::Memory;
 use self::offline::Offline;
 #[cfg(test)]
 pub(crate) use self::offline::owner;
@@ -82,6 +85,9 @@ pub enum AppError {
 
 /// The board's own name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Where the kernel's control groups are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What the main loop waits for.
 enum Input {
@@ -147,6 +153,7 @@ pub async fn run(
         None
     };
     let (clock, board) = (Clock::start(), describe::board(Path::new("/")));
+    let memory = Memory::read(&config.run, runtime.boot(), memory::start(clock.now().mono));
     let journal = offline::journal(&config, identity.as_ref(), board).await;
     // A containerd that hangs must not hold up the end.
     let described =
@@ -195,8 +202,11 @@ pub async fn run(
     };
     let (inputs, inbox) = async_channel::bounded(limits::INPUTS_MAX);
     let feeders = feeders::feeders(&executor, &config, &tools, link, &inputs, stop, asks);
+    let mut held = Board::new(config.tasks_max);
+    held.remembers(memory.before());
     let app = App {
-        board: Board::new(config.tasks_max),
+        board: held,
+        memory,
         offline: Offline::new(config.offline_after.filter(|_| tools.journal.last().is_some())),
         heard,
         clock,
@@ -249,6 +259,8 @@ struct App {
     clock: Clock,
     /// When the manager was there for certain.
     heard: Rc<Cell<Mono>>,
+    /// The same for the agent after this one.
+    memory: Memory,
     offline: Offline,
     config: Config,
     tools: Rc<Tools>,
@@ -419,13 +431,27 @@ impl App {
                         self.board.done(task, Done::Cancelled, now);
                     }
                 }
+                Order::Kill(task) => {
+                    let pid = self.pid(task);
+                    if kill::first_process(task, pid) || kill::group(Path::new(CGROUPS), task) {
+                        log::warn!("task {task}: its lease is over: killed");
+                    }
+                }
             }
         }
+        if let Some(heard) = self.board.heard_for_fenced() {
+            self.memory.keep(heard, now.mono);
+        }
+    }
+
+    /// The task's first process; 0: it is not known.
+    fn pid(&self, task: TaskId) -> u32 {
+        self.board.task(task).and_then(|task| task.report().container.as_ref()).map_or(0, |it| it.pid)
     }
 
     fn begin(&mut self, task: TaskId, op: Op, work: Option<Rc<Work>>) {
         let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
-        let pid = self.board.task(task).and_then(|task| task.report().container.as_ref()).map_or(0, |it| it.pid);
+        let pid = self.pid(task);
         let operation = async move {
             let done = tools.perform(task, op, work, pid).await;
             // The loop may be gone.

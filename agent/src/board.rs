@@ -26,6 +26,8 @@ pub enum Order {
     Begin(TaskId, Op),
     /// Give up the operation in flight.
     Cancel(TaskId),
+    /// Kill its processes at once, whatever operation is in flight: its lease is over.
+    Kill(TaskId),
 }
 
 /// Why the session must be opened anew.
@@ -77,6 +79,10 @@ pub struct Board {
     alone: bool,
     /// When a manager was last heard in a session that had brought its set.
     heard: Mono,
+    /// How long before this agent's start the one before heard the manager, if that is known.
+    before: Option<Duration>,
+    /// Whether a task is not kept any more because the manager said so.
+    dropped: bool,
 }
 
 impl Board {
@@ -124,6 +130,21 @@ impl Board {
         self.alone = true;
     }
 
+    /// The agent before this one heard the manager so long before this one's start.
+    pub fn remembers(&mut self, before: Option<Duration>) {
+        self.before = before;
+    }
+
+    /// When the manager was heard last, if a task with a lease is here: what an agent after this one has to know.
+    pub fn heard_for_fenced(&self) -> Option<Mono> {
+        self.tasks().any(|task| task.is_fenced() && task.may_run()).then_some(self.heard)
+    }
+
+    /// Whether the manager took away, since the last call, what the board would begin by itself.
+    pub fn takes_dropped(&mut self) -> bool {
+        std::mem::take(&mut self.dropped)
+    }
+
     /// A manager was heard in a session that had brought its set.
     pub fn heard(&mut self, at: Mono) {
         self.heard = self.heard.max(at);
@@ -137,7 +158,7 @@ impl Board {
         for (id, work) in kept {
             if self.task(id).is_none() && self.tasks.len() < self.most {
                 // The table has as much room as the board may hold.
-                let _ = self.tasks.push(Box::new(Task::found(id, Found::Made, None, now)));
+                let _ = self.tasks.push(Box::new(Task::found(id, Found::Made, None, None, now)));
             }
             let Some(task) = self.get(id) else { continue };
             task.recall(work, now);
@@ -194,6 +215,7 @@ impl Board {
             self.logs = Some(logs);
         }
         let complete = set.complete;
+        let kept: Vec<TaskId> = self.tasks().filter(|task| task.is_kept().is_some()).map(|task| task.id).collect();
         if complete {
             for task in &mut self.tasks {
                 if !set.tasks.iter().any(|a| a.task == task.id) {
@@ -212,6 +234,7 @@ impl Board {
         for assignment in set.tasks {
             self.take(assignment, now);
         }
+        self.dropped |= kept.iter().any(|id| self.task(*id).is_none_or(|task| task.is_kept().is_none()));
         self.sweep();
         Ok(complete)
     }
@@ -327,11 +350,12 @@ impl Board {
     /// The containers found when the agent started. Returns those that found no room: remove them.
     pub fn adopt(&mut self, containers: &[(TaskId, Found, Option<Duration>)], now: Now) -> Vec<TaskId> {
         self.listed = true;
+        let before = self.before;
         let mut without_room = Vec::new();
         for &(id, found, grace) in containers {
             if let Some(task) = self.get(id) {
-                task.adopt(found, now);
-            } else if self.tasks.push(Box::new(Task::found(id, found, grace, now))).is_err() {
+                task.adopt(found, before, now);
+            } else if self.tasks.push(Box::new(Task::found(id, found, grace, before, now))).is_err() {
                 without_room.push(id);
             }
         }
@@ -425,6 +449,9 @@ impl Board {
             task.fence(now.mono);
             if self.alone {
                 task.stands_alone(now.mono);
+            }
+            if task.strikes(now.mono) {
+                orders.push(Order::Kill(task.id));
             }
             if task.cancels() {
                 orders.push(Order::Cancel(task.id));

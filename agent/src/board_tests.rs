@@ -71,6 +71,7 @@ fn work_off(board: &mut Board, ms: u64) {
                 }
                 Order::Begin(task, _) => board.done(task, Done::Ok(Some(5)), now(ms)),
                 Order::Cancel(task) => board.done(task, Done::Cancelled, now(ms)),
+                Order::Kill(_) => {}
             }
         }
     }
@@ -443,6 +444,7 @@ fn run(seed: u64) {
                         assert_eq!(in_flight.remove(&task), Some(Op::Prepare));
                         board.done(task, Done::Cancelled, now(ms));
                     }
+                    Order::Kill(task) => panic!("{task} has no lease"),
                 }
             }
         }

@@ -141,6 +141,12 @@ pub const JOIN_PAUSE: Duration = Duration::from_secs(2);
 pub const OFFLINE_AFTER: Duration = Duration::from_secs(15);
 /// The longest that can be configured for it; more is refused.
 pub const OFFLINE_AFTER_MAX: Duration = Duration::from_secs(86_400);
+/// Part of its lease that a fenced task runs on when an agent starts that does not know when the one before heard the
+/// manager: an eighth, which is enough for a session to open, and little if there is none.
+pub const UNKNOWN_LEASE_PART: u32 = 8;
+/// Least time between two writes of when the manager was heard, into memory (the run directory). What an agent after this
+/// one takes for it is too early by this and a heartbeat at most.
+pub const HEARD_EVERY: Duration = Duration::from_secs(2);
 /// Pause before the journal is written again that could not be.
 pub const JOURNAL_RETRY: Duration = Duration::from_secs(60);
 /// Bytes of the journal's set: tasks' descriptions and the network's directory. A larger one is not kept, which is told
@@ -152,6 +158,10 @@ pub const JOURNAL_ITEM_BYTES_MAX: usize = racimo_common::limits::FRAME_TO_AGENT_
 pub const JOURNAL_AFTER: Duration = Duration::from_secs(1);
 /// The same when only the directory of the network changed, which tells of other boards' tasks: a write a minute at most.
 pub const JOURNAL_NET_AFTER: Duration = Duration::from_secs(60);
+/// Most time between two writes of the journal while tasks end and begin by themselves for ever: the pause doubles from
+/// [`JOURNAL_AFTER`] on, and begins anew after twice this time without a write. What the manager takes away waits for
+/// none of it.
+pub const JOURNAL_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Bytes that are written to the journal at once.
 pub const JOURNAL_CHUNK: usize = 32 << 10;
 

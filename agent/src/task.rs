@@ -14,7 +14,8 @@
 //! was lost is Ended(Failed).
 //! Ended stays, container and all, until the manager knows of it and forgets the task: then Delete.
 //! Without a manager: Ended ─ its service's restart policy ─▶ Again ─Delete▶ New, under the same id.
-//! With a lease: when no manager was heard for so long, Running ends like one that is unhealthy, and Made waits.
+//! With a lease: when no manager was heard for so long, Running ends like one that is unhealthy, and Made waits. What is
+//! there when the lease is over is killed beside any operation (`alone`).
 //! ```
 
 mod alone;
@@ -112,6 +113,10 @@ pub struct Task {
     lease: Option<(Duration, Mono)>,
     /// Whether that time is over, or so nearly that it has to stop now.
     is_cut: bool,
+    /// When it is killed (again) if its lease is over then.
+    strike_at: Mono,
+    /// Whether the board has decided not to start it again after this end.
+    is_given_up: bool,
     /// When the board starts it again by itself.
     again: Option<Mono>,
     /// Restarts by the board that count, and since when.
@@ -169,35 +174,37 @@ impl Task {
         self.work = Some(work);
     }
 
-    /// A task whose container was found on the board; `grace` as kept with the container.
-    pub fn found(id: TaskId, found: Found, grace: Option<Duration>, now: Now) -> Self {
+    /// A task whose container was found on the board; `grace` as kept with the container. `heard`: see
+    /// [`adopt`](Self::adopt).
+    pub fn found(id: TaskId, found: Found, grace: Option<Duration>, heard: Option<Duration>, now: Now) -> Self {
         let mut task = Self::blank(id, TaskState::Accepted, "found on the board", now.wall);
         task.container = true;
         task.grace = grace.unwrap_or(STOP_GRACE_DEFAULT);
         // Its assignment has not been heard yet: run on, but start nothing.
         task.wanted = Some(if found == Found::Made { Desired::Ready } else { Desired::Running });
-        task.adopt(found, now);
+        task.adopt(found, heard, now);
         task
     }
 
-    /// Its container was found on the board.
-    pub fn adopt(&mut self, found: Found, now: Now) {
+    /// Its container was found on the board. `heard`: how long before this agent's start the one before heard the
+    /// manager, if that is known.
+    pub fn adopt(&mut self, found: Found, heard: Option<Duration>, now: Now) {
         if self.phase != Phase::New || self.busy.is_some() {
             return;
         }
         self.container = true;
         match found {
             Found::Running { pid, health, lease } => {
-                // When the agent before this one heard the manager last is not known.
-                self.lease = self.lease.or(lease.map(|lease| (lease, now.mono + lease / 2)));
+                let until = |lease: Duration| match heard {
+                    Some(before) => Mono::default() + lease.saturating_sub(before),
+                    None => now.mono + lease / limits::UNKNOWN_LEASE_PART,
+                };
+                self.lease = self.lease.or(lease.map(|lease| (lease, until(lease))));
                 self.check = health.map(|watch| watch.check);
                 self.runs(pid, health.is_some_and(|watch| watch.was_healthy), now);
             }
-            Found::Ended { status, oom } => {
-                // The agent before this one may have told the manager.
-                self.is_told = true;
-                self.exited(status, oom, now.wall);
-            }
+            // If the agent before this one told the manager, the journal does not have it, and it is not begun again.
+            Found::Ended { status, oom } => self.exited(status, oom, now.wall),
             // An agent died before it started it. Made sure of again when the task's work is known, it starts if it is
             // still wanted.
             Found::Made => {}
@@ -233,6 +240,8 @@ impl Task {
             container: false,
             lease: None,
             is_cut: false,
+            strike_at: Mono::default(),
+            is_given_up: false,
             again: None,
             burst: (0, Mono::default()),
             is_again: false,
@@ -371,7 +380,7 @@ impl Task {
             Phase::Ended => {
                 self.again.take_if(|at| *at <= now.mono)?;
                 self.burst = (self.burst.0.saturating_add(1), if self.burst.0 == 0 { now.mono } else { self.burst.1 });
-                (self.phase, self.is_again) = (Phase::Again, true);
+                (self.phase, self.is_again, self.is_given_up) = (Phase::Again, true, false);
                 self.report.container = None;
                 self.says(TaskState::Preparing, "preparing", now.wall);
                 self.decide(now)
@@ -414,14 +423,15 @@ impl Task {
         }
     }
 
-    /// When [`Task::next`] has something to do if nothing happens before. None while an operation is in flight:
-    /// its end wakes.
+    /// When there is something to do if nothing happens before.
     pub fn wake_at(&self) -> Option<Mono> {
-        match self.busy {
-            // It is given up for that.
-            Some(Op::Probe) => return self.fenced_at(),
-            Some(_) => return None,
-            None => {}
+        [self.next_at(), self.fenced_at()].into_iter().flatten().min()
+    }
+
+    /// When [`Task::next`] has something to do. None while an operation is in flight: its end wakes.
+    fn next_at(&self) -> Option<Mono> {
+        if self.busy.is_some() {
+            return None;
         }
         let is_due = match self.phase {
             Phase::New => self.stops() || self.work.is_some(),
@@ -430,8 +440,7 @@ impl Task {
             Phase::Leaving { until, .. } => return Some(until.max(self.not_before)),
             Phase::Running { .. } if self.goes() => true,
             Phase::Running { .. } => {
-                let due = self.health.as_ref().and_then(Health::due).map(|due| due.max(self.not_before));
-                return [due, self.fenced_at()].into_iter().flatten().min();
+                return self.health.as_ref().and_then(Health::due).map(|due| due.max(self.not_before));
             }
             Phase::Stopping { kill_at, .. } => return Some(kill_at.max(self.not_before)),
             Phase::Ended if self.wanted.is_some() => return self.again.map(|at| at.max(self.not_before)),
@@ -603,8 +612,10 @@ impl Task {
 
     /// The signal did not reach the process: the next try counts as the first.
     fn not_signalled(&mut self, signal: Option<u32>, now: Mono) {
-        if let Phase::Stopping { pid, kills, .. } = self.phase {
+        if let Phase::Stopping { pid, kill_at, kills } = self.phase {
             self.phase = match signal {
+                // Its lease does not wait for containerd.
+                None if self.is_cut => Phase::Stopping { pid, kill_at: self.at_lease(kill_at), kills },
                 // It has left the balance.
                 None => Phase::Leaving { pid, until: now },
                 Some(_) => Phase::Stopping { pid, kill_at: now, kills: kills.saturating_sub(1) },
@@ -646,8 +657,13 @@ mod tests {
 
     /// A running task that is told to stop at 0 s.
     fn stopping(grace: Duration) -> Task {
-        let mut task =
-            Task::found(TaskId::from_bits(1), Found::Running { pid: 7, health: None, lease: None }, Some(grace), at(0));
+        let mut task = Task::found(
+            TaskId::from_bits(1),
+            Found::Running { pid: 7, health: None, lease: None },
+            Some(grace),
+            None,
+            at(0),
+        );
         task.unwant();
         task
     }

@@ -66,7 +66,7 @@ fn assigned(desired: Desired) -> Task {
 }
 
 fn found(found: Found) -> Task {
-    Task::found(TaskId::from_bits(1), found, Some(Duration::from_secs(2)), now(0))
+    Task::found(TaskId::from_bits(1), found, Some(Duration::from_secs(2)), None, now(0))
 }
 
 fn go(task: &mut Task, ms: u64, step: Step) {
@@ -81,7 +81,7 @@ fn go(task: &mut Task, ms: u64, step: Step) {
         Cancelled => done(task, Done::Cancelled),
         Exit(status) => task.exited(status, false, now(ms).wall),
         Oom => task.exited(137, true, now(ms).wall),
-        Adopt(found) => task.adopt(found, now(ms)),
+        Adopt(found) => task.adopt(found, None, now(ms)),
         Vanish => task.vanished(now(ms).wall),
         Checked => done(task, Done::Made(CHECK)),
     }
@@ -296,11 +296,11 @@ fn after_the_agent_was_restarted() {
         check(found(running), &[(0, Unwant, "running stop"), (1, Ok, "running -"), (2, Exit(0), "shutdown delete")]);
     check(task, &[(3, Ok, "shutdown - gone")]);
     let mut task = assigned(Running);
-    task.adopt(running, now(0));
+    task.adopt(running, None, now(0));
     assert_eq!(task.report().container.as_ref().map(|c| c.pid), Some(9));
     check(task, &[(0, Wait, "running -"), (1, Adopt(Found::Ended { status: 1, oom: false }), "running -")]);
     let mut task = assigned(Shutdown);
-    task.adopt(running, now(0));
+    task.adopt(running, None, now(0));
     check(task, &[(0, Wait, "running stop"), (1, Ok, "running -"), (2001, Wait, "running kill")]);
     // It ended meanwhile.
     check(found(Found::Ended { status: 0, oom: false }), &[(0, Wait, "complete -"), (1, Unwant, "complete delete")]);
@@ -313,7 +313,7 @@ fn after_the_agent_was_restarted() {
 fn an_agent_that_died_before_the_start_is_made_up_for() {
     let starts = [(1, Wait, "preparing prepare"), (2, Ok, "starting start"), (3, Ok, "running -")];
     let mut task = assigned(Running);
-    task.adopt(Found::Made, now(0));
+    task.adopt(Found::Made, None, now(0));
     check(task, &starts);
     // Without its assignment nothing is known of it but that it is there.
     let waits = || check(found(Found::Made), &[(0, Wait, "accepted -"), (1, Want(Running), "accepted -")]);
@@ -326,7 +326,7 @@ fn an_agent_that_died_before_the_start_is_made_up_for() {
     check(task, &[(1, Wait, "preparing prepare"), (2, Ok, "ready -"), (3, Want(Running), "starting start")]);
     // It is not to start yet, or not any more, or nobody knows it.
     let mut task = assigned(Ready);
-    task.adopt(Found::Made, now(0));
+    task.adopt(Found::Made, None, now(0));
     check(task, &[(1, Wait, "preparing prepare"), (2, Ok, "ready -")]);
     check(waits(), &[(2, Want(Shutdown), "shutdown -"), (3, Unwant, "shutdown delete"), (4, Ok, "shutdown - gone")]);
     check(waits(), &[(2, Unwant, "shutdown delete"), (3, Ok, "shutdown - gone")]);
@@ -340,7 +340,7 @@ fn after_the_board_was_restarted() {
     );
     assert!(task.report().err.as_deref().is_some_and(|e| e.contains("restarted")));
     let mut task = assigned(Running);
-    task.adopt(Found::Lost, now(0));
+    task.adopt(Found::Lost, None, now(0));
     check(task, &[(0, Wait, "failed -")]);
 }
 
@@ -462,6 +462,7 @@ fn a_restarted_agent_checks_on() {
     let mut task = assigned(Running);
     task.adopt(
         Found::Running { pid: 9, health: Some(Watch { check: CHECK, was_healthy: false }), lease: None },
+        None,
         now(0),
     );
     check(task, &[(1000, Wait, "starting probe")]);

@@ -22,7 +22,9 @@ use crate::limits;
 /// When something is to be done with the journal.
 #[derive(Default)]
 pub(super) struct Offline {
-    /// When the board goes by it, unless a session opens before.
+    /// When the board goes by it, unless a session brings a set before; none: it never does.
+    after: Option<Mono>,
+    /// The same, while there is no session.
     recall_at: Option<Mono>,
     /// It is being read.
     recalling: Option<smol::Task<()>>,
@@ -34,19 +36,48 @@ pub(super) struct Offline {
     save_at: Option<Mono>,
     /// It is being written.
     saving: Option<smol::Task<()>>,
+    /// When it was written last, and how long the next time waits for what ends and begins by itself.
+    saved: (Mono, Duration),
 }
 
 impl Offline {
     /// Goes by the journal so long after the start; none: never.
     pub(super) fn new(after: Option<Duration>) -> Self {
-        Self { recall_at: after.map(|after| Mono::default() + after), ..Self::default() }
+        let after = after.map(|after| Mono::default() + after);
+        Self { after, recall_at: after, ..Self::default() }
+    }
+
+    /// A session opened: what the manager says counts, once it has said it.
+    fn opened(&mut self) {
+        (self.recall_at, self.recalling) = (None, None);
+    }
+
+    /// The session ended. One that brought no set was as good as none.
+    pub(super) fn closed(&mut self, has_set: bool) {
+        if !has_set && !self.is_known {
+            self.recall_at = self.after;
+        }
     }
 
     /// The directory changed: other boards' tasks are not worth a write each, but its own shall be reached.
     pub(super) fn net_changed(&mut self, now: Mono, is_ours: bool) {
         if self.mark != 0 {
-            self.saves(now + if is_ours { limits::JOURNAL_AFTER } else { limits::JOURNAL_NET_AFTER });
+            if is_ours { self.changed(now) } else { self.saves(now + limits::JOURNAL_NET_AFTER) }
         }
+    }
+
+    /// What it says changed: a task that ends and begins for ever is not written each time.
+    fn changed(&mut self, now: Mono) {
+        let (at, pause) = self.saved;
+        self.saves((now + limits::JOURNAL_AFTER).max(at + pause));
+    }
+
+    /// It is written now.
+    fn begins_to_save(&mut self, now: Mono) {
+        let (at, pause) = self.saved;
+        let is_often = now.since(at) <= limits::JOURNAL_PAUSE_MAX * 2;
+        let pause = if is_often { (pause * 2).min(limits::JOURNAL_PAUSE_MAX) } else { Duration::ZERO };
+        self.saved = (now, pause.max(limits::JOURNAL_AFTER));
     }
 
     /// Writes it then, or before.
@@ -83,7 +114,7 @@ impl App {
 
     /// A session opened: what the manager says counts, once it has said it.
     pub(super) fn is_heard(&mut self) {
-        (self.offline.recall_at, self.offline.recalling) = (None, None);
+        self.offline.opened();
         self.tools.is_alone.set(false);
     }
 
@@ -103,6 +134,7 @@ impl App {
             // What it says may be of before.
             self.offline.save_at = Some(now + limits::JOURNAL_AFTER);
         }
+        let is_dropped = self.board.takes_dropped();
         if !self.offline.is_known || self.is_removed || self.departure.is_some() {
             // Nothing wakes the loop for what is not to be written.
             self.offline.save_at = None;
@@ -110,9 +142,14 @@ impl App {
         }
         let mark = self.board.mark();
         if std::mem::replace(&mut self.offline.mark, mark) != mark {
+            self.offline.changed(now);
+        }
+        if is_dropped {
+            // What the manager takes away shall not begin again.
             self.offline.saves(now + limits::JOURNAL_AFTER);
         }
         if self.offline.saving.is_none() && self.offline.save_at.take_if(|at| *at <= now).is_some() {
+            self.offline.begins_to_save(now);
             let (tools, inputs, tasks) = (self.tools.clone(), self.inputs.clone(), self.board.kept());
             let Some(node) = *tools.node.borrow() else { return };
             self.offline.saving = Some(self.executor.spawn(async move {
@@ -158,5 +195,58 @@ impl App {
         self.offline.is_known = true;
         let begun = self.board.recall(tasks, self.clock.now());
         log::warn!("no manager is heard: this board goes by what it was told last, and starts {begun} tasks by itself");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Mono {
+        Mono::from_nanos(second * 1_000_000_000)
+    }
+
+    #[test]
+    fn a_session_that_brings_no_set_does_not_stop_the_board_from_going_by_its_journal() {
+        let after = Duration::from_secs(15);
+        let mut offline = Offline::new(Some(after));
+        assert_eq!(offline.recall_at, Some(at(15)));
+        offline.opened();
+        assert_eq!(offline.recall_at, None);
+        offline.closed(false);
+        assert_eq!(offline.recall_at, Some(at(15)));
+        offline.opened();
+        offline.closed(true);
+        assert_eq!(offline.recall_at, None);
+        // It went by it already, or never shall.
+        let mut known = Offline { is_known: true, recall_at: None, ..Offline::new(Some(after)) };
+        known.closed(false);
+        let mut never = Offline::new(None);
+        never.closed(false);
+        assert_eq!((known.recall_at, never.recall_at), (None, None));
+    }
+
+    #[test]
+    fn what_changes_for_ever_is_written_less_and_less_often() {
+        let (mut offline, mut written) = (Offline::default(), Vec::new());
+        for second in 0..600 {
+            if offline.save_at.take_if(|due| *due <= at(second)).is_some() {
+                offline.begins_to_save(at(second));
+                written.push(second);
+            }
+            offline.changed(at(second));
+        }
+        assert_eq!(written, [1, 2, 4, 8, 16, 32, 64, 124, 184, 244, 304, 364, 424, 484, 544]);
+        // What the manager takes away does not wait, and after a quiet time nothing does.
+        offline.saves(at(601));
+        assert_eq!(offline.save_at, Some(at(601)));
+        offline.save_at = None;
+        offline.begins_to_save(at(601));
+        offline.changed(at(900));
+        assert_eq!(offline.save_at, Some(at(901)));
+        offline.save_at = None;
+        offline.begins_to_save(at(901));
+        offline.changed(at(901));
+        assert_eq!(offline.save_at, Some(at(902)));
     }
 }

@@ -10,10 +10,10 @@ use racimo_common::object::NodeDescription;
 use racimo_common::registry::{Platform, Reference, Registry};
 use racimo_common::signal;
 use racimo_common::wire::Work;
-use rustix::process::{Pid, Signal, kill_process};
 use smol::Timer;
 
 use super::images::Images;
+use super::kill;
 use crate::journal::Journal;
 use crate::limits;
 use crate::net::host::Host;
@@ -78,7 +78,7 @@ impl Tools {
             }
             .map(Some),
             // Its time is over, whether containerd answers or not; of its end it tells later.
-            Op::Signal(Some(signal::SIGKILL)) if kill(task, pid) => Ok(None),
+            Op::Signal(Some(signal::SIGKILL)) if kill::first_process(task, pid) => Ok(None),
             Op::Signal(Some(signal)) => self.runtime.kill(task, signal).await.map(|()| None),
             Op::Signal(None) => self.runtime.stop(task).await.map(|()| None),
             Op::Delete => {
@@ -222,13 +222,6 @@ async fn note_use(ctrd: &Ctrd, image: &str, work: &Work) {
     }
 }
 
-/// Kills the task's first process, and with it all of its container; false: it is not there, or not the task's.
-fn kill(task: TaskId, pid: u32) -> bool {
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| groups.contains(&task.to_string()));
-    pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
-}
-
 fn known(found: runtime::Found) -> (TaskId, Found, Option<Duration>) {
     let lease = found.kept.as_ref().and_then(|kept| kept.lease);
     let grace = found.kept.map(|kept| kept.stop_grace);
@@ -251,6 +244,7 @@ mod tests {
     use super::*;
     use crate::app::RESOLV_CONF;
     use crate::images;
+    use crate::journal::Look;
     use crate::runtime::ctrd::Executor;
 
     /// There may be one operation per task: together they must leave room on the heap.
@@ -263,7 +257,7 @@ mod tests {
             runtime: Runtime::new(executor, runtime::Config::default()).expect("cgroups"),
             network,
             host: Host::new(dir.path().to_owned(), dir.path().to_owned()),
-            journal: Journal::new(dir.path(), [0; 32], None, Ok(None)),
+            journal: Journal::new(dir.path(), [0; 32], None, Look::default()),
             is_alone: Cell::new(false),
             registry: Registry::new(racimo_common::registry::Config::default()),
             description: Rc::default(),

@@ -51,6 +51,7 @@ impl App {
                 self.hears();
                 self.close();
                 self.board.closed();
+                self.offline.closed(self.has_set);
                 self.tools.is_alone.set(true);
             }
             Told::Removed(reason) => {

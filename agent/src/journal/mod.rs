@@ -38,6 +38,15 @@ const TASK: u8 = 2;
 /// Tasks with what they run.
 pub type Tasks = Vec<(TaskId, Rc<Work>)>;
 
+/// What is on the disk.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// The slot that counts.
+    pub last: Option<(usize, Header)>,
+    /// What could not be read.
+    pub fault: Option<String>,
+}
+
 /// The board's journal.
 pub struct Journal {
     data: PathBuf,
@@ -47,32 +56,35 @@ pub struct Journal {
     sealer: Option<Sealer>,
     /// The slot that counts.
     last: Cell<Option<(usize, Header)>>,
+    /// Whether contents of before were removed, which nobody can open.
+    is_swept: Cell<bool>,
     /// Why the last set could not be kept.
     fault: RefCell<Option<String>>,
 }
 
 impl Journal {
-    /// What is on the disk. It blocks: for a thread that may.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn look(data: &Path, owner: &Digest) -> io::Result<Option<(usize, Header)>> {
-        let mut found = [None; 2];
+    /// What is on the disk; a slot that cannot be read is not valid, and the other one may be. It blocks: for a thread
+    /// that may.
+    pub fn look(data: &Path, owner: &Digest) -> Look {
+        let (mut found, mut fault) = ([None; 2], None);
         for (slot, header) in found.iter_mut().enumerate() {
-            match File::open(path(data, slot)) {
-                Ok(file) => *header = slot::check(&mut BufReader::new(file), owner)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            let checked = match File::open(path(data, slot)) {
+                Ok(file) => slot::check(&mut BufReader::new(file), owner),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            };
+            match checked {
+                Ok(checked) => *header = checked,
+                Err(error) => fault = Some(format!("journal.{slot} cannot be read: {error}")),
             }
         }
-        Ok(slot::newest(&found).and_then(|slot| Some((slot, found[slot]?))))
+        Look { last: slot::newest(&found).and_then(|slot| Some((slot, found[slot]?))), fault }
     }
 
     /// A journal that goes on from what [`look`](Self::look) found.
-    pub fn new(data: &Path, owner: Digest, sealer: Option<Sealer>, found: io::Result<Option<(usize, Header)>>) -> Self {
-        let fault = found.as_ref().err().map(|error| format!("the journal cannot be read: {error}"));
-        let (last, fault) = (Cell::new(found.ok().flatten()), RefCell::new(fault));
-        Self { data: data.to_owned(), owner, sealer, last, fault }
+    pub fn new(data: &Path, owner: Digest, sealer: Option<Sealer>, found: Look) -> Self {
+        let (last, fault) = (Cell::new(found.last), RefCell::new(found.fault));
+        Self { data: data.to_owned(), owner, sealer, last, is_swept: Cell::new(false), fault }
     }
 
     /// Why this board may not start its tasks without its manager.
@@ -89,8 +101,10 @@ impl Journal {
     pub async fn save(&self, node: u128, mut tasks: Tasks, network: &Network, bodies: &Bodies) -> bool {
         tasks.retain(|(_, work)| work.files.is_empty() || work.offline.secrets && self.sealer.is_some());
         let kept = async {
+            // First, as contents of a set that is too large are of no use.
+            let is_news = self.is_news(node, &tasks, network.table()).await?;
             self.save_contents(&tasks, bodies).await?;
-            self.save_set(node, &tasks, network.table()).await
+            if is_news { self.save_set(node, &tasks, network.table()).await } else { Ok(()) }
         };
         let kept = kept.await;
         // Also if it could not be kept, perhaps for lack of room.
@@ -105,7 +119,8 @@ impl Journal {
         is_kept
     }
 
-    async fn save_set(&self, node: u128, tasks: &Tasks, table: &Rc<RefCell<Table>>) -> io::Result<()> {
+    /// Whether the set is another one than the one that is kept.
+    async fn is_news(&self, node: u128, tasks: &Tasks, table: &Rc<RefCell<Table>>) -> io::Result<bool> {
         let mut sum = Sum::new(&self.owner, node);
         let mut items = Items::new(tasks, table);
         while let Some(item) = items.next() {
@@ -119,18 +134,18 @@ impl Journal {
                 JOURNAL_BYTES_MAX >> 10
             )));
         }
+        Ok(match self.last.get() {
+            Some((_, header)) => header.digest != sum.finish(),
+            None => sum.length() != 0,
+        })
+    }
+
+    async fn save_set(&self, node: u128, tasks: &Tasks, table: &Rc<RefCell<Table>>) -> io::Result<()> {
         let last = self.last.get();
-        let is_known = match last {
-            Some((_, header)) => header.digest == sum.finish(),
-            None => sum.length() == 0,
-        };
-        if is_known {
-            return Ok(());
-        }
         let slot = last.map_or(0, |(slot, _)| 1 - slot);
-        let path = path(&self.data, slot);
+        let place = path(&self.data, slot);
         let file = smol::unblock(move || {
-            let mut file = durable::File::open(&path)?;
+            let mut file = durable::File::open(&place)?;
             file.seek(u64::try_from(HEADER_BYTES).unwrap_or_default())?;
             Ok::<_, io::Error>(file)
         });
@@ -155,9 +170,14 @@ impl Journal {
         let sequence = last.map_or(1, |(_, header)| header.sequence + 1);
         let header = Header { sequence, length: sum.length(), node, digest: sum.finish() };
         let data = self.data.clone();
+        // Without a valid slot the other one may be one that could not be read, and have a larger sequence when it can.
+        let doubtful = last.is_none().then(|| path(&self.data, 1 - slot));
         let written = smol::unblock(move || {
             file.write_at(0, &header.encode())?;
             file.sync()?;
+            if let Some(doubtful) = doubtful {
+                durable::remove(&doubtful)?;
+            }
             // Its name may be new, too.
             durable::sync_dir(&data)
         });
@@ -174,8 +194,9 @@ impl Journal {
         if wanted.is_empty() {
             return Ok(());
         }
-        // What is there without a set of ours was sealed with the key of the node that the board was before.
-        let is_ours = self.last.get().is_some();
+        // What is there without a set of ours was sealed with the key of the node that the board was before. It goes once:
+        // as long as no set can be kept, what was sealed since stays.
+        let is_ours = self.last.get().is_some() || self.is_swept.get();
         smol::unblock(move || {
             if !is_ours {
                 durable::remove_dir(&dir)?;
@@ -198,7 +219,9 @@ impl Journal {
             }
             if changed { durable::sync_dir(&dir) } else { Ok(()) }
         })
-        .await
+        .await?;
+        self.is_swept.set(true);
+        Ok(())
     }
 
     /// Removes contents that no task needs: not before the set that needs them is of no use.

@@ -168,7 +168,58 @@ fn a_damaged_slot_leaves_the_one_before() {
     let board = board.boot();
     assert_eq!(board.recall(), [work("newer", &[])]);
     // Another board's, or another cluster's, is none.
-    assert_eq!(Journal::look(board.data.path(), &[4; 32]).unwrap(), None);
+    assert_eq!(Journal::look(board.data.path(), &[4; 32]).last, None);
+}
+
+#[test]
+fn a_slot_that_cannot_be_read_leaves_the_other_one() {
+    let board = Board::new();
+    board.save(&[work("old", &[])]);
+    board.save(&[work("new", &[])]);
+    let place = |slot| path(board.data.path(), slot);
+    let good = fs::read(place(1)).unwrap();
+    // Reading it is an error, as on a worn card.
+    fs::remove_file(place(1)).unwrap();
+    fs::create_dir(place(1)).unwrap();
+    let board = board.boot();
+    assert!(board.journal.fault().unwrap().starts_with("journal.1 cannot be read"));
+    assert_eq!(board.recall(), [work("old", &[])]);
+    // Neither could be, and one of them can be again later: what was said since counts.
+    let place = |slot| path(board.data.path(), slot);
+    fs::remove_file(place(0)).unwrap();
+    let board = board.boot();
+    assert_eq!((board.recall(), board.journal.last()), (Vec::new(), None));
+    fs::remove_dir(path(board.data.path(), 1)).unwrap();
+    fs::write(path(board.data.path(), 1), good).unwrap();
+    assert!(board.save(&[work("newer", &[])]));
+    assert_eq!(board.boot().recall(), [work("newer", &[])]);
+}
+
+#[test]
+fn contents_are_sealed_once_while_no_set_can_be_kept() {
+    let board = Board::new();
+    board.content(5, b"a secret");
+    let contents = board.data.path().join(CONTENTS);
+    let place = contents.join(name(key(5)));
+    fs::create_dir(path(board.data.path(), 0)).unwrap();
+    // What is there of before goes.
+    fs::create_dir(&contents).unwrap();
+    fs::write(&place, b"another node's").unwrap();
+    assert!(!board.save(&[work("web", &[5])]));
+    assert_ne!(fs::read(&place).unwrap(), b"another node's");
+    // Sealed again it would say something else.
+    fs::write(&place, b"as it is").unwrap();
+    assert!(!board.save(&[work("web", &[5])]));
+    fs::remove_dir(path(board.data.path(), 0)).unwrap();
+    assert!(board.save(&[work("web", &[5])]));
+    assert_eq!(fs::read(&place).unwrap(), b"as it is");
+    // Those of a set that is too large are not sealed at all.
+    let large = Board::new();
+    large.content(5, b"a secret");
+    let mut work = work("large", &[5]);
+    work.container.env = vec!["x".repeat(200_000)];
+    assert!(!large.save(&vec![work; 22]));
+    assert!(!large.data.path().join(CONTENTS).exists());
 }
 
 #[test]
@@ -261,7 +312,7 @@ fn a_save_that_is_given_up_leaves_the_set_before() {
             false
         };
         let whole = smol::block_on(smol::future::or(cut, save));
-        let found = Journal::look(board.data.path(), &OWNER).unwrap().unwrap().1;
+        let found = Journal::look(board.data.path(), &OWNER).last.unwrap().1;
         assert!(found.sequence == 2 || !whole, "it ended after {polls} polls and is not there");
         if whole {
             return;

@@ -312,7 +312,8 @@ impl Runtime {
         &self.0.binary
     }
 
-    fn boot(&self) -> &str {
+    /// What the kernel is called until it boots again.
+    pub fn boot(&self) -> &str {
         &self.0.boot
     }
 

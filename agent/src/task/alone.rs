@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ended, and no manager was told ─ policy allows ─ delay ─▶ made anew under the same id
-//! heard ─ lease, less the time it takes to stop ─▶ asked to stop ─ the rest of it ─▶ killed
+//! heard ─ lease, less the time it takes to stop ─▶ asked to stop ─ the rest of it ─▶ killed, by the agent itself
 //! ```
 
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use racimo_common::time::{Mono, Now};
 use racimo_common::wire::Work;
 
 use super::{Phase, Task};
+use crate::limits;
 
 impl Task {
     /// There is no manager, and the journal says that it shall run.
@@ -21,8 +22,10 @@ impl Task {
             return;
         }
         self.wanted = Some(Desired::Running);
-        // What the board lost with its power is made anew at once.
-        self.again = (self.phase == Phase::Ended && !self.is_told).then_some(now.mono);
+        // What the board lost with its power is made anew at once; of what ended while the agent was away its policy
+        // decides.
+        let is_lost = self.phase == Phase::Ended && self.report.container.is_none();
+        self.again = (is_lost && !self.is_told).then_some(now.mono);
         self.takes(work, now.mono);
         self.is_recalled = true;
     }
@@ -41,7 +44,7 @@ impl Task {
 
     /// Without a manager: is it to be started again, and when?
     pub fn stands_alone(&mut self, now: Mono) {
-        let is_over = self.phase == Phase::Ended && self.again.is_none() && !self.is_told;
+        let is_over = self.phase == Phase::Ended && self.again.is_none() && !self.is_told && !self.is_given_up;
         let restart = self.work.as_ref().and_then(|work| work.offline.restart);
         let Some(restart) = restart.filter(|_| is_over && self.wanted == Some(Desired::Running)) else { return };
         let may = match self.report.state {
@@ -55,6 +58,9 @@ impl Task {
         }
         if may && restart.attempts.is_none_or(|most| self.burst.0 < most) {
             self.again = Some(now + span(restart.delay_ms));
+        } else {
+            // Once for each end: the window that passes meanwhile gives no new attempts.
+            self.is_given_up = true;
         }
     }
 
@@ -83,9 +89,32 @@ impl Task {
         }
     }
 
+    /// Whether it is to be killed now, beside the operation in flight: its lease is over, whether containerd answers or
+    /// not. Asked again until its end is heard.
+    pub fn strikes(&mut self, now: Mono) -> bool {
+        let is_due = self.is_cut && self.may_run() && self.fenced_at().is_some_and(|at| at <= now);
+        if is_due {
+            self.strike_at = now + limits::RETRY_AFTER;
+        }
+        is_due
+    }
+
+    /// The time, or the end of the lease if that is sooner.
+    pub(super) fn at_lease(&self, at: Mono) -> Mono {
+        self.lease.map_or(at, |(_, until)| at.min(until))
+    }
+
+    /// Whether it runs only as long as a manager is heard.
+    pub fn is_fenced(&self) -> bool {
+        self.lease.is_some()
+    }
+
     /// When its lease asks for something, unless a manager is heard before.
     pub(super) fn fenced_at(&self) -> Option<Mono> {
-        let (lease, until) = self.lease.filter(|_| !self.is_cut)?;
+        let (lease, until) = self.lease.filter(|_| self.may_run())?;
+        if self.is_cut {
+            return Some(until.max(self.strike_at));
+        }
         // `fence` counts the same span from the other side.
         Some(Mono::from_nanos(until.nanos().saturating_sub(nanos(self.grace.min(lease / 4)))))
     }
@@ -152,6 +181,7 @@ mod tests {
                         }
                     }
                     Order::Cancel(task) => board.done(task, Done::Cancelled, now),
+                    Order::Kill(task) => board.exited(task, 137, false, now),
                 }
             }
         }
@@ -255,6 +285,11 @@ mod tests {
         // The third within the window: it stays failed, as if a manager had decided it.
         assert_eq!(crash(20_000), 0);
         assert_eq!((state(&few), few.wake_at()), ((TaskState::Failed, 2), None));
+        // Also when the window is over.
+        assert_eq!(settle(&mut few, at(200_000)), []);
+        few.session();
+        few.closed();
+        assert_eq!((settle(&mut few, at(300_000)), few.kept().len()), (vec![], 0));
         let mut rare = board(&restarts(Restart { attempts: Some(1), window_ms: Some(60_000), ..RESTART }));
         rare.closed();
         for ms in [0, 70_000, 140_000] {
@@ -279,16 +314,19 @@ mod tests {
         assert_eq!(settle(&mut board, at(0)), []);
         let work = restarts(RESTART);
         let begun = board.recall((1..6).map(|number| (id(number), work.clone())).collect(), at(15_000));
-        assert_eq!(begun, 1, "the board is full, and what ended is not begun again");
+        assert_eq!(begun, 1, "the board is full, and what ended waits for its delay");
         assert_eq!(settle(&mut board, at(15_000)), AGAIN);
         assert_eq!(state(&board), (TaskState::Running, 1));
+        // What ended while the agent was away is its policy's, as no manager was told.
+        assert_eq!((settle(&mut board, at(19_999)), board.kept().len()), (vec![], 3));
+        assert_eq!(settle(&mut board, at(20_000)), AGAIN);
         assert_eq!(settle(&mut board, at(90_000)), []);
         // What the manager says counts: its own description of the task too.
         board.session();
         let other = Rc::new(Work { slot_name: "web.9".into(), ..Work::clone(&work) });
         board.assign(whole(&[(1, Desired::Running, &other)], 9), at(91_000)).expect("a set");
         assert_eq!(board.task(id(1)).and_then(Task::work).map(|work| work.slot_name.as_str()), Some("web.9"));
-        assert_eq!(settle(&mut board, at(91_000)).len(), 3, "the others stop and go");
+        assert_eq!(settle(&mut board, at(91_000)).len(), 4, "the others stop and go");
     }
 
     #[test]
@@ -316,7 +354,7 @@ mod tests {
         assert_eq!(orders, [Order::Begin(id(1), Op::Signal(None))]);
         fenced.done(id(1), Done::Ok(None), at(23_100));
         assert_eq!(fenced.wake_at(), Some(at(25_000).mono));
-        let kills = [Order::Begin(id(1), Op::Signal(Some(9)))];
+        let kills = [Order::Kill(id(1)), Order::Begin(id(1), Op::Signal(Some(9)))];
         assert_eq!(fenced.orders(at(25_000)), kills);
         // One that lives on is not killed again and again.
         fenced.done(id(1), Done::Ok(None), at(25_100));
@@ -354,11 +392,78 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_starts_does_not_know_when_the_manager_was_heard() {
+    fn a_fenced_task_ends_with_its_lease_while_containerd_is_away() {
+        let mut fenced = board(&leased());
+        // 2 s of grace before the end, at 20 s; every call fails.
+        let (mut kills, mut asked) = (Vec::new(), 0);
+        for ms in (18_000..24_000).step_by(100) {
+            for order in fenced.orders(at(ms)) {
+                match order {
+                    Order::Kill(task) => kills.push((task, ms)),
+                    Order::Begin(task, Op::Signal(signal)) => {
+                        asked += u32::from(signal.is_none());
+                        fenced.done(task, Done::Again("containerd is away".to_owned()), at(ms));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let want = [20_000, 21_000, 22_000, 23_000].map(|ms| (id(1), ms));
+        assert_eq!((kills.as_slice(), asked), (&want[..], 1));
+        fenced.exited(id(1), 137, false, at(24_000));
+        assert_eq!((state(&fenced).0, fenced.wake_at()), (TaskState::Failed, None));
+    }
+
+    #[test]
+    fn a_fenced_task_ends_with_its_lease_while_containerd_hangs() {
+        // The signal, or the start, never answers.
+        let mut fenced = board(&leased());
+        assert_eq!(fenced.orders(at(18_000)), [Order::Begin(id(1), Op::Signal(None))]);
+        let mut starts = Board::new(8);
+        starts.adopt(&[], at(0));
+        starts.assign(whole(&[(1, Desired::Running, &leased())], 5), at(0)).expect("a set");
+        starts.heard(at(0).mono);
+        assert_eq!(starts.orders(at(0)).len(), 1);
+        starts.done(id(1), Done::Ok(None), at(0));
+        assert_eq!(starts.orders(at(0)), [Order::Begin(id(1), Op::Start)]);
+        assert_eq!((starts.orders(at(18_000)), starts.wake_at()), (vec![], Some(at(20_000).mono)));
+        for mut board in [fenced, starts] {
+            assert_eq!((board.orders(at(19_999)), board.wake_at()), (vec![], Some(at(20_000).mono)));
+            assert_eq!(board.orders(at(20_000)), [Order::Kill(id(1))]);
+            assert_eq!((board.orders(at(20_000)), board.wake_at()), (vec![], Some(at(21_000).mono)));
+        }
+    }
+
+    #[test]
+    fn a_fenced_task_that_stops_slowly_ends_with_its_lease() {
+        let slow = Rc::new(Work { offline: leased().offline, ..work(Duration::from_secs(3600)) });
+        let mut board = board(&slow);
+        board.assign(whole(&[(1, Desired::Shutdown, &slow)], 6), at(1000)).expect("a set");
+        assert_eq!(board.orders(at(1000)), [Order::Begin(id(1), Op::Signal(None))]);
+        board.done(id(1), Done::Ok(None), at(1000));
+        assert_eq!((board.orders(at(1000)), board.wake_at()), (vec![], Some(at(15_000).mono)));
+        assert_eq!((board.orders(at(15_000)), board.wake_at()), (vec![], Some(at(20_000).mono)));
+        assert_eq!(board.orders(at(20_000)), [Order::Kill(id(1)), Order::Begin(id(1), Op::Signal(Some(9)))]);
+    }
+
+    /// An agent starts again, and finds a task that runs; `heard`: what the one before left. When it is killed.
+    #[track_caller]
+    fn check_start(heard: Option<Duration>, killed: u64) {
         let mut board = Board::new(8);
         let running = Found::Running { pid: 4, health: None, lease: Some(Duration::from_secs(20)) };
-        board.adopt(&[(id(1), running, Some(Duration::from_secs(1)))], at(0));
-        assert_eq!((settle(&mut board, at(8999)), board.wake_at()), (vec![], Some(at(9000).mono)));
-        assert_eq!(settle(&mut board, at(9000)), [Op::Signal(None)]);
+        board.remembers(heard);
+        board.adopt(&[(id(1), running, Some(Duration::from_secs(1)))], at(100));
+        let kills = |board: &mut Board, ms| board.orders(at(ms)).contains(&Order::Kill(id(1)));
+        assert!(killed == 100 || !kills(&mut board, killed - 1), "{heard:?}");
+        assert!(kills(&mut board, killed), "{heard:?}");
+    }
+
+    #[test]
+    fn a_lease_does_not_begin_anew_with_the_agent() {
+        check_start(Some(Duration::ZERO), 20_000);
+        check_start(Some(Duration::from_secs(12)), 8000);
+        check_start(Some(Duration::from_secs(90)), 100);
+        // Nothing is known: little.
+        check_start(None, 2600);
     }
 }

@@ -9,6 +9,7 @@ use super::error::{ApiError, Code};
 use super::filter::Filters;
 use super::request::Request;
 use super::{Context, find};
+use crate::orchestrator;
 use crate::store::{Change, Node, NodeStatus};
 
 const FILTERS: &[&str] = &["id", "label", "membership", "name", "node.label", "role"];
@@ -67,6 +68,11 @@ pub(super) async fn remove(context: &Context, request: &Request) -> Result<Answe
     }
     if view.node_status(node) != NodeStatus::Down && !request.flag("force") {
         let why = format_args!("node {id} is not down and can't be removed");
+        return Err(ApiError::rpc(Code::FailedPrecondition, why));
+    }
+    let kept = orchestrator::keeps_node(&view, id, context.clock.now()).filter(|_| !request.flag("force"));
+    if let Some(why) = kept {
+        let why = format_args!("node {id} can't be removed yet: {why}; --force says that it does not run any more");
         return Err(ApiError::rpc(Code::FailedPrecondition, why));
     }
     context.commit(Change::NodeRemove { node: id }).await?;

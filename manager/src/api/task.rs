@@ -47,8 +47,9 @@ pub(super) async fn list(context: &Context, request: &Request) -> Result<Answer,
         Some(services) => services.iter().flat_map(|id| view.state.tasks_of_service(*id)).collect(),
         None => view.state.tasks().collect(),
     };
+    let now = context.clock.now();
     let tasks = candidates.into_iter().filter(|task| wanted.matches(&view, &filters, task));
-    Ok(Answer::ok(&Value::Array(tasks.map(|task| convert::task(&view, task)).collect())))
+    Ok(Answer::ok(&Value::Array(tasks.map(|task| convert::task(&view, task, now)).collect())))
 }
 
 /// The filters that name other objects.
@@ -109,5 +110,5 @@ fn is_up_to_date(view: &View, task: &Task) -> bool {
 pub(super) async fn inspect(context: &Context, request: &Request) -> Result<Answer, ApiError> {
     let view = context.cluster_view()?;
     let task = find::task(&view.state, &request.name)?;
-    Ok(Answer::ok(&convert::task(&view, task)))
+    Ok(Answer::ok(&convert::task(&view, task, context.clock.now())))
 }

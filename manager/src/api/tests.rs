@@ -279,6 +279,55 @@ fn nodes() {
 }
 
 #[test]
+fn a_node_is_not_removed_while_a_fence_holds_a_task_of_it() {
+    use racimo_common::id::{IdSource, TaskId};
+    use racimo_common::object::Desired;
+    use racimo_common::time::{Mono, Now, Wall};
+
+    use crate::orchestrator::held_by_fence;
+    use crate::store::{Change, Gate, NewTask, NodeLink, Observation, Slot, WrittenOff};
+    let lab = Lab::active();
+    let boards = [lab.join(1, "pi1"), lab.join(2, "pi2")];
+    let leased = r#""Labels":{"io.racimo.on-partition":"stop","io.racimo.lease":"1h"},"TaskTemplate""#;
+    assert_eq!(lab.post("/services/create", &WEB.replace("\"TaskTemplate\"", leased)).0, 201);
+    let service = lab.store.view().state.services().next().expect("a service").clone();
+    let mut ids = IdSource::seeded(5);
+    let mut assign = |desired, node| {
+        let id: TaskId = ids.draw();
+        let gate = (desired == Desired::Ready).then_some(Gate { not_before: Wall::default(), after: None });
+        let (slot, revision) = (Slot::Replica(1), service.revision);
+        let new = NewTask { id, service: service.id, revision, slot, desired, gate, restart_of: None, node: None };
+        lab.commit(Change::TaskCreate(Box::new(new)));
+        lab.commit(Change::TaskAssign { task: id, node, generic: Default::default() });
+        id
+    };
+    let old = assign(Desired::Running, boards[0]);
+    let next = assign(Desired::Ready, boards[1]);
+    for node in boards {
+        lab.observe(Observation::Link { node, link: NodeLink::Lost(Mono::default()) });
+        lab.commit(Change::NodeWriteOff {
+            node,
+            written_off: WrittenOff { at: Wall::default(), reason: "cut".into() },
+        });
+    }
+    let (status, answer) = lab.ask("DELETE", "/nodes/pi1", "");
+    let said = message(&answer);
+    let left = said.split_once(&format!("yet: task {old} has surely stopped there in ")).expect("the reason").1;
+    let left: u64 = left.split_once(" s; --force").expect("the time").0.parse().expect("seconds");
+    assert!(status == 400 && (3000..=3610).contains(&left), "{status} {said}");
+
+    // `service ps` says why until it may start.
+    let view = lab.store.view();
+    let task = view.state.task(next).expect("stored");
+    let reason = |second: u64| {
+        held_by_fence(&view, task, Now { mono: Mono::from_nanos(second * 1_000_000_000), ..Now::default() })
+    };
+    assert!(reason(3609).is_some_and(|why| why.contains("stops it by itself within 3610 s")));
+    assert_eq!((reason(3610), reason(10_000)), (None, None));
+    assert_eq!(lab.ask("DELETE", "/nodes/pi1?force=1", ""), (200, Value::Null));
+}
+
+#[test]
 fn ambiguous_names() {
     let lab = Lab::active();
     let boards = [lab.join(1, "same"), lab.join(2, "same")];

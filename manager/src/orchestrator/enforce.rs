@@ -11,7 +11,7 @@ use racimo_common::id::NodeId;
 use racimo_common::object::{Availability, Desired, TaskReport, TaskState};
 
 use super::draft::{Draft, ended};
-use super::restart;
+use super::{fence, restart};
 use crate::scheduler::constraint;
 use crate::store::generic;
 use crate::store::{Change, Mode, Node, Observation, Task, WrittenOff};
@@ -99,6 +99,11 @@ fn orphan(draft: &mut Draft<'_>, node: &Node, written_off: &WrittenOff) {
         return;
     }
     for task in tasks {
+        if let Some(until) = draft.task(task).cloned().and_then(|task| fence::holds(&draft.view, &task, now)) {
+            // The manager has just started: not before it has surely stopped.
+            until.into_iter().for_each(|at| draft.wake_at(at));
+            continue;
+        }
         let ended = ended(TaskState::Orphaned, "its node has been down for 24 hours", now);
         draft.push(vec![Change::TaskEnd { task, ended }]);
     }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use racimo_common::id::{ServiceId, TaskId};
+use racimo_common::id::{NodeId, ServiceId, TaskId};
 use racimo_common::object::Desired;
 use racimo_common::time::{Mono, Now};
 
@@ -47,12 +47,30 @@ pub(super) fn of_slot(view: &View, service: ServiceId, slot: Slot, except: Optio
     fences.next()
 }
 
+/// Why this node is not removed without force: a task with a lease may still run there, and would not be waited for.
+pub fn keeps_node(view: &View, node: NodeId, now: Now) -> Option<String> {
+    let mut held = view.state.tasks_on_node(node).filter_map(|task| Some((task.id, holds(view, task, now)?)));
+    let (task, until) = held.next()?;
+    let (task, until) = held.fold((task, until), |last, next| match (last.1, next.1) {
+        (Some(known), Some(until)) if until > known => next,
+        (Some(_), None) => next,
+        _ => last,
+    });
+    Some(match until {
+        Some(until) => {
+            let left = until.since(now.mono).as_millis().div_ceil(1000);
+            format!("task {task} has surely stopped there in {left} s")
+        }
+        None => format!("task {task} may still run there"),
+    })
+}
+
 /// Why a task that is ready does not start, for `service ps`; none: no fence holds it.
-pub fn reason(view: &View, task: &Task) -> Option<String> {
+pub fn reason(view: &View, task: &Task, now: Now) -> Option<String> {
     if task.desired != Desired::Ready || task.ended.is_some() || task.gate.is_none() {
         return None;
     }
-    let fence = of_slot(view, task.service, task.slot, Some(task.id), Now::default())?;
+    let fence = of_slot(view, task.service, task.slot, Some(task.id), now)?;
     let (old, node) = (fence.task.id, fence.task.node.and_then(|node| view.state.node(node))?);
     let lease = fence.task.spec.offline.lease.unwrap_or_default();
     let node_name = &node.description.hostname;

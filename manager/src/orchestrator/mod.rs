@@ -30,7 +30,7 @@ use racimo_common::time::{Mono, Now};
 use crate::store::{Change, Mode, Observation, Service, View};
 
 pub use agenda::Agenda;
-pub use fence::reason as held_by_fence;
+pub use fence::{keeps_node, reason as held_by_fence};
 pub use run::run;
 pub use update::is_dirty;
 

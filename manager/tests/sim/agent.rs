@@ -91,7 +91,8 @@ pub(crate) struct Agent {
     has_set: bool,
     is_removed: bool,
     timer: Option<Mono>,
-    /// When it goes by the journal, unless a session opens before.
+    /// When it goes by the journal, unless a session brings a set before; and the same while there is no session.
+    recall_after: Option<Mono>,
     recall_at: Option<Mono>,
     /// Whether its tasks are known, and those at the last look.
     known: Option<u128>,
@@ -160,6 +161,7 @@ impl Board {
             answered: sim.now,
             hello: sim.now,
         };
+        let recall_at = Some(sim.now + limits::OFFLINE_AFTER).filter(|_| !self.journal.is_empty());
         self.agent = Some(Agent {
             core: Core::new(limits::TASKS_MAX),
             table: Table::default(),
@@ -171,7 +173,8 @@ impl Board {
             has_set: false,
             is_removed: false,
             timer: None,
-            recall_at: Some(sim.now + limits::OFFLINE_AFTER).filter(|_| !self.journal.is_empty()),
+            recall_after: recall_at,
+            recall_at,
             known: None,
             save_at: None,
             is_on_its_own: false,
@@ -248,6 +251,10 @@ impl Board {
             agent.hears();
             agent.out = None;
             agent.core.closed();
+            // One that brought no set was as good as none.
+            if !agent.has_set && agent.known.is_none() {
+                agent.recall_at = agent.recall_after;
+            }
         }
         self.dial_again(sim, wait);
         self.turn(sim);
@@ -303,7 +310,7 @@ impl Board {
                     RefusedCode::NotMember => {
                         agent.is_removed = true;
                         agent.core.forget_all();
-                        (agent.recall_at, agent.known, agent.save_at) = (None, None, None);
+                        (agent.recall_after, agent.recall_at, agent.known, agent.save_at) = (None, None, None, None);
                         self.journal.clear();
                         Some(limits::REMOVED_PAUSE)
                     }
@@ -418,6 +425,8 @@ impl Board {
                         agent.core.done(task, Done::Cancelled, now);
                     }
                 }
+                // Not by containerd.
+                Order::Kill(task) => self.runtime.kill(sim, self.index, task),
             }
         }
         if lists {

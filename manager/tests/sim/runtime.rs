@@ -197,6 +197,14 @@ impl Runtime {
         }
     }
 
+    /// The agent kills what runs of it by itself.
+    pub(crate) fn kill(&self, sim: &mut Sim, board: usize, task: TaskId) {
+        if let Some(pid) = self.pid(task) {
+            let span = sim.span(1..100);
+            sim.after(span, Happening::Exit { board, task, pid, status: 137, own: false });
+        }
+    }
+
     /// The process ends, if it is still that one. The agent may hear of it.
     pub(crate) fn exit(&mut self, task: TaskId, pid: u32, status: u32, own: bool, calm: bool) -> Option<Input> {
         let container = self.containers.get_mut(&task)?;

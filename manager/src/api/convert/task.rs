@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bollard_stubs::models::{ContainerStatus, Task as TaskModel, TaskState as StateModel, TaskStatus as StatusModel};
 use racimo_common::object::{Desired, TaskState};
+use racimo_common::time::Now;
 use serde_json::Value;
 
 use super::service_out;
@@ -12,9 +13,9 @@ use crate::orchestrator;
 use crate::store::{Slot, Task, TaskStatus, View};
 
 /// A task as `GET /tasks/{id}` shows it.
-pub fn task(view: &View, task: &Task) -> Value {
+pub fn task(view: &View, task: &Task, now: Now) -> Value {
     let mut status = view.task_status(task);
-    status.err = status.err.or_else(|| orchestrator::held_by_fence(view, task));
+    status.err = status.err.or_else(|| orchestrator::held_by_fence(view, task, now));
     let mut value = json(&TaskModel {
         id: Some(task.id.to_string()),
         version: version(task.meta.version),
