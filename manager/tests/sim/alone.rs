@@ -7,11 +7,12 @@ use racimo_common::id::TaskId;
 use racimo_common::object::{ContainerSpec, TaskState};
 use racimo_manager::store::{Change, Mode, RestartPolicy, ServiceSpec, TaskSpec};
 
-use crate::faults::Fault;
+use crate::faults::{Fault, OPEN};
 use crate::manager::Waiter;
+use crate::net::Ways;
 use crate::runtime::Process;
 use crate::settle;
-use crate::sim::Happening;
+use crate::sim::{Bug, Happening};
 use crate::world::World;
 
 /// Restarts come soon, so that they need not be waited for.
@@ -40,16 +41,7 @@ fn tell(world: &mut World) -> Result<(), String> {
         ("all", Mode::Global, None),
         ("one", Mode::Replicated { replicas: 2 }, Some(Duration::from_secs(10))),
     ] {
-        let container = ContainerSpec { image: "good:1".to_owned(), ..ContainerSpec::default() };
-        let restart = RestartPolicy { delay: Some(DELAY), ..RestartPolicy::default() };
-        let mut task = TaskSpec { container, restart, ..TaskSpec::default() };
-        task.offline.lease = lease;
-        let (update, rollback, labels) = (None, None, BTreeMap::new());
-        let spec =
-            ServiceSpec { name: name.to_owned(), labels, task: task.into(), mode, update, rollback, credentials: None };
-        let service = world.ids.draw();
-        let Some(manager) = &mut world.manager else { return Err("there is no manager".to_owned()) };
-        manager.commit(&mut world.sim, vec![Change::ServiceCreate { service, spec: spec.into() }], Waiter::User);
+        create(world, name, mode, lease)?;
     }
     settles(world)?;
     let before = running(world);
@@ -102,6 +94,58 @@ fn tell(world: &mut World) -> Result<(), String> {
     if told != "started (restarted 2 times while the manager was away)" {
         return Err(format!("{task} says {told:?}"));
     }
+    Ok(())
+}
+
+/// A board with a fenced task is cut off for several leases: the task runs elsewhere, and never on both.
+pub(crate) fn cut_off(seed: u64, bug: Option<Bug>) -> Result<(), String> {
+    let mut world = World::new(seed, bug, 3);
+    world.sim.calm = true;
+    let told = tell_of_cut(&mut world);
+    let failure = world.sim.failure.take().or(told.err());
+    failure.map_or(Ok(()), |failure| Err(format!("{}{failure}", world.sim.tail())))
+}
+
+fn tell_of_cut(world: &mut World) -> Result<(), String> {
+    world.start_manager();
+    world.found();
+    world.until(Duration::from_secs(10));
+    let lease = Duration::from_secs(world.sim.rng.u64(10..120));
+    create(world, "one", Mode::Replicated { replicas: 1 }, Some(lease))?;
+    settles(world)?;
+    let (task, board) = running(world).pop_first().ok_or("nothing runs")?;
+    let away = world.sim.rng.u8(..3);
+    if away == 0 {
+        world.fault(Fault::ContainerdAway { board });
+    }
+    let down = world.sim.rng.bool();
+    world.fault(Fault::Ways { board, ways: Ways { up: false, down } });
+    if away == 1 {
+        world.until(lease.mul_f64(0.9));
+        world.fault(Fault::KillAgent { board });
+        world.fault(Fault::StartAgent { board });
+    }
+    world.until(lease * 3 + Duration::from_secs(30));
+    let others: Vec<_> = running(world).into_iter().filter(|(other, on)| *other != task && *on != board).collect();
+    if others.len() != 1 {
+        return Err(format!("{others:?} run in its place"));
+    }
+    world.fault(Fault::Ways { board, ways: OPEN });
+    world.fault(Fault::ContainerdBack { board });
+    settles(world)
+}
+
+fn create(world: &mut World, name: &str, mode: Mode, lease: Option<Duration>) -> Result<(), String> {
+    let container = ContainerSpec { image: "good:1".to_owned(), ..ContainerSpec::default() };
+    let restart = RestartPolicy { delay: Some(DELAY), ..RestartPolicy::default() };
+    let mut task = TaskSpec { container, restart, ..TaskSpec::default() };
+    task.offline.lease = lease;
+    let (update, rollback, labels) = (None, None, BTreeMap::new());
+    let spec =
+        ServiceSpec { name: name.to_owned(), labels, task: task.into(), mode, update, rollback, credentials: None };
+    let service = world.ids.draw();
+    let Some(manager) = &mut world.manager else { return Err("there is no manager".to_owned()) };
+    manager.commit(&mut world.sim, vec![Change::ServiceCreate { service, spec: spec.into() }], Waiter::User);
     Ok(())
 }
 

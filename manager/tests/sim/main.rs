@@ -105,6 +105,10 @@ fn planted_bugs_are_found() {
     if number("RACIMO_SIM_SEED").is_some() {
         return;
     }
+    for seed in 0..FINDS {
+        alone::cut_off(seed, None).unwrap_or_else(|failure| panic!("{failure}\nseed {seed}"));
+        assert!(alone::cut_off(seed, Some(Bug::NoLease)).is_err(), "{:?} was not found: seed {seed}", Bug::NoLease);
+    }
     let rare = number("RACIMO_SIM_SEEDS").is_some_and(|seeds| seeds > SEEDS);
     let common = Bug::COMMON.iter().map(|bug| (*bug, FINDS));
     for (bug, seeds) in common.chain(Bug::RARE.iter().filter(|_| rare).map(|bug| (*bug, FINDS_RARE))) {
