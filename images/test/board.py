@@ -189,6 +189,14 @@ class Board(unittest.TestCase):
         self.assertEqual(self.read("etc/racimo/board.env").splitlines()[1:],
                          ['RACIMO_INSECURE_REGISTRY="a:1,b:2"', 'RACIMO_MANAGER_SOCKET="/run/racimo/agent.sock"'])
 
+    def test_pi_mgr_hears_of_faults(self):
+        self.file('[labels]\nroom = "a"\nroom = "b"\n')
+        self.assertEqual(self.run_program("import").returncode, 0, "a board goes on starting")
+        done = self.run_program("import", RACIMO_KEEP="yes")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("line 3: the key room is there twice", self.status())
+        self.assertIsNone(self.read("etc/racimo/board.env"))
+
     def test_only_what_somebody_changes(self):
         self.file('insecure-registries = "a:1"\n[labels]\nroom = "kitchen"\nrack = "2"\n')
         self.run_program("import")
