@@ -67,6 +67,9 @@ pub(crate) const PROVISION_OUTPUT_MAX: usize = 64 << 10;
 /// Lines of it that are shown when the step fails.
 pub(crate) const PROVISION_SHOWN_LINES_MAX: usize = 8;
 
+/// Bytes of the `racimo.toml` that a board is sent; with more labels the command is refused. Boards read no more.
+pub(crate) const PROVISION_FILE_BYTES_MAX: usize = 16 << 10;
+
 /// Largest package that is sent to a board; a larger file is refused. The agent's has one MiB.
 pub(crate) const PROVISION_PACKAGE_BYTES_MAX: u64 = 64 << 20;
 

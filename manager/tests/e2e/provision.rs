@@ -220,6 +220,7 @@ fn a_debian_becomes_a_node_over_ssh() -> Result<()> {
     let packages = machine.pack("0.1.0")?;
     let flags = ["--debs", packages.as_str(), "--hostname", "board1", "--label", "room=kitchen north"];
     refusals(&machine, &flags)?;
+    waits_for_its_apt(&machine, &flags)?;
     installs(&machine, &flags)?;
     a_second_run_changes_nothing(&machine, &flags)?;
     only_what_is_older_is_replaced(&machine)?;
@@ -244,6 +245,40 @@ fn refusals(machine: &Machine<'_>, flags: &[&str]) -> Result<()> {
     failed("pi", flags, &["installing packages failed\n    ", "/gone", "run this again"])?;
     machine.apt("file:/repo")?;
     ensure!(!machine.root.join("usr/bin/containerd").exists() && machine.nodes()?.is_empty(), "something was changed");
+    Ok(())
+}
+
+/// A board's own apt is waited for; a pi-mgr that is ended meanwhile leaves no connection.
+fn waits_for_its_apt(machine: &Machine<'_>, flags: &[&str]) -> Result<()> {
+    let lock = fs::OpenOptions::new().create(true).append(true).open(machine.root.join("var/lib/apt/lists/lock"))?;
+    rustix::fs::fcntl_lock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    let said = machine.desk.join("said");
+    let socket = format!("unix://{}", machine.lab.manager().socket().display());
+    let (config, key) = (text(&machine.desk.join("config")), text(&machine.desk.join("key")));
+    let mut child = Command::new(bin_dir()?.join("pi-mgr"))
+        .args(["provision", "-F", &config, "-i", &key])
+        .args(flags)
+        .arg(format!("pi@{}", machine.address))
+        .env("RACIMO_HOST", socket)
+        .stdout(fs::File::create(&said)?)
+        .spawn()?;
+    let masters = || {
+        let lines = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path().join("cmdline"));
+        let lines = lines.filter_map(|path| String::from_utf8(fs::read(path).ok()?).ok());
+        lines.filter(|line| line.contains("ControlPersist=no") && line.contains(&config)).count()
+    };
+    wait(machine.lab, "it to wait", SOON, || {
+        let said = fs::read_to_string(&said)?;
+        Ok((said.contains("Its own apt is at work (") && said.contains("Installing containerd")).then_some(()))
+    });
+    assert_eq!(masters(), 1);
+    assert!(!machine.root.join("usr/bin/containerd").exists(), "it did not wait");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    child.wait()?;
+    // What ran there has its end when the lock is free; what it left half done the next run finishes.
+    drop(lock);
+    wait(machine.lab, "ssh to end", SOON, || Ok((masters() == 0).then_some(())));
     Ok(())
 }
 
@@ -376,6 +411,25 @@ fn a_node_of_others_is_left_alone(machine: &Machine<'_>, flags: &[&str]) -> Resu
     let (_, said) = machine.provision("pi", flags)?.bad()?;
     has(&said, "it is in another cluster (0000000000000000000000000)");
     has(&said, "sudo pi-agent leave");
+    // Nor one that keeps its identity elsewhere; where that cannot be told, nothing is joined.
+    let settings = machine.read("etc/racimo/agent.toml")?;
+    let elsewhere = "srv/agent/identity/cluster.json";
+    machine.write(elsewhere, &own.replace(cluster, "0000000000000000000000001"))?;
+    for (text, words) in [
+        ("data-dir = '/srv/agent' # disk\r\n", "it is in another cluster (0000000000000000000000001)"),
+        ("\"data-dir\" = \"/srv/agent\"\n", "the line data-dir in /etc/racimo/agent.toml is not a plain one"),
+        ("log-level = \"\"\"\ninfo\"\"\"\n", "is not a plain one"),
+    ] {
+        machine.write("etc/racimo/agent.toml", &format!("{text}{settings}[labels]\ndata-dir = \"x\"\n"))?;
+        has(&machine.provision("pi", flags)?.bad()?.1, words);
+    }
+    machine.write("etc/racimo/agent.toml", &settings)?;
+    let dropin = "etc/systemd/system/pi-agent.service.d/50-own.conf";
+    machine.write(dropin, "[Service]\nEnvironment=RACIMO_DATA_DIR=/srv/agent\n")?;
+    has(&machine.provision("pi", flags)?.bad()?.1, "the unit pi-agent.service, or a file of its environment, names");
+    fs::remove_file(machine.root.join(dropin))?;
+    machine.write(path, "{")?;
+    has(&machine.provision("pi", flags)?.bad()?.1, "pi-agent reset-identity");
     machine.write(path, &own)?;
     // Removed at the manager: it says so rather than wait for what never comes.
     machine.ssh("sudo systemctl stop pi-agent")?.good()?;

@@ -1,7 +1,4 @@
 # Installs the package that comes on standard input. Arguments: its SHA-256, its name, its version, its architecture.
-exec 2>&1
-set -eu
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 directory=$(mktemp -d /var/tmp/racimo.XXXXXX)
 trap 'rm -rf "$directory"' EXIT
 file=$directory/$2.deb
@@ -10,5 +7,5 @@ printf '%s  %s\n' "$1" "$file" | sha256sum --check --quiet --status || { echo "t
 has=$(dpkg-deb -f "$file" Package Version Architecture | sed 's/^[A-Za-z]*: //' | tr '\n' ' ')
 [ "$has" = "$2 $3 $4 " ] || { echo "the package is not what its file is called: it has $has"; exit 1; }
 chmod 755 "$directory"
-dpkg --force-confold --configure -a </dev/null
-apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$file" </dev/null
+finish
+add "$file"

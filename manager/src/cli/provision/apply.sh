@@ -9,7 +9,13 @@ library=$(mktemp -d /var/lib/racimo-provision.XXXXXX)
 RACIMO_BOOT=$(mktemp -d /run/racimo-provision.XXXXXX)
 RACIMO_KEEP=yes
 export RACIMO_BOOT RACIMO_KEEP
-trap 'rm -rf "$library" "$RACIMO_BOOT"' EXIT
+# Whatever happens nothing of it stays, and a light that told of a fault of this file is as it was.
+end() {
+  if [ $? -ne 0 ] && [ -e "$library/board.sh" ]; then (. "$library/board.sh"; light ok) || true; fi
+  rm -rf "$library" "$RACIMO_BOOT"
+}
+trap end EXIT
+trap 'exit 1' HUP INT TERM PIPE
 while read -r size name; do
   case $name in
     lib/*) head -c "$size" >"$library/${name#lib/}" ;;

@@ -72,6 +72,8 @@ pub(super) struct Facts {
     pub(super) disk_kib: Option<u64>,
     /// Of the packages that matter, those that are installed, and their versions.
     pub(super) installed: BTreeMap<String, String>,
+    /// Which program uses apt or dpkg there now.
+    pub(super) lock_holder: Option<String>,
     /// Whether dpkg has to finish something.
     pub(super) half_installed: bool,
     /// The version of pi-agent that the board's own apt has.
@@ -80,6 +82,8 @@ pub(super) struct Facts {
     pub(super) newer: BTreeSet<String>,
     /// Which node it is.
     pub(super) identity: Identity,
+    /// Why it is not known where its agent keeps that.
+    pub(super) data_dir_unknown: Option<String>,
     /// Whether its agent belongs to a manager on the same board.
     pub(super) own_manager: bool,
 }
@@ -106,10 +110,12 @@ impl Facts {
                 "cmdline" => facts.cmdline = owned(),
                 "disk" => facts.disk_kib = value.parse().ok(),
                 "package" => facts.installed.extend(package(value)),
+                "lock-holder" => facts.lock_holder = Some(owned()),
                 "half-installed" => facts.half_installed = true,
                 "candidate" => facts.candidate = Some(owned()),
                 "older-than" => drop(facts.newer.insert(owned())),
                 "identity" => facts.identity = identity(value),
+                "data-dir-unknown" => facts.data_dir_unknown = Some(owned()),
                 "own-manager" => facts.own_manager = true,
                 "end" => is_whole = true,
                 _ => {}
@@ -186,5 +192,7 @@ mod tests {
         }
         let facts = Facts::parse("end\tyes").expect("a whole answer");
         assert_eq!((facts.identity, facts.root), (Identity::None, Root::NoSudo));
+        let facts = Facts::parse("data-dir-unknown\todd\nend\tyes").expect("a whole answer");
+        assert_eq!(facts.data_dir_unknown.as_deref(), Some("odd"));
     }
 }

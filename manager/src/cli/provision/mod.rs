@@ -47,6 +47,13 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("90-racimo.conf", include_str!("../../../../images/files/etc/systemd/system/pi-agent.service.d/90-racimo.conf")),
 ];
 
+/// How a board is looked at.
+const PROBE: &str = concat!(include_str!("locks.sh"), include_str!("probe.sh"));
+/// How packages of its own apt are installed.
+const PACKAGES: &str = concat!(include_str!("locks.sh"), include_str!("apt.sh"), include_str!("packages.sh"));
+/// How ours is.
+const AGENT: &str = concat!(include_str!("locks.sh"), include_str!("apt.sh"), include_str!("agent.sh"));
+
 /// `provision`.
 #[derive(Args, Debug)]
 pub(crate) struct ProvisionArgs {
@@ -105,8 +112,9 @@ struct Work<'a> {
 /// Makes a node of a board.
 pub(crate) async fn run(args: &ProvisionArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
     let debs = args.debs.as_deref().map(Debs::open).transpose()?;
-    let settings = Settings { hostname: args.hostname.clone(), labels: args.label.clone() };
+    let settings = Settings::new(args.hostname.clone(), args.label.clone()).map_err(CliError::Usage)?;
     let cluster = ask(args.manager.as_deref(), client).await?;
+    settings.check_size(&cluster.manager, &cluster.token).map_err(CliError::Usage)?;
     let destination = Destination {
         name: args.board.clone(),
         identity: args.identity.clone(),
@@ -121,6 +129,10 @@ pub(crate) async fn run(args: &ProvisionArgs, client: &mut Client, console: &mut
     let plan = plan(&facts, &work.wanted()).map_err(|faults| refused(&args.board, faults))?;
     let mut say = |text: String| if args.quiet { Ok(()) } else { console.say(text) };
     say(format!("{}: {}", args.board, facts.summary()))?;
+    let by_apt = |step: &Step| matches!(step, Step::Packages(_) | Step::Agent(_));
+    if let Some(holder) = facts.lock_holder.filter(|_| plan.steps.iter().any(by_apt)) {
+        say(format!("Its own apt is at work ({holder}): it is waited for, 5 minutes at most"))?;
+    }
     work.carry_out(&plan, &mut say)?;
     for warning in &plan.warnings {
         console.warn(format!("Warning: {}: {warning}", args.board))?;
@@ -184,8 +196,7 @@ impl Work<'_> {
     fn look(&self) -> Result<Facts, CliError> {
         let packages = self.debs.iter().flat_map(|debs| &debs.packages);
         let versions: Vec<&str> = packages.map(|package| &*package.version).collect();
-        let said =
-            self.remote.look(include_str!("probe.sh"), &versions).map_err(|error| self.failed(Stage::Look, &error))?;
+        let said = self.remote.look(PROBE, &versions).map_err(|error| self.failed(Stage::Look, &error))?;
         Facts::parse(&said).ok_or_else(|| failed(self.board, Stage::Look, "its answer is not what a Debian says"))
     }
 
@@ -211,7 +222,7 @@ impl Work<'_> {
         let (stage, done) = match step {
             Step::Packages(names) => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                (Stage::Packages, self.remote.act(include_str!("packages.sh"), &names, Zeroizing::default()))
+                (Stage::Packages, self.remote.act(PACKAGES, &names, Zeroizing::default()))
             }
             Step::Agent(package) => (Stage::Agent, self.agent(package)?),
             Step::Join => {
@@ -228,7 +239,7 @@ impl Work<'_> {
         let bytes = debs.read(package)?;
         let sum: String = digest(&SHA256, &bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let arguments = [&*sum, "pi-agent", &package.version, &package.arch];
-        Ok(self.remote.act(include_str!("agent.sh"), &arguments, Zeroizing::new(bytes)))
+        Ok(self.remote.act(AGENT, &arguments, Zeroizing::new(bytes)))
     }
 
     /// Runs the images' programs with this `racimo.toml`.

@@ -87,9 +87,9 @@ pub(super) fn plan(facts: &Facts, wanted: &Wanted) -> Result<Plan, Vec<String>> 
     }
     steps.extend(brings.map(Step::Agent));
     match facts.identity {
-        Identity::None | Identity::Damaged => steps.push(Step::Join),
+        Identity::None => steps.push(Step::Join),
         Identity::Member(_) if wanted.settings => steps.push(Step::Settings),
-        Identity::Member(_) => {}
+        Identity::Member(_) | Identity::Damaged => {}
     }
     if faults.is_empty() { Ok(Plan { steps, warnings: warnings(facts) }) } else { Err(faults) }
 }
@@ -135,7 +135,23 @@ fn membership(facts: &Facts, wanted: &Wanted) -> Option<String> {
     if facts.own_manager {
         return Some("its own manager runs on this board: the agent there needs no joining".to_owned());
     }
-    let Identity::Member(member) = &facts.identity else { return None };
+    if let Some(why) = &facts.data_dir_unknown {
+        return Some(format!(
+            "it cannot be told whether it is in a cluster: {why}. Name the directory on the board by one line in \
+             /etc/racimo/agent.toml: data-dir = \"/DIRECTORY\""
+        ));
+    }
+    let member = match &facts.identity {
+        Identity::None => return None,
+        Identity::Member(member) => member,
+        Identity::Damaged => {
+            return Some(
+                "the agent there has an identity that cannot be read. To erase it, on the board: \
+                 `sudo systemctl stop pi-agent; sudo pi-agent reset-identity`"
+                    .to_owned(),
+            );
+        }
+    };
     if member.cluster != wanted.cluster {
         return Some(format!(
             "it is in another cluster ({}), as node {}. To take it out of that one: `sudo pi-agent leave` on the board; \
@@ -283,8 +299,6 @@ mod tests {
         check(&fresh(), &wanted(), "apt containerd runc crun nftables tini; agent 0.2 arm64; join");
         check(&installed(&["containerd.io", "crun", "nftables"]), &wanted(), "apt tini; agent 0.2 arm64; join");
         check(&Facts { arch: "armhf".to_owned(), ..node() }, &wanted(), "");
-        let damaged = Facts { identity: Identity::Damaged, ..node() };
-        check(&damaged, &wanted(), "join");
         check(&Facts { half_installed: true, ..node() }, &wanted(), "apt ");
     }
 
@@ -347,6 +361,9 @@ mod tests {
     fn boards_of_other_clusters_are_refused() {
         refused(&node(), &Wanted { cluster: "c2".to_owned(), ..wanted() }, "another cluster (c1), as node n1");
         refused(&node(), &Wanted { nodes: Vec::new(), ..wanted() }, "which was removed");
+        refused(&Facts { identity: Identity::Damaged, ..node() }, &wanted(), "pi-agent reset-identity");
+        let unknown = Facts { data_dir_unknown: Some("odd".to_owned()), identity: Identity::None, ..node() };
+        refused(&unknown, &wanted(), "whether it is in a cluster: odd. Name the directory");
     }
 
     #[test]

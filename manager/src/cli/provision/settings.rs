@@ -3,10 +3,12 @@
 //! The words allowed are those that `images/files/usr/lib/racimo/join-file` takes; here they are refused before anything
 //! is sent.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use zeroize::Zeroizing;
 
+use super::super::limits::PROVISION_FILE_BYTES_MAX;
 use super::super::parse;
 
 /// Longest host name.
@@ -22,6 +24,26 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Checks what no single flag shows.
+    pub(super) fn new(hostname: Option<String>, labels: Vec<(String, String)>) -> Result<Settings, String> {
+        let mut keys = BTreeSet::new();
+        match labels.iter().find(|(key, _)| !keys.insert(key.clone())) {
+            Some((key, _)) => Err(format!("--label {key}: it is there twice")),
+            None => Ok(Settings { hostname, labels }),
+        }
+    }
+
+    /// Refuses what is too much for a board, which joins by this address and token.
+    pub(super) fn check_size(&self, manager: &str, token: &str) -> Result<(), String> {
+        if self.file(Some((manager, token))).len() <= PROVISION_FILE_BYTES_MAX {
+            return Ok(());
+        }
+        Err(format!(
+            "--label: all of them are more than {} KiB (/etc/racimo/agent.toml on the board takes them)",
+            PROVISION_FILE_BYTES_MAX >> 10
+        ))
+    }
+
     /// Whether nothing is asked for.
     pub(super) fn is_empty(&self) -> bool {
         self.hostname.is_none() && self.labels.is_empty()
@@ -30,7 +52,7 @@ impl Settings {
     /// The file; `join`: the manager's address and the token.
     pub(super) fn file(&self, join: Option<(&str, &str)>) -> Zeroizing<String> {
         // Its room is taken at once, so that no copy stays behind when it grows.
-        let mut text = Zeroizing::new(String::with_capacity(16 << 10));
+        let mut text = Zeroizing::new(String::with_capacity(PROVISION_FILE_BYTES_MAX));
         if let Some((manager, token)) = join {
             let _ = writeln!(text, "manager = \"{manager}\"\ntoken = \"{token}\"");
         }
@@ -131,6 +153,20 @@ mod tests {
         for bad in ["", "a b", "a\"", "a\nb"] {
             assert!(manager(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn labels_that_boards_do_not_take_together() {
+        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let twice = Settings::new(None, vec![label("a", "1"), label("b", "1"), label("a", "1")]);
+        assert_eq!(twice.expect_err("twice"), "--label a: it is there twice");
+        // A line is `a = "…"` and its end; before it are the table's, the manager's and the token's.
+        let room = PROVISION_FILE_BYTES_MAX - "manager = \"m\"\ntoken = \"t\"\n[labels]\na = \"\"\n".len();
+        let size = |bytes: usize| Settings::new(None, vec![label("a", &"x".repeat(bytes))])?.check_size("m", "t");
+        assert_eq!(size(room), Ok(()));
+        assert!(size(room + 1).is_err_and(|fault| fault.contains("more than 16 KiB")));
+        let board = include_str!("../../../../images/files/usr/lib/racimo/board.sh");
+        assert!(board.contains(&format!("\nfile_max={PROVISION_FILE_BYTES_MAX}\n")));
     }
 
     #[test]

@@ -103,10 +103,11 @@ impl Remote {
         let master = said.and_then(|said| {
             Command::new("ssh")
                 .args(destination.options())
-                .args(["-o", "ControlPersist=no", "-M", "-N", "-S"])
+                .args(["-o", "ControlPersist=no", "-M", "-S"])
                 .arg(directory.join("s"))
-                .args(["--", &destination.name])
-                .stdin(Stdio::null())
+                // It ends with its input, which is ours: however we end, the connection does not stay.
+                .args(["--", &destination.name, "cat"])
+                .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .stderr(said)
                 .spawn()
