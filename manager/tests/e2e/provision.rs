@@ -279,7 +279,16 @@ fn waits_for_its_apt(machine: &Machine<'_>, flags: &[&str]) -> Result<()> {
     // What ran there has its end when the lock is free; what it left half done the next run finishes.
     drop(lock);
     wait(machine.lab, "ssh to end", SOON, || Ok((masters() == 0).then_some(())));
+    // Who is killed cannot tidy up: a directory with what ssh complained of stays.
+    sockets()?.iter().try_for_each(fs::remove_dir_all)?;
     Ok(())
+}
+
+/// The directories of provisions that run, or did not end by themselves.
+fn sockets() -> Result<Vec<PathBuf>> {
+    let all = fs::read_dir(std::env::temp_dir())?.flatten();
+    let ours = all.filter(|entry| entry.file_name().to_string_lossy().starts_with("racimo-"));
+    Ok(ours.map(|entry| entry.path()).filter(|path| path.join("said").exists()).collect())
 }
 
 fn installs(machine: &Machine<'_>, flags: &[&str]) -> Result<()> {
@@ -348,11 +357,7 @@ fn clean(machine: &Machine<'_>) -> Result<()> {
     let left = machine
         .ssh("sudo find /run /var/lib /var/tmp -maxdepth 1 -name 'racimo*.*' -o -maxdepth 1 -name 'racimo-p*'")?;
     assert_eq!(left.good()?, "");
-    let here = fs::read_dir(std::env::temp_dir())?.flatten().filter(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        name.starts_with("racimo-") && entry.path().join("said").exists()
-    });
-    assert_eq!(here.count(), 0, "ssh's socket is left");
+    assert_eq!(sockets()?, Vec::<PathBuf>::new(), "ssh's socket is left");
     Ok(())
 }
 
