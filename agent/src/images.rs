@@ -39,6 +39,39 @@ pub struct Settings {
     pub low: u8,
 }
 
+/// Why images are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// It is time; so many hours of the images' age have passed.
+    Time {
+        /// Mostly 0.
+        hours: u32,
+    },
+    /// Something found no room.
+    NoRoom,
+}
+
+impl Settings {
+    /// Whether images go whatever their age, until [`Settings::low`].
+    pub fn is_full(&self, room: Room) -> bool {
+        room.percent() >= self.high
+    }
+
+    /// Why an image that nobody has needed for `hours` goes now; none: it stays. `was_full`: when the look began.
+    pub fn reason(&self, hours: u32, look: Look, was_full: bool, now: Room) -> Option<String> {
+        if self.keep_hours.is_some_and(|keep| hours >= keep) {
+            return Some(format!("nobody has needed it for {hours} h"));
+        }
+        match look {
+            Look::NoRoom => Some("there is no room for another".to_owned()),
+            Look::Time { .. } if was_full && now.percent() > self.low => {
+                Some(format!("the disk is {} % full", now.percent()))
+            }
+            Look::Time { .. } => None,
+        }
+    }
+}
+
 /// An image record of containerd's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
@@ -71,6 +104,8 @@ pub struct Wanted {
     pub names: BTreeSet<String>,
     /// Images by digest.
     pub digests: BTreeSet<String>,
+    /// Images as a pull of them is named.
+    pub pulls: BTreeSet<String>,
     /// Services with a task on this board, by id.
     pub services: BTreeSet<String>,
 }
@@ -83,6 +118,7 @@ impl Wanted {
             wanted.services.insert(work.service.to_string());
             // One that is none is told when the task is prepared.
             let Ok(image) = work.container.image.parse::<Reference>() else { continue };
+            wanted.pulls.insert(image.to_string());
             match image.digest() {
                 Some(digest) => wanted.digests.insert(digest.to_string()),
                 None => wanted.names.insert(image.to_string()),
@@ -205,6 +241,11 @@ impl Room {
     pub fn percent(&self) -> u8 {
         let used = u128::from(self.size.saturating_sub(self.free)) * 100;
         used.div_ceil(u128::from(self.size.max(1))).try_into().unwrap_or(100)
+    }
+
+    /// Whether there is room now that there was not `before`.
+    pub fn is_more_than(&self, before: Room) -> bool {
+        self.free > before.free || self.files > before.files
     }
 }
 

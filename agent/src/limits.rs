@@ -25,6 +25,9 @@ pub const CTRD_CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Time for one unary containerd call. Starting a container on a busy Pi Zero takes seconds, so
 /// this only catches a runtime that hangs; then: an error, and the operation is tried again.
 pub const CTRD_CALL_MAX: Duration = Duration::from_secs(60);
+/// Time for containerd to delete what nobody needs and all that only that held: thousands of files on a slow card; then: an
+/// error, and it goes on by itself.
+pub const CTRD_COLLECT_MAX: Duration = Duration::from_secs(600);
 /// Time to look whether the sources of bind mounts are there; then the task is refused.
 pub const SOURCES_MAX: Duration = Duration::from_secs(10);
 /// Containers that are made at once, some 50 KiB of heap each; others wait.

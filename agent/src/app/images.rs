@@ -1,20 +1,24 @@
 //! Images that nobody needs: removed by age, and when the disk is full. What is decided is [`crate::images`]'s.
 
 use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use racimo_common::error::chain;
 use racimo_common::units::Bytes;
+use racimo_common::wire::Work;
 use smol::Timer;
 use smol::lock::Mutex;
 
 use super::operations::Tools;
-use crate::images::{self, Room, Settings, Unused, Wanted};
+use crate::images::{self, Look, Room, Settings, Unused, Wanted};
 use crate::limits::{IMAGES_AGE_HOURS, IMAGES_EVERY};
-use crate::runtime::pull::{PullError, keep};
+use crate::runtime::RuntimeError;
+use crate::runtime::ctrd::Ctrd;
+use crate::runtime::pull::{self, PullError, keep};
 
 /// The last part of the directory in which containerd keeps what it unpacks.
 const SNAPSHOTTER_DIR: &str = "io.containerd.snapshotter.v1.overlayfs";
@@ -28,19 +32,12 @@ pub(super) struct Images {
     removal: Mutex<()>,
     /// One look at a time.
     turn: Mutex<()>,
+    /// Held while labels are read and written: they are written whole.
+    labels: Mutex<()>,
     /// That something was pulled.
     pulls: (Sender<()>, Receiver<()>),
     /// Whether it was told that the disk is full for other reasons.
     is_told: Cell<bool>,
-}
-
-/// Why images are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// It is time; so many hours of the images' age have passed.
-    Time { hours: u32 },
-    /// Something found no room.
-    NoRoom,
 }
 
 impl Images {
@@ -50,6 +47,7 @@ impl Images {
             wanted: RefCell::default(),
             removal: Mutex::default(),
             turn: Mutex::default(),
+            labels: Mutex::default(),
             pulls: async_channel::bounded(1),
             is_told: Cell::default(),
         }
@@ -78,20 +76,6 @@ impl Images {
 
     fn wants(&self, image: &Unused) -> bool {
         self.wanted.borrow().as_ref().is_none_or(|wanted| wanted.names_one(&image.digest, &image.names))
-    }
-
-    /// Why an image that nobody needs goes now; none: it stays.
-    fn reason(&self, image: &Unused, look: Look, is_full: bool, room: Room) -> Option<String> {
-        if self.settings.keep_hours.is_some_and(|keep| image.hours >= keep) {
-            return Some(format!("nobody has needed it for {} h", image.hours));
-        }
-        match look {
-            Look::NoRoom => Some("there is no room for another".to_owned()),
-            Look::Time { .. } if is_full && room.percent() > self.settings.low => {
-                Some(format!("the disk is {} % full", room.percent()))
-            }
-            Look::Time { .. } => None,
-        }
     }
 }
 
@@ -126,12 +110,27 @@ impl Tools {
         })
     }
 
+    /// The same, if this is what went wrong and images are on the disk that is full.
+    pub(super) async fn make_room_for(&self, error: &RuntimeError) -> bool {
+        if let RuntimeError::Io { path, .. } = error {
+            let Ok(ctrd) = self.runtime.connect().await else { return false };
+            let Ok(root) = ctrd.root().await else { return false };
+            if !same_disk(path, &root) {
+                return false;
+            }
+        }
+        self.make_room().await
+    }
+
+    /// True if there is more room now than before.
     async fn tidy_images(&self, look: Look) -> Result<bool, PullError> {
         let images = &self.images;
-        let _turn = images.turn.lock().await;
         let ctrd = self.runtime.connect().await?;
         let root = ctrd.root().await?;
-        let is_full = room(&root).percent() >= images.settings.high;
+        // Before it is this one's turn: what another makes is room too.
+        let start = room(&root);
+        let _turn = images.turn.lock().await;
+        let is_full = images.settings.is_full(room(&root));
         if !is_full {
             images.is_told.set(false);
         }
@@ -139,51 +138,73 @@ impl Tools {
             return Ok(false);
         }
         let Some(mut wanted) = images.wanted.borrow().clone() else { return Ok(false) };
-        wanted.names.extend(self.runtime.list().await?.into_iter().map(|found| found.image));
-        let records = keep::records(&ctrd).await?;
-        let unused = images::unused(&records, &wanted);
-        if let Look::Time { hours: hours @ 1.. } = look {
-            for record in &records {
-                let is_unused = unused.iter().any(|image| image.names.contains(&record.name));
-                if let Some(labels) = images::aged(record, is_unused, &wanted.services, hours) {
-                    keep::label(&ctrd, record.name.clone(), labels).await?;
-                }
-            }
+        if is_full || look == Look::NoRoom {
+            pull::forget(&ctrd, &wanted.pulls).await?;
         }
-        let mut has_freed = false;
-        for image in unused {
+        wanted.names.extend(self.runtime.list().await?.into_iter().map(|found| found.image));
+        for image in self.unused_images(&ctrd, &wanted, look).await? {
             let before = room(&root);
-            let Some(why) = images.reason(&image, look, is_full, before) else { continue };
+            let Some(why) = images.settings.reason(image.hours, look, is_full, before) else { continue };
             let _removal = images.removal.lock().await;
             // A task may have come meanwhile.
             if images.wants(&image) {
                 continue;
             }
             let name = image.names.join(", ");
-            keep::remove(&ctrd, image).await?;
+            if let Err(error) = keep::remove(&ctrd, image).await {
+                log::warn!("remove image {name}: {}", chain(&error));
+                continue;
+            }
             let after = room(&root);
             let freed = Bytes::new(after.free.saturating_sub(before.free));
             log::info!("image {name} removed, as {why}: {freed} freed, {} free", Bytes::new(after.free));
-            has_freed = true;
         }
-        if is_full && room(&root).percent() >= images.settings.high && !images.is_told.replace(true) {
-            let (percent, free) = (room(&root).percent(), Bytes::new(room(&root).free));
+        let end = room(&root);
+        if is_full && images.settings.is_full(end) && !images.is_told.replace(true) {
+            let (percent, free) = (end.percent(), Bytes::new(end.free));
             log::warn!("the disk is {percent} % full ({free} free), and no image is unused");
         }
-        Ok(has_freed)
+        Ok(end.is_more_than(start))
     }
 
-    /// `why` something found no room, with how much of it there is.
-    pub(super) async fn no_space(&self, why: String) -> String {
-        let root = match self.runtime.connect().await {
-            Ok(ctrd) => ctrd.root().await.ok(),
-            Err(_) => None,
+    /// The images that nobody needs; first notes how long, if it is time.
+    async fn unused_images(&self, ctrd: &Ctrd, wanted: &Wanted, look: Look) -> Result<Vec<Unused>, PullError> {
+        let _labels = self.images.labels.lock().await;
+        let records = keep::records(ctrd).await?;
+        let unused = images::unused(&records, wanted);
+        let Look::Time { hours: hours @ 1.. } = look else { return Ok(unused) };
+        for record in &records {
+            let is_unused = unused.iter().any(|image| image.names.contains(&record.name));
+            if let Some(labels) = images::aged(record, is_unused, &wanted.services, hours) {
+                if let Err(error) = keep::label(ctrd, record.name.clone(), labels).await {
+                    log::warn!("note the age of image {}: {}", record.name, chain(&error));
+                }
+            }
+        }
+        Ok(unused)
+    }
+
+    /// Notes that a service uses an image, so that the one before is known when there is another.
+    pub(super) async fn note_use(&self, ctrd: &Ctrd, image: &str, work: &Work) {
+        let _labels = self.images.labels.lock().await;
+        if let Err(error) = keep::note_use(ctrd, image, &work.service.to_string()).await {
+            log::debug!("{image}: note that it is used: {}", chain(&error));
+        }
+    }
+
+    /// `why` something found no room at `path`, or else where the images are, with how much of it there is.
+    pub(super) async fn no_space(&self, path: Option<&Path>, why: String) -> String {
+        let data = self.runtime.data();
+        let place = match path {
+            // People know the agent's directory, not those in it.
+            Some(path) if path.starts_with(data) => data.to_owned(),
+            Some(path) => path.ancestors().find(|place| place.is_dir()).unwrap_or(data).to_owned(),
+            None => match self.runtime.connect().await {
+                Ok(ctrd) => ctrd.root().await.unwrap_or_else(|_| data.to_owned()),
+                Err(_) => data.to_owned(),
+            },
         };
-        let places: Vec<PathBuf> = root.into_iter().chain([self.runtime.data().to_owned()]).collect();
-        // The fuller one is what is meant.
-        let fullest = places.iter().min_by_key(|place| (room(place).files != Some(0), room(place).free));
-        let place = fullest.map(|place| full(place)).unwrap_or_default();
-        format!("{place}; remove images or volumes that nobody needs ({why})")
+        format!("{}; remove images or volumes that nobody needs ({why})", full(&place))
     }
 }
 
@@ -198,6 +219,12 @@ fn full(place: &Path) -> String {
     format!("no space left on {place}: {} free of {}", Bytes::new(room.free), Bytes::new(room.size))
 }
 
+/// Whether two places are on one file system, as far as they are there.
+fn same_disk(a: &Path, b: &Path) -> bool {
+    let disk = |place: &Path| place.ancestors().find_map(|place| place.metadata().ok()).map(|place| place.dev());
+    disk(a).is_some_and(|a| Some(a) == disk(b))
+}
+
 /// Nothing of a file system that cannot be asked is known to be in use.
 fn room(place: &Path) -> Room {
     let Ok(stat) = rustix::fs::statvfs(place) else { return Room::default() };
@@ -207,5 +234,20 @@ fn room(place: &Path) -> Room {
         size: bytes(stat.f_blocks.saturating_sub(stat.f_bfree).saturating_add(stat.f_bavail)),
         free: bytes(stat.f_bavail),
         files: (stat.f_files > 0).then_some(stat.f_favail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_told_apart() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").expect("a file");
+        // The second is not there: its directory is asked.
+        assert!(same_disk(&file, &dir.path().join("a/b")));
+        assert!(!same_disk(&file, Path::new("/proc/self")));
     }
 }

@@ -71,7 +71,7 @@ impl Tools {
             Op::Prepare => return self.prepare(task, work).await,
             Op::Probe => return self.probe(task).await,
             Op::Start => match self.runtime.start(task).await {
-                Err(error) if error.is_disk_full() && Box::pin(self.make_room()).await => {
+                Err(error) if error.is_disk_full() && Box::pin(self.make_room_for(&error)).await => {
                     self.runtime.start(task).await
                 }
                 started => started,
@@ -98,7 +98,8 @@ impl Tools {
         if error.is_lost() {
             Done::Again(error.reason())
         } else if error.is_disk_full() {
-            Done::Failed(Box::pin(self.no_space(error.reason())).await)
+            let path = if let RuntimeError::Io { path, .. } = error { Some(path.as_path()) } else { None };
+            Done::Failed(Box::pin(self.no_space(path, error.reason())).await)
         } else {
             Done::Failed(error.reason())
         }
@@ -166,7 +167,7 @@ impl Tools {
             Ok(local) => local,
             Err(error) => return self.not_pulled(&error).await,
         };
-        Box::pin(note_use(&ctrd, &local.image.name, &work)).await;
+        Box::pin(self.note_use(&ctrd, &local.image.name, &work)).await;
         if let Some(attached) = runtime::network_of(&work, task, &hostname) {
             if let Some(why) = self.host.refuses(&attached.net, &self.network.table().borrow()) {
                 return Done::Failed(why);
@@ -192,7 +193,10 @@ impl Tools {
                 Err(error) => return self.not_pulled(&error).await,
             };
         }
-        if created.as_ref().is_err_and(RuntimeError::is_disk_full) && Box::pin(self.make_room()).await {
+        if let Err(error) = &created
+            && error.is_disk_full()
+            && Box::pin(self.make_room_for(error)).await
+        {
             created = self.runtime.create(&job).await;
         }
         match created {
@@ -209,16 +213,9 @@ impl Tools {
             }
         }
         if matches!(error, PullError::DiskFull { .. }) {
-            return Done::Failed(Box::pin(self.no_space(chain(error))).await);
+            return Done::Failed(Box::pin(self.no_space(None, chain(error))).await);
         }
         Done::Failed(chain(error))
-    }
-}
-
-/// So that the image before is known when there is another.
-async fn note_use(ctrd: &Ctrd, image: &str, work: &Work) {
-    if let Err(error) = pull::keep::note_use(ctrd, image, &work.service.to_string()).await {
-        log::debug!("{image}: note that it is used: {}", chain(&error));
     }
 }
 

@@ -23,7 +23,7 @@ fn set(words: &[&str]) -> BTreeSet<String> {
 }
 
 fn wanted(names: &[&str], digests: &[&str], services: &[&str]) -> Wanted {
-    Wanted { names: set(names), digests: set(digests), services: set(services) }
+    Wanted { names: set(names), digests: set(digests), services: set(services), ..Wanted::default() }
 }
 
 #[track_caller]
@@ -143,4 +143,45 @@ fn tasks_name_their_images() {
     assert_eq!(wanted.services.len(), 3);
     assert!(wanted.names_one(&digest, &[]) && wanted.names_one("", &["docker.io/library/nginx:latest".into()]));
     assert!(!wanted.names_one("sha256:0", &["b".into()]));
+}
+
+#[test]
+fn images_go_by_age_and_by_room() {
+    const TIME: Look = Look::Time { hours: 0 };
+    let settings = Settings { keep_hours: Some(168), high: 85, low: 80 };
+    let by_room = Settings { keep_hours: None, ..settings };
+    let at_once = Settings { keep_hours: Some(0), ..settings };
+    let unused = |hours| format!("nobody has needed it for {hours} h");
+    let full = |percent| format!("the disk is {percent} % full");
+    let no_room = "there is no room for another".to_owned();
+    for (settings, hours, look, was_full, percent, expected) in [
+        (settings, 167, TIME, false, 10, None),
+        (settings, 168, TIME, false, 10, Some(unused(168))),
+        (settings, 169, Look::Time { hours: 6 }, false, 10, Some(unused(169))),
+        (by_room, u32::MAX, TIME, false, 10, None),
+        (at_once, 0, TIME, false, 10, Some(unused(0))),
+        // Between the marks only what began above the high one goes on.
+        (settings, 0, TIME, false, 84, None),
+        (settings, 0, TIME, true, 86, Some(full(86))),
+        (settings, 0, TIME, true, 81, Some(full(81))),
+        (settings, 0, TIME, true, 80, None),
+        (settings, 168, TIME, true, 80, Some(unused(168))),
+        (by_room, 0, Look::NoRoom, false, 10, Some(no_room.clone())),
+        (settings, 0, Look::NoRoom, true, 79, Some(no_room)),
+    ] {
+        let room = Room { size: 100, free: 100 - percent, files: None };
+        let found = settings.reason(hours, look, was_full, room);
+        assert_eq!(found, expected, "{settings:?} {hours} h {look:?} {was_full} {percent} %");
+    }
+    for (percent, expected) in [(84, false), (85, true), (100, true)] {
+        assert_eq!(settings.is_full(Room { size: 100, free: 100 - percent, files: None }), expected);
+    }
+}
+
+#[test]
+fn room_is_bytes_or_files() {
+    let before = Room { size: 100, free: 10, files: Some(0) };
+    for (free, files, expected) in [(10, 0, false), (9, 0, false), (11, 0, true), (10, 1, true)] {
+        assert_eq!(Room { size: 100, free, files: Some(files) }.is_more_than(before), expected, "{free} {files}");
+    }
 }

@@ -249,7 +249,7 @@ impl Ctrd {
         let message = request(DeleteRequest { id: which, sync }, None);
         let mut grpc = Grpc::new(self.clone());
         let call = grpc.unary(message, PathAndQuery::from_static(path), ProstCodec::<DeleteRequest, ()>::default());
-        within(limits::CTRD_CALL_MAX, call).await.map(drop)
+        within(if sync { limits::CTRD_COLLECT_MAX } else { limits::CTRD_CALL_MAX }, call).await.map(drop)
     }
 }
 

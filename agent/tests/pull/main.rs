@@ -205,6 +205,22 @@ fn a_cancelled_pull_is_resumed() {
 }
 
 #[test]
+fn a_pull_that_nobody_wants_any_more_leaves_a_full_disk() {
+    on_board(None, async |board, ctrd| {
+        let image = TestImage::new(2 << 20);
+        let fake = serving(&image);
+        let reference: Reference = format!("{}/x:single", fake.address).parse().unwrap();
+        cancel_half_way(ctrd, &reference, image.layers[0].len()).await;
+        let leases = || board.ctr(&["leases", "ls", "-q"]).lines().count();
+        let ingests = || std::fs::read_dir(board.path("root/io.containerd.content.v1.content/ingest")).unwrap().count();
+        pull::forget(ctrd, &[reference.to_string()].into()).await.unwrap();
+        assert_eq!((leases(), ingests()), (1, 1), "a task wants it");
+        pull::forget(ctrd, &["docker.io/library/other:1".to_owned()].into()).await.unwrap();
+        assert_eq!((leases(), ingests()), (0, 0));
+    });
+}
+
+#[test]
 fn bytes_torn_by_a_power_cut_are_fetched_again() {
     on_board(None, async |board, ctrd| {
         let image = TestImage::new(2 << 20);

@@ -10,7 +10,7 @@ use tonic::Code;
 use super::error::PullError;
 use crate::images::{self, Record, TURN, Unused};
 use crate::limits::CTRD_CALL_MAX;
-use crate::runtime::ctrd::{Ctrd, Kind, request, within};
+use crate::runtime::ctrd::{Ctrd, Kind, request, unless, within};
 
 /// Every image record, ours and others.
 ///
@@ -44,7 +44,7 @@ pub async fn note_use(ctrd: &Ctrd, name: &str, service: &str) -> Result<(), Pull
     }
 }
 
-/// Gives a record these labels instead of those that it has.
+/// Gives a record these labels instead of those that it has. One that is gone needs none.
 ///
 /// # Errors
 /// containerd's.
@@ -54,7 +54,7 @@ pub async fn label(ctrd: &Ctrd, name: String, labels: HashMap<String, String>) -
     let update = UpdateImageRequest { image: Some(image), update_mask, ..Default::default() };
     let mut client = ImagesClient::new(ctrd.clone());
     let updated = within(CTRD_CALL_MAX, client.update(request(update, None))).await;
-    updated.map(drop).map_err(PullError::call("label an image"))
+    unless(Code::NotFound, updated).map(drop).map_err(PullError::call("label an image"))
 }
 
 /// Removes an image, and waits until its space is free.
@@ -65,10 +65,8 @@ pub async fn remove(ctrd: &Ctrd, image: Unused) -> Result<(), PullError> {
     let mut left = image.names.len();
     for name in image.names {
         left -= 1;
-        match ctrd.delete(Kind::Image, name, left == 0).await {
-            Err(status) if status.code() != Code::NotFound => return Err(PullError::call("remove an image")(status)),
-            Ok(()) | Err(_) => {}
-        }
+        let deleted = ctrd.delete(Kind::Image, name, left == 0).await;
+        unless(Code::NotFound, deleted).map_err(PullError::call("remove an image"))?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Leases: what keeps a half-pulled image from containerd's garbage collector.
 
+use std::collections::BTreeSet;
+
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::{AddResourceRequest, CreateRequest, Lease as LeaseInfo, ListRequest, Resource};
 use racimo_common::registry::Digest;
@@ -23,17 +25,21 @@ pub(super) struct Lease {
 impl Lease {
     /// Takes the lease of `image`, and drops the oldest of other images beyond the limit.
     pub(super) async fn take(ctrd: &Ctrd, image: &str) -> Result<Self, PullError> {
-        let hex = Digest::of(image.as_bytes()).hex();
-        let lease = Self { id: format!("{PREFIX}{}", &hex[..16]) };
+        let lease = Self { id: id(image) };
         create(ctrd, &lease.id).await?;
-        let mut client = LeasesClient::new(ctrd.clone());
-        let list = ListRequest { filters: vec![format!("id~=^{PREFIX}")] };
-        let leases = within(CTRD_CALL_MAX, client.list(request(list, None))).await;
-        let leases = leases.map_err(PullError::call("list leases"))?.into_inner().leases;
-        for id in surplus(leases, &lease.id) {
+        for id in surplus(list(ctrd).await?, &lease.id) {
             delete(ctrd, id).await;
         }
         Ok(lease)
+    }
+
+    /// Drops those of all images but `wanted`, with what they hold. Nobody may be pulling.
+    pub(super) async fn forget(ctrd: &Ctrd, wanted: &BTreeSet<String>) -> Result<(), PullError> {
+        for id in forgettable(list(ctrd).await?, wanted) {
+            log::info!("what was fetched of an image that nobody needs is given up, as the disk is full");
+            delete(ctrd, id).await;
+        }
+        Ok(())
     }
 
     pub(super) fn id(&self) -> &str {
@@ -62,6 +68,17 @@ pub(super) async fn collect(ctrd: &Ctrd) -> Result<(), PullError> {
     Ok(())
 }
 
+fn id(image: &str) -> String {
+    format!("{PREFIX}{}", &Digest::of(image.as_bytes()).hex()[..16])
+}
+
+async fn list(ctrd: &Ctrd) -> Result<Vec<LeaseInfo>, PullError> {
+    let mut client = LeasesClient::new(ctrd.clone());
+    let list = ListRequest { filters: vec![format!("id~=^{PREFIX}")] };
+    let leases = within(CTRD_CALL_MAX, client.list(request(list, None))).await;
+    Ok(leases.map_err(PullError::call("list leases"))?.into_inner().leases)
+}
+
 async fn create(ctrd: &Ctrd, id: &str) -> Result<(), PullError> {
     let create = CreateRequest { id: id.to_owned(), ..Default::default() };
     match within(CTRD_CALL_MAX, LeasesClient::new(ctrd.clone()).create(request(create, None))).await {
@@ -77,6 +94,12 @@ async fn delete(ctrd: &Ctrd, id: String) {
             log::warn!("containerd keeps the lease of a pull: {}", status.message());
         }
     }
+}
+
+/// The leases of pulls but `wanted`.
+fn forgettable(leases: Vec<LeaseInfo>, wanted: &BTreeSet<String>) -> impl Iterator<Item = String> {
+    let kept: Vec<String> = wanted.iter().map(|image| id(image)).collect();
+    leases.into_iter().map(|lease| lease.id).filter(move |id| !kept.contains(id))
 }
 
 /// The oldest leases but `own` that exceed [`PULL_UNFINISHED`].

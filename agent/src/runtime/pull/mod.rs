@@ -24,6 +24,8 @@ mod parts;
 mod record;
 mod unpack;
 
+use std::collections::BTreeSet;
+
 use racimo_common::registry::{Credentials, Digest, Platform, Reference, Registry, RegistryError, Repository};
 use smol::lock::{Mutex, Semaphore};
 use tonic::Code;
@@ -128,6 +130,16 @@ pub async fn discard(ctrd: &Ctrd, image: &Reference, platforms: &[Platform]) -> 
         },
         None => Ok(()),
     }
+}
+
+/// Gives up what was fetched of images but `wanted`, named as in a [`Reference`]. While one is being pulled, nothing.
+///
+/// # Errors
+/// containerd's.
+pub async fn forget(ctrd: &Ctrd, wanted: &BTreeSet<String>) -> Result<(), PullError> {
+    // Not waited for: a registry that hangs may hold it for long.
+    let Some(_turn) = TURN.try_lock() else { return Ok(()) };
+    Lease::forget(ctrd, wanted).await
 }
 
 /// The image and what its record points at, if nothing is left to do for it.
