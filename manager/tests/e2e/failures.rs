@@ -545,10 +545,21 @@ fn full_board(lab: &Lab, board: &Board<'_>) -> Result<()> {
     let data = board.data();
     shrink(&data, 4)?;
     let ballast = data.join("ballast");
-    let _ = Command::new("dd").args(["if=/dev/zero", "bs=4k", &format!("of={}", ballast.display())]).output()?;
+    let fill = || {
+        let fill = "exec dd if=/dev/zero bs=4k oflag=append conv=notrunc of=\"$0\"";
+        Command::new("sh").args(["-c", fill]).arg(&ballast).output()
+    };
+    fill()?;
     board.start_containerd()?;
     board.act(Verb::StartAgent)?;
     wait_board(lab, board.number, "ready", SOON);
+    // What its journal had for tasks that are gone is room again.
+    wait(lab, "the agent to need nothing any more", SOON, || {
+        std::thread::sleep(Duration::from_secs(2));
+        let before = fs::metadata(&ballast)?.len();
+        fill()?;
+        Ok((fs::metadata(&ballast)?.len() == before).then_some(()))
+    });
     // The agent cannot write a byte.
     let mut later = sleeper(lab, "later", 1);
     later["TaskTemplate"]["RestartPolicy"]["Delay"] = json!(1_000_000_000_u64);
