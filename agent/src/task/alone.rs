@@ -47,11 +47,9 @@ impl Task {
         let is_over = self.phase == Phase::Ended && self.again.is_none() && !self.is_told && !self.is_given_up;
         let restart = self.work.as_ref().and_then(|work| work.offline.restart);
         let Some(restart) = restart.filter(|_| is_over && self.wanted == Some(Desired::Running)) else { return };
-        let may = match self.report.state {
-            TaskState::Failed | TaskState::Rejected => true,
-            TaskState::Complete => restart.completed,
-            _ => false,
-        };
+        let state = self.report.state;
+        let may = matches!(state, TaskState::Failed | TaskState::Rejected)
+            || state == TaskState::Complete && restart.completed;
         let span = |ms: u32| Duration::from_millis(ms.into());
         if restart.window_ms.is_some_and(|window| now.since(self.burst.1) > span(window)) {
             self.burst.0 = 0;
@@ -85,7 +83,13 @@ impl Task {
                 self.sick = Some(format!("no manager was heard for {} s", lease.as_secs()));
             }
             Phase::Stopping { kill_at, kills: 0, .. } => *kill_at = (*kill_at).min(until),
-            _ => {}
+            Phase::New
+            | Phase::Made
+            | Phase::Running { .. }
+            | Phase::Leaving { .. }
+            | Phase::Stopping { .. }
+            | Phase::Ended
+            | Phase::Again => {}
         }
     }
 
@@ -404,7 +408,7 @@ mod tests {
                         asked += u32::from(signal.is_none());
                         fenced.done(task, Done::Again("containerd is away".to_owned()), at(ms));
                     }
-                    other => panic!("{other:?}"),
+                    Order::Begin(..) | Order::Cancel(_) => panic!("{order:?}"),
                 }
             }
         }

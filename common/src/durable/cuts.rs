@@ -186,9 +186,10 @@ impl Disk {
         let known = self.find(path);
         match step {
             Step::MakeDir | Step::Open { .. } if known.is_none() => {
-                let node = match step {
-                    Step::MakeDir => Node::folder(),
-                    _ => Node::File { cached: Vec::new(), durable: Vec::new(), dirty: BTreeSet::new() },
+                let node = if matches!(step, Step::MakeDir) {
+                    Node::folder()
+                } else {
+                    Node::File { cached: Vec::new(), durable: Vec::new(), dirty: BTreeSet::new() }
                 };
                 let id = self.next;
                 self.next += 1;

@@ -92,12 +92,8 @@ impl PullError {
 
     /// Whether layers cannot be removed since others stand on them.
     pub(super) fn is_stuck(&self) -> bool {
-        match self {
-            Self::Containerd(CtrdError::Call { what, source }) => {
-                *what != UNPACK && source.code == Code::FailedPrecondition
-            }
-            _ => false,
-        }
+        let Self::Containerd(CtrdError::Call { what, source }) = self else { return false };
+        *what != UNPACK && source.code == Code::FailedPrecondition
     }
 
     /// Is it worth keeping what has been fetched so far?
