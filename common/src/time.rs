@@ -6,6 +6,7 @@
 use std::ops::{Add, Range, Sub};
 use std::time::{Duration, Instant};
 
+#[cfg(target_pointer_width = "32")]
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -59,9 +60,19 @@ impl Wall {
         Self(nanos)
     }
     /// What the system's clock shows. `SystemTime::now` panics from 2038 on where seconds have 32 bits: on ARMv7.
+    #[cfg(target_pointer_width = "32")]
     pub fn system() -> Self {
         let shown = clock_gettime(ClockId::Realtime);
         Self(shown.tv_sec.saturating_mul(1_000_000_000).saturating_add(shown.tv_nsec))
+    }
+    /// What the system's clock shows. By the C library, so that tests can shift it (libfaketime).
+    #[cfg(not(target_pointer_width = "32"))]
+    pub fn system() -> Self {
+        let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+        match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => Self(nanos(since)),
+            Err(before) => Self(nanos(before.duration()).saturating_neg()),
+        }
     }
     /// Nanoseconds since 1970.
     pub const fn nanos(self) -> i64 {
