@@ -232,7 +232,7 @@ fn refusals_say_why_and_leave_nothing() {
         let (one, work) = (task(1), work("true"));
         let job = Job { task: one, work: &work, image: &unknown, node, hostname: "berry" };
         let reason = runtime.create(&job).await.unwrap_err().reason();
-        assert!(reason.contains("prepare a root file system"), "{reason}");
+        assert!(reason.contains("the image is damaged: sha256:0000"), "{reason}");
         board.check_clean();
     });
 }
