@@ -21,6 +21,7 @@ mod host_ports;
 mod hostile;
 mod identity;
 mod images;
+mod kills;
 mod logs;
 mod memory;
 mod mesh;

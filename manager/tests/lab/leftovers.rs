@@ -36,8 +36,9 @@ pub(crate) fn find(name: &Name) -> Result<Vec<String>> {
 /// Fails with a list when anything of the lab is left.
 pub(crate) fn expect_none(name: &Name) -> Result<()> {
     let mut left = Vec::new();
-    // A killed process needs a moment to vanish from the process table.
-    wait_for("the lab to be gone", Duration::from_secs(5), || {
+    // A killed process needs a moment to vanish from the process table, and on a busy machine the kernel needs seconds
+    // for a hierarchy of groups that was unmounted.
+    wait_for("the lab to be gone", Duration::from_secs(30), || {
         left = find(name)?;
         Ok(left.is_empty().then_some(()))
     })
