@@ -16,6 +16,7 @@ DO     ?=
 SEEDS  ?= 2000
 CASES  ?= 4096
 FOR    ?= 10
+KILLS  ?= 300
 IMG    ?=
 OUT    ?=
 ARCH   ?=
@@ -147,6 +148,9 @@ test-root: deps-test build ## the tests with real boards, containerd and a regis
 	$(LAB_TOOL) sweep
 	$(CARGO) test --workspace --tests -- --ignored --test-threads=1
 	$(LAB_TOOL) sweep
+
+test-kills: deps-test build ## kill -9 and power cuts at random moments: KILLS=300 rounds of some 8 seconds (root)
+	RACIMO_KILLS=$(KILLS) $(CARGO) test -p racimo-manager --test e2e kills -- --ignored --nocapture
 
 sim: ## simulation with SEEDS=2000 seeds
 	RACIMO_SIM_SEEDS=$(SEEDS) $(CARGO) test -p racimo-manager --test sim

@@ -234,12 +234,17 @@ impl Image {
     /// Busybox with one more layer of `bytes` that do not compress, to see a
     /// pull in progress.
     pub(crate) fn big(bytes: usize) -> Result<Self> {
-        let mut noise = vec![0; bytes];
-        fastrand::Rng::with_seed(1).fill(&mut noise);
-        let layer = Layer::new([("noise".to_owned(), File::Regular(0o644, &noise))])?;
+        let layer = Layer::new([("noise".to_owned(), File::Regular(0o644, &noise(bytes)))])?;
         let run = json!({"Cmd": ["sleep", "1000000"], "Env": [PATH]});
         Self::new(Platform::host(), &[Layer::busybox()?, layer], &run)
     }
+}
+
+/// What the file `/noise` of [`Image::big`] has in it.
+pub(crate) fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    fastrand::Rng::with_seed(1).fill(&mut noise);
+    noise
 }
 
 const PATH: &str = "PATH=/bin";
