@@ -78,7 +78,8 @@ pub enum Observation {
         /// What its agent says.
         health: Option<Arc<BoardHealth>>,
     },
-    /// An agent's report of a task that has not ended. One that would take its state back is dropped.
+    /// An agent's report of a task that has not ended. It counts also if the task is less far than before: its board may
+    /// have begun to start it again while it heard no manager.
     Task {
         /// The node that reports; another node's report is dropped.
         node: NodeId,
@@ -163,8 +164,7 @@ impl Seen {
                     ports: report.ports,
                     unhealthy: report.unhealthy,
                 };
-                let old = self.tasks.get(&report.task);
-                if old.is_some_and(|old| old.state > status.state || *old == status) {
+                if self.tasks.get(&report.task) == Some(&status) {
                     return None;
                 }
                 self.tasks.insert(report.task, status);

@@ -44,8 +44,10 @@ fn observations() {
     use TaskState::*;
     check(&[], &[], [Pending, Assigned]);
     check(&[says(1, 2, Running)], &[true], [Pending, Running]);
-    // The same again is no news; nothing goes back.
-    check(&[says(1, 2, Running), says(1, 2, Running), says(1, 2, Ready)], &[true, false, false], [Pending, Running]);
+    // The same again is no news.
+    check(&[says(1, 2, Running), says(1, 2, Running)], &[true, false], [Pending, Running]);
+    // Its board makes it anew, which it began without a manager.
+    check(&[says(1, 2, Running), says(1, 2, Preparing)], &[true, true], [Pending, Preparing]);
     // What becomes unhealthy is in the same state.
     let unhealthy = Observation::Task { node: node(1), report: TaskReport { unhealthy: true, ..report(2, Running) } };
     check(&[says(1, 2, Running), unhealthy.clone(), unhealthy], &[true, true, false], [Pending, Running]);

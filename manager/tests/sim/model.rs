@@ -30,7 +30,7 @@ pub(crate) struct Model {
     may_run: BTreeSet<(TaskId, NodeId)>,
     /// Since when tasks are to stop.
     stopping: BTreeMap<TaskId, Mono>,
-    /// The highest state observed of each task in the manager's life.
+    /// The highest state observed of each task since its board's session opened.
     observed: BTreeMap<TaskId, TaskState>,
     pub(crate) starts: u64,
     /// Boards that went by their journals.
@@ -143,6 +143,13 @@ impl Model {
             *highest = state;
         }
         (view.version() < before.version()).then(|| "the index goes back".to_owned())
+    }
+
+    /// A board says in a new session how its tasks are: without one it may have begun to start some again.
+    pub(crate) fn hears_anew(&mut self, view: &View, node: NodeId) {
+        for task in view.state.tasks_on_node(node) {
+            self.observed.remove(&task.id);
+        }
     }
 
     /// A board with this identity starts a task.

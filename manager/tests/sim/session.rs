@@ -295,6 +295,9 @@ impl Manager {
                 }
                 return;
             };
+            if session.ready_at.is_some() {
+                sim.model.hears_anew(&self.view, session.node);
+            }
             let complete = complete && last && session.ready_at.is_some_and(|at| index >= at);
             self.commit_ends(sim, id, tasks, 0, complete);
         }
