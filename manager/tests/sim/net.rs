@@ -30,6 +30,8 @@ struct Conn {
     node: Option<NodeId>,
     up: Pipe<ToManager>,
     down: Pipe<ToAgent>,
+    /// Its board lost its power: what is held up on the way is never sent again.
+    is_dark: bool,
 }
 
 /// Which ways between a board and the manager are open.
@@ -88,7 +90,7 @@ impl Net {
     pub(crate) fn connect(&mut self, board: usize, node: Option<NodeId>) -> ConnId {
         let id = self.next;
         self.next += 1;
-        self.conns.insert(id, Conn { board, node, up: Pipe::new(), down: Pipe::new() });
+        self.conns.insert(id, Conn { board, node, up: Pipe::new(), down: Pipe::new(), is_dark: false });
         id
     }
 
@@ -142,11 +144,16 @@ impl Sim {
         }
     }
 
-    /// The board is without power: nothing more goes out, nobody hears.
+    /// The board is without power: nothing more goes out, nobody hears. What is on the wire arrives; what the board
+    /// still had to send again, and whatever comes after that, is lost with its memory.
     pub(crate) fn board_dark(&mut self, board: usize) {
         for id in self.net.of_board(board) {
             if let Some(conn) = self.net.conns.get_mut(&id) {
-                conn.up.shut = true;
+                (conn.is_dark, conn.up.shut) = (true, true);
+                let held = conn.up.under_way.front().is_some_and(|(at, _)| *at <= self.now);
+                if held || !self.net.ways[board].up {
+                    conn.up.under_way.clear();
+                }
                 conn.down.under_way.clear();
                 conn.down.shut = true;
             }
@@ -171,6 +178,9 @@ impl Sim {
     /// Opens and closes ways; what was held back travels on.
     pub(crate) fn set_ways(&mut self, board: usize, ways: Ways) {
         self.net.ways[board] = ways;
+        for conn in self.net.conns.values_mut().filter(|conn| conn.board == board && conn.is_dark && !ways.up) {
+            conn.up.under_way.clear();
+        }
         let mut held = Vec::new();
         for (id, conn) in self.net.conns.iter().filter(|(_, conn)| conn.board == board) {
             held.extend(conn.up.under_way.iter().map(|_| Happening::Up(*id)));
@@ -187,5 +197,41 @@ impl Sim {
             conn.up.shut && conn.down.shut && conn.up.under_way.is_empty() && conn.down.under_way.is_empty()
         };
         self.net.conns.retain(|_, conn| !over(conn));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// How many of a board's messages arrive that were said before its way was closed, and while it was.
+    #[track_caller]
+    fn check(closed: bool, dark: bool, want: usize) {
+        let mut sim = Sim::new(1, None, 1);
+        let conn = sim.net.connect(0, None);
+        sim.send_up(conn, Some(ToManager::Heartbeat(1)));
+        if closed {
+            sim.set_ways(0, Ways { up: false, down: false });
+            sim.now = sim.now + Duration::from_secs(9);
+        }
+        sim.send_up(conn, Some(ToManager::Heartbeat(2)));
+        if dark {
+            sim.board_dark(0);
+        }
+        sim.set_ways(0, crate::faults::OPEN);
+        sim.now = sim.now + Duration::from_secs(20);
+        let arrived = std::iter::from_fn(|| sim.arrived_up(conn)).count();
+        assert_eq!(arrived, want, "closed: {closed}, dark: {dark}");
+    }
+
+    #[test]
+    fn what_a_board_had_to_send_again_is_lost_with_its_power() {
+        check(false, false, 2);
+        check(true, false, 2);
+        // What is on the wire arrives.
+        check(false, true, 2);
+        check(true, true, 0);
     }
 }
