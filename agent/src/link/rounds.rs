@@ -139,7 +139,8 @@ impl Link {
                 told.send(Told::Copied { reason: reason.clone(), again }).await.map_err(|_| Over)?;
             }
             End::Refused(Refused { code: RefusedCode::NotMember, reason }) => {
-                rounds.wait = Some(limits::REMOVED_PAUSE);
+                // The manager on this board may make another cluster at any time.
+                rounds.wait = self.identity.as_ref().map(|_| limits::REMOVED_PAUSE);
                 told.send(Told::Removed(reason.clone())).await.map_err(|_| Over)?;
             }
             End::Refused(Refused { code: RefusedCode::Expired, .. }) => {

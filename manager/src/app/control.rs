@@ -54,6 +54,8 @@ struct Inner {
     lock: Lock,
     key_fault: Fault,
     running: Mutex<Option<Running>>,
+    /// Tells this board's agent that the cluster was left.
+    dismissing: Mutex<Option<smol::Task<()>>>,
     /// Why the cluster that the store holds is not served.
     fault: Mutex<Option<String>>,
     /// One at a time makes, leaves, takes up or locks a cluster, or writes its key file.
@@ -81,6 +83,7 @@ impl Manager {
             lock: Lock::default(),
             key_fault: Fault::default(),
             running: Mutex::new(None),
+            dismissing: Mutex::new(None),
             fault: Mutex::new(None),
             turn: Arc::default(),
             backups: Arc::new(Semaphore::new(limits::BACKUPS_MAX)),
@@ -143,6 +146,10 @@ impl Manager {
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dismissing(&self) -> MutexGuard<'_, Option<smol::Task<()>>> {
+        self.0.dismissing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fault(&self) -> Option<String> {

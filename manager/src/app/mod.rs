@@ -108,6 +108,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
         log::info!("this manager is in no cluster yet: run `pi-mgr init`");
     }
     manager.erase_left();
+    manager.dismiss_agent();
     let _resuming = (!manager.resume().await).then(|| smol::spawn(manager.clone().resume_later()));
     let _notes = smol::spawn(manager.notes().run());
     // A locked manager does not hear its boards: it must decide nothing about them.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use futures_rustls::{TlsAcceptor, rustls};
 use log::Level;
 use racimo_common::error::chain;
 use racimo_common::id::NodeId;
-use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
+use racimo_common::limits::{FRAME_FROM_AGENT_MAX, FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX};
 use racimo_common::wire::{Refused, RefusedCode, ToAgent, ToManager, frame};
 use smol::Async;
 
@@ -293,21 +293,43 @@ where
 
 /// The manager board's own agent: the socket's permissions are its certificate.
 async fn accept_local(context: Context, listener: Async<UnixListener>, own: NodeId) {
+    let say = |text: String| context.notes.say(Level::Warn, Cause::All, "local connections not accepted", text);
+    loop {
+        let stream = next_local(&listener, say).await;
+        // It has no address of its own: the node keeps the advertised one.
+        let end = session::run(&context, stream, Other::Own(own), String::new()).await;
+        context.notes.say(
+            Level::Info,
+            own,
+            end.kind(),
+            format_args!("the session of this board's own agent ended: {}", chain(&end)),
+        );
+    }
+}
+
+/// Tells the board's own agent, whenever it asks, that its manager has left the cluster: its tasks stop, and it forgets
+/// them. It has no other way to know.
+pub async fn dismiss(listener: Async<UnixListener>, notes: Notes) {
+    loop {
+        let say = |text: String| notes.say(Level::Warn, Cause::All, "local connections not accepted", text);
+        let mut stream = next_local(&listener, say).await;
+        let hello = session::receive_within(&mut stream, FRAME_FROM_AGENT_MAX, limits::HELLO_WITHIN).await;
+        if hello.is_ok() {
+            let refused = Refused { code: RefusedCode::NotMember, reason: LEFT.to_owned() };
+            session::last_word(&mut stream, &refused).await;
+        }
+    }
+}
+
+/// What the agent of a board whose manager left the cluster is told; it adds how it joins another one.
+const LEFT: &str = "this board's manager has left its cluster: make another one with `pi-mgr init`, or join one";
+
+async fn next_local(listener: &Async<UnixListener>, say: impl Fn(String)) -> Async<UnixStream> {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                // It has no address of its own: the node keeps the advertised one.
-                let end = session::run(&context, stream, Other::Own(own), String::new()).await;
-                context.notes.say(
-                    Level::Info,
-                    own,
-                    end.kind(),
-                    format_args!("the session of this board's own agent ended: {}", chain(&end)),
-                );
-            }
+            Ok((stream, _)) => return stream,
             Err(error) => {
-                let text = format!("accept the local agent's connection: {error}");
-                context.notes.say(Level::Warn, Cause::All, "local connections not accepted", text);
+                say(format!("accept the local agent's connection: {error}"));
                 smol::Timer::after(Duration::from_millis(200)).await;
             }
         }

@@ -68,6 +68,51 @@ fn boards_are_removed_leave_and_are_told_apart() -> Result<()> {
     copied(&lab)
 }
 
+/// As in Docker: other boards go on.
+#[test]
+#[ignore = "needs root"]
+fn the_end_of_the_cluster_is_that_of_the_managers_own_tasks() -> Result<()> {
+    let lab = Guard::with_own_board(1)?;
+    let (own, other) = (lab.board(0)?, lab.board(1)?);
+    let everywhere = || -> Result<()> {
+        let options = ["--mode", "global", "--stop-grace-period", "300ms"];
+        crate::support::create(&lab, "all", &options, &["sleep", "100000"])?;
+        wait(&lab, "the journal to have it", SOON, || Ok((!names(own)?.is_empty() && journals(own) > 0).then_some(())));
+        Ok(())
+    };
+    let gone = || {
+        wait(&lab, "its containers to go", SOON, || Ok(names(own)?.is_empty().then_some(())));
+        wait(&lab, "the journal to go", SOON, || Ok((journals(own) == 0).then_some(())));
+    };
+    everywhere()?;
+    let before = wait(&lab, "both boards to run it", SOON, || {
+        Ok(Some(crate::cluster::running(&lab)?).filter(|running| running.len() == 2))
+    });
+    let from = (mark(own)?, mark(other)?);
+    docker(&lab, &["swarm", "leave", "--force"])?.good()?;
+    wait_since(&lab, own, from.0, "this board's manager has left its cluster");
+    gone();
+    let there = before.into_iter().filter(|(_, (board, _))| *board == 1).collect();
+    assert_eq!(crate::cluster::running(&lab)?, there);
+    assert!(!since(other, from.1)?.contains("tasks are stopped"));
+
+    // Its agent is soon in the next cluster, and hears of that one's end also if it was not there.
+    docker(&lab, &["swarm", "init", "--advertise-addr", "127.0.0.1"])?.good()?;
+    everywhere()?;
+    own.act(Verb::KillAgent)?;
+    wait(&lab, "the agent to end", SOON, || Ok(own.agent().is_none().then_some(())));
+    docker(&lab, &["swarm", "leave", "--force"])?.good()?;
+    assert!(!names(own)?.is_empty());
+    own.act(Verb::StartAgent)?;
+    gone();
+    Ok(())
+}
+
+/// How many slots of its journal a board has.
+fn journals(board: Board) -> usize {
+    ["journal.0", "journal.1"].into_iter().filter(|slot| board.data().join(slot).exists()).count()
+}
+
 /// `node rm` locks a board out at once and for good; a token lets it in as another node.
 fn removed(lab: &Lab) -> Result<()> {
     let (board, id) = (lab.board(1)?, node_id(lab, 1)?);

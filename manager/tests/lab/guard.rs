@@ -14,15 +14,20 @@ pub(crate) struct Guard(Lab);
 impl Guard {
     /// A cluster of `boards` boards, under a name of its own.
     pub(crate) fn cluster(boards: u8) -> Result<Self> {
-        Self::up(boards, true)
+        Self::up(boards, true, false)
+    }
+
+    /// The same with an agent on the manager's own board.
+    pub(crate) fn with_own_board(boards: u8) -> Result<Self> {
+        Self::up(boards, true, true)
     }
 
     /// Boards with containerd only, and a registry.
     pub(crate) fn bare(boards: u8) -> Result<Self> {
-        Self::up(boards, false)
+        Self::up(boards, false, false)
     }
 
-    fn up(boards: u8, cluster: bool) -> Result<Self> {
+    fn up(boards: u8, cluster: bool, manager_agent: bool) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         sweep()?;
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -32,7 +37,7 @@ impl Guard {
             name: name.parse().map_err(anyhow::Error::msg)?,
             boards,
             cluster,
-            manager_agent: false,
+            manager_agent,
             owner: Process::current().map(|process| process.to_string()),
         };
         Lab::up(config).map(Self)

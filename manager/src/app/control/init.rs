@@ -88,6 +88,7 @@ impl Manager {
             } else if let Err(undo) = keep::erase(&self.0.data) {
                 log::error!("erase the keys of the cluster that could not start: {undo}");
             }
+            self.dismiss_agent();
             return Err(error);
         }
         log::info!("made cluster {cluster}; this manager is node {node}");

@@ -1,27 +1,36 @@
 //! Leaving the cluster: nothing runs and no key is left.
+//!
+//! ```text
+//! sessions end ─▶ ClusterLeave ─▶ this board's agent is told when it asks ─▶ keys are erased
+//! ```
 
 use racimo_common::id::ClusterId;
 
 use super::super::keep;
+use super::running::local_socket;
 use super::{Manager, failed};
 use crate::api::control::ControlError;
+use crate::dispatcher::serve;
 use crate::store::Change;
 
 impl Manager {
     pub(super) async fn leave(self) -> Result<(), ControlError> {
         let _turn = self.0.turn.lock().await;
         let view = self.0.store.view();
-        let cluster = view.state.cluster().ok_or(ControlError::NotIn)?.id;
-        self.store_leave(cluster).await?;
+        let cluster = view.state.cluster().ok_or(ControlError::NotIn)?;
         let running = self.running().take();
         if let Some(running) = running {
-            // A new cluster may want the port at once.
+            // Before the cluster's end, which would be that of every task: as in Docker, other boards go on. And a new
+            // cluster may want the port at once.
             running.stop().await;
         }
-        if let Some(path) = &self.0.agent_socket {
-            // Nobody listens there any more.
-            let _ = std::fs::remove_file(path);
+        if let Err(error) = self.store_leave(cluster.id).await {
+            if let Err(error) = self.take_up(&view.state, cluster).await {
+                log::error!("the cluster that was not left cannot be resumed: {error}");
+            }
+            return Err(error);
         }
+        self.dismiss_agent();
         self.0.vault.lock();
         self.lock().open();
         self.set_fault(None);
@@ -29,6 +38,21 @@ impl Manager {
         keep::erase(&self.0.data).map_err(|error| failed("erase the cluster's keys", &error))?;
         log::warn!("left the cluster and erased its state");
         Ok(())
+    }
+
+    /// Has this board's agent told that there is no cluster any more, if there was one.
+    ///
+    /// A store that never had one may be a new one in the place of one that is lost, or moved: what runs goes on.
+    pub(in super::super) fn dismiss_agent(&self) {
+        let view = self.store().view();
+        let Some(path) = self.0.agent_socket.as_ref().filter(|_| view.state.cluster().is_none()) else { return };
+        if view.state.index() == 0 {
+            return;
+        }
+        match local_socket(path) {
+            Ok(listener) => *self.dismissing() = Some(smol::spawn(serve::dismiss(listener, self.notes()))),
+            Err(error) => log::warn!("this board's agent cannot be told that there is no cluster any more: {error}"),
+        }
     }
 
     /// Stores that the cluster is left, and first, durably, that its keys are to be erased then.

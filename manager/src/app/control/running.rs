@@ -79,6 +79,8 @@ impl Manager {
             let seen = SeenNode { ready: true, at: now };
             self.0.store.observe(vec![Observation::Node { node: own.node, seen }]).await;
         }
+        // One cluster's end is said until there is another.
+        *self.dismissing() = None;
         let local = match &self.0.agent_socket {
             Some(path) => Some(local_socket(path).map_err(|error| failed("listen for this board's agent", &error))?),
             None => None,
@@ -137,7 +139,7 @@ pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Cont
 }
 
 /// A socket that only root may use: its permissions stand for a certificate.
-fn local_socket(path: &std::path::Path) -> std::io::Result<Async<UnixListener>> {
+pub(super) fn local_socket(path: &std::path::Path) -> std::io::Result<Async<UnixListener>> {
     // After a reboot `/run` is empty.
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
