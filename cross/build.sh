@@ -11,15 +11,13 @@ cd "$(dirname "$0")/.."
 known=(armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl arm-unknown-linux-musleabihf x86_64-unknown-linux-musl)
 target=${1:?usage: cross/build.sh TARGET [agent|manager], e.g. armv7-unknown-linux-musleabihf}
 [[ " ${known[*]} " == *" $target "* ]] || { echo "cross/build.sh: unknown target '$target'; known: ${known[*]}" >&2; exit 1; }
+case $target in arm-*) has=(agent) ;; *) has=(agent manager) ;; esac # the manager's smallest board is ARMv7
 case ${2:-} in
-  agent) parts=(agent) ;;
-  manager) parts=(manager) ;;
-  '') parts=(agent manager); [ "$target" = arm-unknown-linux-musleabihf ] && parts=(agent) ;;
+  '') parts=("${has[@]}") ;;
+  agent | manager) parts=("$2") ;;
   *) echo "cross/build.sh: unknown part '$2'; known: agent, manager" >&2; exit 1 ;;
 esac
-if [ "$target" = arm-unknown-linux-musleabihf ] && [[ " ${parts[*]} " == *" manager "* ]]; then
-  echo "cross/build.sh: a board with ARMv6 runs an agent; the manager wants ARMv7 or better" >&2; exit 1
-fi
+[[ " ${has[*]} " == *" ${parts[0]} "* ]] || { echo "cross/build.sh: $target has no ${parts[0]}: only ${has[*]}" >&2; exit 1; }
 budget=$((2 * 1024 * 1024)) # bytes; of the armv7 agent
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}

@@ -96,7 +96,7 @@ package() {
   size=$(du --apparent-size -ks --exclude=DEBIAN "$root" | cut -f1)
   fill "cross/debian/$program/control" >"$root/DEBIAN/control"
   for script in postinst prerm postrm; do
-    fill "cross/debian/$program/$script" >"$root/DEBIAN/$script"
+    fill "cross/debian/$script" >"$root/DEBIAN/$script"
     chmod 755 "$root/DEBIAN/$script"
   done
   (cd "$root" && find etc -type f | sort | sed 's|^|/|') >"$root/DEBIAN/conffiles"
