@@ -70,7 +70,7 @@ const _: () = assert!(
 /// Encoded command, bytes: the largest config, sealed, with labels. A larger change is refused.
 pub const COMMAND_BYTES_MAX: usize = 5 << 18;
 /// Roots that were replaced and are remembered, so that boards that were off meanwhile find back. Beyond: the oldest is
-/// forgotten, and boards that know only that one must join again. With the certificate of a root on its way these are as
+/// forgotten; a rotation that would strand a board or a valid access by that is refused. With the certificate of a root on its way these are as
 /// many as TLS looks at between the manager's certificate and a root: six.
 pub const ROOTS_RETIRED_MAX: usize = 5;
 /// How long before its root ends a cluster says so: boards that are off for months shall come back meanwhile.

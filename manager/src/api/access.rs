@@ -64,7 +64,8 @@ pub(super) async fn create(context: &Context, request: &Request) -> Result<Answe
     let issuer = ca::issuer(&context.vault, cluster)?;
     let now = ca::client_time(cluster, issuer.ends(), context.now());
     let signed = issuer.issue_access(&csr, &name, role, now, validity, &SystemRandom::new())?;
-    let access = Access { name, role, key_digest: csr.key_digest(), created: now, expires: signed.expires };
+    let issuer = Some(issuer.root_digest());
+    let access = Access { name, role, key_digest: csr.key_digest(), created: now, expires: signed.expires, issuer };
     let mut answer = shown(&access);
     answer["Certificate"] = tls::certificate_to_pem(&signed.der).into();
     let roots = Roots::of(cluster).map_err(|error| ApiError::unavailable(error.to_string()))?;

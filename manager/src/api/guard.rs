@@ -171,7 +171,8 @@ mod tests {
 
     fn somebody(lab: &Lab, name: &str, role: AccessRole) -> Who {
         let expires = Wall::from_nanos(i64::MAX);
-        let access = Access { name: name.into(), role, key_digest: KEY, created: Wall::default(), expires };
+        let access =
+            Access { name: name.into(), role, key_digest: KEY, created: Wall::default(), expires, issuer: None };
         lab.commit(Change::AccessCreate(Box::new(access)));
         let cluster = lab.store.view().state.cluster().expect("a cluster").id;
         let holder = Some(Holder { name: name.into(), cluster, key_digest: KEY });

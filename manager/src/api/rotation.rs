@@ -1,7 +1,11 @@
 //! Another root: what `POST /swarm/update` asks of it becomes a [`Rotation`] to store.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
+use racimo_common::time::Wall;
 use racimo_common::tls;
+use racimo_common::token::DIGEST_BYTES;
 use ring::rand::SystemRandom;
 
 use super::Context;
@@ -11,7 +15,7 @@ use crate::ca::given::{self, GivenError};
 use crate::ca::kept::{self, KeptError};
 use crate::ca::{self, Ca, CaError, rotation};
 use crate::limits::ROOTS_RETIRED_MAX;
-use crate::store::{Change, Cluster, View};
+use crate::store::{Access, Change, Cluster, View};
 
 impl From<KeptError> for ApiError {
     fn from(error: KeptError) -> Self {
@@ -61,7 +65,9 @@ pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Opt
     if !is_forced && ask.given.is_none() {
         return Ok(None);
     }
-    strands(view, cluster)?;
+    let lost = forgotten(cluster);
+    strands(view, &lost)?;
+    strands_accesses(view, &lost, context.now())?;
     let present = kept::open(&context.vault, cluster)?;
     let (now, rng) = (ca::time(cluster, present.ends(), context.now()), SystemRandom::new());
     let next = match &ask.given {
@@ -83,14 +89,17 @@ pub(super) fn begin(context: &Context, view: &View, ask: &RootAsk) -> Result<Opt
     Ok(Some(Change::RotationReplace { rotation, cross_pem }))
 }
 
-/// A further rotation forgets the oldest roots: boards whose certificate is of one of them could not come back.
-fn strands(view: &View, cluster: &Cluster) -> Result<(), ApiError> {
+/// The roots that a further rotation forgets: the oldest.
+fn forgotten(cluster: &Cluster) -> Vec<[u8; DIGEST_BYTES]> {
     let trust = &cluster.trust;
     // The present root, and the one whose rotation is replaced.
     let more = 1 + usize::from(trust.rotation.is_some());
     let surplus = (trust.retired.len() + more).saturating_sub(ROOTS_RETIRED_MAX);
-    let lost: Vec<_> =
-        trust.retired.iter().take(surplus).filter_map(|root| kept::root_digest(&root.root_pem)).collect();
+    trust.retired.iter().take(surplus).filter_map(|root| kept::root_digest(&root.root_pem)).collect()
+}
+
+/// Boards whose certificate is of a root that is forgotten could not come back.
+fn strands(view: &View, lost: &[[u8; DIGEST_BYTES]]) -> Result<(), ApiError> {
     let stranded = view.state.nodes().filter(|node| node.trust.as_ref().is_some_and(|it| lost.contains(&it.issuer)));
     let names: Vec<_> = stranded.map(|node| &*node.description.hostname).collect();
     if names.is_empty() {
@@ -99,6 +108,26 @@ fn strands(view: &View, cluster: &Cluster) -> Result<(), ApiError> {
     Err(ApiError::bad_request(format!(
         "another root rotation would forget the root that the certificates of {} are of, and they could not come \
          back: let them renew first, or remove them (pi-mgr node rm --force)",
+        rotation::named(&names)
+    )))
+}
+
+/// Accesses that were made under a root that is forgotten would open nothing any more, and their holders would not know
+/// the manager. Those of a version that did not keep the root may be of any.
+fn strands_accesses(view: &View, lost: &[[u8; DIGEST_BYTES]], now: Wall) -> Result<(), ApiError> {
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let is_lost =
+        |access: &&Arc<Access>| access.expires > now && access.issuer.is_none_or(|issuer| lost.contains(&issuer));
+    let names: Vec<_> = view.state.accesses().filter(is_lost).map(|access| &*access.name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "another root rotation would forget the root that these accesses were made under, and they would open nothing \
+         any more: {}; revoke each (pi-mgr access revoke NAME), and make those that are still needed anew (pi-mgr \
+         access create NAME)",
         rotation::named(&names)
     )))
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::testing::Lab;
 use crate::ca::{self, Ca};
 use crate::limits::ROOTS_RETIRED_MAX;
-use crate::store::{Change, NewCluster, NodeTrust};
+use crate::store::{Access, AccessRole, Change, NewCluster, NodeTrust};
 
 fn swarm(lab: &Lab) -> Value {
     let (status, cluster) = lab.get("/swarm");
@@ -208,6 +208,52 @@ fn no_rotation_forgets_a_root_that_a_board_needs() {
     refused(&lab, json!({"ForceRotate": last + 2}), "board1 are of, and they could not come back");
     nodes_have(&lab, digest(&retired()[1].root_pem), &[]);
     taken(&lab, json!({"ForceRotate": last + 2}));
+}
+
+#[test]
+fn no_rotation_forgets_a_root_that_an_access_needs() {
+    let lab = Lab::rooted();
+    let csr = || {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        rcgen::CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM")
+    };
+    let create = |name: &str| {
+        let (status, answer) = lab.post("/racimo/access", &json!({"Name": name, "CSR": csr()}).to_string());
+        assert_eq!(status, 201, "{answer}");
+    };
+    let rotate = |asked: usize| {
+        taken(&lab, json!({ "ForceRotate": asked }));
+        let view = lab.store.view();
+        let coming = view.state.cluster().and_then(|cluster| cluster.trust.rotation.clone()).expect("a rotation");
+        nodes_have(&lab, digest(&coming.root_pem), &[]);
+        settle(&lab);
+    };
+    create("bob");
+    // One that is over keeps nothing from happening.
+    let over = Access {
+        name: "over".to_owned(),
+        role: AccessRole::Admin,
+        key_digest: [1; 32],
+        created: Wall::default(),
+        expires: Wall::default(),
+        issuer: None,
+    };
+    lab.commit(Change::AccessCreate(Box::new(over.clone())));
+    for asked in 1..=ROOTS_RETIRED_MAX {
+        rotate(asked);
+    }
+    create("eve");
+    let next = ROOTS_RETIRED_MAX + 1;
+    refused(&lab, json!({ "ForceRotate": next }), "any more: bob; revoke each (pi-mgr access revoke NAME)");
+    assert_eq!(lab.ask("DELETE", "/racimo/access/bob", "").0, 204);
+    // As an older version stored it: it may be of any root.
+    let older = Access { name: "older".to_owned(), expires: Wall::from_nanos(i64::MAX), ..over };
+    lab.commit(Change::AccessCreate(Box::new(older)));
+    refused(&lab, json!({ "ForceRotate": next }), "any more: older; revoke");
+    assert_eq!(lab.ask("DELETE", "/racimo/access/older", "").0, 204);
+    create("bob");
+    rotate(next);
+    assert_eq!(lab.get("/racimo/access").1.as_array().map(Vec::len), Some(3));
 }
 
 #[test]

@@ -120,6 +120,7 @@ mod tests {
             key_digest: KEY,
             created: Wall::default(),
             expires: at(100),
+            issuer: None,
         };
         let changes = [access("ann", AccessRole::Admin), access("bob", AccessRole::ReadOnly)];
         let changes = changes.map(|access| Change::AccessCreate(Box::new(access)));

@@ -140,7 +140,7 @@ mod tests {
     fn access(name: &str) -> Change {
         let (role, name) = (AccessRole::Admin, name.to_owned());
         let (created, expires) = (Wall::default(), at(100));
-        Change::AccessCreate(Box::new(Access { name, role, key_digest: [1; 32], created, expires }))
+        Change::AccessCreate(Box::new(Access { name, role, key_digest: [1; 32], created, expires, issuer: None }))
     }
 
     #[track_caller]

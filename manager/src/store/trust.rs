@@ -197,6 +197,9 @@ pub struct Access {
     pub created: Wall,
     /// When its certificate ends.
     pub expires: Wall,
+    /// SHA-256 of the root certificate it was made under; none: by a version that did not keep it.
+    #[serde(default)]
+    pub issuer: Option<[u8; DIGEST_BYTES]>,
 }
 
 #[cfg(test)]
