@@ -145,10 +145,11 @@ impl Given {
     ///
     /// # Errors
     /// There is no such flag, or the value is no text.
-    pub fn flag(&mut self, name: &str, value: OsString) -> Result<(), String> {
+    pub fn flag(&mut self, name: &str, value: impl FnOnce() -> Result<OsString, lexopt::Error>) -> Result<(), String> {
         if !FLAGS.iter().any(|(flag, _)| *flag == name) {
             return Err(format!("unknown flag --{name}"));
         }
+        let value = value().map_err(|error| error.to_string())?;
         let value = value.into_string().map_err(|_| format!("--{name}: expected UTF-8 text"))?;
         if name == "config" {
             self.file = Some(value.into());
@@ -334,9 +335,9 @@ mod tests {
         let file = directory.path().join("agent.toml");
         std::fs::write(&file, "hostname = \"from-file\"\nmax-tasks = 7\n[labels]\nzone = \"a\"\n").expect("a file");
         let mut given = Given::default();
-        given.flag("config", file.into()).expect("a flag");
+        given.flag("config", || Ok(file.into())).expect("a flag");
         for (name, value) in flags {
-            given.flag(name, value.into()).expect("a flag");
+            given.flag(name, || Ok(value.into())).expect("a flag");
         }
         given.environment(|name| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()));
         match (given.resolve(), want) {
@@ -421,7 +422,7 @@ mod tests {
                 std::fs::write(&file, text).expect("a file");
             }
             let mut given = Given::default();
-            given.flag("config", file.into()).expect("a flag");
+            given.flag("config", || Ok(file.into())).expect("a flag");
             given.resolve().map(drop).expect_err("a fault")
         };
         for (text, words) in [
@@ -448,7 +449,8 @@ mod tests {
         );
         check(&[("shim-groups", "17")], &[("RACIMO_MAX_TASKS", "many")], Err(&["1 to 16", "1 to 128"]));
         check(&[("label", "=x"), ("registry-mirror", "ftp://x")], &[], Err(&["label", "registry-mirror"]));
-        assert!(Given::default().flag("publish", "80".into()).is_err());
+        let asked = || -> Result<OsString, lexopt::Error> { panic!("nobody asks for the value of an unknown flag") };
+        assert_eq!(Given::default().flag("publish", asked), Err("unknown flag --publish".to_owned()));
     }
 
     #[test]

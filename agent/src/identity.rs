@@ -14,6 +14,7 @@
 
 mod files;
 mod own;
+pub(crate) mod removed;
 
 use std::path::Path;
 

@@ -45,8 +45,20 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("pi-agent: {error:#}");
-            ExitCode::FAILURE
+            let is_typing = error.is::<Mistyped>() || error.is::<lexopt::Error>();
+            if is_typing { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// The command line is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; see pi-agent help")]
+struct Mistyped(String);
+
+impl Mistyped {
+    fn unexpected(value: &OsString) -> Self {
+        Self(format!("unexpected argument {value:?}"))
     }
 }
 
@@ -71,8 +83,7 @@ fn command() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(_) | None => {
-            eprintln!("pi-agent: unknown command {command:?}; see pi-agent help");
-            Ok(ExitCode::from(2))
+            bail!(Mistyped(format!("unknown command {command:?}")))
         }
     }
 }
@@ -93,11 +104,10 @@ fn configure(
             Arg::Long(name) => {
                 let name = name.to_owned();
                 if !other(&name, &mut parser)? {
-                    let value = parser.value()?;
-                    given.flag(&name, value).map_err(|fault| anyhow!("{fault}; see pi-agent help"))?;
+                    given.flag(&name, || parser.value()).map_err(Mistyped)?;
                 }
             }
-            Arg::Short(flag) => bail!("unknown flag -{flag}; see pi-agent help"),
+            Arg::Short(flag) => bail!(Mistyped(format!("unknown flag -{flag}"))),
             Arg::Value(value) => values.push(value),
         }
     }
@@ -118,10 +128,11 @@ fn join_cluster(parser: Parser) -> Result<ExitCode> {
     logger::start(config.log_level);
     // The environment keeps the token out of `ps`.
     let token = token.or_else(|| std::env::var_os("RACIMO_TOKEN"));
-    let token = token.context("a join token is needed: pi-agent join --token TOKEN HOST[:PORT]")?;
+    let needed = || Mistyped("a join token is needed: pi-agent join --token TOKEN HOST[:PORT]".to_owned());
+    let token = token.ok_or_else(needed)?;
     let token = JoinToken::parse(token.to_str().unwrap_or_default())?;
     let [address] = values.as_slice() else {
-        bail!("expected one manager address: pi-agent join --token TOKEN HOST[:PORT]");
+        bail!(Mistyped("expected one manager address: pi-agent join --token TOKEN HOST[:PORT]".to_owned()));
     };
     let address = address.to_str().context("the manager's address: expected UTF-8 text")?;
     let hostname = match &config.hostname {
@@ -139,7 +150,7 @@ fn join_cluster(parser: Parser) -> Result<ExitCode> {
 fn leave(parser: Parser, tells: bool) -> Result<ExitCode> {
     let (config, values) = configure(parser, |_, _| Ok(false))?;
     if let Some(value) = values.first() {
-        bail!("unexpected argument {value:?}; see pi-agent help");
+        bail!(Mistyped::unexpected(value));
     }
     logger::start(config.log_level.min(log::LevelFilter::Warn));
     if config.manager_socket.is_some() {
@@ -214,7 +225,7 @@ fn leave_here(config: &Config, identity: Identity, tells: bool) -> Result<String
 fn run(parser: Parser) -> Result<ExitCode> {
     let (config, values) = configure(parser, |_, _| Ok(false))?;
     if let Some(value) = values.first() {
-        bail!("unexpected argument {value:?}; see pi-agent help");
+        bail!(Mistyped::unexpected(value));
     }
     logger::start(config.log_level);
     let _lock = lock(&config.data)?;

@@ -20,7 +20,7 @@ use crate::net::wireguard;
 pub(super) type Answer = Box<dyn FnOnce()>;
 
 impl App {
-    pub(super) async fn leave(&mut self, ask: Ask) {
+    pub(super) async fn leave(&mut self, mut ask: Ask) {
         let Some(node) = self.identity.as_ref().map(|own| own.identity().node) else {
             let why = "this board's manager runs here: `pi-mgr leave --force` ends the cluster; to have no tasks here, \
                        stop pi-agent";
@@ -32,6 +32,8 @@ impl App {
             return leaving.join(ask);
         }
         log::info!("this board leaves the cluster");
+        // The manager knows already, and has no session for it.
+        ask.tells &= !self.is_removed;
         let leaving = Leaving::new(node, ask, self.clock.now().mono);
         let is_telling = leaving.is_telling();
         self.departure = Some(leaving);

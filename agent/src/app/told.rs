@@ -8,6 +8,7 @@ use racimo_common::wire::{Assign, ToManager};
 use super::App;
 use super::offline::Offline;
 use crate::alloc;
+use crate::identity::removed;
 use crate::link::session::Told;
 
 impl App {
@@ -57,6 +58,9 @@ impl App {
             Told::Removed(reason) => {
                 if !self.is_removed {
                     log::error!("{reason} with `pi-agent join`; this board's tasks are stopped");
+                    if let Err(error) = removed::note(&self.config.data) {
+                        log::warn!("before it joins it must leave: {error}");
+                    }
                 }
                 self.forget_all();
                 // There is nobody to tell.

@@ -11,6 +11,7 @@
 use std::path::Path;
 
 use futures_lite::future;
+use racimo_common::id::NodeId;
 use racimo_common::limits::{FRAME_JOIN_MAX, FRAME_TO_AGENT_MAX, ROOTS_MAX};
 use racimo_common::time::Wall;
 use racimo_common::tls::{self, CertificateDer, CredentialsError, SeenRoot, TrustClock};
@@ -22,7 +23,7 @@ use smol::Timer;
 
 use super::dial::{DialError, dial};
 use super::places::Places;
-use crate::identity::{Identity, IdentityError, KeyError, NodeKey, Turn};
+use crate::identity::{Identity, IdentityError, KeyError, NodeKey, Turn, removed};
 use crate::limits::{JOIN_ANSWER_MAX, JOIN_PAUSE, JOIN_TRIES};
 use crate::net::wireguard;
 
@@ -53,6 +54,9 @@ pub enum JoinError {
     /// The manager's certificate does not fit our key, or its root judges nothing.
     #[error("the identity that the manager gave is not usable")]
     Identity(#[from] CredentialsError),
+    /// It is in one, and no manager said that it was removed.
+    #[error("this board is already part of a cluster, as node {0}: `pi-agent leave` first")]
+    Member(NodeId),
     /// No key could be made.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -85,6 +89,7 @@ impl JoinError {
             },
             Self::Answer(_)
             | Self::Identity(_)
+            | Self::Member(_)
             | Self::Key(_)
             | Self::KeyStays(_)
             | Self::OldKey(_)
@@ -94,10 +99,10 @@ impl JoinError {
 }
 
 /// Joins the cluster of the manager at `address` (`HOST` or `HOST:PORT`) and keeps the identity under `data`, in
-/// place of any other.
+/// place of one that was removed.
 ///
 /// # Errors
-/// After [`JOIN_TRIES`] tries if the network is to blame, else at once.
+/// After [`JOIN_TRIES`] tries if the network is to blame, else at once; a member is refused before anybody is asked.
 pub async fn join(
     data: &Path,
     address: &str,
@@ -105,6 +110,7 @@ pub async fn join(
     hostname: &str,
     rng: &dyn SecureRandom,
 ) -> Result<Identity, JoinError> {
+    refuse_member(data)?;
     let key = NodeKey::generate(rng)?;
     let ask = ToManager::Join(Join {
         versions: (VERSION_MIN, VERSION),
@@ -145,6 +151,14 @@ pub async fn join(
     Ok(identity)
 }
 
+/// A damaged identity is none.
+fn refuse_member(data: &Path) -> Result<(), JoinError> {
+    match Turn::take(data)?.load() {
+        Ok(Some(there)) if !removed::is_noted(data) => Err(JoinError::Member(there.node)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Puts the identity in the place of any other, with what belongs to it.
 pub(crate) fn keep(data: &Path, identity: &Identity, address: &str) -> Result<(), JoinError> {
     let turn = Turn::take(data)?;
@@ -162,6 +176,8 @@ pub(crate) fn keep(data: &Path, identity: &Identity, address: &str) -> Result<()
     if let Err(error) = Places::store_joined(data, identity.cluster, address) {
         log::warn!("the manager's name was not kept, only its addresses: {error}");
     }
+    // If it stays, this node may join again without leaving first: no harm.
+    let _ = removed::forget(data);
     erased.map_err(JoinError::OldKey)
 }
 
@@ -227,6 +243,26 @@ mod tests {
     use ring::rand::SystemRandom;
 
     use super::*;
+
+    #[test]
+    fn a_member_does_not_join() {
+        let data = tempfile::tempdir().expect("a directory");
+        let data = data.path();
+        let identity = crate::identity::tests::identity(2);
+        refuse_member(data).expect("it is in no cluster");
+        keep(data, &identity, "m:2377").expect("kept");
+        let refused = refuse_member(data).expect_err("it is in one");
+        assert_eq!(
+            refused.to_string(),
+            format!("this board is already part of a cluster, as node {}: `pi-agent leave` first", identity.node)
+        );
+        removed::note(data).expect("noted");
+        refuse_member(data).expect("its manager removed it");
+        keep(data, &identity, "m:2377").expect("kept");
+        assert!(matches!(refuse_member(data), Err(JoinError::Member(node)) if node == identity.node));
+        fs::write(data.join("identity/cluster.json"), "{").expect("written");
+        refuse_member(data).expect("a damaged one is none");
+    }
 
     #[test]
     fn the_old_key_goes_once_the_new_identity_is_kept() {

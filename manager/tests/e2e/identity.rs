@@ -143,6 +143,9 @@ fn removed(lab: &Lab) -> Result<()> {
 /// The manager knows at once, and nothing of the cluster stays on the board.
 fn leaves(lab: &Lab) -> Result<()> {
     let (board, id) = (lab.board(1)?, node_id(lab, 1)?);
+    // A member is not joined again: its node would be left behind with its tasks.
+    let refused = board.join(&lab.manager().worker_token()?).expect_err("it is a member").to_string();
+    has(&refused, &format!("already part of a cluster, as node {id}: `pi-agent leave` first"));
     // It gets a task again.
     crate::cluster::scale(lab, "web", 3)?;
     settle(lab, &[("web", 3)]);
