@@ -117,13 +117,14 @@ fn configure(
 }
 
 fn join_cluster(parser: Parser) -> Result<ExitCode> {
-    let mut token = None;
+    let (mut token, mut is_again) = (None, false);
     let (config, values) = configure(parser, |name, parser| {
-        let is_token = name == "token";
-        if is_token {
-            token = Some(parser.value()?);
+        match name {
+            "token" => token = Some(parser.value()?),
+            "again" => is_again = true,
+            _ => return Ok(false),
         }
-        Ok(is_token)
+        Ok(true)
     })?;
     logger::start(config.log_level);
     // The environment keeps the token out of `ps`.
@@ -139,6 +140,9 @@ fn join_cluster(parser: Parser) -> Result<ExitCode> {
         Some(name) => name.clone(),
         None => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
     };
+    if !is_again {
+        join::refuse_member(&config.data)?;
+    }
     let rng = ring::rand::SystemRandom::new();
     let joined = smol::block_on(join::join(&config.data, address, &token, &hostname, &rng))?;
     println!("This board joined the cluster as node {}. It runs tasks as soon as `pi-agent run` does.", joined.node);

@@ -8,7 +8,7 @@ pub const ABOUT: &str = "Racimo's agent: runs this board's tasks through contain
 /// Each command with its arguments, and what it does.
 pub const COMMANDS: [(&str, &str); 5] = [
     ("run [FLAGS]", "run the agent"),
-    ("join --token TOKEN HOST[:PORT]", "join a cluster (once; a running agent takes it up)"),
+    ("join --token TOKEN HOST[:PORT]", "join a cluster (a running agent takes it up); --again: a member too"),
     ("leave", "leave it: tasks stop, the identity is erased"),
     ("reset-identity", "the same without a word to the manager: for a copied card"),
     ("version", "print the version"),

@@ -126,7 +126,7 @@ class Board(unittest.TestCase):
         # Answers as `answer` says; joining makes an identity.
         self.program("pi-agent", '''
             printf '%s %s\\n' "$*" "$RACIMO_TOKEN" >>"$RACIMO_ROOT/joins"
-            if [ -e "$RACIMO_ROOT/refuse-$2" ]; then cat "$RACIMO_ROOT/refuse-$2" >&2; exit 1; fi
+            if [ -e "$RACIMO_ROOT/refuse-$3" ]; then cat "$RACIMO_ROOT/refuse-$3" >&2; exit 1; fi
             printf '{"node": "n%s", "cluster": "c1"}' "$(wc -l <"$RACIMO_ROOT/joins")" >"$RACIMO_ROOT/var/lib/racimo/agent/identity/cluster.json"
             if [ -e "$RACIMO_ROOT/power-cut" ]; then rm "$RACIMO_ROOT/power-cut"; kill -9 0; fi
             echo "This board joined the cluster as node n1."''')
@@ -220,7 +220,7 @@ class Board(unittest.TestCase):
         self.assertFalse(path.exists())
         self.assertEqual((self.root / "sectors").read_bytes(), bytes(size))
         # It came by the environment, not by the command line, which others can see.
-        self.assertEqual(self.read("joins"), f"join 192.168.1.10:2377 {TOKEN}\n")
+        self.assertEqual(self.read("joins"), f"join --again 192.168.1.10:2377 {TOKEN}\n")
         self.assertIn("joined the cluster as node n1", self.status())
         self.assertIn("try-restart pi-agent.service", self.read("systemctl"))
         self.assertEqual(self.read("sys/class/leds/ACT/trigger"), "mmc0\n")
@@ -232,7 +232,7 @@ class Board(unittest.TestCase):
         self.file(f'manager = ["10.0.0.1", "10.0.0.2"]\ntoken = "{TOKEN}"')
         self.write("refuse-10.0.0.1", "pi-agent: no route to 10.0.0.1\n")
         self.run_program("join")
-        self.assertEqual([line.split()[1] for line in self.read("joins").splitlines()], ["10.0.0.1", "10.0.0.2"])
+        self.assertEqual([line.split()[2] for line in self.read("joins").splitlines()], ["10.0.0.1", "10.0.0.2"])
 
     def test_what_is_said_while_nobody_takes_it(self):
         path = self.file(JOIN)
