@@ -21,6 +21,8 @@ IMG    ?=
 OUT    ?=
 ARCH   ?=
 SUITE  ?= bookworm
+PAGES  ?= 4k
+TASKS  ?= 0,10,50
 PROFILE ?= worker
 JOIN   ?=
 WIFI_POWER_SAVE ?= off
@@ -54,7 +56,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: LAB=name BOARDS=n N=board DO=verb PAGE=port FROM=board CMD=command SEEDS=n CASES=n FOR=seconds"
-	@echo "           IMG=file OUT=file ARCH=arm64|armhf SUITE=bookworm|trixie PROFILE=worker|manager DEBS=directory JOIN=file"
+	@echo "           IMG=file OUT=file ARCH=arm64|armhf SUITE=bookworm|trixie PAGES=4k|16k TASKS=n,n PROFILE=worker|manager DEBS=directory JOIN=file"
 	@echo "           TARGET=triple TARGETS=triples PART=agent|manager"
 
 deps: ## install through apt what building and the lab need (only what is missing)
@@ -210,6 +212,7 @@ test-images: ## images without booting them: what is baked and refused, the firs
 	images/test/board.py
 	images/test/bake.py
 
-test-image: ## bake a stand-in image, boot it in QEMU, join, run, pull the plug: ARCH=arm64 SUITE=bookworm (root; minutes)
+test-image: ## bake a stand-in image, boot it in QEMU, join, run, pull the plug: ARCH=arm64 SUITE=bookworm PAGES=4k TASKS=0,10,50 (root; minutes)
 	$(CARGO) build -p racimo-manager --bin pi-mgr
-	images/test/run --arch "$(or $(ARCH),arm64)" --suite "$(SUITE)" --debs "$(DEBS)" --manager "$(BIN_DIR)/pi-mgr" --cache $(TARGET_DIR)/images
+	images/test/run --arch "$(or $(ARCH),arm64)" --suite "$(SUITE)" --debs "$(DEBS)" --manager "$(BIN_DIR)/pi-mgr" --cache $(TARGET_DIR)/images \
+	  --pages "$(PAGES)" --tasks "$(TASKS)"

@@ -2,6 +2,7 @@
 """A baked image, booted: it joins a manager on this machine, runs containers within limits, and survives a power cut.
 
     images/test/boot.py --arch arm64 --standin FILE --parts DIRECTORY --debs DIRECTORY --manager pi-mgr --work DIRECTORY
+        [--pages 4k|16k] [--tasks 0,10,50]
 
 The manager, a registry and QEMU run in a network namespace of this test, where 10.0.2.2, as which the board sees this
 machine, is an address of the loopback: manager and board call the registry the same. Needs root. Judges by what
@@ -9,6 +10,7 @@ happens, not by how long it takes; the limits of time only end what hangs.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
@@ -21,6 +23,7 @@ sys.path.insert(0, str(HERE))
 import registry  # noqa: E402
 import vm  # noqa: E402
 from cluster import PORT, Manager, check, say, wait  # noqa: E402
+from overhead import overhead  # noqa: E402
 
 HOST = "10.0.2.2"
 IN_NAMESPACE = "RACIMO_TEST_NAMESPACE"
@@ -54,7 +57,7 @@ def look_around(board):
     check(failed == "", "no unit failed", failed)
     check(board.shell("[ ! -e /var/lib/racimo/debs ] && [ ! -e /usr/sbin/policy-rc.d ]")[0] == 0, "nothing is left of the installation")
     check(board.must("dpkg --audit") == "", "packages are whole")
-    say("memory of the board:\n" + board.must("free -k | head -n 2; for p in pi-agent containerd; do grep -H VmRSS /proc/$(pidof -s $p)/status; done"))
+    say("memory of the board:\n" + board.must("free -k | head -n 2"))
 
 
 def limits(board, manager, image):
@@ -65,6 +68,8 @@ def limits(board, manager, image):
     check(True, f"a container runs after {board.elapsed():.0f} s")
     found = board.must("for f in $(find /sys/fs/cgroup/racimo* -name memory.max); do echo $f $(cat $f) $(cat $(dirname $f)/cpu.max); done")
     check(re.search(r" 33554432 50000 100000$", found, re.M), "memory.max and cpu.max of the task", found)
+    scores = [board.must(f"cat /proc/{process}/oom_score_adj") for process in containers(board).values()]
+    check(scores == ["200"], "it is killed before the agent", scores)
     logs = wait(120, "the container's output", lambda: manager.cli("service", "logs", "--raw", "web"), board)
     check("here is " + board.must("uname -m") in logs, "its output, from the board's own architecture", logs)
     manager.cli("service", "create", "--detach", "--name", "hungry", "--limit-memory", "16M", "--restart-condition", "none", image,
@@ -83,7 +88,7 @@ def unit(board):
         "systemctl show pi-agent -p MemoryMax -p OOMScoreAdjust -p KillMode -p Restart -p MainPID -p ControlGroup").splitlines())
     group = "/sys/fs/cgroup" + shown["ControlGroup"]
     check(board.must(f"cat {group}/memory.max") == shown["MemoryMax"] == str(32 << 20), "the agent may have 32 MiB", shown)
-    check(board.must(f"cat /proc/{shown['MainPID']}/oom_score_adj") == "-500", "tasks are killed before it", shown)
+    check(board.must(f"cat /proc/{shown['MainPID']}/oom_score_adj") == "100", "it is killed before a shell", shown)
     check(shown["KillMode"] == "process" and shown["Restart"] == "always", "stopping it stops nothing else", shown)
 
 
@@ -100,7 +105,8 @@ def agent_of(board):
 def upgrade(board, manager):
     """The agent is killed, and a newer package installed: containers run on."""
     running, before = containers(board), agent_of(board)
-    check(len(running) == 1, "one container runs", running)
+    tasks = [task["ID"] for task in manager.running("web")]
+    check(len(running) == len(tasks) == 1, "one container runs", running)
     board.must(f"kill -9 {before}")
     wait(300, "systemd to start the agent again", lambda: agent_of(board) not in ("0", before), board)
     check(containers(board) == running, "the agent was killed and is back, the container ran on", running)
@@ -110,6 +116,10 @@ def upgrade(board, manager):
     check(agent_of(board) not in ("0", before), "it has restarted the agent")
     check(containers(board) == running, "the container runs on", running)
     wait(300, "the new agent to be heard", lambda: manager.boards()[0]["Status"]["State"] == "ready", board)
+    # A replacement would be made by now, and run some seconds later.
+    board.must("sleep 15")
+    made = [task["ID"] for task in manager.tasks("web") if task["DesiredState"] == "running"]
+    check(made == tasks and containers(board) == running, "the manager has replaced nothing", manager.tasks("web"))
 
 
 def newer(deb, directory):
@@ -125,6 +135,8 @@ def main():
     parser = argparse.ArgumentParser()
     for flag in ("arch", "standin", "parts", "debs", "manager", "work"):
         parser.add_argument(f"--{flag}", required=True)
+    parser.add_argument("--pages", default="4k", choices=vm.PROCESSORS)
+    parser.add_argument("--tasks", default="0,10,50", type=lambda text: [int(count) for count in text.split(",")])
     args = parser.parse_args()
     if IN_NAMESPACE not in os.environ:
         script = f"ip link set lo up && ip addr add {HOST}/32 dev lo && exec \"$@\""
@@ -156,7 +168,7 @@ def main():
         check(has_bytes(card, token), "the token is on the new card")
 
         def boot():
-            return vm.Board(args.arch, card, parts / "vmlinuz", parts / "initrd.gz", work / "console.log")
+            return vm.Board(args.arch, card, parts / "vmlinuz", parts / "initrd.gz", work / "console.log", args.pages)
 
         board = boot()
         board.login()
@@ -165,6 +177,9 @@ def main():
         check(True, f"it joined: {node['Description']['Hostname']} ({node['ID']}), {board.elapsed():.0f} s after power on")
         check(re.fullmatch(r"rpi-[0-9a-f]{6}", node["Description"]["Hostname"]), "a name of its own", node["Description"]["Hostname"])
         check(node["Description"]["Engine"]["Labels"].get("room") == "kitchen", "labels of racimo.toml", node["Description"]["Engine"])
+        pages = board.must("getconf PAGE_SIZE")
+        check(pages == str(int(args.pages.removesuffix("k")) << 10), "the kernel's pages are as asked for", pages)
+        check(node["Description"]["Engine"]["Labels"]["io.racimo.page-size"] == pages, "the node says so", node["Description"]["Engine"])
         wait(120, "the file to be wiped", lambda: vm.boot_file(card, "racimo.toml") is None, board)
         board.must("sync")
         check(not has_bytes(card, token), "the token is nowhere on the card")
@@ -172,6 +187,7 @@ def main():
         check("joined the cluster" in status and token not in status, "racimo-status.txt says so", status)
         look_around(board)
         unit(board)
+        overhead(board, manager, image, args.tasks)
         limits(board, manager, image)
 
         say("the plug is pulled")
@@ -211,7 +227,13 @@ def main():
         check(True, "the root file system is clean")
         board = None
         card.unlink()
-        say(f"passed ({args.arch})")
+        say(f"passed ({args.arch}, pages of {args.pages})")
+    except BaseException:
+        if board is not None and board.process.poll() is None:
+            # The journal is in the board's memory. A board that hangs has none to tell.
+            with contextlib.suppress(Exception):
+                (work / "journal.log").write_text(board.shell("journalctl -b -o short-monotonic --no-hostname", 120)[1])
+        raise
     finally:
         if board is not None and board.process.poll() is None:
             board.pull_the_plug()

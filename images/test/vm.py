@@ -14,6 +14,8 @@ MACHINES = {
     "arm64": ["qemu-system-aarch64", "-M", "virt,gic-version=2", "-cpu", "cortex-a72"],
     "armhf": ["qemu-system-arm", "-M", "virt,highmem=off", "-cpu", "cortex-a15"],
 }
+# Which of QEMU's processors has pages of this size too: the Raspberry Pi 5's.
+PROCESSORS = {"4k": None, "16k": "cortex-a76"}
 BOOT_AT = 16384 * 512
 PROMPT = "racimo-vm> "
 
@@ -34,10 +36,11 @@ def put_boot_file(image, source, name):
 class Board:
     """One run of one board, from power on to power off."""
 
-    def __init__(self, arch, image, kernel, initrd, log, memory_mib=1024, extra=()):
+    def __init__(self, arch, image, kernel, initrd, log, pages="4k", memory_mib=1024, extra=()):
         words = boot_file(image, "cmdline.txt").decode()
         line = re.sub(r"console=\S+ ?", "", words).strip() + f" console=ttyAMA0"
-        argv = MACHINES[arch] + [
+        processor = ["-cpu", PROCESSORS[pages]] if PROCESSORS[pages] else []
+        argv = MACHINES[arch] + processor + [
             "-accel", "tcg,thread=multi", "-smp", "2", "-m", str(memory_mib), "-nographic", "-no-reboot", "-nodefaults",
             "-serial", "stdio", "-kernel", str(kernel), "-initrd", str(initrd), "-append", line,
             "-drive", f"file={image},format=raw,if=none,id=card", "-device", "virtio-blk-pci,drive=card",

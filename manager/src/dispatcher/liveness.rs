@@ -21,8 +21,9 @@ use crate::limits::MOVED_GRACE;
 pub const SILENCE_MIN: Duration = Duration::from_secs(3);
 /// Most silence a node is granted, at the default heartbeat of 1 s.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How long a node may take to come back after its connection closed: its agent may be restarting, on a slow board with
-/// another version of its package.
+/// How long a node may take to come back after its connection closed, at the default heartbeat of 1 s: its agent may be
+/// restarting, on a slow board with another version of its package. Three periods if that is longer, as with silence:
+/// who grants slow boards more of it grants it here too.
 pub const RECONNECT_GRACE: Duration = Duration::from_secs(6);
 /// How long a new leader waits for a node before it writes it off.
 pub const START_GRACE: Duration = Duration::from_secs(20);
@@ -193,7 +194,7 @@ impl Link {
             LinkState::Opening => Verdict::Alive(now + START_GRACE),
             LinkState::Welcomed { at } => until(at + START_GRACE.max(period * 6), Cause::Heartbeat),
             LinkState::Expected { since, grace } => until(since + grace.max(period * 6), Cause::NeverSeen),
-            LinkState::Closed { at } => until(at + RECONNECT_GRACE, Cause::Closed),
+            LinkState::Closed { at } => until(at + RECONNECT_GRACE.max(period * 3), Cause::Closed),
             LinkState::Lost { at } => until(at + MOVED_GRACE.max(period * 6), Cause::Heartbeat),
             LinkState::Open { heard } => {
                 let (least, most) = (SILENCE_MIN.max(period * 3), SILENCE_MAX.max(period * 4));
@@ -345,6 +346,8 @@ mod tests {
         link.closed(at(6000));
         assert_eq!(link.judge(SECOND, at(11_999)), Verdict::Alive(at(12_000)));
         assert_eq!(link.judge(SECOND, at(12_000)), Verdict::Down(Cause::Closed));
+        assert_eq!(link.judge(15 * SECOND, at(12_000)), Verdict::Alive(at(51_000)));
+        assert_eq!(link.judge(15 * SECOND, at(51_000)), Verdict::Down(Cause::Closed));
         link.opens();
         assert!(link.is_open());
         link.left();
