@@ -52,7 +52,7 @@ debs_fetch() {
     -o "Dir::Etc::trustedparts=$keys" -o "Dir::Etc::trusted=/nonexistent" -o "Dir::State=$work/apt" -o "Dir::State::lists=$cache/lists"
     -o "Dir::State::status=$work/status" -o "Dir::Cache=$cache" -o "APT::Architecture=$image_arch" -o "APT::Architectures::=$image_arch"
     -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 -o Debug::NoLocking=1
-    -o APT::Update::Post-Invoke::= -o APT::Get::AllowUnauthenticated=false)
+    -o APT::Update::Post-Invoke::= -o APT::Update::Error-Mode=any -o APT::Get::AllowUnauthenticated=false)
   apt-get "${options[@]}" update >"$work/apt.log" 2>&1 || debs_failed "the image's apt sources cannot be read"
   if grep -q '^[WE]: .*\(not signed\|GPG error\|NO_PUBKEY\)' "$work/apt.log"; then debs_failed "the image's apt sources are not signed with its keys"; fi
   apt-get "${options[@]}" install -y --no-install-recommends --no-upgrade --download-only "$@" >>"$work/apt.log" 2>&1 ||

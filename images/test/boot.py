@@ -140,7 +140,12 @@ def main():
     args = parser.parse_args()
     if IN_NAMESPACE not in os.environ:
         script = f"ip link set lo up && ip addr add {HOST}/32 dev lo && exec \"$@\""
-        os.execvpe("unshare", ["unshare", "--net", "sh", "-c", script, "sh", sys.executable, *sys.argv], {**os.environ, IN_NAMESPACE: "1"})
+        # The namespace in which there are Debian's mirrors, for the bake.
+        outside = os.open("/proc/self/ns/net", os.O_RDONLY)
+        os.set_inheritable(outside, True)
+        os.execvpe("unshare", ["unshare", "--net", "sh", "-c", script, "sh", sys.executable, *sys.argv],
+                   {**os.environ, IN_NAMESPACE: str(outside)})
+    outside = int(os.environ[IN_NAMESPACE])
     work, parts = pathlib.Path(args.work).resolve(), pathlib.Path(args.parts).resolve()
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -163,8 +168,8 @@ def main():
         text = manager.cli("join-token", "--toml", "worker") + \
             f'insecure-registries = ["{HOST}:{images.port}"]\n[labels]\nroom = "kitchen"\n'
         join.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
-        subprocess.run([HERE.parent / "bake", "--image", args.standin, "--output", card, "--arch", args.arch, "--debs", args.debs,
-                        "--join", join], check=True)
+        subprocess.run(["nsenter", f"--net=/proc/self/fd/{outside}", HERE.parent / "bake", "--image", args.standin, "--output", card,
+                        "--arch", args.arch, "--debs", args.debs, "--join", join], check=True, pass_fds=[outside])
         check(has_bytes(card, token), "the token is on the new card")
 
         def boot():
