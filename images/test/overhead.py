@@ -14,7 +14,7 @@ SETTLE = 10
 
 def measured(text):
     """{kind: {"count": processes, field: KiB}} of what LOOK prints."""
-    kinds = {kind: dict.fromkeys(("count", "Rss", "Pss", "Private", "Anonymous"), 0) for kind in KINDS.values()}
+    kinds = {kind: dict.fromkeys(("count", "Rss", "Pss", "Private", "Anonymous", "AnonHugePages"), 0) for kind in KINDS.values()}
     for part in re.split(r"(?m)^= ", text)[1:]:
         words = part.splitlines()[0].split()
         name = words[0].rsplit("/", 1)[-1] if words else ""
@@ -26,7 +26,7 @@ def measured(text):
             continue
         kind = kinds[KINDS[name]]
         kind["count"] += 1
-        for field in ("Rss", "Pss", "Anonymous"):
+        for field in ("Rss", "Pss", "Anonymous", "AnonHugePages"):
             kind[field] += fields[field]
         kind["Private"] += fields["Private_Clean"] + fields["Private_Dirty"]
     return kinds
@@ -40,7 +40,8 @@ def tell(board, tasks):
 
     # Anonymous: what is not pages of programs' files, which the kernel can drop.
     def line(of):
-        return f"PSS {of('Pss')} KiB, private {of('Private')}, of it anonymous {of('Anonymous')}, RSS {of('Rss')}"
+        return (f"PSS {of('Pss')} KiB, private {of('Private')}, anonymous {of('Anonymous')} ({of('AnonHugePages')} in huge pages), "
+                f"RSS {of('Rss')}")
 
     say(f"overhead: {tasks} tasks: {line(lambda field: sum(kind[field] for kind in kinds.values()))}")
     for name, kind in kinds.items():
