@@ -70,8 +70,8 @@ const _: () = assert!(
 /// Encoded command, bytes: the largest config, sealed, with labels. A larger change is refused.
 pub const COMMAND_BYTES_MAX: usize = 5 << 18;
 /// Roots that were replaced and are remembered, so that boards that were off meanwhile find back. Beyond: the oldest is
-/// forgotten; a rotation that would strand a board or a valid access by that is refused. With the certificate of a root on its way these are as
-/// many as TLS looks at between the manager's certificate and a root: six.
+/// forgotten; a rotation that would strand a board or a valid access by that is refused. With the certificate of a root
+/// on its way these are as many as TLS looks at between the manager's certificate and a root: six.
 pub const ROOTS_RETIRED_MAX: usize = 5;
 /// How long before its root ends a cluster says so: boards that are off for months shall come back meanwhile.
 pub const ROOT_ENDS_SOON: Duration = Duration::from_secs(180 * 24 * 3600);

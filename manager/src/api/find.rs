@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::error::ApiError;
+use crate::ca::rotation;
 use crate::store::{Dependency, DependencyKind, Network, Node, Service, State, Task};
 
 /// The one of `ids` that begins with `prefix`.
@@ -62,7 +63,11 @@ pub fn node<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Node>, ApiError>
     match (named.next(), named.count()) {
         (None, _) => by_prefix("node", name, state.nodes().map(|n| (n.id.to_string(), n))),
         (Some(node), 0) => Ok(node),
-        (Some(_), more) => Err(ambiguous("node", name, more + 1)),
+        (Some(_), more) => {
+            let ids: Vec<String> = state.nodes().filter(is_named).map(|node| node.id.to_string()).collect();
+            let ambiguous = ambiguous("node", name, more + 1);
+            Err(ApiError::bad_request(format!("{ambiguous}: name it by its id, {}", rotation::named(&ids))))
+        }
     }
 }
 

@@ -14,8 +14,9 @@ use super::error::ApiError;
 use crate::ca::given::{self, GivenError};
 use crate::ca::kept::{self, KeptError};
 use crate::ca::{self, Ca, CaError, rotation};
+use crate::dispatcher::liveness::Cause;
 use crate::limits::ROOTS_RETIRED_MAX;
-use crate::store::{Access, Change, Cluster, View};
+use crate::store::{Access, Change, Cluster, Node, View};
 
 impl From<KeptError> for ApiError {
     fn from(error: KeptError) -> Self {
@@ -98,10 +99,15 @@ fn forgotten(cluster: &Cluster) -> Vec<[u8; DIGEST_BYTES]> {
     trust.retired.iter().take(surplus).filter_map(|root| kept::root_digest(&root.root_pem)).collect()
 }
 
-/// Boards whose certificate is of a root that is forgotten could not come back.
+/// Boards whose certificate is of a root that is forgotten could not come back. One that left has no key any more.
 fn strands(view: &View, lost: &[[u8; DIGEST_BYTES]]) -> Result<(), ApiError> {
-    let stranded = view.state.nodes().filter(|node| node.trust.as_ref().is_some_and(|it| lost.contains(&it.issuer)));
-    let names: Vec<_> = stranded.map(|node| &*node.description.hostname).collect();
+    let has_left = |node: &Node| node.written_off.as_ref().is_some_and(|why| why.reason == Cause::Left.text());
+    let stranded = view
+        .state
+        .nodes()
+        .map(|node| &**node)
+        .filter(|node| node.trust.as_ref().is_some_and(|it| lost.contains(&it.issuer)) && !has_left(node));
+    let names = rotation::names_of(view, stranded);
     if names.is_empty() {
         return Ok(());
     }

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::testing::Lab;
 use crate::ca::{self, Ca};
+use crate::dispatcher::liveness::Cause;
 use crate::limits::ROOTS_RETIRED_MAX;
-use crate::store::{Access, AccessRole, Change, NewCluster, NodeTrust};
+use crate::store::{Access, AccessRole, Change, NewCluster, NodeTrust, WrittenOff};
 
 fn swarm(lab: &Lab) -> Value {
     let (status, cluster) = lab.get("/swarm");
@@ -185,7 +186,7 @@ fn a_rotation_that_cannot_end_is_replaced() {
 #[test]
 fn no_rotation_forgets_a_root_that_a_board_needs() {
     let lab = Lab::rooted();
-    lab.join(1, "board1");
+    let board = lab.join(1, "board1");
     let coming = || {
         let view = lab.store.view();
         view.state.cluster().and_then(|cluster| cluster.trust.rotation.clone()).expect("a rotation").root_pem
@@ -206,7 +207,16 @@ fn no_rotation_forgets_a_root_that_a_board_needs() {
     assert_eq!(retired().len(), ROOTS_RETIRED_MAX);
     nodes_have(&lab, digest(&retired()[0].root_pem), &[]);
     refused(&lab, json!({"ForceRotate": last + 2}), "board1 are of, and they could not come back");
+    // Two of one name are told apart; one that left does not come back.
     nodes_have(&lab, digest(&retired()[1].root_pem), &[]);
+    let trust = NodeTrust { issuer: digest(&retired()[0].root_pem), ..NodeTrust::default() };
+    lab.commit(Change::NodeTrust { node: board, trust });
+    let twin = lab.join(2, "board1");
+    refused(&lab, json!({"ForceRotate": last + 2}), &format!("board1 ({board}) are of"));
+    let written_off = WrittenOff { at: Wall::default(), reason: Cause::Left.text().to_owned() };
+    for node in [board, twin] {
+        lab.commit(Change::NodeWriteOff { node, written_off: written_off.clone() });
+    }
     taken(&lab, json!({"ForceRotate": last + 2}));
 }
 

@@ -18,12 +18,12 @@ use crate::store::{AccessRole, Change, Sealed, TokenSecret};
 use crate::vault::unlock::UnlockKey;
 
 /// Said to everything that needs a cluster while there is none.
-pub(super) const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+pub(crate) const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
 /// Said when a cluster is made or joined from within one.
-pub(super) const ALREADY_IN: &str =
+pub(crate) const ALREADY_IN: &str =
     "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
 /// Said to nearly everything while the manager waits for its unlock key.
-pub(super) const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
+pub(crate) const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
 const LEAVE_LOCKED: &str =
     "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.";
 const NOT_IN: &str = "This node is not part of a swarm";

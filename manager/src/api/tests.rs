@@ -218,8 +218,11 @@ fn nodes_say_how_they_are() {
     description.no_memory_limits = Some("the memory controller is off".to_owned());
     let (description, addr) = (description.into(), "192.0.2.9".to_owned());
     lab.commit(crate::store::Change::NodeDescribe { node: board, description, addr });
-    assert_eq!(label("pi1", "health"), "degraded");
+    assert_eq!(label("pi1", "health"), "unknown");
     assert_eq!(label("pi1", "no-memory-limits"), "the memory controller is off");
+    lab.commit(crate::store::Change::NodeReadmit { node: board });
+    lab.see_node(board, true);
+    assert_eq!(label("pi1", "health"), "degraded, hot, had undervoltage, was throttled");
 }
 
 #[test]
@@ -331,7 +334,10 @@ fn a_node_is_not_removed_while_a_fence_holds_a_task_of_it() {
 fn ambiguous_names() {
     let lab = Lab::active();
     let boards = [lab.join(1, "same"), lab.join(2, "same")];
-    check(lab.get("/nodes/same"), 400, "node same is ambiguous (2 matches found)");
+    let mut ids = boards.each_ref().map(ToString::to_string);
+    ids.sort();
+    let text = format!("node same is ambiguous (2 matches found): name it by its id, {}, {}", ids[0], ids[1]);
+    check(lab.get("/nodes/same"), 400, &text);
     for board in boards {
         assert_eq!(lab.get(&format!("/nodes/{board}")).0, 200);
     }

@@ -41,6 +41,18 @@ pub fn named(names: &[impl AsRef<str>]) -> String {
     }
 }
 
+/// Names of nodes for such a sentence: with the id where another node of the cluster has the same name.
+pub fn names_of<'a>(view: &View, nodes: impl Iterator<Item = &'a Node>) -> Vec<String> {
+    let name = |node: &Node| node.spec.name.clone().unwrap_or_else(|| node.description.hostname.clone());
+    let all: Vec<String> = view.state.nodes().map(|node| name(node)).collect();
+    let one = |node: &Node| {
+        let name = name(node);
+        let is_shared = all.iter().filter(|other| **other == name).count() > 1;
+        if is_shared { format!("{name} ({})", node.id) } else { name }
+    };
+    nodes.map(one).collect()
+}
+
 /// What is to be done about a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

@@ -11,7 +11,7 @@ use racimo_common::time::{Clock, Mono};
 use ring::rand::SystemRandom;
 
 use super::JoinTokens;
-use super::rotation::{Verdict, judge, named};
+use super::rotation::{Verdict, judge, named, names_of};
 use crate::store::{Change, CommitError, Store, View, Wake};
 use crate::vault::Vault;
 
@@ -82,9 +82,5 @@ async fn finish(store: &Store, clock: Clock, vault: &Vault) -> Result<u64, Finis
 }
 
 fn names(view: &View, nodes: &[NodeId]) -> String {
-    let name = |id: &NodeId| match view.state.node(*id) {
-        Some(node) => node.spec.name.clone().unwrap_or_else(|| node.description.hostname.clone()),
-        None => id.to_string(),
-    };
-    named(&nodes.iter().map(name).collect::<Vec<_>>())
+    named(&names_of(view, nodes.iter().filter_map(|id| view.state.node(*id)).map(|node| &**node)))
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use racimo_common::tls::{self, ServerName};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -20,6 +21,7 @@ use super::json::Peek;
 use super::parse::{self, Nanos};
 use super::target::{PORT_TLS, Target};
 use super::url::Url;
+use crate::ca::Holder;
 
 /// Commands on accesses.
 #[derive(Subcommand, Debug)]
@@ -59,9 +61,10 @@ pub(crate) struct CreateArgs {
     #[arg(long)]
     read_only: bool,
     /// How long it is good for, such as 90d or 12h [default: 365d]
-    #[arg(long, value_name = "DURATION", value_parser = days)]
+    #[arg(long, value_name = "DURATION", value_parser = parse::days)]
     expires: Option<Nanos>,
-    /// Directory to write, which must not be there [default: ~/.config/racimo/contexts/NAME]
+    /// Directory to write, which must not be there [default: ~/.config/racimo/contexts/NAME; that of an access that was
+    /// revoked is replaced]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Where clients reach the manager [default: what it is advertised as]
@@ -71,6 +74,7 @@ pub(crate) struct CreateArgs {
     #[arg(short, long)]
     quiet: bool,
     /// Name: of a person or program
+    #[arg(value_parser = parse::name)]
     name: String,
 }
 
@@ -89,7 +93,7 @@ pub(crate) struct LsArgs {
 #[derive(Args, Debug)]
 pub(crate) struct RevokeArgs {
     /// Names
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", value_parser = parse::name)]
     names: Vec<String>,
 }
 
@@ -99,17 +103,6 @@ pub(crate) struct LogArgs {
     /// How many lines
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 50)]
     tail: u32,
-}
-
-/// `90d`, or a duration as everywhere.
-fn days(text: &str) -> Result<Nanos, String> {
-    const DAY: i64 = 24 * 60 * 60 * 1_000_000_000;
-    let Some(days) = text.strip_suffix('d') else {
-        return parse::duration(text)
-            .map_err(|_| format!("\"{text}\" is not a duration; expected for example 90d or 12h"));
-    };
-    let nanos = days.parse::<u32>().ok().and_then(|days| i64::from(days).checked_mul(DAY)).filter(|nanos| *nanos > 0);
-    nanos.map(Nanos).ok_or_else(|| format!("\"{text}\" is not a number of days"))
 }
 
 /// Runs one command.
@@ -140,7 +133,7 @@ pub(crate) async fn run(command: AccessCommand, client: &mut Client, console: &m
 
 async fn create(args: &CreateArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
     // It becomes a folder's name; the manager looks at the rest.
-    if args.name.contains('/') || args.name.starts_with('.') || args.name.is_empty() {
+    if args.name.contains('/') || args.name.starts_with('.') {
         return Err(CliError::Usage(format!("{:?} is no name for an access", args.name)));
     }
     let given = args.host.as_deref().map(host).transpose()?;
@@ -149,7 +142,17 @@ async fn create(args: &CreateArgs, client: &mut Client, console: &mut Console) -
         None => context::directory(&args.name, console.env)?,
     };
     let directory = std::path::absolute(&directory).map_err(|source| file(&directory, source))?;
-    let made = Directory::make(directory)?;
+    let made = match fs::symlink_metadata(&directory) {
+        Err(_) => Directory::make(directory)?,
+        Ok(_) if args.out.is_none() && is_over(&args.name, &directory, client).await? => {
+            Directory::instead_of(directory)?
+        }
+        Ok(_) => {
+            let path = directory.display();
+            let text = format!("{path} is there already: remove it, or name another directory with --out");
+            return Err(CliError::Usage(text));
+        }
+    };
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| unmade(&error))?;
     let csr = CertificateParams::default().serialize_request(&key).and_then(|csr| csr.pem());
     let csr = csr.map_err(|error| unmade(&error))?;
@@ -159,19 +162,23 @@ async fn create(args: &CreateArgs, client: &mut Client, console: &mut Console) -
     let body = json!({ "Name": args.name, "Role": role, "CSR": csr, "Validity": validity });
     let info = client.get(&Url::new(&["info"])).await?;
     let advertised = self::host(info.text("/Swarm/NodeAddr")).unwrap_or_default();
-    let access = client.post(&Url::new(&["racimo", "access"]), &body, &[]).await?;
+    let posted = client.post(&Url::new(&["racimo", "access"]), &body, &[]).await;
+    let access = posted.map_err(|error| if error.is_conflict() { taken(&args.name) } else { error })?;
     let served = access.list("/Hosts").first().and_then(Value::as_str).map(str::to_owned);
     let host = given.or_else(|| served.clone()).unwrap_or(advertised);
     let written = made
         .write(CERTIFICATE, access.text("/Certificate"))
         .and_then(|()| made.write(CA, access.text("/CA")))
-        .and_then(|()| made.write(HOST, &format!("{host}\n")));
-    if let Err(error) = written {
-        // Nobody has what lets them in: it shall not stay.
-        client.delete(&Url::new(&["racimo", "access", &args.name])).await?;
-        return Err(error);
-    }
-    let directory = made.keep();
+        .and_then(|()| made.write(HOST, &format!("{host}\n")))
+        .and_then(|()| made.keep());
+    let directory = match written {
+        Ok(directory) => directory,
+        Err(error) => {
+            // Nobody has what lets them in: it shall not stay.
+            client.delete(&Url::new(&["racimo", "access", &args.name])).await?;
+            return Err(error);
+        }
+    };
     if args.quiet {
         console.say(&directory)?;
     } else {
@@ -182,6 +189,35 @@ async fn create(args: &CreateArgs, client: &mut Client, console: &mut Console) -
         console.warn(NOT_SERVED)?;
     }
     Ok(())
+}
+
+/// Whether a directory is what was written for an access of this name and this cluster, which the manager does not have
+/// any more.
+async fn is_over(name: &str, directory: &Path, client: &mut Client) -> Result<bool, CliError> {
+    let accesses = client.get(&Url::new(&["racimo", "access"])).await?;
+    if accesses.list("").iter().any(|access| access.text("/Name") == name) {
+        return Err(taken(name));
+    }
+    let Some(holder) = holder(directory).filter(|holder| holder.name == name) else { return Ok(false) };
+    let info = client.get(&Url::new(&["info"])).await?;
+    Ok(info.text("/Swarm/Cluster/ID") == holder.cluster.to_string())
+}
+
+/// Whose a directory is that has what `create` writes, and nothing else.
+fn holder(directory: &Path) -> Option<Holder> {
+    let is_ours = |name: &std::ffi::OsStr| [CA, CERTIFICATE, KEY, HOST].iter().any(|ours| name == *ours);
+    let mut entries = fs::read_dir(directory).ok()?;
+    if !entries.all(|entry| entry.is_ok_and(|entry| is_ours(&entry.file_name()))) {
+        return None;
+    }
+    let pem = fs::read_to_string(directory.join(CERTIFICATE)).ok()?;
+    Holder::of(&tls::certificate_from_pem(&pem).ok()?).ok()
+}
+
+fn taken(name: &str) -> CliError {
+    CliError::Usage(format!(
+        "access {name} already exists: `pi-mgr access revoke {name}` first, or choose another name"
+    ))
 }
 
 const NOT_SERVED: &str = "WARNING: the manager does not serve its API over the network yet. Add to its command line
@@ -231,9 +267,11 @@ fn host(text: &str) -> Result<String, CliError> {
         false if is_bare_v6 => format!("tcp://[{text}]"),
         false => format!("tcp://{text}"),
     };
+    let expected = || CliError::Usage(format!("--host {text:?}: expected a DNS name or an address, and perhaps :PORT"));
     match Target::parse_with(&url, PORT_TLS).map_err(CliError::Usage)? {
+        Target::Tcp(host, _) if ServerName::try_from(host.as_str()).is_err() => Err(expected()),
         target @ Target::Tcp(..) => Ok(target.to_string()),
-        Target::Unix(_) => Err(CliError::Usage(format!("--host {text}: expected HOST[:PORT]"))),
+        Target::Unix(_) => Err(expected()),
     }
 }
 
@@ -248,6 +286,8 @@ fn file(path: &Path, source: io::Error) -> CliError {
 /// A new directory, 0700; removed again unless it is kept.
 struct Directory {
     path: PathBuf,
+    /// What it takes the place of.
+    replaces: Option<PathBuf>,
     is_kept: bool,
 }
 
@@ -259,7 +299,23 @@ impl Directory {
         }
         // Never one that is there: what is in it may be in use.
         build(false, &path).map_err(|source| file(&path, source))?;
-        Ok(Self { path, is_kept: false })
+        Ok(Self { path, replaces: None, is_kept: false })
+    }
+
+    /// Beside one that it replaces when it is kept.
+    fn instead_of(path: PathBuf) -> Result<Self, CliError> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".new");
+        let beside = path.with_file_name(name);
+        // Of a run that was cut short: no access has such a name.
+        match fs::remove_dir_all(&beside) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(file(&beside, source)),
+            Ok(()) | Err(_) => {}
+        }
+        let mut made = Self::make(beside)?;
+        made.replaces = Some(path);
+        Ok(made)
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), CliError> {
@@ -268,9 +324,15 @@ impl Directory {
         opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| file(&path, source))
     }
 
-    fn keep(mut self) -> String {
+    fn keep(mut self) -> Result<String, CliError> {
+        if let Some(path) = self.replaces.take() {
+            fs::remove_dir_all(&path)
+                .and_then(|()| fs::rename(&self.path, &path))
+                .map_err(|source| file(&path, source))?;
+            self.path = path;
+        }
         self.is_kept = true;
-        self.path.display().to_string()
+        Ok(self.path.display().to_string())
     }
 }
 
@@ -311,14 +373,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans() {
-        const HOUR: i64 = 3_600_000_000_000;
-        for (text, want) in
-            [("90d", Some(90 * 24 * HOUR)), ("12h", Some(12 * HOUR)), ("0d", None), ("d", None), ("x", None)]
-        {
-            assert_eq!(days(text).ok(), want.map(Nanos), "{text}");
-        }
-        assert!(days("4294967295d").is_err() && days("-1d").is_err());
+    fn a_directory_is_replaced_once_the_new_one_is_whole() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("ann");
+        let read = || fs::read_to_string(path.join(HOST)).expect("there");
+        let old = Directory::make(path.clone()).expect("made");
+        old.write(HOST, "old").expect("written");
+        old.keep().expect("kept");
+        assert!(Directory::make(path.clone()).is_err());
+        let new = Directory::instead_of(path.clone()).expect("made");
+        new.write(HOST, "cut short").expect("written");
+        std::mem::forget(new);
+        let new = Directory::instead_of(path.clone()).expect("made");
+        drop(new);
+        assert_eq!(read(), "old");
+        let new = Directory::instead_of(path.clone()).expect("made");
+        new.write(HOST, "new").expect("written");
+        assert_eq!(new.keep().ok(), Some(path.display().to_string()));
+        assert_eq!(read(), "new");
+        assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 1);
+    }
+
+    #[test]
+    fn whose_a_directory_is() {
+        use racimo_common::id::{ClusterId, RandomId};
+        let (now, rng) = (racimo_common::time::Clock::start().now().wall, ring::rand::SystemRandom::new());
+        let ca = crate::ca::Ca::create(ClusterId::from_bits(7), now, &rng).expect("a root");
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+        let csr = CertificateParams::default().serialize_request(&key).expect("a request");
+        let csr = crate::ca::CertRequest::parse(csr.der()).expect("a request");
+        let role = crate::store::AccessRole::Admin;
+        let hour = std::time::Duration::from_secs(3600);
+        let signed = ca.issue_access(&csr, "ann", role, now, hour, &rng).expect("signed");
+        let folder = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+        let whose = || holder(folder.path()).map(|holder| (holder.name, holder.cluster));
+        assert_eq!(whose(), None);
+        write(CERTIFICATE, &tls::certificate_to_pem(&signed.der));
+        assert_eq!(whose(), Some(("ann".to_owned(), ClusterId::from_bits(7))));
+        write("notes", "mine");
+        assert_eq!(whose(), None, "somebody keeps something else there");
     }
 
     #[test]
@@ -330,6 +424,11 @@ mod tests {
             ("tcp://pi:1", Some("tcp://pi:1")),
             ("unix:///x", None),
             ("", None),
+            ("a b", None),
+            ("tcp://a b:1", None),
+            ("a..b", None),
+            ("-a", None),
+            ("pi,pj", None),
         ] {
             assert_eq!(host(text).ok().as_deref(), want, "{text}");
         }

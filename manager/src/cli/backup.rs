@@ -145,7 +145,7 @@ pub(crate) fn restore(args: RestoreArgs, console: &mut Console) -> Result<(), Cl
             let text = "the backup is encrypted: name the file of its passphrase with --passphrase-file";
             return Err(CliError::Usage(text.to_owned()));
         }
-        None => Some(line(console.secret("Passphrase: ")?)),
+        None => Some(asked("Passphrase: ", "no passphrase came on standard input", console)?),
     };
     if passphrase.is_some() {
         say_slow(args.quiet, console)?;
@@ -214,9 +214,18 @@ fn line(text: Zeroizing<String>) -> Zeroizing<String> {
     Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())
 }
 
+/// A passphrase that is asked for; `nothing`: what to say where none comes.
+fn asked(question: &str, nothing: &str, console: &mut Console) -> Result<Zeroizing<String>, CliError> {
+    let text = console.secret(question)?;
+    if text.is_empty() {
+        return Err(CliError::Usage(format!("{nothing}: name a file that has it with --passphrase-file")));
+    }
+    Ok(line(text))
+}
+
 fn ask_twice(console: &mut Console) -> Result<Zeroizing<String>, CliError> {
-    let first = line(console.secret("Passphrase: ")?);
-    let again = line(console.secret("The same again: ")?);
+    let first = asked("Passphrase: ", "no passphrase came on standard input", console)?;
+    let again = asked("The same again: ", "standard input has the passphrase once; it is asked for twice", console)?;
     if *first == *again { Ok(first) } else { Err(CliError::Usage("these are two passphrases".to_owned())) }
 }
 

@@ -30,8 +30,8 @@ pub(crate) struct CaArgs {
     /// File with its private key, PEM, without a passphrase
     #[arg(long, value_name = "FILE", requires = "rotate", requires = "ca_cert")]
     ca_key: Option<String>,
-    /// Validity of node certificates from now on
-    #[arg(long, value_name = "DURATION", requires = "rotate", value_parser = parse::duration)]
+    /// Validity of node certificates from now on, such as 90d: 1h or more
+    #[arg(long, value_name = "DURATION", requires = "rotate", value_parser = parse::cert_expiry)]
     cert_expiry: Option<Nanos>,
     /// Exit at once instead of waiting until the boards have their certificates
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, requires = "rotate",
@@ -92,5 +92,22 @@ fn read(path: &str) -> Result<Zeroizing<String>, CliError> {
     if text.len() > ROOT_FILE_BYTES_MAX {
         return Err(file(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large for a certificate or key")));
     }
+    if text.trim().is_empty() {
+        return Err(file(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")));
+    }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_said_to_be_empty() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("root.pem").display().to_string();
+        std::fs::write(&path, "\n").expect("written");
+        let error = read(&path).expect_err("refused").to_string();
+        assert!(error.ends_with("root.pem: the file is empty"), "{error}");
+    }
 }

@@ -3,8 +3,11 @@
 //! One connection, opened at the first request and kept for the next ones. Every request has a
 //! time limit, every body a size limit.
 
+use std::fs;
 use std::future::poll_fn;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +62,16 @@ impl Client {
     pub(crate) fn with_answer_time_max(mut self, time: Duration) -> Client {
         self.answer_time_max = time;
         self
+    }
+
+    /// Another client of the same manager, which has not connected yet.
+    pub(crate) fn another(&self) -> Client {
+        Client { target: self.target.clone(), tls: self.tls.clone(), answer_time_max: self.answer_time_max, link: None }
+    }
+
+    /// Why an answer ended that was to go on: an access that was revoked, a manager that is gone. `Ok`: neither.
+    pub(crate) async fn why_ended(&mut self) -> Result<(), CliError> {
+        self.get(&Url::new(&["version"])).await.map(drop)
     }
 
     /// Where this client talks to.
@@ -185,7 +198,11 @@ impl Client {
         body: Option<&Value>,
         headers: Headers<'_>,
     ) -> Result<Response<Incoming>, CliError> {
+        let is_plain = self.tls.is_none();
         let broken = |target: &Target, e: hyper::Error| match refused(&e) {
+            None if is_plain && e.is_parse() && matches!(target, Target::Tcp(..)) => {
+                CliError::NeedsTls { target: target.to_string() }
+            }
             // With TLS 1.3 a client learns only afterwards that its certificate was refused.
             Some(fault) => no_tls(target, &fault),
             None => CliError::Transport { target: target.to_string(), reason: e.to_string() },
@@ -308,7 +325,12 @@ async fn connect(target: &Target, tls: Option<&Arc<ClientConfig>>) -> Result<Lin
     let handshake = |e: hyper::Error| CliError::Transport { target: target.to_string(), reason: e.to_string() };
     match target {
         Target::Unix(path) => {
-            let stream = limited(smol::net::unix::UnixStream::connect(path)).await.map_err(failed)?;
+            let stream = limited(smol::net::unix::UnixStream::connect(path)).await;
+            let stream = stream.map_err(|source| {
+                let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
+                let denied = || CliError::Denied { target: target.to_string(), group: group(path) };
+                if is_denied { denied() } else { failed(source) }
+            })?;
             let (sender, driver) = http1::handshake(FuturesIo::new(stream)).await.map_err(handshake)?;
             Ok(link(sender, driver))
         }
@@ -336,6 +358,23 @@ async fn connect(target: &Target, tls: Option<&Arc<ClientConfig>>) -> Result<Lin
             Ok(link(sender, driver))
         }
     }
+}
+
+/// Who beside root may open a socket, in words.
+fn group(path: &Path) -> String {
+    let id = fs::metadata(path).map(|it| it.gid()).ok().filter(|id| *id != 0);
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    match id.and_then(|id| group_name(id, &groups)) {
+        Some(name) => format!("the group {name} (`sudo usermod -aG {name} $USER`, then log in again)"),
+        None => "the manager's `socket-group`, by default racimo, if there is one".to_owned(),
+    }
+}
+
+/// As in `/etc/group`: `NAME:x:ID:…`.
+fn group_name(id: u32, groups: &str) -> Option<String> {
+    let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut found = fields.filter(|fields| fields.get(2).and_then(|text| text.parse().ok()) == Some(id));
+    found.next()?.first().map(|name| (*name).to_owned())
 }
 
 /// The fault of TLS behind an error of HTTP.
@@ -416,5 +455,65 @@ fn refusal(status: u16, body: &[u8]) -> CliError {
             "" => format!("the manager answered with status {status}"),
             text => text.chars().take(1000).collect(),
         });
-    CliError::Api { status, message }
+    CliError::Api { status, message: ours(message) }
+}
+
+/// What the API says for docker's command line, and what it is for ours.
+const OURS: [(&str, &str); 4] = [
+    (
+        r#"Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again."#,
+        "Use `pi-mgr init` to make a cluster.",
+    ),
+    (
+        r#"Use "docker swarm leave" to leave this swarm and join another one."#,
+        "Use `pi-mgr leave --force` to end it, and then make another one.",
+    ),
+    (r#""docker swarm unlock""#, "`pi-mgr unlock`"),
+    ("docker network ", "pi-mgr network "),
+];
+
+/// A message of the API with our commands for docker's.
+fn ours(message: String) -> String {
+    OURS.iter().fold(message, |text, (theirs, ours)| text.replace(theirs, ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::swarm::{ALREADY_IN, LOCKED, NOT_A_MANAGER};
+
+    #[test]
+    fn messages_name_our_commands() {
+        for (theirs, want) in
+            [(NOT_A_MANAGER, "pi-mgr init"), (ALREADY_IN, "pi-mgr leave --force"), (LOCKED, "pi-mgr unlock")]
+        {
+            let text = ours(theirs.to_owned());
+            assert!(text.contains(want) && !text.contains("docker"), "{text}");
+        }
+        assert_eq!(ours("node x not found".to_owned()), "node x not found");
+    }
+
+    #[test]
+    fn groups() {
+        let text = "root:x:0:\nracimo:x:998:ann\nbad\n";
+        assert_eq!(group_name(998, text).as_deref(), Some("racimo"));
+        assert_eq!(group_name(5, text), None);
+    }
+
+    /// As the TLS port answers what is no TLS.
+    #[test]
+    fn a_port_that_speaks_tls_is_told_of() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            let (mut stream, _) = listener.accept().expect("a client");
+            let _ = stream.read(&mut [0; 64]);
+            // An alert: fatal, decode error.
+            let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, 50]);
+        });
+        let mut client = Client::new(Target::Tcp("127.0.0.1".to_owned(), port));
+        let error = smol::block_on(client.get(&Url::new(&["info"]))).expect_err("no HTTP");
+        assert!(matches!(error, CliError::NeedsTls { .. }) && error.to_string().contains("--context NAME"), "{error}");
+    }
 }

@@ -27,6 +27,9 @@ pub(crate) const HOST: &str = "host";
 
 /// The directory that a name or path stands for; `env` is the environment.
 pub(crate) fn directory(text: &str, env: fn(&str) -> Option<String>) -> Result<PathBuf, CliError> {
+    if text.is_empty() {
+        return Err(CliError::Usage("--context: expected a name or a directory, and this is empty".to_owned()));
+    }
     if text.contains('/') || text == "." || text == ".." {
         return Ok(text.into());
     }
@@ -40,6 +43,13 @@ pub(crate) fn directory(text: &str, env: fn(&str) -> Option<String>) -> Result<P
 
 /// Where a context leads, and how to get in. `host` comes before the context's own.
 pub(crate) fn open(directory: &Path, host: Option<&str>) -> Result<(Target, Arc<ClientConfig>), CliError> {
+    if fs::metadata(directory).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        let path = directory.display();
+        return Err(CliError::Usage(format!(
+            "there is no such context: {path} is not there. `pi-mgr access create NAME`, on the manager's board or with another \
+             access, writes such a directory: copy it there"
+        )));
+    }
     let read = |name: &str| {
         let path = directory.join(name);
         fs::read_to_string(&path).map_err(|source| CliError::File { path: path.display().to_string(), source })
@@ -79,7 +89,7 @@ mod tests {
         assert_eq!(at("./prod", home).as_deref(), Some("./prod"));
         assert_eq!(at("..", home).as_deref(), Some(".."));
         assert_eq!(at("/srv/prod", none).as_deref(), Some("/srv/prod"));
-        assert_eq!(at("prod", none), None);
+        assert_eq!((at("prod", none), at("", home)), (None, None));
     }
 
     #[test]
@@ -87,6 +97,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let error = open(dir.path(), None).expect_err("nothing is there").to_string();
         assert!(error.contains("ca.pem"), "{error}");
+        let error = open(&dir.path().join("x"), None).expect_err("nothing is there").to_string();
+        assert!(error.contains("no such context") && error.contains("pi-mgr access create"), "{error}");
         fs::write(dir.path().join(CA), "rubbish").expect("written");
         let error = open(dir.path(), None).expect_err("no certificate").to_string();
         assert!(error.contains("ca.pem cannot be used: the certificate is no PEM"), "{error}");

@@ -16,6 +16,26 @@ pub(crate) enum CliError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The socket is there, and not for us.
+    #[error("cannot open {target}: permission denied. It is for root and {group}")]
+    Denied {
+        /// Where we tried.
+        target: String,
+        /// Who else may.
+        group: String,
+    },
+    /// No HTTP came back on a connection without TLS.
+    #[error(
+        "{target} does not speak plain HTTP: it is the port for clients with certificates, or no manager's. Use \
+         `pi-mgr --context NAME` with an access of `pi-mgr access create NAME` (beside -H, if the host is another one)"
+    )]
+    NeedsTls {
+        /// Where we asked.
+        target: String,
+    },
+    /// The manager ended an answer that was to go on.
+    #[error("the manager ended the stream: it stops, or this reader was too slow")]
+    Ended,
     /// The manager took the connection but did not answer in time.
     #[error("no answer from the manager at {target} within {seconds} s; it may be overloaded or stuck")]
     Timeout {
@@ -98,6 +118,11 @@ impl CliError {
     /// The manager does not know the object.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, CliError::Api { status: 404, .. })
+    }
+
+    /// The name is taken.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, CliError::Api { status: 409, .. })
     }
 
     /// `Ok` for none, the error itself for one, `Many` for more.

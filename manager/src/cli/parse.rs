@@ -3,7 +3,12 @@
 //! Pure; each function takes the text and says in words what it expected. The spellings are those
 //! that Docker's command line takes.
 
+use std::time::Duration;
+
 use racimo_common::units::{BadAmount, Bytes, NanoCpus};
+
+use crate::ca::NODE_VALIDITY_MIN;
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN};
 
 /// A duration in nanoseconds, as the API carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,37 @@ pub(crate) fn nano_cpus(text: &str) -> Result<i64, String> {
 /// `1m30s`, `300ms`, `1.5h`, `0` → nanoseconds. Negative durations are refused.
 pub(crate) fn duration(text: &str) -> Result<Nanos, String> {
     crate::duration::parse(text).map(Nanos)
+}
+
+/// `90d`, or a duration as everywhere.
+pub(crate) fn days(text: &str) -> Result<Nanos, String> {
+    const DAY: i64 = 24 * 60 * 60 * 1_000_000_000;
+    let Some(days) = text.strip_suffix('d') else {
+        return duration(text).map_err(|_| format!("\"{text}\" is not a duration; expected for example 90d or 12h"));
+    };
+    let nanos = days.parse::<u32>().ok().and_then(|days| i64::from(days).checked_mul(DAY)).filter(|nanos| *nanos > 0);
+    nanos.map(Nanos).ok_or_else(|| format!("\"{text}\" is not a number of days"))
+}
+
+/// How long certificates last. The API takes 0 for the default, and so do not we: it would not be what was asked for.
+pub(crate) fn cert_expiry(text: &str) -> Result<Nanos, String> {
+    let least = i64::try_from(NODE_VALIDITY_MIN.as_nanos()).unwrap_or(i64::MAX);
+    days(text).and_then(|expiry| if expiry.0 < least { Err("it must be at least 1h".to_owned()) } else { Ok(expiry) })
+}
+
+/// How often boards report. The API takes 0 for the default.
+pub(crate) fn heartbeat(text: &str) -> Result<Nanos, String> {
+    let period = duration(text)?;
+    let nanos = |limit: Duration| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX);
+    if (nanos(HEARTBEAT_MIN)..=nanos(HEARTBEAT_MAX)).contains(&period.0) {
+        return Ok(period);
+    }
+    Err(format!("it must be from {HEARTBEAT_MIN:?} to {HEARTBEAT_MAX:?}"))
+}
+
+/// A name or id: anything but nothing.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("a name is expected, and this is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// A whole number: `10`, `0x10`, `0o440` or `0440` (octal), `0b1`.
@@ -131,6 +167,32 @@ mod tests {
     #[track_caller]
     fn check<T: PartialEq + std::fmt::Debug>(got: Result<T, String>, want: Option<T>) {
         assert_eq!(got.ok(), want);
+    }
+
+    #[test]
+    fn spans() {
+        const HOUR: i64 = 3_600_000_000_000;
+        for (text, want) in
+            [("90d", Some(90 * 24 * HOUR)), ("12h", Some(12 * HOUR)), ("0d", None), ("d", None), ("x", None)]
+        {
+            assert_eq!(days(text).ok(), want.map(Nanos), "{text}");
+        }
+        assert!(days("4294967295d").is_err() && days("-1d").is_err());
+    }
+
+    #[test]
+    fn settings_that_the_api_would_take_for_the_default() {
+        const HOUR: i64 = 3_600_000_000_000;
+        for (text, want) in
+            [("0", None), ("0s", None), ("59m", None), ("1h", Some(HOUR)), ("90d", Some(2160 * HOUR)), ("x", None)]
+        {
+            assert_eq!(cert_expiry(text).ok(), want.map(Nanos), "{text}");
+        }
+        for (text, want) in [("0s", None), ("99ms", None), ("100ms", Some(100_000_000)), ("61s", None)] {
+            assert_eq!(heartbeat(text).ok(), want.map(Nanos), "{text}");
+        }
+        assert!(heartbeat("0").is_err_and(|why| why == "it must be from 100ms to 60s"));
+        assert!(name("").is_err() && name(" ").is_err() && name("a").is_ok());
     }
 
     #[test]

@@ -8,8 +8,16 @@ use crate::limits;
 /// What the label says of a board that is down, has not said how it is, or is too old to say it.
 const UNKNOWN: &str = "unknown";
 
-/// The engine labels of a board that says this of itself. `health`: how it is, if it is there and has said so.
-pub(super) fn labels(board: &NodeDescription, health: Option<&BoardHealth>) -> Vec<(&'static str, String)> {
+/// The engine labels of a board that says this of itself. `health`: how it is, if it has said so; of one that is away
+/// what it said last says nothing.
+pub(super) fn labels(
+    board: &NodeDescription,
+    is_there: bool,
+    health: Option<&BoardHealth>,
+) -> Vec<(&'static str, String)> {
+    if !is_there {
+        return vec![("io.racimo.health", UNKNOWN.to_owned())];
+    }
     let mut labels = vec![("io.racimo.health", in_short(board, health))];
     let Some(health) = health else { return labels };
     let mut fact = |label, value: Option<String>| labels.extend(value.map(|value| (label, value)));
@@ -161,9 +169,12 @@ mod tests {
     #[test]
     fn a_board_that_has_not_said_how_it_is() {
         let mut board = NodeDescription::default();
-        assert_eq!(labels(&board, None), [("io.racimo.health", "unknown".to_owned())]);
+        assert_eq!(labels(&board, true, None), [("io.racimo.health", "unknown".to_owned())]);
         board.degraded.push("no seccomp".to_owned());
-        assert_eq!(labels(&board, None), [("io.racimo.health", "degraded".to_owned())]);
+        assert_eq!(labels(&board, true, None), [("io.racimo.health", "degraded".to_owned())]);
+        // It is away.
+        let away = labels(&board, false, Some(&BoardHealth::default()));
+        assert_eq!(away, [("io.racimo.health", "unknown".to_owned())]);
     }
 
     #[test]
@@ -181,7 +192,7 @@ mod tests {
             storage_worn: Some(20),
             storage_spare: Some(3),
         };
-        let labels = labels(&NodeDescription::default(), Some(&health));
+        let labels = labels(&NodeDescription::default(), true, Some(&health));
         let text: Vec<String> =
             labels.iter().map(|(key, value)| format!("{}={value}", key.trim_start_matches("io.racimo."))).collect();
         let want = "health=throttled, worn storage, had undervoltage;temperature=-5;undervoltage=since boot;\
@@ -189,6 +200,6 @@ mod tests {
                     disk-free=1048576000;disk-size=2097152000;storage-worn=20;storage-spare=urgent;wifi-signal=-61";
         assert_eq!(text.join(";"), want);
         let hostile = BoardHealth { storage_spare: Some(77), ..BoardHealth::default() };
-        assert_eq!(super::labels(&NodeDescription::default(), Some(&hostile)).len(), 1);
+        assert_eq!(super::labels(&NodeDescription::default(), true, Some(&hostile)).len(), 1);
     }
 }

@@ -39,10 +39,12 @@ impl Shared {
     /// A node as `GET /nodes/{id}` shows it.
     pub fn node(&self, view: &View, node: &Node) -> Value {
         let status = view.node_status(node);
-        // What it said last says nothing of a board that is away.
-        let health = view.seen.health(node.id).filter(|_| status == NodeStatus::Ready);
+        let health = view.seen.health(node.id);
         let mut labels = engine_labels(&node.description);
-        labels.extend(board::labels(&node.description, health).into_iter().map(|(key, value)| (key.to_owned(), value)));
+        let is_there = status == NodeStatus::Ready;
+        labels.extend(
+            board::labels(&node.description, is_there, health).into_iter().map(|(key, value)| (key.to_owned(), value)),
+        );
         let model = NodeModel {
             id: Some(node.id.to_string()),
             version: version(node.meta.version),

@@ -68,7 +68,7 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     flags: InspectFlags,
     /// Nodes, or self
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required = true, value_name = "NODE", value_parser = parse::name)]
     nodes: Vec<String>,
 }
 
@@ -139,6 +139,7 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
     /// Node, or self
+    #[arg(value_parser = parse::name)]
     node: String,
 }
 
@@ -149,7 +150,7 @@ pub(crate) struct RmArgs {
     #[arg(short, long)]
     force: bool,
     /// Nodes
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required = true, value_name = "NODE", value_parser = parse::name)]
     nodes: Vec<String>,
 }
 
@@ -157,7 +158,7 @@ pub(crate) struct RmArgs {
 #[derive(Args, Debug)]
 pub(crate) struct NodesArgs {
     /// Nodes
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required = true, value_name = "NODE", value_parser = parse::name)]
     nodes: Vec<String>,
 }
 

@@ -31,6 +31,7 @@ impl Rotation {
     pub(crate) fn of(cluster: &Value, nodes: &[Value]) -> Rotation {
         let mut seen = Rotation { under_way: cluster["RootRotationInProgress"] == true, ..Rotation::default() };
         for node in nodes {
+            let name = || name(node, nodes);
             let same = |key: &str| {
                 let (node, cluster) = (&node["Description"]["TLSInfo"][key], &cluster["TLSInfo"][key]);
                 !node.is_null() && node == cluster
@@ -41,13 +42,13 @@ impl Rotation {
             let is_down = node.text("/Status/State") == "down" && node["ManagerStatus"].is_null();
             if is_down {
                 if !root {
-                    seen.down.push(node.text("/Description/Hostname").to_owned());
+                    seen.down.push(name());
                 }
                 continue;
             }
             seen.all += 1;
             if !certificate {
-                seen.awaited.push(node.text("/Description/Hostname").to_owned());
+                seen.awaited.push(name());
             }
             seen.certificates += usize::from(certificate);
             seen.roots += usize::from(root);
@@ -88,6 +89,16 @@ impl Rotation {
              (boards that are down are not waited for), or `pi-mgr node rm --force`. Another rotation would wait for them, \
              too."
         ))
+    }
+}
+
+/// A node's host name, with its id where another node has the same one.
+fn name(node: &Value, nodes: &[Value]) -> String {
+    let name = node.text("/Description/Hostname");
+    let is_shared = nodes.iter().filter(|other| other.text("/Description/Hostname") == name).count() > 1;
+    match node.text("/ID") {
+        id if is_shared && !id.is_empty() => format!("{name} ({id})"),
+        _ => name.to_owned(),
     }
 }
 
@@ -154,8 +165,16 @@ mod tests {
         check(false, &[down.clone(), new.clone()], &[counts[0], counts[1], named], true);
         check(false, &[node("new", "new", "down"), new.clone()], &counts, true);
         let many = "down, renewed when they come back: old-down, old-down, old-down, old-down, old-down and 2 more";
-        let nodes: Vec<Value> = std::iter::repeat_n(down, 7).chain([new]).collect();
+        let nodes: Vec<Value> = std::iter::repeat_n(down, 7).chain([new.clone()]).collect();
         check(false, &nodes, &[counts[0], counts[1], many], true);
+        // Two of one name.
+        let twins = ["n1", "n2"].map(|id| {
+            let mut node = node("old", "old", "down");
+            node["ID"] = json!(id);
+            node
+        });
+        let named = "down, renewed when they come back: old-down (n1), old-down (n2)";
+        check(false, &[&twins[..], std::slice::from_ref(&new)].concat(), &[counts[0], counts[1], named], true);
         // A manager is waited for.
         let mut manager = node("old", "old", "down");
         manager["ManagerStatus"] = json!({"Leader": true});

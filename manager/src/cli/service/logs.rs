@@ -75,7 +75,7 @@ pub(super) async fn run(args: &LogsArgs, client: &mut Client, console: &mut Cons
     }
     let mut frames = client.frames(&url, tty).await?;
     // The connection is taken by the stream: names are asked for on another.
-    let mut names = Names { client: Client::new(client.target().clone()), known: BTreeMap::new(), digits };
+    let mut names = Names { client: client.another(), known: BTreeMap::new(), digits };
     while let Some((stream, bytes)) = next(&mut frames, console).await? {
         let line = if args.raw || stream == 3 { bytes } else { names.line(args, &bytes).await? };
         match stream {
@@ -85,7 +85,8 @@ pub(super) async fn run(args: &LogsArgs, client: &mut Client, console: &mut Cons
         }
     }
     console.out.flush()?;
-    Ok(())
+    // Lines that are followed may come to an end; an access that was revoked, or a manager that is gone, is a failure.
+    if args.follow { client.why_ended().await } else { Ok(()) }
 }
 
 /// The next frame; what was written so far is shown before it is waited for.

@@ -55,7 +55,11 @@ pub(crate) async fn events(args: &EventsArgs, client: &mut Client, console: &mut
         console.say(text)?;
         console.out.flush()?;
     }
-    Ok(())
+    if args.until.is_some() {
+        return Ok(());
+    }
+    // Nobody asked for an end.
+    client.why_ended().await.and(Err(CliError::Ended))
 }
 
 /// `2026-11-20T11:17:55.254936959Z service update ID (name=web, …)`.

@@ -10,7 +10,7 @@ use super::super::console::Console;
 use super::super::error::CliError;
 use super::super::target::Target;
 use super::super::{completion, finish};
-use super::fake::{Reply, Request, pi_mgr, with_client};
+use super::fake::{Reply, Request, pi_mgr, pi_mgr_typing, with_client};
 
 fn ok(body: Value) -> Reply {
     Some((200, body.to_string()))
@@ -23,6 +23,33 @@ fn refuse(status: u16, message: &str) -> Reply {
 /// Panics, with the request, when a test's manager is asked something unforeseen.
 fn unforeseen(request: &Request) -> Reply {
     refuse(599, &format!("unforeseen: {} {} {}", request.line, request.query, request.body))
+}
+
+#[test]
+fn events_that_the_manager_ends_are_a_failure() {
+    let run = |args: &[&str], version: (u16, Value)| {
+        let done = pi_mgr(args, 0, move |request| match request.line.as_str() {
+            "GET /events" => Some((200, "{}\n".to_owned())),
+            "GET /version" => Some((version.0, version.1.to_string())),
+            line => panic!("unforeseen: {line}"),
+        });
+        done.result.map_err(|error| error.to_string())
+    };
+    let revoked = (403, json!({"message": "access ann was revoked"}));
+    assert_eq!(run(&["events"], revoked.clone()), Err("access ann was revoked".to_owned()));
+    assert!(run(&["events"], (200, json!({}))).is_err_and(|why| why.starts_with("the manager ended the stream")));
+    assert_eq!(run(&["events", "--until", "1s"], revoked), Ok(()));
+}
+
+#[test]
+fn passphrases_that_do_not_come_are_named() {
+    for (typed, want) in [("", "no passphrase came"), ("correct horse battery\n", "has the passphrase once")] {
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = folder.path().join("b").display().to_string();
+        let done = pi_mgr_typing(typed, &["backup", "--encrypt", &file], 0, |request| panic!("{}", request.line));
+        let why = done.result.expect_err("refused").to_string();
+        assert!(why.contains(want) && why.contains("--passphrase-file"), "{why}");
+    }
 }
 
 #[test]
