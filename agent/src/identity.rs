@@ -60,28 +60,25 @@ pub struct NodeKey(Vec<u8>);
 pub struct KeyError;
 
 impl Identity {
-    /// The identity under `data`; `None` if the board never joined.
+    /// As [`Turn::load`], when it is this process's turn.
     ///
     /// # Errors
-    /// A file is missing, damaged or not readable: it is named.
+    /// As [`Turn::load`].
     pub fn load(data: &Path) -> Result<Option<Self>, IdentityError> {
         Turn::take(data)?.load()
     }
 
-    /// Keeps this identity under `data`, in place of any other. When it returns it survives a power cut.
+    /// As [`Turn::erase`].
     ///
     /// # Errors
-    /// [`IdentityError::Io`]; the old identity is still there.
-    pub fn store(&self, data: &Path) -> Result<(), IdentityError> {
-        Turn::take(data)?.store(self)
-    }
-
-    /// Forgets the identity under `data`: the board left its cluster.
-    ///
-    /// # Errors
-    /// [`IdentityError::Io`].
+    /// As [`Turn::erase`].
     pub fn erase(data: &Path) -> Result<(), IdentityError> {
         Turn::take(data)?.erase()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn store(&self, data: &Path) -> Result<(), IdentityError> {
+        Turn::take(data)?.store(self)
     }
 
     /// What it shows and trusts, as the manager is told.

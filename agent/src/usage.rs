@@ -1,5 +1,7 @@
 //! The command line of `pi-agent`, as its help and its manual page tell it.
 
+use std::fmt::Write as _;
+
 use crate::config::FLAGS;
 
 /// What the program is.
@@ -27,27 +29,22 @@ pub const FLAGS_NOTE: &str = "each also as environment RACIMO_FLAG_NAME, or a ke
 pub fn text() -> String {
     let mut text = [ABOUT, "\n\nUsage:\n"].concat();
     for (command, does) in COMMANDS {
-        line(&mut text, "  pi-agent ", command, 34, does);
+        line(&mut text, "  pi-agent ", command, 33, does);
     }
     text += "\nExamples:\n";
     for example in EXAMPLES {
-        line(&mut text, "  ", example, 0, "");
+        text += &["  ", example, "\n"].concat();
     }
     text += &["\nFlags (", FLAGS_NOTE, "):\n"].concat();
     for (flag, does) in FLAGS {
-        line(&mut text, "  --", flag, 21, does);
+        line(&mut text, "  --", flag, 20, does);
     }
     text
 }
 
 fn line(text: &mut String, before: &str, name: &str, width: usize, does: &str) {
-    *text += before;
-    *text += name;
-    // At least one space before the explanation, none without one.
-    let spaces = width.saturating_sub(name.len()).max(usize::from(!does.is_empty()));
-    text.extend(std::iter::repeat_n(' ', spaces));
-    *text += does;
-    text.push('\n');
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{before}{name:width$} {does}");
 }
 
 #[cfg(test)]

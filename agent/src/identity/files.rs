@@ -95,34 +95,86 @@ impl Turn {
         Some(Self { data: data.to_owned(), _locked: dir })
     }
 
-    /// As [`Identity::load`].
+    /// The identity that is there; `None` if the board never joined.
     ///
     /// # Errors
-    /// As [`Identity::load`].
+    /// A file is missing, damaged or not readable: it is named.
     pub fn load(&self) -> Result<Option<Identity>, IdentityError> {
-        load(&self.data)
+        let data = &self.data;
+        finish_store(data)?;
+        let dir = data.join(DIR);
+        if !exists(&dir)? {
+            return Ok(None);
+        }
+        let at = dir.join(RECORD);
+        let text = read(&at)?;
+        let record: Record = serde_json::from_str(&text).map_err(|e| damaged(&at, e.to_string()))?;
+        if record.seal()? != record.own_sha256 {
+            return Err(damaged(&at, "its checksum is wrong"));
+        }
+        let key = read_checked(&dir.join(KEY), &record.key_sha256)?;
+        let certificate = read_checked(&dir.join(CERTIFICATE), &record.cert_sha256)?;
+        let root = read_checked(&dir.join(ROOT), &record.root_sha256)?;
+        let unusable = |file: &str, e: tls::CredentialsError| damaged(&dir.join(file), e.to_string());
+        let identity = Identity {
+            cluster: record.cluster,
+            node: record.node,
+            role: record.role,
+            managers: record.managers,
+            roots: certificates_from_pem(&root).map_err(|e| unusable(ROOT, e))?,
+            certificate: certificate_from_pem(&certificate).map_err(|e| unusable(CERTIFICATE, e))?,
+            key: NodeKey(key_from_pem(&key).map_err(|e| unusable(KEY, e))?.secret_der().to_vec()),
+        };
+        identity.credentials().map_err(|e| unusable(KEY, e))?;
+        Ok(Some(identity))
     }
 
-    /// As [`Identity::store`].
+    /// Keeps this identity in place of any other. When it returns it survives a power cut.
     ///
     /// # Errors
-    /// As [`Identity::store`].
+    /// [`IdentityError::Io`]; the old identity is still there.
     pub fn store(&self, identity: &Identity) -> Result<(), IdentityError> {
-        store(&self.data, identity)
+        let data = &self.data;
+        finish_store(data)?;
+        let (dir, new, old) = (data.join(DIR), data.join(DIR_NEW), data.join(DIR_OLD));
+        remove_dir(&new)?;
+        if let Err(error) = write_all(&new, identity) {
+            // Half of one must not take up room on a disk that is full; the next try removes it otherwise.
+            let _ = durable::remove_dir(&new);
+            return Err(error);
+        }
+        // From the first rename on, `finish_store` completes what a power cut interrupts.
+        if exists(&dir)? {
+            rename(&dir, &old)?;
+        }
+        rename(&new, &dir)?;
+        sync_dir(data)?;
+        remove_dir(&old)
     }
 
-    /// As [`Identity::erase`].
+    /// Forgets the identity: the board left its cluster.
     ///
     /// # Errors
-    /// As [`Identity::erase`].
+    /// [`IdentityError::Io`].
     pub fn erase(&self) -> Result<(), IdentityError> {
-        erase(&self.data)
+        let data = &self.data;
+        let (dir, new, old) = (data.join(DIR), data.join(DIR_NEW), data.join(DIR_OLD));
+        // Never in its place: a power cut would leave a part of it there. And there must be no old one to go back.
+        remove_dir(&new)?;
+        remove_dir(&old)?;
+        sync_dir(data)?;
+        if exists(&dir)? {
+            rename(&dir, &new)?;
+            sync_dir(data)?;
+            remove_dir(&new)?;
+        }
+        sync_dir(data)
     }
 
     /// Takes over a new list of managers and keeps it; writes nothing if it is the same.
     ///
     /// # Errors
-    /// As [`Identity::store`].
+    /// As [`Turn::store`].
     pub(super) fn set_managers(&self, mut identity: Identity, managers: Vec<String>) -> Result<(), IdentityError> {
         if identity.managers == managers {
             return Ok(());
@@ -130,53 +182,6 @@ impl Turn {
         identity.managers = managers;
         store_record(&self.data, &identity)
     }
-}
-
-fn load(data: &Path) -> Result<Option<Identity>, IdentityError> {
-    finish_store(data)?;
-    let dir = data.join(DIR);
-    if !exists(&dir)? {
-        return Ok(None);
-    }
-    let at = dir.join(RECORD);
-    let text = read(&at)?;
-    let record: Record = serde_json::from_str(&text).map_err(|e| damaged(&at, e.to_string()))?;
-    if record.seal()? != record.own_sha256 {
-        return Err(damaged(&at, "its checksum is wrong"));
-    }
-    let key = read_checked(&dir.join(KEY), &record.key_sha256)?;
-    let certificate = read_checked(&dir.join(CERTIFICATE), &record.cert_sha256)?;
-    let root = read_checked(&dir.join(ROOT), &record.root_sha256)?;
-    let unusable = |file: &str, e: tls::CredentialsError| damaged(&dir.join(file), e.to_string());
-    let identity = Identity {
-        cluster: record.cluster,
-        node: record.node,
-        role: record.role,
-        managers: record.managers,
-        roots: certificates_from_pem(&root).map_err(|e| unusable(ROOT, e))?,
-        certificate: certificate_from_pem(&certificate).map_err(|e| unusable(CERTIFICATE, e))?,
-        key: NodeKey(key_from_pem(&key).map_err(|e| unusable(KEY, e))?.secret_der().to_vec()),
-    };
-    identity.credentials().map_err(|e| unusable(KEY, e))?;
-    Ok(Some(identity))
-}
-
-fn store(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
-    finish_store(data)?;
-    let (dir, new, old) = (data.join(DIR), data.join(DIR_NEW), data.join(DIR_OLD));
-    remove_dir(&new)?;
-    if let Err(error) = write_all(&new, identity) {
-        // Half of one must not take up room on a disk that is full; the next try removes it otherwise.
-        let _ = durable::remove_dir(&new);
-        return Err(error);
-    }
-    // From the first rename on, `finish_store` completes what a power cut interrupts.
-    if exists(&dir)? {
-        rename(&dir, &old)?;
-    }
-    rename(&new, &dir)?;
-    sync_dir(data)?;
-    remove_dir(&old)
 }
 
 fn write_all(dir: &Path, identity: &Identity) -> Result<(), IdentityError> {
@@ -194,21 +199,7 @@ fn store_record(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
     durable::replace(&record, Record::of(identity)?.text()?.as_bytes()).map_err(failed("replace", &record))
 }
 
-fn erase(data: &Path) -> Result<(), IdentityError> {
-    let (dir, new, old) = (data.join(DIR), data.join(DIR_NEW), data.join(DIR_OLD));
-    // Never in its place: a power cut would leave a part of it there. And there must be no old one to go back.
-    remove_dir(&new)?;
-    remove_dir(&old)?;
-    sync_dir(data)?;
-    if exists(&dir)? {
-        rename(&dir, &new)?;
-        sync_dir(data)?;
-        remove_dir(&new)?;
-    }
-    sync_dir(data)
-}
-
-/// Brings order into what a power cut left of a [`store`]. While `identity` is missing and `identity.old` is there,
+/// Brings order into what a power cut left of a [`Turn::store`]. While `identity` is missing and `identity.old` is there,
 /// the cut came between the two renames: the old one goes back.
 fn finish_store(data: &Path) -> Result<(), IdentityError> {
     let (dir, old) = (data.join(DIR), data.join(DIR_OLD));

@@ -32,6 +32,9 @@ pub enum OwnError {
     Disk(#[from] IdentityError),
 }
 
+/// What is to be done on the disk, with the identity that is there.
+type Work = Box<dyn FnOnce(&Turn, Identity) -> Result<(), IdentityError> + Send>;
+
 /// The identity in use.
 pub struct Own {
     data: PathBuf,
@@ -92,19 +95,9 @@ impl Own {
         tls::session_client(&new.roots, &new.credentials()?, TrustClock::standing(Wall::default()))?;
         let new = Rc::new(new);
         self.used.replace(new.clone());
-        let (identity, data) = ((*new).clone(), self.data.clone());
-        let kept = smol::unblock(move || {
-            let _turn = turn;
-            let disk = Turn::take(&data)?;
-            match disk.load()? {
-                Some(there) if there.node == identity.node => {
-                    disk.store(&Identity { managers: there.managers, ..identity }).map(|()| true)
-                }
-                // The board joined again meanwhile, or left: that counts.
-                Some(_) | None => Ok(false),
-            }
-        });
-        if kept.await? {
+        let identity = (*new).clone();
+        let keep = move |disk: &Turn, there: Identity| disk.store(&Identity { managers: there.managers, ..identity });
+        if self.on_disk(turn, Box::new(keep)).await? {
             self.kept.replace(new.trusts());
         }
         Ok(())
@@ -116,17 +109,22 @@ impl Own {
     /// It was not kept.
     pub async fn set_managers(&self, managers: Vec<String>) -> Result<(), IdentityError> {
         let turn = self.turn.lock_arc().await;
+        self.on_disk(turn, Box::new(move |disk, there| disk.set_managers(there, managers))).await.map(drop)
+    }
+
+    /// Does this with what is on the disk, if that is still the node in use; whether it was. If the board joined again
+    /// meanwhile, or left, that counts.
+    async fn on_disk(&self, turn: smol::lock::MutexGuardArc<()>, work: Work) -> Result<bool, IdentityError> {
         let (node, data) = (self.identity().node, self.data.clone());
-        let kept = smol::unblock(move || {
+        let done = smol::unblock(move || {
             let _turn = turn;
             let disk = Turn::take(&data)?;
             match disk.load()? {
-                Some(there) if there.node == node => disk.set_managers(there, managers),
-                // Somebody joined the board again: its new cluster has managers of its own.
-                Some(_) | None => Ok(()),
+                Some(there) if there.node == node => work(&disk, there).map(|()| true),
+                Some(_) | None => Ok(false),
             }
         });
-        kept.await
+        done.await
     }
 
     /// Whether somebody joined the board again, to this cluster or another.
