@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use self::running::Running;
 use super::address::Machine;
-use super::key_file::Fault;
+use super::fault::Fault;
 use super::lock::Lock;
 use super::moves;
 use crate::api::control::{Control, ControlError, ControlStatus, InitRequest, MadeBackup, Reply};
@@ -57,7 +57,7 @@ struct Inner {
     /// Tells this board's agent that the cluster was left.
     dismissing: Mutex<Option<smol::Task<()>>>,
     /// Why the cluster that the store holds is not served.
-    fault: Mutex<Option<String>>,
+    fault: Fault,
     /// One at a time makes, leaves, takes up or locks a cluster, or writes its key file.
     turn: Arc<smol::lock::Mutex<()>>,
     /// How many backups may be made or sent.
@@ -84,7 +84,7 @@ impl Manager {
             key_fault: Fault::default(),
             running: Mutex::new(None),
             dismissing: Mutex::new(None),
-            fault: Mutex::new(None),
+            fault: Fault::default(),
             turn: Arc::default(),
             backups: Arc::new(Semaphore::new(limits::BACKUPS_MAX)),
         }))
@@ -152,12 +152,9 @@ impl Manager {
         self.0.dismissing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fault(&self) -> Option<String> {
-        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_fault(&self, fault: Option<String>) {
-        *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    /// Why the cluster that the store holds is not served.
+    fn fault(&self) -> &Fault {
+        &self.0.fault
     }
 
     /// Without the port.
@@ -184,7 +181,7 @@ impl Control for Manager {
         match &*self.running() {
             Some(Running { node, shown, .. }) => ControlStatus::Active { node: *node, addr: shown.address() },
             None if self.lock().is_shut() => ControlStatus::Locked { addr: self.advertised() },
-            None => match self.fault() {
+            None => match self.fault().now() {
                 Some(why) => ControlStatus::Failing { addr: self.advertised(), why },
                 None => ControlStatus::Inactive,
             },

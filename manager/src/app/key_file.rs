@@ -6,13 +6,14 @@
 //! manager opens as before (without a key, or with the one before), and then this makes the file follow.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use racimo_common::error::chain;
 use smol::lock::Mutex;
 use zeroize::Zeroizing;
 
 use super::control::failed;
+use super::fault::Fault;
 use super::keep;
 use crate::api::control::ControlError;
 use crate::limits::TRUST_LOOK_EVERY;
@@ -100,29 +101,16 @@ fn try_out(bytes: &[u8], locks: &Locks, vault: &Vault, state: &State) -> Result<
     Ok(file)
 }
 
-/// Why the key file cannot be written, as long as that is so; clones are the same.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Fault(Arc<std::sync::Mutex<Option<String>>>);
-
-impl Fault {
-    /// How it went now. What is new is logged.
-    pub(super) fn tell(&self, kept: &Result<bool, ControlError>) {
-        let fault = kept.as_ref().err().map(|error| {
-            format!(
-                "the vault's key file is not as autolock wants it, and the manager starts as before: {error}; it is tried \
-                 again every {TRUST_LOOK_EVERY:?}"
-            )
-        });
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(fault), true) = (&fault, fault != *told) {
-            log::error!("{fault}");
-        }
-        *told = fault;
-    }
-
-    /// What a person should know.
-    pub(super) fn now(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// Keeps how writing the key file went; what is new is logged.
+pub(super) fn tell(fault: &Fault, kept: &Result<bool, ControlError>) {
+    let why = kept.as_ref().err().map(|error| {
+        format!(
+            "the vault's key file is not as autolock wants it, and the manager starts as before: {error}; it is tried \
+             again every {TRUST_LOOK_EVERY:?}"
+        )
+    });
+    if fault.set(why.clone()) {
+        log::error!("{}", why.unwrap_or_default());
     }
 }
 
@@ -164,7 +152,7 @@ impl Guard {
             return;
         }
         let kept = keep(cluster, &self.vault, &self.data);
-        self.fault.tell(&kept);
+        tell(&self.fault, &kept);
         let is_mended = kept == Ok(true);
         // What happens again and again is said once.
         if is_mended && !self.last.was_mended {

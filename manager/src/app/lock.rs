@@ -152,7 +152,7 @@ impl Manager {
     pub(super) fn keep_key_file(&self) -> Result<bool, ControlError> {
         let view = self.store().view();
         let kept = view.state.cluster().map_or(Ok(false), |cluster| key_file::keep(cluster, self.vault(), self.data()));
-        self.key_fault().tell(&kept);
+        key_file::tell(self.key_fault(), &kept);
         kept
     }
 

@@ -5,6 +5,7 @@
 mod address;
 mod backup;
 mod control;
+mod fault;
 mod keep;
 mod key_file;
 mod lock;

@@ -33,8 +33,8 @@ impl Manager {
         self.dismiss_agent();
         self.0.vault.lock();
         self.lock().open();
-        self.set_fault(None);
-        self.key_fault().tell(&Ok(false));
+        self.fault().set(None);
+        self.key_fault().set(None);
         keep::erase(&self.0.data).map_err(|error| failed("erase the cluster's keys", &error))?;
         log::warn!("left the cluster and erased its state");
         Ok(())

@@ -20,12 +20,12 @@ impl Manager {
         let _turn = self.0.turn.lock().await;
         let view = self.0.store.view();
         let Some(cluster) = view.state.cluster().filter(|_| self.running().is_none()) else { return true };
-        let before = self.fault();
+        let before = self.fault().now();
         match self.take_up(&view.state, cluster).await {
             Ok(true) => log::info!("resumed cluster {}", cluster.id),
             // It was said when it was found.
             Ok(false) => {}
-            Err(_) if self.fault() == before => {}
+            Err(_) if self.fault().now() == before => {}
             Err(error) => log::error!(
                 "the cluster cannot be resumed, agents are not served: {error}; it is tried again every {RESUME_AGAIN:?}"
             ),
@@ -36,7 +36,7 @@ impl Manager {
     /// Opens what is sealed and serves agents. False: the manager is locked.
     pub(in super::super) async fn take_up(&self, state: &State, cluster: &Arc<Cluster>) -> Result<bool, ControlError> {
         let taken = self.serve_again(state, cluster).await;
-        self.set_fault(taken.as_ref().err().map(ToString::to_string));
+        self.fault().set(taken.as_ref().err().map(ToString::to_string));
         taken
     }
 
