@@ -241,11 +241,8 @@ impl Running {
                 let Some(entry) = self.current(node, session) else { return };
                 let is_sooner = entry.link.heard(now.mono);
                 let is_first = entry.agents.heard(entry.heartbeat, now.mono);
-                let waits = entry.waiting.is_some();
-                self.look |= is_sooner || waits && is_first;
-                if waits {
-                    self.consider(node).await;
-                }
+                // Another agent's time changes with the first word only; then all are looked at.
+                self.look |= is_sooner || entry.waiting.is_some() && is_first;
             }
             Sign::Ready { node, session } => {
                 if let Some(entry) = self.current(node, session) {

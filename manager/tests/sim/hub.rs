@@ -193,7 +193,6 @@ impl Manager {
                         let is_sooner = entry.link.heard(now.mono);
                         let is_first = entry.agents.heard(PERIOD, now.mono);
                         self.hub.look |= is_sooner || entry.waiting.is_some() && is_first;
-                        self.consider(sim, node);
                     }
                     Sign::Ready => {
                         entry.written_off = false;
