@@ -12,6 +12,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use async_signal::{Signal, Signals};
+use futures_lite::{StreamExt as _, future};
 use zeroize::Zeroizing;
 
 use super::super::limits::{
@@ -20,6 +22,8 @@ use super::super::limits::{
 
 /// ssh's own exit code; what runs on the board has others.
 const SSH_FAILED: i32 = 255;
+/// What a shell adds to the number of the signal that ended a process.
+const BY_SIGNAL: i32 = 128;
 /// How often a process is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -99,6 +103,7 @@ impl Remote {
     pub(super) fn connect(destination: Destination) -> Result<Remote, SshError> {
         let directory = std::env::temp_dir().join(format!("racimo-{:016x}", fastrand::u64(..)));
         fs::DirBuilder::new().mode(0o700).create(&directory)?;
+        tidy_up_at_a_signal(directory.clone());
         let said = File::create(directory.join("said"));
         let master = said.and_then(|said| {
             Command::new("ssh")
@@ -188,6 +193,19 @@ impl Drop for Remote {
         let _ = self.master.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Who is told to end leaves nothing here either. ssh ends with us.
+fn tidy_up_at_a_signal(directory: PathBuf) {
+    let Ok(mut signals) = Signals::new([Signal::Hup, Signal::Int, Signal::Term]) else { return };
+    // The thread ends with the process.
+    thread::spawn(move || {
+        if let Some(Ok(signal)) = future::block_on(signals.next()) {
+            // It is gone already if the connection is.
+            let _ = fs::remove_dir_all(directory);
+            std::process::exit(BY_SIGNAL + signal as i32);
+        }
+    });
 }
 
 /// Waits for the end of a process; `None`: it was killed, as it took too long.
