@@ -152,7 +152,8 @@ enum ClientCommand {
     /// packages and new settings, and changes nothing else. The user is root, or has sudo without a password.
     #[command(after_help = "Examples:
   pi-mgr provision --debs target/dist pi@192.168.1.21
-  pi-mgr provision --debs target/dist --hostname kitchen --label room=kitchen --identity ~/.ssh/boards pi@192.168.1.21")]
+  pi-mgr provision --debs target/dist --hostname kitchen --label room=kitchen --identity ~/.ssh/boards pi@192.168.1.21
+  pi-mgr provision --availability drain --format json pi@192.168.1.21")]
     Provision(Box<provision::ProvisionArgs>),
     /// Manage nodes
     #[command(

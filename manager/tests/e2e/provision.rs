@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::{SOON, get, wait};
 use crate::lab::Lab;
@@ -200,6 +200,12 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// What it told while it worked, and its result.
+fn both(said: Said) -> Result<(String, String)> {
+    let told = said.err.clone();
+    Ok((told, said.good()?))
+}
+
 /// The tar of a new board's Debian, of this machine's release, so that its programs run there.
 fn base() -> Result<PathBuf> {
     let release = fs::read_to_string("/etc/os-release")?;
@@ -260,7 +266,7 @@ fn waits_for_its_apt(machine: &Machine<'_>, flags: &[&str]) -> Result<()> {
         .args(flags)
         .arg(format!("pi@{}", machine.address))
         .env("RACIMO_HOST", socket)
-        .stdout(fs::File::create(&said)?)
+        .stderr(fs::File::create(&said)?)
         .spawn()?;
     let masters = || {
         let lines = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path().join("cmdline"));
@@ -302,14 +308,28 @@ fn installs(machine: &Machine<'_>, flags: &[&str]) -> Result<()> {
     has(&said, "joining failed\n    ");
     has(&said, "--manager HOST[:PORT]");
     clean(machine)?;
-    let page = machine.provision("pi", flags)?.good()?;
+    // It takes no tasks yet.
+    let (page, result) = both(machine.provision("pi", &[flags, &["--availability", "drain"]].concat())?)?;
     assert!(!page.contains("Installing"), "{page}");
     has(&page, "board1, Debian GNU/Linux");
     has(&page, "Joining the cluster at ");
     println!("two runs took {:?}", begin.elapsed());
     let node = machine.node()?;
-    has(&page, &format!("board1 is node {}. It is ready.", node["ID"].as_str().unwrap_or_default()));
-    assert_eq!(node["Status"]["State"], "ready");
+    let id = node["ID"].as_str().unwrap_or_default();
+    assert_eq!(result, format!("board1 is node {id}. It is ready, its availability drain.\n"));
+    assert_eq!((&node["Status"]["State"], &node["Spec"]["Availability"]), (&"ready".into(), &"drain".into()));
+    // And then it does. A program reads what came of it.
+    let flags = ["--debs", flags[1], "--availability", "active"];
+    for is_changed in [true, false] {
+        let (page, result) = both(machine.provision("pi", &[&flags[..], &["--format", "json"]].concat())?)?;
+        let want = json!({
+            "ID": id, "Hostname": "board1", "Status": "ready", "Availability": "active", "Changed": is_changed
+        });
+        assert_eq!(serde_json::from_str::<Value>(&result)?, want);
+        assert_eq!(page.contains("Waiting until it is ready"), is_changed, "{page}");
+    }
+    let (_, result) = both(machine.provision("pi", &["--format", "{{.Hostname}}: {{.Changed}}"])?)?;
+    assert_eq!(result, "board1: false\n");
     assert_eq!(node["Description"]["Hostname"], "board1");
     wait(machine.lab, "its label", SOON, || {
         Ok((machine.node()?["Description"]["Engine"]["Labels"]["room"] == "kitchen north").then_some(()))
@@ -365,8 +385,7 @@ fn a_second_run_changes_nothing(machine: &Machine<'_>, flags: &[&str]) -> Result
     let page = machine.provision("pi", &flags[..2])?.good()?;
     has(&page, "board1 is already in the cluster, as node ");
     // Settings that it has already start nothing anew, and the token is not needed for them.
-    let page = machine.provision("pi", flags)?.good()?;
-    has(&page, "Giving it its settings");
+    has(&both(machine.provision("pi", flags)?)?.0, "Giving it its settings");
     let quiet = machine.provision("pi", &["--debs", flags[1], "--quiet"])?.good()?;
     assert_eq!(quiet.trim(), before.2.as_str().unwrap_or_default());
     let after = (machine.agent_pid()?, machine.read("var/log/dpkg.log")?, machine.node()?["ID"].clone());
@@ -384,16 +403,26 @@ fn a_second_run_changes_nothing(machine: &Machine<'_>, flags: &[&str]) -> Result
     Ok(())
 }
 
+/// How often the manager has said that a node is down.
+fn downs(machine: &Machine<'_>) -> Result<usize> {
+    Ok(String::from_utf8_lossy(&fs::read(machine.lab.manager().log())?).matches(" is down: ").count())
+}
+
 fn only_what_is_older_is_replaced(machine: &Machine<'_>) -> Result<()> {
     let older = text(&machine.desk.join("0.1.0"));
     let newer = machine.repack(&older, "0.1.1")?;
     let (pid, node) = (machine.agent_pid()?, machine.node()?["ID"].clone());
-    let page = machine.provision("pi", &["--debs", &newer])?.good()?;
+    let (task, downs) = (crate::support::running(machine.lab, "web", 1)[0].id.clone(), downs(machine)?);
+    let (page, _) = both(machine.provision("pi", &["--debs", &newer])?)?;
     has(&page, "Installing pi-agent 0.1.1");
     assert!(!page.contains("containerd") && !page.contains("Joining"), "{page}");
     assert_eq!(machine.ssh("dpkg-query -W -f '${Version}' pi-agent")?.good()?, "0.1.1");
     assert_ne!(machine.agent_pid()?, pid, "the new one runs");
     assert_eq!(machine.node()?["ID"], node);
+    // Its task runs on, unless the machine was so busy that the board counted as down meanwhile.
+    if self::downs(machine)? == downs {
+        assert_eq!(crate::support::running(machine.lab, "web", 1)[0].id, task);
+    }
     // And not by an older one.
     machine.provision("pi", &["--debs", &older])?.good()?;
     assert_eq!(machine.ssh("dpkg-query -W -f '${Version}' pi-agent")?.good()?, "0.1.1");
@@ -441,7 +470,7 @@ fn a_node_of_others_is_left_alone(machine: &Machine<'_>, flags: &[&str]) -> Resu
     let (_, said) = machine.provision("pi", flags)?.bad()?;
     has(&said, "which was removed");
     machine.ssh("sudo pi-agent reset-identity")?.good()?;
-    has(&machine.provision("pi", flags)?.good()?, "Joining the cluster");
+    has(&both(machine.provision("pi", flags)?)?.0, "Joining the cluster");
     assert_eq!(machine.node()?["Status"]["State"], "ready");
     Ok(())
 }

@@ -332,6 +332,23 @@ async fn change(
     store(client, &node, edit).await
 }
 
+/// Whether it was another one before.
+pub(crate) async fn set_availability(
+    client: &mut Client,
+    name: &str,
+    availability: Availability,
+) -> Result<bool, CliError> {
+    let node = fetch(client, name).await?;
+    if node.text("/Spec/Availability") == availability.name() {
+        return Ok(false);
+    }
+    let edit = |spec: &mut Value| {
+        set(spec, &["Availability"], availability.name());
+        Ok(())
+    };
+    store(client, &node, edit).await.map(|()| true)
+}
+
 async fn store(
     client: &mut Client,
     node: &Value,

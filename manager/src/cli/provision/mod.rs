@@ -3,7 +3,7 @@
 //! ```text
 //! ask the manager ─▶ connect ─▶ look (probe.sh ─▶ facts) ─▶ plan ─┬─▶ reasons against it: the end
 //!                                                                 ▼
-//!            ready at the manager ◀─ start.sh ◀─ packages.sh, agent.sh, apply.sh as planned
+//!       ready at the manager ◀─ start.sh ◀─ availability ◀─ packages.sh, agent.sh, apply.sh as planned
 //! ```
 //!
 //! What a board is told, and how it joins, is the same as for images: the programs of `images/files/usr/lib/racimo` are
@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use clap::Args;
 use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
 use smol::Timer;
 use zeroize::Zeroizing;
 
@@ -28,13 +29,15 @@ use self::debs::Debs;
 use self::facts::{Facts, Identity, Root};
 use self::plan::{Package, Plan, Step, Wanted, plan};
 use self::said::{Stage, failed};
-use self::settings::Settings;
+pub(super) use self::settings::Settings;
 use self::ssh::{Destination, Remote, SshError};
 use super::client::Client;
 use super::console::Console;
 use super::error::CliError;
+use super::format::template::Template;
 use super::json::Peek;
 use super::limits::{PROVISION_POLL, PROVISION_READY_MAX};
+use super::node::{self, Availability};
 use super::swarm;
 use super::url::Url;
 
@@ -78,9 +81,15 @@ pub(crate) struct ProvisionArgs {
     /// Engine label of the board; all of them replace those that it was given before (KEY=VALUE; repeatable)
     #[arg(long, value_name = "LABEL", value_parser = settings::label)]
     label: Vec<(String, String)>,
+    /// Whether the node takes tasks [default: as it is; active for a new one]
+    #[arg(long)]
+    availability: Option<Availability>,
     /// Only show the node's id
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "format")]
     quiet: bool,
+    /// The result as json, or by a Go template such as '{{.ID}}'
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     /// The board, as ssh takes it: [USER@]HOST
     #[arg(value_name = "BOARD", value_parser = board)]
     board: String,
@@ -111,6 +120,7 @@ struct Work<'a> {
 
 /// Makes a node of a board.
 pub(crate) async fn run(args: &ProvisionArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
+    let format = args.format.as_deref().filter(|text| *text != "json").map(Template::parse).transpose()?;
     let debs = args.debs.as_deref().map(Debs::open).transpose()?;
     let settings = Settings::new(args.hostname.clone(), args.label.clone()).map_err(CliError::Usage)?;
     let cluster = ask(args.manager.as_deref(), client).await?;
@@ -127,29 +137,54 @@ pub(crate) async fn run(args: &ProvisionArgs, client: &mut Client, console: &mut
     let facts = work.look()?;
     work.remote.by_sudo(facts.root == Root::Yes && !facts.is_root);
     let plan = plan(&facts, &work.wanted()).map_err(|faults| refused(&args.board, faults))?;
-    let mut say = |text: String| if args.quiet { Ok(()) } else { console.say(text) };
+    // What it does goes beside its result, which may be read by a program.
+    let mut say = |text: String| if args.quiet { Ok(()) } else { console.warn(text) };
     say(format!("{}: {}", args.board, facts.summary()))?;
     let by_apt = |step: &Step| matches!(step, Step::Packages(_) | Step::Agent(_));
     if let Some(holder) = facts.lock_holder.filter(|_| plan.steps.iter().any(by_apt)) {
         say(format!("Its own apt is at work ({holder}): it is waited for, 5 minutes at most"))?;
     }
     work.carry_out(&plan, &mut say)?;
-    for warning in &plan.warnings {
-        console.warn(format!("Warning: {}: {warning}", args.board))?;
-    }
     let facts = work.look()?;
     let Identity::Member(member) = facts.identity else {
         return Err(failed(&args.board, Stage::Join, "it has no identity after joining"));
     };
-    work.wait(&member.node, client).await?;
-    if args.quiet {
-        return Ok(console.say(member.node)?);
+    let is_moved = match args.availability {
+        Some(availability) => node::set_availability(client, &member.node, availability).await?,
+        None => false,
+    };
+    let is_changed = is_moved || !plan.steps.is_empty();
+    if is_changed {
+        say("Waiting until it is ready".to_owned())?;
     }
+    work.start()?;
+    for warning in &plan.warnings {
+        console.warn(format!("Warning: {}: {warning}", args.board))?;
+    }
+    let seen = work.wait(&member.node, client).await?;
     let (name, node) = (facts.hostname, member.node);
-    Ok(console.say(if plan.steps.is_empty() {
-        format!("{name} is already in the cluster, as node {node}; nothing was changed. It is ready.")
+    if args.quiet {
+        return Ok(console.say(node)?);
+    }
+    let availability = seen.text("/Spec/Availability");
+    if args.format.is_some() {
+        let result = json!({
+            "ID": node,
+            "Hostname": name,
+            "Status": seen.text("/Status/State"),
+            "Availability": availability,
+            "Changed": is_changed,
+        });
+        return Ok(console.say(match format {
+            Some(template) => template.value(&result)?,
+            None => result.to_string(),
+        })?);
+    }
+    let how = if availability == "active" { String::new() } else { format!(", its availability {availability}") };
+    Ok(console.say(if is_changed {
+        format!("{name} is node {node}. It is ready{how}.")
     } else {
-        format!("{name} is node {node}. It is ready.")
+        format!("{name} is already in the cluster, as node {node}; nothing was changed. It is ready{how}.")
     })?)
 }
 
@@ -211,9 +246,11 @@ impl Work<'_> {
             }
             self.step(step)?;
         }
-        if !plan.steps.is_empty() {
-            say("Waiting until it is ready".to_owned())?;
-        }
+        Ok(())
+    }
+
+    /// Makes sure that what shall run there runs.
+    fn start(&self) -> Result<(), CliError> {
         let started = self.remote.act(include_str!("start.sh"), &[], Zeroizing::default());
         started.map(drop).map_err(|error| self.failed(Stage::Start, &error))
     }
@@ -247,14 +284,14 @@ impl Work<'_> {
         self.remote.act(include_str!("apply.sh"), &[what], frames(file))
     }
 
-    /// Waits until the manager calls the node ready.
-    async fn wait(&self, node: &str, client: &mut Client) -> Result<(), CliError> {
+    /// Waits until the manager calls the node ready; what it says of it then.
+    async fn wait(&self, node: &str, client: &mut Client) -> Result<Value, CliError> {
         let begin = Instant::now();
         loop {
             let seen = client.get(&Url::new(&["nodes", node])).await?;
             let state = seen.text("/Status/State");
             if state == "ready" {
-                return Ok(());
+                return Ok(seen);
             }
             if begin.elapsed() > PROVISION_READY_MAX {
                 let text = format!(

@@ -16,7 +16,7 @@ const HOSTNAME_CHARS_MAX: usize = 63;
 
 /// Settings of a board.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Settings {
+pub(in super::super) struct Settings {
     /// Its name.
     pub(super) hostname: Option<String>,
     /// Its engine labels.
@@ -50,7 +50,7 @@ impl Settings {
     }
 
     /// The file; `join`: the manager's address and the token.
-    pub(super) fn file(&self, join: Option<(&str, &str)>) -> Zeroizing<String> {
+    pub(in super::super) fn file(&self, join: Option<(&str, &str)>) -> Zeroizing<String> {
         // Its room is taken at once, so that no copy stays behind when it grows.
         let mut text = Zeroizing::new(String::with_capacity(PROVISION_FILE_BYTES_MAX));
         if let Some((manager, token)) = join {
