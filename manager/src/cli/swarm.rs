@@ -11,6 +11,7 @@ use super::json::{Peek, set};
 use super::lock;
 use super::node::Availability;
 use super::parse::{self, Nanos};
+use super::provision::Settings;
 use super::spec::refused::{RefusedCluster, RefusedInit};
 use super::url::Url;
 
@@ -258,9 +259,9 @@ pub(crate) async fn manager_address(client: &mut Client, node: &str) -> Result<S
 /// What a board's image reads: `images/files/usr/lib/racimo/join-file`.
 fn join_file(token: &str, address: &str) -> String {
     format!(
-        "# The racimo.toml of a board's boot partition. The board wipes it when it has joined.\n\
-         manager = \"{address}\"\ntoken = \"{token}\"\n\n\
-         #hostname = \"kitchen\"\n\n#[labels]\n#room = \"kitchen\""
+        "# The racimo.toml of a board's boot partition. The board wipes it when it has joined.\n{}\n\
+         #hostname = \"kitchen\"\n\n#[labels]\n#room = \"kitchen\"",
+        *Settings::default().file(Some((address, token)))
     )
 }
 
