@@ -86,7 +86,7 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     flags: InspectFlags,
     /// Names or ids
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", value_parser = parse::name)]
     names: Vec<String>,
 }
 
@@ -94,7 +94,7 @@ pub(crate) struct InspectArgs {
 #[derive(Args, Debug)]
 pub(crate) struct NamesArgs {
     /// Names or ids
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", value_parser = parse::name)]
     names: Vec<String>,
 }
 

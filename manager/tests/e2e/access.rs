@@ -60,8 +60,14 @@ impl<'a> Access<'a> {
 
     /// `pi-mgr --context`.
     fn pi_mgr(&self, arguments: &[&str]) -> Result<Said> {
+        said(self.pi_mgr_command()?.args(arguments))
+    }
+
+    fn pi_mgr_command(&self) -> Result<Command> {
         let program = crate::lab::require::bin_dir()?.join("pi-mgr");
-        said(self.command(&program.display().to_string())?.arg("--context").arg(&self.directory).args(arguments))
+        let mut command = self.command(&program.display().to_string())?;
+        command.arg("--context").arg(&self.directory).env("XDG_CONFIG_HOME", self.lab.directory.join("config"));
+        Ok(command)
     }
 
     /// An open stream of events.
@@ -89,6 +95,7 @@ fn the_api_is_used_from_afar_by_those_who_may() -> Result<()> {
     lab.manager().act(Verb::Start)?;
     wait(&lab, "the API to be there again", SOON, || Ok(ann.docker(&["service", "ls"])?.good().ok()));
     revoked(&lab, &ann, &bob)?;
+    anew(&ann)?;
     written_down(&lab, &ann)
 }
 
@@ -217,12 +224,39 @@ fn revoked(lab: &Lab, ann: &Access<'_>, bob: &Access<'_>) -> Result<()> {
     docker(lab, &["service", "update", "-d", "-q", "--label-add", "a=b", "far"])?.good()?;
     wait(lab, "an event", SOON, || Ok(fs::read_to_string(&to)?.contains("service update").then_some(())));
     assert!(events.try_wait()?.is_none(), "it goes on");
+    let to = lab.directory.join("our-events-of-bob");
+    let out = File::create(&to)?;
+    let errors = out.try_clone()?;
+    let mut ours = bob.pi_mgr_command()?.args(["events", "--since", "10m"]).stdout(out).stderr(errors).spawn()?;
+    wait(lab, "an event", SOON, || Ok(fs::read_to_string(&to)?.contains("service update").then_some(())));
     assert_eq!(ann.pi_mgr(&["access", "revoke", "bob"])?.good()?, "bob\n");
     wait(lab, "the open stream to end", SOON, || Ok(events.try_wait()?));
+    assert_eq!(wait(lab, "our open stream to end", SOON, || Ok(ours.try_wait()?)).code(), Some(1));
+    has(&fs::read_to_string(&to)?, "Error: access bob was revoked");
     has(&bob.docker(&["service", "ls"])?.bad()?.1, "access bob was revoked");
     has(&bob.pi_mgr(&["service", "ls"])?.bad()?.1, "access bob was revoked");
     let list = pi_mgr(lab, &["access", "ls", "--format", "{{.Name}} {{.Role}}"])?.good()?;
     assert_eq!(list, "ann admin\n");
+    Ok(())
+}
+
+/// What is said to do about an access that was revoked works, and only about such a one.
+fn anew(ann: &Access<'_>) -> Result<()> {
+    let (create, list) = (["access", "create", "-q", "eve"], ["--context", "eve", "service", "ls"]);
+    ann.pi_mgr(&create)?.good()?;
+    has(&ann.pi_mgr(&create)?.bad()?.1, "access eve already exists: `pi-mgr access revoke eve` first");
+    ann.pi_mgr(&["access", "revoke", "eve"])?.good()?;
+    ann.pi_mgr(&create)?.good()?;
+    let program = crate::lab::require::bin_dir()?.join("pi-mgr").display().to_string();
+    let by_name = |arguments: &[&str]| {
+        said(ann.command(&program)?.env("XDG_CONFIG_HOME", ann.lab.directory.join("config")).args(arguments))
+    };
+    has(&by_name(&list)?.good()?, "far");
+    has(&by_name(&["--context", "eva", "service", "ls"])?.bad()?.1, "there is no such context");
+    has(&by_name(&["-H", &ann.host()?, "service", "ls"])?.bad()?.1, "does not speak plain HTTP");
+    // Names are asked for with the certificate, too.
+    has(&by_name(&["--context", "eve", "service", "logs", "far"])?.good()?, "| hello from afar");
+    by_name(&["--context", "eve", "access", "revoke", "eve"])?.good()?;
     Ok(())
 }
 

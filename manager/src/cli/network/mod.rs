@@ -85,7 +85,7 @@ pub(crate) struct InspectArgs {
     #[arg(short, long)]
     verbose: bool,
     /// Networks
-    #[arg(required = true, value_name = "NETWORK")]
+    #[arg(required = true, value_name = "NETWORK", value_parser = parse::name)]
     networks: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct RmArgs {
     #[arg(short, long)]
     force: bool,
     /// Networks
-    #[arg(required = true, value_name = "NETWORK")]
+    #[arg(required = true, value_name = "NETWORK", value_parser = parse::name)]
     networks: Vec<String>,
 }
 

@@ -126,7 +126,7 @@ pub(crate) struct PsArgs {
     #[arg(long)]
     no_resolve: bool,
     /// Services
-    #[arg(required = true, value_name = "SERVICE")]
+    #[arg(required = true, value_name = "SERVICE", value_parser = super::parse::name)]
     services: Vec<String>,
 }
 
@@ -136,7 +136,7 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     flags: InspectFlags,
     /// Services
-    #[arg(required = true, value_name = "SERVICE")]
+    #[arg(required = true, value_name = "SERVICE", value_parser = super::parse::name)]
     services: Vec<String>,
 }
 
@@ -172,7 +172,7 @@ pub(crate) struct RmArgs {
     #[command(flatten)]
     wait: WaitFlags,
     /// Services
-    #[arg(required = true, value_name = "SERVICE")]
+    #[arg(required = true, value_name = "SERVICE", value_parser = super::parse::name)]
     services: Vec<String>,
 }
 
