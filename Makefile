@@ -191,11 +191,11 @@ dist: ## tarballs, Debian packages and checksums in target/dist: TARGETS="aarch6
 test-packages: build ## install, upgrade and remove the packages in a Debian of their own (root)
 	cross/test-packages.sh
 
-test-arm: ## the agent for armv7 and aarch64, run by QEMU with a real containerd, after 2038 too (root; builds both)
-	@for target in armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl; do cross/build.sh "$$target" agent; done
+test-arm: ## agent and manager for armv7 and aarch64, run by QEMU with a real containerd, after 2038 too (root; builds them)
+	@for target in armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl; do cross/build.sh "$$target"; done
 	$(CARGO) build -p racimo-manager --bin pi-mgr
 	cross/test-arm --manager "$(BIN_DIR)/pi-mgr" --work $(TARGET_DIR)/test-arm \
-	  $(TARGET_DIR)/cross/{armv7-unknown-linux-musleabihf,aarch64-unknown-linux-musl}/release/pi-agent
+	  $(TARGET_DIR)/cross/{armv7-unknown-linux-musleabihf,aarch64-unknown-linux-musl}/release/{pi-agent,pi-mgr}
 
 reproducible: ## build TARGET twice, in different directories: the same bytes?
 	cross/reproducible.sh "$(TARGET)" $(PART)

@@ -31,18 +31,25 @@ class Manager:
 
     def __init__(self, program, directory, advertise, environment=None):
         self.program, self.socket = program, str(directory / "api.sock")
-        shutil.rmtree(directory / "manager", ignore_errors=True)
+        self.data, self.environment = directory / "manager", {**os.environ, **(environment or {})}
+        shutil.rmtree(self.data, ignore_errors=True)
         self.log = open(directory / "manager.log", "wb")
-        self.process = subprocess.Popen(
-            [program, "serve", "--data-dir", directory / "manager", "--api", f"unix://{self.socket}", "--announce", "false"],
-            stdout=self.log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
-        wait(120, "the manager to answer", self.answers)
+        self.start()
         self.cli("init", "--listen-addr", f"0.0.0.0:{PORT}", "--advertise-addr", f"{advertise}:{PORT}")
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [self.program, "serve", "--data-dir", self.data, "--api", f"unix://{self.socket}", "--announce", "false"],
+            stdout=self.log, stderr=subprocess.STDOUT, env=self.environment)
+        wait(120, "the manager to answer", self.answers)
 
     def answers(self):
         if self.process.poll() is not None:
             raise AssertionError(f"the manager ended; see {self.log.name}")
-        return os.path.exists(self.socket) and self.ask("GET", "/_ping")
+        try:
+            return os.path.exists(self.socket) and self.ask("GET", "/_ping")
+        except ConnectionRefusedError:  # the socket of one that was killed
+            return False
 
     def ask(self, method, path, body=None):
         connection = Unix(self.socket)
