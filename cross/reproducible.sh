@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds a target twice, from copies of the sources in different directories and with different target directories,
-# and compares the bytes. Takes two whole builds.
+# Builds a target twice, from copies of the sources in different directories, once with the target directory in the sources
+# and once elsewhere, and compares the bytes. Takes two whole builds.
 #
 #   cross/reproducible.sh TARGET [agent|manager]
 set -euo pipefail
@@ -13,11 +13,15 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 
-for copy in one/sources another/place/for/sources; do
-  mkdir -p "$place/$copy"
-  git ls-files -z | tar --null -T - -c | tar -x -C "$place/$copy"
-  CARGO_TARGET_DIR=$place/$copy/../built "$place/$copy/cross/build.sh" "$target" "$part"
-done
-file=built/cross/$target/release/$binary
-sha256sum "$place/one/$file" "$place/another/place/for/$file"
-cmp "$place/one/$file" "$place/another/place/for/$file" && echo "reproducible: the same bytes"
+# build SOURCES BUILT: what git knows goes to SOURCES, and is built in BUILT.
+build() {
+  mkdir -p "$1"
+  git ls-files -z | tar --null -T - -c | tar -x -C "$1"
+  CARGO_TARGET_DIR=$2 "$1/cross/build.sh" "$target" "$part"
+}
+one=$place/one/target another=$place/another/place/for/built
+build "$place/one" "$one"
+build "$place/another/place/for/sources" "$another"
+file=cross/$target/release/$binary
+sha256sum "$one/$file" "$another/$file"
+cmp "$one/$file" "$another/$file" && echo "reproducible: the same bytes"
