@@ -29,7 +29,9 @@ echo "packages of versions 0.1.0 and 0.1.1, twice"
 target=x86_64-unknown-linux-musl
 mkdir -p "$place/cross/$target/release"
 for program in pi-agent pi-mgr; do strip -o "$place/cross/$target/release/$program" "$targets/debug/$program"; done
-# One build of the pages; what is compared is the packing.
+# One build of the pages; what is compared is the packing, not how small it gets. Who has set no MAINTAINER packs for
+# himself, and lintian wants an address that others can write to.
+export DPKG_DEB_COMPRESSOR_LEVEL=0 MAINTAINER='Racimo <racimo@example.org>'
 pack() { VERSION=$1 RACIMO_DIST=$2 RACIMO_BUILT=$place/cross cross/dist.sh "$target" >/dev/null; }
 pack 0.1.0 "$place/one"
 sleep 1.1 # other times of files
@@ -40,7 +42,7 @@ is "and tarballs" cmp "$place"/{one,two}/racimo-0.1.0-"$target".tar.gz
 is "sums are right" sh -c "cd '$place/one' && sha256sum -c SHA256SUMS"
 [ -z "$(dpkg-deb -c "$place/one/pi-agent_0.1.0_amd64.deb" | grep -v root/root)" ] || fail "a file is not root's"
 # The debug builds are no static programs, and Debian's archive is not where these packages go.
-lintian --fail-on error --suppress-tags bad-distribution-in-changes-file,unused-override,mismatched-override \
+lintian --fail-on error --suppress-tags bad-distribution-in-changes-file,unused-override,mismatched-override,missing-dependency-on-libc \
   "$place"/one/*_0.1.0_*.deb || fail "lintian"
 
 # This machine's programs are not made for pages of 64 KiB.
