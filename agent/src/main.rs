@@ -64,10 +64,13 @@ impl Mistyped {
 
 fn command() -> Result<ExitCode> {
     let mut parser = Parser::from_env();
-    let Some(Arg::Value(command)) = parser.next()? else {
-        // `--help`, `-h`, or nothing.
-        print!("{}", usage::text());
-        return Ok(ExitCode::SUCCESS);
+    let command = match parser.next()? {
+        Some(Arg::Value(command)) => command,
+        None | Some(Arg::Long("help") | Arg::Short('h')) => {
+            print!("{}", usage::text());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(other) => bail!(other.unexpected()),
     };
     match command.to_str() {
         Some("run") => run(parser),
@@ -127,6 +130,11 @@ fn join_cluster(parser: Parser) -> Result<ExitCode> {
         Ok(true)
     })?;
     logger::start(config.log_level);
+    if config.manager_socket.is_some() {
+        bail!(
+            "this board's manager runs here (manager-socket), and is whom its agent asks: a board of another cluster has none"
+        );
+    }
     // The environment keeps the token out of `ps`.
     let token = token.or_else(|| std::env::var_os("RACIMO_TOKEN"));
     let needed = || Mistyped("a join token is needed: pi-agent join --token TOKEN HOST[:PORT]".to_owned());

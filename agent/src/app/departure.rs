@@ -10,7 +10,7 @@ use smol::Timer;
 
 use super::App;
 use super::operations::Tools;
-use crate::identity::Turn;
+use crate::identity::{Turn, removed};
 use crate::leave::{Ask, Leaving};
 use crate::limits;
 use crate::link::places::Places;
@@ -33,7 +33,7 @@ impl App {
         }
         log::info!("this board leaves the cluster");
         // The manager knows already, and has no session for it.
-        ask.tells &= !self.is_removed;
+        ask.tells &= !removed::is_noted(&self.config.data, node);
         let leaving = Leaving::new(node, ask, self.clock.now().mono);
         let is_telling = leaving.is_telling();
         self.departure = Some(leaving);
@@ -99,7 +99,8 @@ pub(crate) fn erase(data: &Path, node: Option<NodeId>) -> Result<(), String> {
     }
     let key = wireguard::key::erase(data).map_err(|error| error.to_string());
     let places = Places::erase(data).map_err(|error| error.to_string());
-    turn.erase().map_err(|error| chain(&error)).and(key).and(places)
+    let noted = removed::forget(data).map_err(|error| error.to_string());
+    turn.erase().map_err(|error| chain(&error)).and(key).and(places).and(noted)
 }
 
 impl Tools {

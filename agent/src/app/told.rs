@@ -24,6 +24,9 @@ impl App {
                 self.tools.network.session();
                 (self.is_reported, self.has_set, self.is_removed) = (false, false, false);
                 self.out = Some(out);
+                if let Err(error) = removed::forget(&self.config.data) {
+                    log::warn!("that this node was removed once stays noted: {error}");
+                }
             }
             Told::Net(mut net) => {
                 self.tools.network.fit(&mut net, alloc::used());
@@ -58,7 +61,8 @@ impl App {
             Told::Removed(reason) => {
                 if !self.is_removed {
                     log::error!("{reason} with `pi-agent join`; this board's tasks are stopped");
-                    if let Err(error) = removed::note(&self.config.data) {
+                    let own = self.identity.as_ref().map(|own| own.identity().node);
+                    if let Some(Err(error)) = own.map(|node| removed::note(&self.config.data, node)) {
                         log::warn!("before it joins it must leave: {error}");
                     }
                 }

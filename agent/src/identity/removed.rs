@@ -5,24 +5,25 @@ use std::io;
 use std::path::Path;
 
 use racimo_common::durable;
+use racimo_common::id::NodeId;
 
-/// Empty, and there from when the manager said so until the board joins.
+/// The node that was removed: there from when the manager said so until it has a session again, joins or leaves.
 const FILE: &str = "removed";
 
-/// The manager says that this board is no member any more.
+/// The manager says that this node is no member any more.
 ///
 /// # Errors
 /// The disk says no: `pi-agent join` will ask for `pi-agent leave` first.
-pub(crate) fn note(data: &Path) -> io::Result<()> {
-    durable::replace(&data.join(FILE), b"")
+pub(crate) fn note(data: &Path, node: NodeId) -> io::Result<()> {
+    durable::replace(&data.join(FILE), node.to_string().as_bytes())
 }
 
-/// Whether the manager said so.
-pub(crate) fn is_noted(data: &Path) -> bool {
-    data.join(FILE).exists()
+/// Whether the manager said so of this node.
+pub(crate) fn is_noted(data: &Path, node: NodeId) -> bool {
+    std::fs::read(data.join(FILE)).is_ok_and(|noted| noted == node.to_string().as_bytes())
 }
 
-/// The board joins.
+/// Nobody was removed.
 ///
 /// # Errors
 /// The disk says no.

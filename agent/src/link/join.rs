@@ -156,8 +156,9 @@ pub async fn join(
 /// [`JoinError::Member`], or the disk says no.
 pub fn refuse_member(data: &Path) -> Result<(), JoinError> {
     match Turn::take(data)?.load() {
-        Ok(Some(there)) if !removed::is_noted(data) => Err(JoinError::Member(there.node)),
-        Ok(_) | Err(_) => Ok(()),
+        Ok(Some(there)) if !removed::is_noted(data, there.node) => Err(JoinError::Member(there.node)),
+        Ok(_) | Err(IdentityError::Damaged { .. }) => Ok(()),
+        Err(other @ IdentityError::Io { .. }) => Err(other.into()),
     }
 }
 
@@ -178,7 +179,7 @@ pub(crate) fn keep(data: &Path, identity: &Identity, address: &str) -> Result<()
     if let Err(error) = Places::store_joined(data, identity.cluster, address) {
         log::warn!("the manager's name was not kept, only its addresses: {error}");
     }
-    // If it stays, this node may join again without leaving first: no harm.
+    // If it stays: it is another node's.
     let _ = removed::forget(data);
     erased.map_err(JoinError::OldKey)
 }
@@ -257,7 +258,9 @@ mod tests {
         let reason =
             format!("this board is already part of a cluster, as node {}: `pi-agent leave` first", identity.node);
         assert!(refused.to_string().starts_with(&reason), "{refused}");
-        removed::note(data).expect("noted");
+        removed::note(data, crate::identity::tests::identity(3).node).expect("noted");
+        assert!(refuse_member(data).is_err(), "another node was removed");
+        removed::note(data, identity.node).expect("noted");
         refuse_member(data).expect("its manager removed it");
         keep(data, &identity, "m:2377").expect("kept");
         assert!(matches!(refuse_member(data), Err(JoinError::Member(node)) if node == identity.node));

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! Alive ─ a window learnt from the link's jitter passes ─▶ Suspect ─ 3..10 s of silence ─▶ Down
-//!   └─ connection closed ─ 6 s ─▶ Down          └─ orderly leave ─▶ Down at once
+//!   └─ connection closed ─ 6 s, or 3 heartbeats ─▶ Down          └─ orderly leave ─▶ Down at once
 //! ```
 //! While a session opens the manager may wait for its own disk, which is nobody's silence; once the board was let in it
 //! has as long for its first word as after a start of the manager.

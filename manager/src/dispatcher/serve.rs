@@ -322,7 +322,7 @@ pub async fn dismiss(listener: Async<UnixListener>, notes: Notes) {
 }
 
 /// What the agent of a board whose manager left the cluster is told; it adds how it joins another one.
-const LEFT: &str = "this board's manager has left its cluster: make another one with `pi-mgr init`, or join one";
+const LEFT: &str = "this board's manager has left its cluster: make another one with `pi-mgr init`, or take manager-socket out of its configuration and join one";
 
 async fn next_local(listener: &Async<UnixListener>, say: impl Fn(String)) -> Async<UnixStream> {
     loop {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use racimo_common::id::NodeId;
-use racimo_common::object::{Availability, Desired, TaskReport, TaskState};
+use racimo_common::object::{Availability, Desired, TaskState};
 
 use super::draft::{Draft, ended};
 use super::{fence, restart};
@@ -65,20 +65,13 @@ fn enforce(draft: &mut Draft<'_>, node: &Node) {
 
 /// Shows the reason until the agent's next report.
 fn explain(draft: &mut Draft<'_>, task: &Task) {
-    let Some(node) = task.node else { return };
-    let known = draft.view.seen.task(task.id);
-    let report = TaskReport {
+    draft.observe(Observation::Evicted {
         task: task.id,
-        state: draft.view.task_state(task),
         at: draft.now.wall,
+        state: draft.view.task_state(task),
         message: "task rejected by constraint enforcer".to_owned(),
-        err: Some("assigned node no longer meets constraints".to_owned()),
-        container: known.and_then(|status| status.container.clone()),
-        ports: known.map(|status| status.ports.clone()).unwrap_or_default(),
-        unhealthy: known.is_some_and(|status| status.unhealthy),
-        restarts: 0,
-    };
-    draft.observe(Observation::Task { node, report });
+        err: "assigned node no longer meets constraints".to_owned(),
+    });
 }
 
 fn orphan(draft: &mut Draft<'_>, node: &Node, written_off: &WrittenOff) {

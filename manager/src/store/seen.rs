@@ -86,6 +86,19 @@ pub enum Observation {
         /// The report.
         report: TaskReport,
     },
+    /// A task is to leave its node: said until the agent's next report. Where the task is stays as it is.
+    Evicted {
+        /// The task.
+        task: TaskId,
+        /// Since when.
+        at: Wall,
+        /// Where it is, if no agent has said.
+        state: TaskState,
+        /// What is done about it.
+        message: String,
+        /// Why.
+        err: String,
+    },
     /// A node's session began or ended.
     Link {
         /// The node.
@@ -169,6 +182,21 @@ impl Seen {
                 }
                 self.tasks.insert(report.task, status);
                 Some(Event::TaskSeen { id: report.task, service: task.service, node: Some(node) })
+            }
+            Observation::Evicted { task: id, at, state: otherwise, message, err } => {
+                let task = state.task(id).filter(|t| t.ended.is_none())?;
+                let old = self.tasks.get(&id).cloned();
+                let old = old.unwrap_or_else(|| TaskStatus {
+                    state: otherwise,
+                    at,
+                    message: String::new(),
+                    err: None,
+                    container: None,
+                    ports: Vec::new(),
+                    unhealthy: false,
+                });
+                self.tasks.insert(id, TaskStatus { at, message, err: Some(err), ..old });
+                Some(Event::TaskSeen { id, service: task.service, node: task.node })
             }
             Observation::Waits { task: id, at, reason } => {
                 let task = state.task(id).filter(|t| t.ended.is_none())?;

@@ -26,7 +26,9 @@ impl Manager {
         }
         if let Err(error) = self.store_leave(cluster.id).await {
             if let Err(error) = self.take_up(&view.state, cluster).await {
-                log::error!("the cluster that was not left cannot be resumed: {error}");
+                log::error!("the cluster that was not left cannot be resumed yet: {error}");
+                // It tries until it can, or the process ends.
+                smol::spawn(self.clone().resume_later()).detach();
             }
             return Err(error);
         }

@@ -332,21 +332,31 @@ async fn change(
     store(client, &node, edit).await
 }
 
+/// How often a change of a node is tried that the node's own changes may overtake.
+const OVERTAKEN_MAX: u32 = 10;
+
 /// Whether it was another one before.
 pub(crate) async fn set_availability(
     client: &mut Client,
     name: &str,
     availability: Availability,
 ) -> Result<bool, CliError> {
-    let node = fetch(client, name).await?;
-    if node.text("/Spec/Availability") == availability.name() {
-        return Ok(false);
-    }
     let edit = |spec: &mut Value| {
         set(spec, &["Availability"], availability.name());
         Ok(())
     };
-    store(client, &node, edit).await.map(|()| true)
+    for left in (0..OVERTAKEN_MAX).rev() {
+        let node = fetch(client, name).await?;
+        if node.text("/Spec/Availability") == availability.name() {
+            return Ok(false);
+        }
+        match store(client, &node, edit).await {
+            // Its agent describes it just now: a node that is new changes by itself.
+            Err(error) if left > 0 && error.to_string().contains("update out of sequence") => {}
+            other => return other.map(|()| true),
+        }
+    }
+    Ok(false)
 }
 
 async fn store(
