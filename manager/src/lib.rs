@@ -6,6 +6,7 @@ pub mod api;
 pub mod app;
 pub mod backup;
 pub mod ca;
+#[allow(rustdoc::broken_intra_doc_links, reason = "a flag's comment is its help: what may be left out is in []")]
 pub mod cli;
 pub mod config;
 pub mod dispatcher;

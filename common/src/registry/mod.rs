@@ -5,8 +5,8 @@
 //!                     └─▶ Registry::repository ─▶ manifest, blob stream  (agent)
 //! ```
 //!
-//! [`reference`], [`digest`], [`platform`], [`media`] and [`auth`] decide and
-//! parse; [`client`], [`http`] and [`roots`] do the IO. Nothing is spawned: a
+//! [`mod@reference`], [`digest`], [`platform`], [`media`] and [`auth`] decide and
+//! parse; [`client`], `http` and `roots` do the IO. Nothing is spawned: a
 //! connection is driven by whoever polls the request or the body, so that the
 //! futures work on any executor and end when they are dropped.
 

@@ -1,4 +1,4 @@
-//! Another root: what `POST /swarm/update` asks of it becomes a [`Rotation`] to store.
+//! Another root: what `POST /swarm/update` asks of it becomes a `Rotation` to store.
 
 use std::sync::Arc;
 

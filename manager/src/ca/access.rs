@@ -2,7 +2,7 @@
 //!
 //! A client's says: CN = name of the access, OU = `racimo-admin` or `racimo-read-only`, O = cluster id. The store has the
 //! last word on what it may do. The server's carries the addresses and names of its machine, and never
-//! [`MANAGER_NAME`](racimo_common::tls::MANAGER_NAME): it is no manager's to boards.
+//! [`MANAGER_NAME`]: it is no manager's to boards.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

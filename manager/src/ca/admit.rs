@@ -48,7 +48,7 @@ impl Admission {
     /// The answer to a board that was stored as `node`: its certificate, and the managers it may dial.
     ///
     /// # Errors
-    /// As [`Ca::issue`].
+    /// As [`Ca::issue`](super::Ca::issue).
     pub fn grant(
         &self,
         authority: &Present,

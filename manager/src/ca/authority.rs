@@ -123,7 +123,7 @@ impl Present {
         Ok(Self { ca, roots, tls, shown })
     }
 
-    /// As [`time`], by the root that signs.
+    /// As [`time()`], by the root that signs.
     pub fn time(&self, cluster: &Cluster, system: Wall) -> Wall {
         time(cluster, self.ca.ends(), system)
     }
@@ -218,7 +218,7 @@ pub fn root_ending(cluster: &Cluster, system: Wall) -> Option<String> {
     })
 }
 
-/// The [`time`] to sign at, which the store knows of afterwards.
+/// The [`time()`] to sign at, which the store knows of afterwards.
 ///
 /// # Errors
 /// The store has stopped, or has no cluster.

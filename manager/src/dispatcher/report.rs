@@ -1,6 +1,6 @@
 //! What an agent's report means for the store.
 //!
-//! In: the view, the reporting node, its [`Status`]. Out: ends to commit and observations to publish.
+//! In: the view, the reporting node, its `Status`. Out: ends to commit and observations to publish.
 //! A report about a task that is not on the node, has ended already or is not known is dropped: the board
 //! will be told to forget it.
 

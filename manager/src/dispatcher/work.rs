@@ -24,7 +24,7 @@ use crate::vault::{Owner, Plain, Vault};
 /// Room kept in a frame for the message around the assignments, bytes.
 pub(crate) const MARGIN: usize = 1024 + ENDED_LOGS_MAX * 20;
 
-/// What the task runs. Bodies are opened later, by [`body`].
+/// What the task runs. Bodies are opened later, by `body`.
 pub fn work(view: &View, vault: &Vault, task: &Task) -> Work {
     let is_template = |file: &FileRef| view.state.dependency(file.id).is_some_and(|found| found.template);
     let mut container = task.spec.container.clone();

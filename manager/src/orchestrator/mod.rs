@@ -5,7 +5,7 @@
 //!                     per service: restart ─▶ replicated | global ─▶ update ─▶ reap ─▶ Plan
 //!                                          └▶ job ─────────────────────────▶ reap ─▶ Plan
 //! ```
-//! [`step`] is pure; [`run`] is its shell. Each core adds to a [`draft::Draft`], whose view already shows what the
+//! [`step`] is pure; [`run()`] is its shell. Each core adds to a `draft::Draft`, whose view already shows what the
 //! cores before it decided, so that a plan never contradicts itself. Everything that steers a decision is in the
 //! store; the agenda only remembers where to look, and since when an updated task runs (an observation).
 

@@ -3,7 +3,7 @@
 //! ```text
 //! waiting tasks ─▶ groups (service, revision) ─▶ filter ─▶ rank ─▶ place ─▶ TaskAssign | why it waits
 //! ```
-//! [`step`] is pure; [`run`] is its shell. A node's room is counted once per step and kept up to date as tasks
+//! [`step`] is pure; [`run()`] is its shell. A node's room is counted once per step and kept up to date as tasks
 //! are placed, so that one task costs O(log nodes).
 
 pub mod constraint;

@@ -15,7 +15,7 @@ use super::object::{
 use super::trust::Access;
 use crate::allocator::{Cursors, Holder, Ledger, Usage, address_of, needs_mesh};
 
-/// Everything that is decided. Pure data; [`super::apply`] is the only writer.
+/// Everything that is decided. Pure data; `super::apply` is the only writer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     pub(super) index: u64,

@@ -6,7 +6,7 @@
 //! ```text
 //! text ─ parse ─▶ Template ─ run(Facts, Lookup) ─▶ text
 //! ```
-//! There are fields, variables, pipelines, `if`, `with`, `range`, comments and trim marks, and the functions of [`run`].
+//! There are fields, variables, pipelines, `if`, `with`, `range`, comments and trim marks, and the functions of `run`.
 //! There is no `define`, `template`, `block`, `break` or `continue`. Nothing runs for ever: depth, steps and bytes are
 //! limited, and a label that is not there is an error, as in Swarm.
 
