@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::{Image, ListImagesRequest, UpdateImageRequest};
+use containerd_client::types::Descriptor;
 use prost_types::FieldMask;
 use tonic::Code;
 
@@ -49,7 +50,9 @@ pub async fn note_use(ctrd: &Ctrd, name: &str, service: &str) -> Result<(), Pull
 /// # Errors
 /// containerd's.
 pub async fn label(ctrd: &Ctrd, name: String, labels: HashMap<String, String>) -> Result<(), PullError> {
-    let image = Image { name, labels, ..Default::default() };
+    // The mask leaves the target as it is; but containerd 1.7 panics on an image without one.
+    let target = Some(Descriptor::default());
+    let image = Image { name, labels, target, ..Default::default() };
     let update_mask = Some(FieldMask { paths: vec!["labels".into()] });
     let update = UpdateImageRequest { image: Some(image), update_mask, ..Default::default() };
     let mut client = ImagesClient::new(ctrd.clone());
