@@ -174,16 +174,16 @@ fn a_change_is_told_at_once() {
     let (mut one, mut two) = (ready(&manager, 1, &[1]), ready(&manager, 2, &[]));
     until(&mut two, "in", |board| active(board) == [1]);
     one.settle(1);
-    let mut best = Duration::MAX;
-    for number in 10..20 {
+    // Two commits, each with its events; no pause before the first word. A machine that is busy may take longer, but not
+    // each time.
+    let at_once = (10..60).any(|number| {
         std::thread::sleep(Duration::from_millis(30));
         let begun = Instant::now();
         start(&manager, number, 1);
         one.hear_assign();
-        best = best.min(begun.elapsed());
-    }
-    // Two commits, each with its events; no pause before the first word.
-    assert!(best < Duration::from_millis(10), "{best:?}");
+        begun.elapsed() < Duration::from_millis(10)
+    });
+    assert!(at_once, "each change waited");
     two.settle(1);
 }
 
