@@ -255,7 +255,7 @@ fn mistakes(lab: &Lab) -> Result<()> {
         ("unlock-key", 1, "no unlock key is set"),
         ("unlock-key --rotate", 1, "autolock is not turned on"),
         ("update --max-snapshots 3", 2, "one snapshot"),
-        ("update --cert-expiry 1s", 1, ""),
+        ("update --cert-expiry 1s", 2, "it must be at least 1h"),
         ("update", 1, "nothing to change"),
     ] {
         let (got, said) = pi_mgr(lab, &words(line))?.bad()?;
