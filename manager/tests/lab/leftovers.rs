@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::names::Name;
 use super::process::wait_for;
-use super::{disk, hierarchy, net, state};
+use super::{disk, hierarchy, net, state, tear_down};
 
 /// Programs of a lab; anything else that names its directory is a reader.
 const PROGRAMS: [&str; 5] = ["containerd", "containerd-shim", "docker-registry", "pi-agent", "pi-mgr"];
@@ -25,12 +25,16 @@ pub(crate) fn find(name: &Name) -> Result<Vec<String>> {
         found.push(format!("link {}", name.host_link()));
     }
     if hierarchy(name).exists() && !hierarchy(name).held_elsewhere() {
-        found.push(format!("cgroup hierarchy {}", name.hierarchy()));
+        found.push(of_hierarchy(name));
     }
     if directory.exists() {
         found.push(format!("directory {}", directory.display()));
     }
     Ok(found)
+}
+
+fn of_hierarchy(name: &Name) -> String {
+    format!("cgroup hierarchy {}", name.hierarchy())
 }
 
 /// Fails with a list when anything of the lab is left.
@@ -40,6 +44,10 @@ pub(crate) fn expect_none(name: &Name) -> Result<()> {
     // for a hierarchy of groups that was unmounted.
     wait_for("the lab to be gone", Duration::from_secs(30), || {
         left = find(name)?;
+        // Another program's mount namespace may have had it when the lab ended. When that goes, nobody asks the kernel.
+        if left == [of_hierarchy(name)] {
+            tear_down(name)?;
+        }
         Ok(left.is_empty().then_some(()))
     })
     .map_err(|cause| cause.context(format!("left of lab {name}: {}", left.join(", "))))
