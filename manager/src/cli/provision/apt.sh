@@ -1,6 +1,8 @@
 # What packages.sh and agent.sh do alike.
 exec 2>&1
 set -eu
+# dash leaves a signal's end without the one of EXIT.
+trap 'exit 1' HUP INT TERM PIPE
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 # A board that has just started looks for news itself, and `apt-get update` and dpkg fail at once beside that. After 5 minutes
 # they are tried, and say themselves who is in the way.

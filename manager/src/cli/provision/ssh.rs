@@ -197,7 +197,7 @@ impl Drop for Remote {
 
 /// Who is told to end leaves nothing here either. ssh ends with us.
 fn tidy_up_at_a_signal(directory: PathBuf) {
-    let Ok(mut signals) = Signals::new([Signal::Int, Signal::Term]) else { return };
+    let Ok(mut signals) = Signals::new([Signal::Int, Signal::Term, Signal::Hup]) else { return };
     // The thread ends with the process.
     thread::spawn(move || {
         if let Some(Ok(signal)) = future::block_on(signals.next()) {
