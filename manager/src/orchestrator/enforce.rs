@@ -68,15 +68,13 @@ fn explain(draft: &mut Draft<'_>, task: &Task) {
     draft.observe(Observation::Evicted {
         task: task.id,
         at: draft.now.wall,
-        state: draft.view.task_state(task),
         message: "task rejected by constraint enforcer".to_owned(),
         err: "assigned node no longer meets constraints".to_owned(),
     });
 }
 
 fn orphan(draft: &mut Draft<'_>, node: &Node, written_off: &WrittenOff) {
-    let tasks = draft.view.state.tasks_on_node(node.id).filter(|task| task.ended.is_none());
-    let tasks: Vec<_> = tasks.map(|task| task.id).collect();
+    let tasks: Vec<_> = draft.view.state.tasks_on_node(node.id).filter(|task| task.ended.is_none()).cloned().collect();
     if tasks.is_empty() {
         return;
     }

@@ -1,6 +1,7 @@
 //! What is observed and never stored: sessions, running states, reasons for waiting.
 //!
-//! Rebuilt from agents' full reports after a start. Written by the dispatcher and (reasons) the scheduler.
+//! Rebuilt from agents' full reports after a start. Written by the dispatcher and (reasons) the scheduler and
+//! the orchestrator.
 
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ pub struct SeenNode {
 }
 
 /// What is observed of a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskStatus {
     /// The state.
     pub state: TaskState,
@@ -92,8 +93,6 @@ pub enum Observation {
         task: TaskId,
         /// Since when.
         at: Wall,
-        /// Where it is, if no agent has said.
-        state: TaskState,
         /// What is done about it.
         message: String,
         /// Why.
@@ -183,19 +182,12 @@ impl Seen {
                 self.tasks.insert(report.task, status);
                 Some(Event::TaskSeen { id: report.task, service: task.service, node: Some(node) })
             }
-            Observation::Evicted { task: id, at, state: otherwise, message, err } => {
+            Observation::Evicted { task: id, at, message, err } => {
                 let task = state.task(id).filter(|t| t.ended.is_none())?;
-                let old = self.tasks.get(&id).cloned();
-                let old = old.unwrap_or_else(|| TaskStatus {
-                    state: otherwise,
-                    at,
-                    message: String::new(),
-                    err: None,
-                    container: None,
-                    ports: Vec::new(),
-                    unhealthy: false,
-                });
-                self.tasks.insert(id, TaskStatus { at, message, err: Some(err), ..old });
+                let old = self.tasks.get(&id).cloned().unwrap_or_default();
+                // It has a node, whatever was said of it while it waited for one.
+                let state = old.state.max(TaskState::Assigned);
+                self.tasks.insert(id, TaskStatus { state, at, message, err: Some(err), ..old });
                 Some(Event::TaskSeen { id, service: task.service, node: task.node })
             }
             Observation::Waits { task: id, at, reason } => {
@@ -205,9 +197,7 @@ impl Seen {
                     at,
                     message: "pending task scheduling".to_owned(),
                     err: reason,
-                    container: None,
-                    ports: Vec::new(),
-                    unhealthy: false,
+                    ..TaskStatus::default()
                 };
                 if self.tasks.get(&id).is_some_and(|old| old.state > TaskState::Pending || old.err == status.err) {
                     return None;

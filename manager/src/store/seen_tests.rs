@@ -112,6 +112,15 @@ fn a_view_says_how_nodes_and_tasks_are() {
     assert_eq!((status(&view, 1).state, status(&view, 1).err), (TaskState::Assigned, None));
     view.seen.observe(&view.state, says(1, 2, TaskState::Running)).expect("news");
     assert_eq!(status(&view, 2).container.map(|c| c.pid), Some(7));
+    // Why it is to leave is said of one that has waited, and of one that runs, which goes on to.
+    for (number, state, pid) in [(1, TaskState::Assigned, None), (2, TaskState::Running, Some(7))] {
+        let (message, err) = ("goes".to_owned(), "no room any more".to_owned());
+        let evicted = Observation::Evicted { task: task(number), at: at(200), message, err };
+        view.seen.observe(&view.state, evicted).expect("news");
+        let found = status(&view, number);
+        assert_eq!((found.state, found.container.map(|c| c.pid)), (state, pid));
+        assert_eq!((found.message.as_str(), found.err.as_deref()), ("goes", Some("no room any more")));
+    }
 }
 
 #[test]

@@ -80,8 +80,7 @@ impl View {
                 message: ended.message.clone(),
                 err: ended.err.clone(),
                 container: ended.container.clone().map(|id| ContainerStatus { id, pid: 0, exit_code: ended.exit_code }),
-                ports: Vec::new(),
-                unhealthy: false,
+                ..TaskStatus::default()
             };
         }
         let state = self.task_state(task);
@@ -91,19 +90,13 @@ impl View {
                 state,
                 at: task.meta.updated,
                 message: "scheduler assigned task to node".to_owned(),
-                err: None,
-                container: None,
-                ports: Vec::new(),
-                unhealthy: false,
+                ..TaskStatus::default()
             },
             _ => TaskStatus {
                 state,
                 at: task.meta.created,
                 message: "pending task scheduling".to_owned(),
-                err: None,
-                container: None,
-                ports: Vec::new(),
-                unhealthy: false,
+                ..TaskStatus::default()
             },
         }
     }
