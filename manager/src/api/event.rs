@@ -196,7 +196,7 @@ fn update_name(state: UpdateState) -> &'static str {
 
 fn node(id: String, old: Option<&Node>, new: Option<&Node>, now: Wall) -> Option<Message> {
     let (action, shown) = action(old, new)?;
-    let name = shown.spec.name.as_deref().unwrap_or(&shown.description.hostname);
+    let name = shown.name();
     let mut attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
     if let (Some(old), Some(new)) = (old, new) {
         if old.spec.availability != new.spec.availability {

@@ -59,13 +59,13 @@ pub fn node<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Node>, ApiError>
     let is_named = |node: &&Arc<Node>| {
         !name.is_empty() && (node.spec.name.as_deref() == Some(name) || node.description.hostname == name)
     };
-    let mut named = state.nodes().filter(is_named);
-    match (named.next(), named.count()) {
-        (None, _) => by_prefix("node", name, state.nodes().map(|n| (n.id.to_string(), n))),
-        (Some(node), 0) => Ok(node),
-        (Some(_), more) => {
-            let ids: Vec<String> = state.nodes().filter(is_named).map(|node| node.id.to_string()).collect();
-            let ambiguous = ambiguous("node", name, more + 1);
+    let named: Vec<_> = state.nodes().filter(is_named).collect();
+    match &named[..] {
+        [] => by_prefix("node", name, state.nodes().map(|n| (n.id.to_string(), n))),
+        [node] => Ok(*node),
+        several => {
+            let ids: Vec<String> = several.iter().map(|node| node.id.to_string()).collect();
+            let ambiguous = ambiguous("node", name, several.len());
             Err(ApiError::bad_request(format!("{ambiguous}: name it by its id, {}", rotation::named(&ids))))
         }
     }

@@ -166,10 +166,15 @@ fn bind_unix(path: &Path, group: Option<u32>) -> io::Result<std::os::unix::net::
 
 /// A group's number.
 fn group_id(name: &str) -> Option<u32> {
-    let groups = fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
+    let text = fs::read_to_string("/etc/group").ok()?;
+    groups(&text).find_map(|(found, id)| (found == name).then_some(id))
+}
+
+/// The groups of a text as `/etc/group` (`NAME:x:ID:…`) with their numbers.
+pub(crate) fn groups(text: &str) -> impl Iterator<Item = (&str, u32)> {
+    text.lines().filter_map(|line| {
         let mut parts = line.split(':');
-        (parts.next() == Some(name)).then(|| parts.nth(1)?.parse().ok())?
+        Some((parts.next()?, parts.nth(1)?.parse().ok()?))
     })
 }
 
@@ -200,6 +205,12 @@ mod tests {
         for bad in ["", "x", "tcp://", "tcp://127.0.0.1", "unix://x", "http://127.0.0.1:1", "tls://", "tls://pi:1"] {
             check(bad, Err("expected unix:///path"));
         }
+    }
+
+    #[test]
+    fn groups_of_a_text() {
+        let found: Vec<_> = groups("root:x:0:\nracimo:x:998:ann\nbad\n").collect();
+        assert_eq!(found, [("root", 0), ("racimo", 998)]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) async fn list(context: &Context, request: &Request) -> Result<Answer,
 }
 
 fn matches(filters: &Filters, node: &Node) -> bool {
-    let name = node.spec.name.as_deref().unwrap_or(&node.description.hostname);
+    let name = node.name();
     filters.begins("id", &node.id.to_string())
         && filters.begins("name", name)
         && filters.labels("label", &node.description.labels)

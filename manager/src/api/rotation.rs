@@ -102,11 +102,8 @@ fn forgotten(cluster: &Cluster) -> Vec<[u8; DIGEST_BYTES]> {
 /// Boards whose certificate is of a root that is forgotten could not come back. One that left has no key any more.
 fn strands(view: &View, lost: &[[u8; DIGEST_BYTES]]) -> Result<(), ApiError> {
     let has_left = |node: &Node| node.written_off.as_ref().is_some_and(|why| why.reason == Cause::Left.text());
-    let stranded = view
-        .state
-        .nodes()
-        .map(|node| &**node)
-        .filter(|node| node.trust.as_ref().is_some_and(|it| lost.contains(&it.issuer)) && !has_left(node));
+    let is_lost = |node: &Node| node.trust.as_ref().is_some_and(|it| lost.contains(&it.issuer));
+    let stranded = view.state.nodes().filter(|node| is_lost(node) && !has_left(node));
     let names = rotation::names_of(view, stranded);
     if names.is_empty() {
         return Ok(());

@@ -25,7 +25,7 @@ use super::unit;
 pub const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * DAY);
 /// How long a node's certificate is valid if nothing else was asked for.
 pub const NODE_VALIDITY: Duration = Duration::from_secs(90 * DAY);
-/// The shortest validity of a node's certificate.
+/// The shortest validity of a node's certificate, as in SwarmKit.
 pub const NODE_VALIDITY_MIN: Duration = Duration::from_secs(60 * 60);
 /// How much earlier than now a certificate begins, so that a node whose clock is slow may use it at once.
 pub const BACKDATE: Duration = Duration::from_secs(60 * 60);

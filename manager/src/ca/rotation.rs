@@ -8,6 +8,9 @@
 //!          a node that goes down, or is removed, is not waited for
 //! ```
 
+use std::fmt::Display;
+use std::sync::Arc;
+
 use racimo_common::id::NodeId;
 use racimo_common::object::Role;
 use racimo_common::time::Wall;
@@ -29,7 +32,7 @@ use crate::store::{Node, NodeStatus, Rotation, Sealed, View};
 /// follows a chain of them need not try each.
 const NAME_NUMBER: &[u64] = &[2, 5, 4, 5];
 
-/// How many boards a sentence about a rotation names.
+/// How many boards, accesses or ids a sentence names.
 const NAMES_MAX: usize = 5;
 
 /// The first of these names, and how many more there are.
@@ -41,16 +44,15 @@ pub fn named(names: &[impl AsRef<str>]) -> String {
     }
 }
 
-/// Names of nodes for such a sentence: with the id where another node of the cluster has the same name.
-pub fn names_of<'a>(view: &View, nodes: impl Iterator<Item = &'a Node>) -> Vec<String> {
-    let name = |node: &Node| node.spec.name.clone().unwrap_or_else(|| node.description.hostname.clone());
-    let all: Vec<String> = view.state.nodes().map(|node| name(node)).collect();
-    let one = |node: &Node| {
-        let name = name(node);
-        let is_shared = all.iter().filter(|other| **other == name).count() > 1;
-        if is_shared { format!("{name} ({})", node.id) } else { name }
-    };
-    nodes.map(one).collect()
+/// A name for such a sentence: with the id where more than one of `all` has it.
+pub fn told_apart<'a>(name: &str, id: impl Display, all: impl Iterator<Item = &'a str>) -> String {
+    let is_shared = all.filter(|other| *other == name).nth(1).is_some();
+    if is_shared { format!("{name} ({id})") } else { name.to_owned() }
+}
+
+/// The names of nodes of the cluster, told apart.
+pub fn names_of<'a>(view: &View, nodes: impl Iterator<Item = &'a Arc<Node>>) -> Vec<String> {
+    nodes.map(|node| told_apart(node.name(), node.id, view.state.nodes().map(|other| other.name()))).collect()
 }
 
 /// What is to be done about a rotation.

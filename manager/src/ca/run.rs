@@ -82,5 +82,5 @@ async fn finish(store: &Store, clock: Clock, vault: &Vault) -> Result<u64, Finis
 }
 
 fn names(view: &View, nodes: &[NodeId]) -> String {
-    named(&names_of(view, nodes.iter().filter_map(|id| view.state.node(*id)).map(|node| &**node)))
+    named(&names_of(view, nodes.iter().filter_map(|id| view.state.node(*id))))
 }

@@ -27,6 +27,7 @@ use super::error::CliError;
 use super::limits;
 use super::target::Target;
 use super::url::Url;
+use crate::api::listen::groups;
 
 /// Extra headers of one request.
 pub(crate) type Headers<'a> = &'a [(&'static str, &'a str)];
@@ -363,18 +364,11 @@ async fn connect(target: &Target, tls: Option<&Arc<ClientConfig>>) -> Result<Lin
 /// Who beside root may open a socket, in words.
 fn group(path: &Path) -> String {
     let id = fs::metadata(path).map(|it| it.gid()).ok().filter(|id| *id != 0);
-    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    match id.and_then(|id| group_name(id, &groups)) {
-        Some(name) => format!("the group {name} (`sudo usermod -aG {name} $USER`, then log in again)"),
+    let text = fs::read_to_string("/etc/group").unwrap_or_default();
+    match groups(&text).find(|(_, number)| Some(*number) == id) {
+        Some((name, _)) => format!("the group {name} (`sudo usermod -aG {name} $USER`, then log in again)"),
         None => "the manager's `socket-group`, by default racimo, if there is one".to_owned(),
     }
-}
-
-/// As in `/etc/group`: `NAME:x:ID:…`.
-fn group_name(id: u32, groups: &str) -> Option<String> {
-    let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let mut found = fields.filter(|fields| fields.get(2).and_then(|text| text.parse().ok()) == Some(id));
-    found.next()?.first().map(|name| (*name).to_owned())
 }
 
 /// The fault of TLS behind an error of HTTP.
@@ -491,13 +485,6 @@ mod tests {
             assert!(text.contains(want) && !text.contains("docker"), "{text}");
         }
         assert_eq!(ours("node x not found".to_owned()), "node x not found");
-    }
-
-    #[test]
-    fn groups() {
-        let text = "root:x:0:\nracimo:x:998:ann\nbad\n";
-        assert_eq!(group_name(998, text).as_deref(), Some("racimo"));
-        assert_eq!(group_name(5, text), None);
     }
 
     /// As the TLS port answers what is no TLS.

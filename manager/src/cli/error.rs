@@ -125,6 +125,11 @@ impl CliError {
         matches!(self, CliError::Api { status: 409, .. })
     }
 
+    /// Another change of the object came first. Docker's API has no status of its own for it.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        matches!(self, CliError::Api { message, .. } if message.contains("update out of sequence"))
+    }
+
     /// `Ok` for none, the error itself for one, `Many` for more.
     pub(crate) fn collect(mut errors: Vec<CliError>) -> Result<(), CliError> {
         match errors.len() {

@@ -58,6 +58,9 @@ pub(crate) const PROVISION_STEP_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long a board that has joined may take to be ready; then the command fails, and the board stays as it is.
 pub(crate) const PROVISION_READY_MAX: Duration = Duration::from_secs(60);
 
+/// How often a change of a node is tried that the node's own changes overtake; then the command fails.
+pub(crate) const OVERTAKEN_MAX: u32 = 10;
+
 /// Pause between two looks at whether a board is ready.
 pub(crate) const PROVISION_POLL: Duration = Duration::from_millis(300);
 

@@ -3,10 +3,9 @@
 //! Pure; each function takes the text and says in words what it expected. The spellings are those
 //! that Docker's command line takes.
 
-use std::time::Duration;
-
 use racimo_common::units::{BadAmount, Bytes, NanoCpus};
 
+use crate::api::convert::nanos;
 use crate::ca::NODE_VALIDITY_MIN;
 use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN};
 
@@ -43,14 +42,13 @@ pub(crate) fn days(text: &str) -> Result<Nanos, String> {
 
 /// How long certificates last. The API takes 0 for the default, and so do not we: it would not be what was asked for.
 pub(crate) fn cert_expiry(text: &str) -> Result<Nanos, String> {
-    let least = i64::try_from(NODE_VALIDITY_MIN.as_nanos()).unwrap_or(i64::MAX);
-    days(text).and_then(|expiry| if expiry.0 < least { Err("it must be at least 1h".to_owned()) } else { Ok(expiry) })
+    let is_short = |expiry: &Nanos| expiry.0 < nanos(NODE_VALIDITY_MIN);
+    days(text).and_then(|expiry| if is_short(&expiry) { Err("it must be at least 1h".to_owned()) } else { Ok(expiry) })
 }
 
 /// How often boards report. The API takes 0 for the default.
 pub(crate) fn heartbeat(text: &str) -> Result<Nanos, String> {
     let period = duration(text)?;
-    let nanos = |limit: Duration| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX);
     if (nanos(HEARTBEAT_MIN)..=nanos(HEARTBEAT_MAX)).contains(&period.0) {
         return Ok(period);
     }

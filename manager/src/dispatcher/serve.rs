@@ -293,9 +293,8 @@ where
 
 /// The manager board's own agent: the socket's permissions are its certificate.
 async fn accept_local(context: Context, listener: Async<UnixListener>, own: NodeId) {
-    let say = |text: String| context.notes.say(Level::Warn, Cause::All, "local connections not accepted", text);
     loop {
-        let stream = next_local(&listener, say).await;
+        let stream = next_local(&listener, &context.notes).await;
         // It has no address of its own: the node keeps the advertised one.
         let end = session::run(&context, stream, Other::Own(own), String::new()).await;
         context.notes.say(
@@ -311,8 +310,7 @@ async fn accept_local(context: Context, listener: Async<UnixListener>, own: Node
 /// them. It has no other way to know.
 pub async fn dismiss(listener: Async<UnixListener>, notes: Notes) {
     loop {
-        let say = |text: String| notes.say(Level::Warn, Cause::All, "local connections not accepted", text);
-        let mut stream = next_local(&listener, say).await;
+        let mut stream = next_local(&listener, &notes).await;
         let hello = session::receive_within(&mut stream, FRAME_FROM_AGENT_MAX, limits::HELLO_WITHIN).await;
         if hello.is_ok() {
             let refused = Refused { code: RefusedCode::NotMember, reason: LEFT.to_owned() };
@@ -324,12 +322,17 @@ pub async fn dismiss(listener: Async<UnixListener>, notes: Notes) {
 /// What the agent of a board whose manager left the cluster is told; it adds how it joins another one.
 const LEFT: &str = "this board's manager has left its cluster: make another one with `pi-mgr init`, or take manager-socket out of its configuration and join one";
 
-async fn next_local(listener: &Async<UnixListener>, say: impl Fn(String)) -> Async<UnixStream> {
+async fn next_local(listener: &Async<UnixListener>, notes: &Notes) -> Async<UnixStream> {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) => {
-                say(format!("accept the local agent's connection: {error}"));
+                notes.say(
+                    Level::Warn,
+                    Cause::All,
+                    "local connections not accepted",
+                    format_args!("accept the local agent's connection: {error}"),
+                );
                 smol::Timer::after(Duration::from_millis(200)).await;
             }
         }

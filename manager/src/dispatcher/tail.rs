@@ -212,7 +212,7 @@ impl Tail {
             }
             return;
         };
-        let name = node.spec.name.clone().unwrap_or_else(|| node.description.hostname.clone());
+        let name = node.name().to_owned();
         if self.merge.away(task, &name) {
             self.warn(source, now, &format!("node {name} is not available"));
         }

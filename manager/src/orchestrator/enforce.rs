@@ -90,12 +90,12 @@ fn orphan(draft: &mut Draft<'_>, node: &Node, written_off: &WrittenOff) {
         return;
     }
     for task in tasks {
-        if let Some(until) = draft.task(task).cloned().and_then(|task| fence::holds(&draft.view, &task, now)) {
+        if let Some(until) = fence::holds(&draft.view, &task, now) {
             // The manager has just started: not before it has surely stopped.
             until.into_iter().for_each(|at| draft.wake_at(at));
             continue;
         }
         let ended = ended(TaskState::Orphaned, "its node has been down for 24 hours", now);
-        draft.push(vec![Change::TaskEnd { task, ended }]);
+        draft.push(vec![Change::TaskEnd { task: task.id, ended }]);
     }
 }

@@ -49,13 +49,9 @@ pub(super) fn of_slot(view: &View, service: ServiceId, slot: Slot, except: Optio
 
 /// Why this node is not removed without force: a task with a lease may still run there, and would not be waited for.
 pub fn keeps_node(view: &View, node: NodeId, now: Now) -> Option<String> {
-    let mut held = view.state.tasks_on_node(node).filter_map(|task| Some((task.id, holds(view, task, now)?)));
-    let (task, until) = held.next()?;
-    let (task, until) = held.fold((task, until), |last, next| match (last.1, next.1) {
-        (Some(known), Some(until)) if until > known => next,
-        (Some(_), None) => next,
-        _ => last,
-    });
+    let held = view.state.tasks_on_node(node).filter_map(|task| Some((task.id, holds(view, task, now)?)));
+    // What is not known lasts longest.
+    let (task, until) = held.max_by_key(|(_, until)| (until.is_none(), *until))?;
     Some(match until {
         Some(until) => {
             let left = until.since(now.mono).as_millis().div_ceil(1000);

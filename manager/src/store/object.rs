@@ -154,6 +154,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// What people call it: the name it was given, else its host name.
+    pub fn name(&self) -> &str {
+        self.spec.name.as_deref().unwrap_or(&self.description.hostname)
+    }
+
     /// Whether there is an agent to run tasks: a manager's own board may have none.
     pub fn has_agent(&self) -> bool {
         self.role == Role::Worker || self.description.tasks_max > 0

@@ -12,7 +12,7 @@ use crate::lab::Lab;
 use crate::lab::guard::Guard;
 use crate::lab::manager::Verb;
 use crate::lab::process::run;
-use crate::support::{Said, busybox, docker, has, pi_mgr, running, said};
+use crate::support::{Said, busybox, docker, has, pi_mgr, pi_mgr_path, running, said};
 
 /// What somebody far away has.
 struct Access<'a> {
@@ -64,8 +64,7 @@ impl<'a> Access<'a> {
     }
 
     fn pi_mgr_command(&self) -> Result<Command> {
-        let program = crate::lab::require::bin_dir()?.join("pi-mgr");
-        let mut command = self.command(&program.display().to_string())?;
+        let mut command = self.command(&pi_mgr_path()?)?;
         command.arg("--context").arg(&self.directory).env("XDG_CONFIG_HOME", self.lab.directory.join("config"));
         Ok(command)
     }
@@ -247,7 +246,7 @@ fn anew(ann: &Access<'_>) -> Result<()> {
     has(&ann.pi_mgr(&create)?.bad()?.1, "access eve already exists: `pi-mgr access revoke eve` first");
     ann.pi_mgr(&["access", "revoke", "eve"])?.good()?;
     ann.pi_mgr(&create)?.good()?;
-    let program = crate::lab::require::bin_dir()?.join("pi-mgr").display().to_string();
+    let program = pi_mgr_path()?;
     let by_name = |arguments: &[&str]| {
         said(ann.command(&program)?.env("XDG_CONFIG_HOME", ann.lab.directory.join("config")).args(arguments))
     };

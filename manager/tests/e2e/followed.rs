@@ -17,7 +17,7 @@ use crate::lab::process::run;
 use crate::rehome::{
     SECOND, THIRD, address, announced, ip, is_kept, is_shown, keep_secondaries, opened, same, wait_sessions,
 };
-use crate::support::{Said, docker, has, said};
+use crate::support::{Said, docker, has, pi_mgr_path, said};
 
 /// The address that comes later.
 const LATE: u8 = 9;
@@ -123,7 +123,7 @@ impl<'a> Late<'a> {
         let process = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", lab.name.netns_manager()))
             .arg("--")
-            .arg(crate::lab::require::bin_dir()?.join("pi-mgr"))
+            .arg(pi_mgr_path()?)
             .args(["serve", "--announce", "false", "--data-dir"])
             .arg(Self::file(lab, "late"))
             .args(["--api", &Self::host(lab), "--api", &format!("tcp://{}:2390", ip(lab, LATE))])
@@ -141,7 +141,7 @@ impl<'a> Late<'a> {
     }
 
     fn pi_mgr(&self, arguments: &[&str]) -> Result<Said> {
-        let program = crate::lab::require::bin_dir()?.join("pi-mgr");
+        let program = pi_mgr_path()?;
         said(Command::new("timeout").arg("60").arg(program).args(["--host", &Self::host(self.lab)]).args(arguments))
     }
 

@@ -188,7 +188,7 @@ fn jobs(lab: &Lab) -> Result<()> {
 
 /// `pi-mgr` in the foreground, interrupted after two seconds.
 fn interrupted(lab: &Lab) -> Result<()> {
-    let program = crate::lab::require::bin_dir()?.join("pi-mgr");
+    let program = crate::support::pi_mgr_path()?;
     let image = busybox(lab);
     let line = format!("service create --name stuck --constraint node.labels.none==x {image} sleep 1");
     let output = Command::new("timeout")

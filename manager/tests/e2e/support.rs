@@ -129,7 +129,7 @@ pub(crate) fn pi_mgr_typing(lab: &Lab, typed: &str, arguments: &[&str]) -> Resul
     tool(lab, &pi_mgr_path()?, arguments, Some(typed))
 }
 
-fn pi_mgr_path() -> Result<String> {
+pub(crate) fn pi_mgr_path() -> Result<String> {
     Ok(crate::lab::require::bin_dir()?.join("pi-mgr").to_string_lossy().into_owned())
 }
 

@@ -24,18 +24,21 @@ const SETTLE: Duration = Duration::from_secs(120);
 /// Runs the story once; what went wrong.
 pub(crate) fn run(seed: u64) -> Result<(), String> {
     let boards = 2 + usize::try_from(seed % 4).unwrap_or(0);
-    let mut world = World::new(seed, None, boards);
-    // Nothing breaks but what is told below.
+    story(World::new(seed, None, boards), tell)
+}
+
+/// A cluster in which nothing breaks but what is told.
+fn story(mut world: World, tell: fn(&mut World) -> Result<(), String>) -> Result<(), String> {
     world.sim.calm = true;
+    world.start_manager();
+    world.found();
+    world.until(Duration::from_secs(10));
     let told = tell(&mut world);
     let failure = world.sim.failure.take().or(told.err());
     failure.map_or(Ok(()), |failure| Err(format!("{}{failure}", world.sim.tail())))
 }
 
 fn tell(world: &mut World) -> Result<(), String> {
-    world.start_manager();
-    world.found();
-    world.until(Duration::from_secs(10));
     for (name, mode, lease) in [
         ("web", Mode::Replicated { replicas: 5 }, None),
         ("all", Mode::Global, None),
@@ -99,17 +102,10 @@ fn tell(world: &mut World) -> Result<(), String> {
 
 /// A board with a fenced task is cut off for several leases: the task runs elsewhere, and never on both.
 pub(crate) fn cut_off(seed: u64, bug: Option<Bug>) -> Result<(), String> {
-    let mut world = World::new(seed, bug, 3);
-    world.sim.calm = true;
-    let told = tell_of_cut(&mut world);
-    let failure = world.sim.failure.take().or(told.err());
-    failure.map_or(Ok(()), |failure| Err(format!("{}{failure}", world.sim.tail())))
+    story(World::new(seed, bug, 3), tell_of_cut)
 }
 
 fn tell_of_cut(world: &mut World) -> Result<(), String> {
-    world.start_manager();
-    world.found();
-    world.until(Duration::from_secs(10));
     let lease = Duration::from_secs(world.sim.rng.u64(10..120));
     create(world, "one", Mode::Replicated { replicas: 1 }, Some(lease))?;
     settles(world)?;

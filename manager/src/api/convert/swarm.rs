@@ -17,12 +17,10 @@ use crate::api::control::InitRequest;
 use crate::api::convert::node::availability;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
-use crate::ca;
+use crate::ca::{self, NODE_VALIDITY_MIN};
 use crate::store::{Cluster, ClusterNet, ClusterSpec, NetworkSpec};
 use crate::vault::{Vault, VaultError};
 
-/// Least validity of node certificates, as in SwarmKit.
-const CERT_EXPIRY_MIN: Duration = Duration::from_secs(3600);
 /// UDP ports that VXLANs may have: those that IANA registers.
 const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49_151;
 /// The longest mask of networks' subnets: with eight addresses, five of which can be given.
@@ -180,7 +178,7 @@ pub fn spec(mut fields: Fields<'_>) -> Result<(ClusterSpec, RootAsk), ApiError> 
     let autolock = encryption.flag("AutoLockManagers")?;
     encryption.done()?;
     fields.done()?;
-    if cert_expiry.is_some_and(|expiry| expiry < CERT_EXPIRY_MIN) {
+    if cert_expiry.is_some_and(|expiry| expiry < NODE_VALIDITY_MIN) {
         return Err(ApiError::invalid("minimum certificate expiry time is: 1h0m0s"));
     }
     let (least, most) = (crate::limits::HEARTBEAT_MIN, crate::limits::HEARTBEAT_MAX);

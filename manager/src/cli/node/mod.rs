@@ -14,6 +14,7 @@ use super::format::sort::natural;
 use super::format::table::{Column, Table, column, hidden};
 use super::inspect;
 use super::json::{Peek, object, set};
+use super::limits::OVERTAKEN_MAX;
 use super::parse;
 use super::tasks;
 use super::url::{Filters, Url};
@@ -332,9 +333,6 @@ async fn change(
     store(client, &node, edit).await
 }
 
-/// How often a change of a node is tried that the node's own changes may overtake.
-const OVERTAKEN_MAX: u32 = 10;
-
 /// Whether it was another one before.
 pub(crate) async fn set_availability(
     client: &mut Client,
@@ -345,18 +343,19 @@ pub(crate) async fn set_availability(
         set(spec, &["Availability"], availability.name());
         Ok(())
     };
-    for left in (0..OVERTAKEN_MAX).rev() {
+    let mut left = OVERTAKEN_MAX;
+    loop {
         let node = fetch(client, name).await?;
         if node.text("/Spec/Availability") == availability.name() {
             return Ok(false);
         }
+        left -= 1;
         match store(client, &node, edit).await {
             // Its agent describes it just now: a node that is new changes by itself.
-            Err(error) if left > 0 && error.to_string().contains("update out of sequence") => {}
+            Err(error) if left > 0 && error.is_overtaken() => {}
             other => return other.map(|()| true),
         }
     }
-    Ok(false)
 }
 
 async fn store(

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::json::Peek;
 use super::paint::meter;
-use crate::ca::rotation::named;
+use crate::ca::rotation::{named, told_apart};
 
 /// What one poll saw.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -94,11 +94,12 @@ impl Rotation {
 
 /// A node's host name, with its id where another node has the same one.
 fn name(node: &Value, nodes: &[Value]) -> String {
-    let name = node.text("/Description/Hostname");
-    let is_shared = nodes.iter().filter(|other| other.text("/Description/Hostname") == name).count() > 1;
+    fn host(node: &Value) -> &str {
+        node.text("/Description/Hostname")
+    }
     match node.text("/ID") {
-        id if is_shared && !id.is_empty() => format!("{name} ({id})"),
-        _ => name.to_owned(),
+        "" => host(node).to_owned(),
+        id => told_apart(host(node), id, nodes.iter().map(host)),
     }
 }
 
