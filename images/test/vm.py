@@ -1,7 +1,8 @@
 """A board in QEMU: boots an image file as Raspberry Pi OS would be booted, types into its serial console, pulls the plug.
 
-The kernel's command line is that of the image's boot partition, but for the console, so that what a bake changed there
-counts. QEMU has no board of Raspberry Pi that is fit for tests (images/README.md); its "virt" machine has the CPUs.
+The kernel's command line is that of the image's boot partition, but for the console and what makes Debian's kernels like
+Raspberry Pi's, so that what a bake changed there counts. QEMU has no board of Raspberry Pi that is fit for tests
+(images/README.md); its "virt" machine has the CPUs.
 """
 
 import os
@@ -16,6 +17,10 @@ MACHINES = {
 }
 # Which of QEMU's processors has pages of this size too: the Raspberry Pi 5's.
 PROCESSORS = {"4k": None, "16k": "cortex-a76"}
+# Raspberry Pi's kernels have no transparent huge pages (raspberrypi/linux#4687); Debian's for arm64 has them for everybody.
+AS_ON_BOARDS = "transparent_hugepage=never"
+# MiB: as much as the smallest boards have.
+MEMORY = "512"
 BOOT_AT = 16384 * 512
 PROMPT = "racimo-vm> "
 
@@ -36,15 +41,15 @@ def put_boot_file(image, source, name):
 class Board:
     """One run of one board, from power on to power off."""
 
-    def __init__(self, arch, image, kernel, initrd, log, pages="4k", memory_mib=1024, extra=()):
+    def __init__(self, arch, image, kernel, initrd, log, pages="4k"):
         words = boot_file(image, "cmdline.txt").decode()
-        line = re.sub(r"console=\S+ ?", "", words).strip() + f" console=ttyAMA0"
+        line = re.sub(r"console=\S+ ?", "", words).strip() + f" {AS_ON_BOARDS} console=ttyAMA0"
         processor = ["-cpu", PROCESSORS[pages]] if PROCESSORS[pages] else []
         argv = MACHINES[arch] + processor + [
-            "-accel", "tcg,thread=multi", "-smp", "2", "-m", str(memory_mib), "-nographic", "-no-reboot", "-nodefaults",
+            "-accel", "tcg,thread=multi", "-smp", "2", "-m", MEMORY, "-nographic", "-no-reboot", "-nodefaults",
             "-serial", "stdio", "-kernel", str(kernel), "-initrd", str(initrd), "-append", line,
             "-drive", f"file={image},format=raw,if=none,id=card", "-device", "virtio-blk-pci,drive=card",
-            "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci", *extra]
+            "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"]
         self.started = time.monotonic()
         self.log = open(log, "ab")
         self.log.write(f"\n===== {' '.join(argv)}\n".encode())
