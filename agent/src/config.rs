@@ -145,12 +145,15 @@ impl Given {
     ///
     /// # Errors
     /// There is no such flag, or the value is no text.
-    pub fn flag(&mut self, name: &str, value: impl FnOnce() -> Result<OsString, lexopt::Error>) -> Result<(), String> {
+    pub fn flag(
+        &mut self,
+        name: &str,
+        value: impl FnOnce() -> Result<OsString, lexopt::Error>,
+    ) -> Result<(), lexopt::Error> {
         if !FLAGS.iter().any(|(flag, _)| *flag == name) {
-            return Err(format!("unknown flag --{name}"));
+            return Err(lexopt::Error::UnexpectedOption(format!("--{name}")));
         }
-        let value = value().map_err(|error| error.to_string())?;
-        let value = value.into_string().map_err(|_| format!("--{name}: expected UTF-8 text"))?;
+        let value = value()?.into_string()?;
         if name == "config" {
             self.file = Some(value.into());
         } else {
@@ -450,7 +453,8 @@ mod tests {
         check(&[("shim-groups", "17")], &[("RACIMO_MAX_TASKS", "many")], Err(&["1 to 16", "1 to 128"]));
         check(&[("label", "=x"), ("registry-mirror", "ftp://x")], &[], Err(&["label", "registry-mirror"]));
         let asked = || -> Result<OsString, lexopt::Error> { panic!("nobody asks for the value of an unknown flag") };
-        assert_eq!(Given::default().flag("publish", asked), Err("unknown flag --publish".to_owned()));
+        let refused = Given::default().flag("publish", asked).map_err(|error| error.to_string());
+        assert_eq!(refused, Err("invalid option '--publish'".to_owned()));
     }
 
     #[test]

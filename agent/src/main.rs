@@ -43,22 +43,15 @@ fn main() -> ExitCode {
     alloc::set_limit(limits::HEAP_MAX);
     match command() {
         Ok(code) => code,
+        // The command line is wrong. Without its causes: a text of ours would be its own.
+        Err(error) if error.is::<lexopt::Error>() => {
+            eprintln!("pi-agent: {error}; see pi-agent help");
+            ExitCode::from(2)
+        }
         Err(error) => {
             eprintln!("pi-agent: {error:#}");
-            let is_typing = error.is::<Mistyped>() || error.is::<lexopt::Error>();
-            if is_typing { ExitCode::from(2) } else { ExitCode::FAILURE }
+            ExitCode::FAILURE
         }
-    }
-}
-
-/// The command line is wrong.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}; see pi-agent help")]
-struct Mistyped(String);
-
-impl Mistyped {
-    fn unexpected(value: &OsString) -> Self {
-        Self(format!("unexpected argument {value:?}"))
     }
 }
 
@@ -66,10 +59,7 @@ fn command() -> Result<ExitCode> {
     let mut parser = Parser::from_env();
     let command = match parser.next()? {
         Some(Arg::Value(command)) => command,
-        None | Some(Arg::Long("help") | Arg::Short('h')) => {
-            print!("{}", usage::text());
-            return Ok(ExitCode::SUCCESS);
-        }
+        None | Some(Arg::Long("help") | Arg::Short('h')) => return Ok(help()),
         Some(other) => bail!(other.unexpected()),
     };
     match command.to_str() {
@@ -81,36 +71,36 @@ fn command() -> Result<ExitCode> {
             println!("pi-agent {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
         }
-        Some("help") => {
-            print!("{}", usage::text());
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(_) | None => {
-            bail!(Mistyped(format!("unknown command {command:?}")))
-        }
+        Some("help") => Ok(help()),
+        Some(_) | None => bail!(lexopt::Error::from(format!("unknown command {command:?}"))),
     }
+}
+
+fn help() -> ExitCode {
+    print!("{}", usage::text());
+    ExitCode::SUCCESS
 }
 
 /// Flags, environment and file; what is no flag of the configuration goes to `other`.
 fn configure(
     mut parser: Parser,
-    mut other: impl FnMut(&str, &mut Parser) -> Result<bool>,
+    other: &mut dyn FnMut(&str, &mut Parser) -> Result<bool>,
 ) -> Result<(Config, Vec<OsString>)> {
     let mut given = Given::default();
     let mut values = Vec::new();
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => {
-                print!("{}", usage::text());
+                help();
                 std::process::exit(0);
             }
             Arg::Long(name) => {
                 let name = name.to_owned();
                 if !other(&name, &mut parser)? {
-                    given.flag(&name, || parser.value()).map_err(Mistyped)?;
+                    given.flag(&name, || parser.value())?;
                 }
             }
-            Arg::Short(flag) => bail!(Mistyped(format!("unknown flag -{flag}"))),
+            short @ Arg::Short(_) => bail!(short.unexpected()),
             Arg::Value(value) => values.push(value),
         }
     }
@@ -119,9 +109,18 @@ fn configure(
     Ok((config, values))
 }
 
+/// The same for a command that takes nothing else.
+fn configured(parser: Parser) -> Result<Config> {
+    let (config, values) = configure(parser, &mut |_, _| Ok(false))?;
+    match values.into_iter().next() {
+        Some(value) => bail!(lexopt::Error::UnexpectedArgument(value)),
+        None => Ok(config),
+    }
+}
+
 fn join_cluster(parser: Parser) -> Result<ExitCode> {
     let (mut token, mut is_again) = (None, false);
-    let (config, values) = configure(parser, |name, parser| {
+    let (config, values) = configure(parser, &mut |name, parser| {
         match name {
             "token" => token = Some(parser.value()?),
             "again" => is_again = true,
@@ -137,11 +136,11 @@ fn join_cluster(parser: Parser) -> Result<ExitCode> {
     }
     // The environment keeps the token out of `ps`.
     let token = token.or_else(|| std::env::var_os("RACIMO_TOKEN"));
-    let needed = || Mistyped("a join token is needed: pi-agent join --token TOKEN HOST[:PORT]".to_owned());
+    let needed = || lexopt::Error::from("a join token is needed: pi-agent join --token TOKEN HOST[:PORT]");
     let token = token.ok_or_else(needed)?;
     let token = JoinToken::parse(token.to_str().unwrap_or_default())?;
     let [address] = values.as_slice() else {
-        bail!(Mistyped("expected one manager address: pi-agent join --token TOKEN HOST[:PORT]".to_owned()));
+        bail!(lexopt::Error::from("expected one manager address: pi-agent join --token TOKEN HOST[:PORT]"));
     };
     let address = address.to_str().context("the manager's address: expected UTF-8 text")?;
     let hostname = match &config.hostname {
@@ -160,10 +159,7 @@ fn join_cluster(parser: Parser) -> Result<ExitCode> {
 /// Takes this board out of its cluster; `tells`: the manager hears of it. A running agent does it, or this process with
 /// what an agent has.
 fn leave(parser: Parser, tells: bool) -> Result<ExitCode> {
-    let (config, values) = configure(parser, |_, _| Ok(false))?;
-    if let Some(value) = values.first() {
-        bail!(Mistyped::unexpected(value));
-    }
+    let config = configured(parser)?;
     logger::start(config.log_level.min(log::LevelFilter::Warn));
     if config.manager_socket.is_some() {
         bail!(
@@ -235,10 +231,7 @@ fn leave_here(config: &Config, identity: Identity, tells: bool) -> Result<String
 }
 
 fn run(parser: Parser) -> Result<ExitCode> {
-    let (config, values) = configure(parser, |_, _| Ok(false))?;
-    if let Some(value) = values.first() {
-        bail!(Mistyped::unexpected(value));
-    }
+    let config = configured(parser)?;
     logger::start(config.log_level);
     let _lock = lock(&config.data)?;
     // Name resolution and file reads need no more; each idle thread costs memory.
