@@ -16,7 +16,6 @@ use smol::lock::Mutex;
 use super::operations::Tools;
 use crate::images::{self, Look, Room, Settings, Unused, Wanted};
 use crate::limits::{IMAGES_AGE_HOURS, IMAGES_EVERY};
-use crate::runtime::RuntimeError;
 use crate::runtime::ctrd::Ctrd;
 use crate::runtime::pull::{self, PullError, keep};
 
@@ -96,37 +95,29 @@ impl Tools {
             if hours > 0 {
                 next_aging = now + every;
             }
-            if let Err(error) = self.tidy_images(Look::Time { hours }).await {
+            if let Err(error) = self.tidy_images(Look::Time { hours }, None).await {
                 log::warn!("look for unused images: {}", chain(&error));
             }
         }
     }
 
-    /// Removes every image that nobody needs, as something found no room. True if there is more of it now.
-    pub(super) async fn make_room(&self) -> bool {
-        self.tidy_images(Look::NoRoom).await.unwrap_or_else(|error| {
+    /// Removes every image that nobody needs, as something found no room (`at`: there, if it is no business of
+    /// containerd's). True if there is more of it now.
+    pub(super) async fn make_room(&self, at: Option<&Path>) -> bool {
+        self.tidy_images(Look::NoRoom, at).await.unwrap_or_else(|error| {
             log::warn!("make room: {}", chain(&error));
             false
         })
     }
 
-    /// The same, if this is what went wrong and images are on the disk that is full.
-    pub(super) async fn make_room_for(&self, error: &RuntimeError) -> bool {
-        if let RuntimeError::Io { path, .. } = error {
-            let Ok(ctrd) = self.runtime.connect().await else { return false };
-            let Ok(root) = ctrd.root().await else { return false };
-            if !same_disk(path, &root) {
-                return false;
-            }
-        }
-        self.make_room().await
-    }
-
-    /// True if there is more room now than before.
-    async fn tidy_images(&self, look: Look) -> Result<bool, PullError> {
+    /// True if there is more room now than before. Images on another disk than `at` are of no use.
+    async fn tidy_images(&self, look: Look, at: Option<&Path>) -> Result<bool, PullError> {
         let images = &self.images;
         let ctrd = self.runtime.connect().await?;
         let root = ctrd.root().await?;
+        if at.is_some_and(|at| !same_disk(at, &root)) {
+            return Ok(false);
+        }
         // Before it is this one's turn: what another makes is room too.
         let start = room(&root);
         let _turn = images.turn.lock().await;
@@ -199,10 +190,10 @@ impl Tools {
             // People know the agent's directory, not those in it.
             Some(path) if path.starts_with(data) => data.to_owned(),
             Some(path) => path.ancestors().find(|place| place.is_dir()).unwrap_or(data).to_owned(),
-            None => match self.runtime.connect().await {
-                Ok(ctrd) => ctrd.root().await.unwrap_or_else(|_| data.to_owned()),
-                Err(_) => data.to_owned(),
-            },
+            None => {
+                let root = async { self.runtime.connect().await.ok()?.root().await.ok() };
+                root.await.unwrap_or_else(|| data.to_owned())
+            }
         };
         format!("{}; remove images or volumes that nobody needs ({why})", full(&place))
     }

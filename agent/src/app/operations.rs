@@ -71,7 +71,7 @@ impl Tools {
             Op::Prepare => return self.prepare(task, work).await,
             Op::Probe => return self.probe(task).await,
             Op::Start => match self.runtime.start(task).await {
-                Err(error) if error.is_disk_full() && Box::pin(self.make_room_for(&error)).await => {
+                Err(error) if error.is_disk_full() && Box::pin(self.make_room(error.path())).await => {
                     self.runtime.start(task).await
                 }
                 started => started,
@@ -98,8 +98,7 @@ impl Tools {
         if error.is_lost() {
             Done::Again(error.reason())
         } else if error.is_disk_full() {
-            let path = if let RuntimeError::Io { path, .. } = error { Some(path.as_path()) } else { None };
-            Done::Failed(Box::pin(self.no_space(path, error.reason())).await)
+            Done::Failed(Box::pin(self.no_space(error.path(), error.reason())).await)
         } else {
             Done::Failed(error.reason())
         }
@@ -160,7 +159,7 @@ impl Tools {
         // Not while one is being removed that it needs.
         self.images.settled().await;
         let pulled = match ensure().await {
-            Err(PullError::DiskFull { .. }) if Box::pin(self.make_room()).await => ensure().await,
+            Err(PullError::DiskFull { .. }) if Box::pin(self.make_room(None)).await => ensure().await,
             pulled => pulled,
         };
         let local = match pulled {
@@ -195,7 +194,7 @@ impl Tools {
         }
         if let Err(error) = &created
             && error.is_disk_full()
-            && Box::pin(self.make_room_for(error)).await
+            && Box::pin(self.make_room(error.path())).await
         {
             created = self.runtime.create(&job).await;
         }

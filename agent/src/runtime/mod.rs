@@ -198,6 +198,11 @@ impl RuntimeError {
         matches!(self, Self::Io { source, .. } if is_full(source))
     }
 
+    /// Which of the board's own files it is about.
+    pub fn path(&self) -> Option<&Path> {
+        if let Self::Io { path, .. } = self { Some(path) } else { None }
+    }
+
     /// The whole story in one sentence, for a task's report.
     pub fn reason(&self) -> String {
         chain(self)
