@@ -100,12 +100,10 @@ impl Record {
 /// What must stay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Images by name, as in a record.
+    /// Images by name, as in a record; those by digest too, as a pull of them is named.
     pub names: BTreeSet<String>,
     /// Images by digest.
     pub digests: BTreeSet<String>,
-    /// Images as a pull of them is named.
-    pub pulls: BTreeSet<String>,
     /// Services with a task on this board, by id.
     pub services: BTreeSet<String>,
 }
@@ -118,11 +116,8 @@ impl Wanted {
             wanted.services.insert(work.service.to_string());
             // One that is none is told when the task is prepared.
             let Ok(image) = work.container.image.parse::<Reference>() else { continue };
-            wanted.pulls.insert(image.to_string());
-            match image.digest() {
-                Some(digest) => wanted.digests.insert(digest.to_string()),
-                None => wanted.names.insert(image.to_string()),
-            };
+            wanted.names.insert(image.to_string());
+            wanted.digests.extend(image.digest().map(|digest| digest.to_string()));
         }
         wanted
     }

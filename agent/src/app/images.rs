@@ -130,7 +130,7 @@ impl Tools {
         }
         let Some(mut wanted) = images.wanted.borrow().clone() else { return Ok(false) };
         if is_full || look == Look::NoRoom {
-            pull::forget(&ctrd, &wanted.pulls).await?;
+            pull::forget(&ctrd, &wanted.names).await?;
         }
         wanted.names.extend(self.runtime.list().await?.into_iter().map(|found| found.image));
         for image in self.unused_images(&ctrd, &wanted, look).await? {

@@ -23,7 +23,7 @@ fn set(words: &[&str]) -> BTreeSet<String> {
 }
 
 fn wanted(names: &[&str], digests: &[&str], services: &[&str]) -> Wanted {
-    Wanted { names: set(names), digests: set(digests), services: set(services), ..Wanted::default() }
+    Wanted { names: set(names), digests: set(digests), services: set(services) }
 }
 
 #[track_caller]
@@ -138,11 +138,14 @@ fn tasks_name_their_images() {
     let works =
         [work("nginx", ids.draw()), work(&format!("a.b/c:1@{digest}"), ids.draw()), work("Not an image", ids.draw())];
     let wanted = Wanted::of(works.iter());
-    assert_eq!(wanted.names, set(&["docker.io/library/nginx:latest"]));
+    let pulled = format!("a.b/c:1@{digest}");
+    assert_eq!(wanted.names, set(&["docker.io/library/nginx:latest", &pulled]));
     assert_eq!(wanted.digests, set(&[&digest]));
     assert_eq!(wanted.services.len(), 3);
     assert!(wanted.names_one(&digest, &[]) && wanted.names_one("", &["docker.io/library/nginx:latest".into()]));
     assert!(!wanted.names_one("sha256:0", &["b".into()]));
+    // Its tag may mean another image by now.
+    assert!(!wanted.names_one("sha256:0", &["a.b/c:1".into(), "a.b/c@sha256:0".into()]));
 }
 
 #[test]
