@@ -137,7 +137,7 @@ impl Board {
 
     /// When the manager was heard last, if a task with a lease is here: what an agent after this one has to know.
     pub fn heard_for_fenced(&self) -> Option<Mono> {
-        self.tasks().any(|task| task.is_fenced() && task.may_run()).then_some(self.heard)
+        self.tasks().any(|task| task.fenced_at().is_some()).then_some(self.heard)
     }
 
     /// Whether the manager took away, since the last call, what the board would begin by itself.

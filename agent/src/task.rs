@@ -116,8 +116,6 @@ pub struct Task {
     is_cut: bool,
     /// When it is killed (again) if its lease is over then.
     strike_at: Mono,
-    /// Whether the board has decided not to start it again after this end.
-    is_given_up: bool,
     /// When the board starts it again by itself.
     again: Option<Mono>,
     /// Restarts by the board that count, and since when.
@@ -126,8 +124,8 @@ pub struct Task {
     is_again: bool,
     /// Whether its work is from the journal, which lacks credentials: the manager's takes its place.
     is_recalled: bool,
-    /// Whether a manager may know its end: then only the manager decides what follows.
-    is_told: bool,
+    /// Whether a manager may know its end, or its policy is used up: then only the manager decides what follows.
+    is_settled: bool,
     /// The last report.
     report: TaskReport,
     /// Whether the manager has not been sent it.
@@ -242,12 +240,11 @@ impl Task {
             lease: None,
             is_cut: false,
             strike_at: Mono::default(),
-            is_given_up: false,
             again: None,
             burst: (0, Mono::default()),
             is_again: false,
             is_recalled: false,
-            is_told: false,
+            is_settled: false,
             report: TaskReport {
                 unhealthy: false,
                 restarts: 0,
@@ -290,7 +287,7 @@ impl Task {
 
     /// The report, if it has not been sent; it counts as sent then.
     pub fn take_report(&mut self) -> Option<TaskReport> {
-        self.is_told |= self.phase == Phase::Ended;
+        self.is_settled |= self.phase == Phase::Ended;
         std::mem::take(&mut self.dirty).then(|| self.report.clone())
     }
 
@@ -381,7 +378,7 @@ impl Task {
             Phase::Ended => {
                 self.again.take_if(|at| *at <= now.mono)?;
                 self.burst = (self.burst.0.saturating_add(1), if self.burst.0 == 0 { now.mono } else { self.burst.1 });
-                (self.phase, self.is_again, self.is_given_up) = (Phase::Again, true, false);
+                (self.phase, self.is_again) = (Phase::Again, true);
                 self.report.container = None;
                 self.says(TaskState::Preparing, "preparing", now.wall);
                 self.decide(now)

@@ -25,7 +25,7 @@ impl Task {
         // What the board lost with its power is made anew at once; of what ended while the agent was away its policy
         // decides.
         let is_lost = self.phase == Phase::Ended && self.report.container.is_none();
-        self.again = (is_lost && !self.is_told).then_some(now.mono);
+        self.again = (is_lost && !self.is_settled).then_some(now.mono);
         self.takes(work, now.mono);
         self.is_recalled = true;
     }
@@ -44,7 +44,7 @@ impl Task {
 
     /// Without a manager: is it to be started again, and when?
     pub fn stands_alone(&mut self, now: Mono) {
-        let is_over = self.phase == Phase::Ended && self.again.is_none() && !self.is_told && !self.is_given_up;
+        let is_over = self.phase == Phase::Ended && self.again.is_none() && !self.is_settled;
         let restart = self.work.as_ref().and_then(|work| work.offline.restart);
         let Some(restart) = restart.filter(|_| is_over && self.wanted == Some(Desired::Running)) else { return };
         let state = self.report.state;
@@ -58,7 +58,7 @@ impl Task {
             self.again = Some(now + span(restart.delay_ms));
         } else {
             // Once for each end: the window that passes meanwhile gives no new attempts.
-            self.is_given_up = true;
+            self.is_settled = true;
         }
     }
 
@@ -96,25 +96,15 @@ impl Task {
     /// Whether it is to be killed now, beside the operation in flight: its lease is over, whether containerd answers or
     /// not. Asked again until its end is heard.
     pub fn strikes(&mut self, now: Mono) -> bool {
-        let is_due = self.is_cut && self.may_run() && self.fenced_at().is_some_and(|at| at <= now);
+        let is_due = self.is_cut && self.fenced_at().is_some_and(|at| at <= now);
         if is_due {
             self.strike_at = now + limits::RETRY_AFTER;
         }
         is_due
     }
 
-    /// The time, or the end of the lease if that is sooner.
-    pub(super) fn at_lease(&self, at: Mono) -> Mono {
-        self.lease.map_or(at, |(_, until)| at.min(until))
-    }
-
-    /// Whether it runs only as long as a manager is heard.
-    pub fn is_fenced(&self) -> bool {
-        self.lease.is_some()
-    }
-
-    /// When its lease asks for something, unless a manager is heard before.
-    pub(super) fn fenced_at(&self) -> Option<Mono> {
+    /// When its lease asks for something, unless a manager is heard before; none: nothing of it runs, or it has no lease.
+    pub fn fenced_at(&self) -> Option<Mono> {
         let (lease, until) = self.lease.filter(|_| self.may_run())?;
         if self.is_cut {
             return Some(until.max(self.strike_at));

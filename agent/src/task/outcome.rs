@@ -161,10 +161,10 @@ impl Task {
 
     /// The signal did not reach the process: the next try counts as the first.
     fn not_signalled(&mut self, signal: Option<u32>, now: Mono) {
-        if let Phase::Stopping { pid, kill_at, kills } = self.phase {
+        if let Phase::Stopping { pid, kills, .. } = self.phase {
             self.phase = match signal {
                 // Its lease does not wait for containerd.
-                None if self.is_cut => Phase::Stopping { pid, kill_at: self.at_lease(kill_at), kills },
+                None if self.is_cut => return,
                 // It has left the balance.
                 None => Phase::Leaving { pid, until: now },
                 Some(_) => Phase::Stopping { pid, kill_at: now, kills: kills.saturating_sub(1) },
