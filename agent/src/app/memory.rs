@@ -69,7 +69,7 @@ impl Memory {
 /// Nanoseconds since the kernel booted, when the clock of this agent was at zero; `now`: what it shows.
 pub(super) fn start(now: Mono) -> u64 {
     let shown = clock_gettime(ClockId::Boottime);
-    let nanos = i128::from(shown.tv_sec) * 1_000_000_000 + i128::from(shown.tv_nsec);
+    let nanos = shown.tv_sec.saturating_mul(1_000_000_000).saturating_add(shown.tv_nsec);
     u64::try_from(nanos).unwrap_or(0).saturating_sub(now.nanos())
 }
 

@@ -227,8 +227,8 @@ fn socket_address(address: SocketAddrV4) -> [u8; 16] {
 }
 
 impl Device {
-    /// Takes one message of the answer to `WG_CMD_GET_DEVICE`: a device with many peers comes in several, and one with many
-    /// addresses in several of them.
+    /// Takes one message of the answer to `WG_CMD_GET_DEVICE`: a device with many peers comes in several, and a peer
+    /// with many addresses in several of them.
     pub fn take(&mut self, message: &Message<'_>) {
         for attribute in message.attributes(4) {
             match attribute.kind {
