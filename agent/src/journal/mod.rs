@@ -294,13 +294,18 @@ impl Journal {
         true
     }
 
-    /// Removes everything.
+    /// Removes everything. Who does it again and again writes once.
     pub fn erase(&self) {
         self.last.set(None);
-        let slots = [path(&self.data, 0), path(&self.data, 1)];
-        let erased = slots.iter().try_for_each(|slot| durable::remove(slot).map(drop));
-        let erased = erased.and_then(|()| durable::remove_dir(&self.data.join(CONTENTS)));
-        if let Err(error) = erased.and_then(|_| durable::sync_dir(&self.data)) {
+        let erase = || {
+            let mut changed = false;
+            for slot in 0..2 {
+                changed |= durable::remove(&path(&self.data, slot))?;
+            }
+            changed |= durable::remove_dir(&self.data.join(CONTENTS))?;
+            if changed { durable::sync_dir(&self.data) } else { Ok(()) }
+        };
+        if let Err(error) = erase() {
             log::warn!("erase the journal: {error}");
         }
     }

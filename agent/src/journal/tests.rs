@@ -1,6 +1,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
+use racimo_common::durable::cuts::{Recording, Step};
 use racimo_common::id::{DependencyId, RandomId, ServiceId};
 use racimo_common::object::{ContainerSpec, LogConfig, Resources};
 use racimo_common::registry::Credentials;
@@ -286,9 +287,14 @@ fn it_is_erased() {
     board.content(5, b"abc");
     board.save(&[work("web", &[5])]);
     board.save(&[work("db", &[5])]);
+    let recording = Recording::of(board.data.path());
     board.journal.erase();
     assert_eq!(fs::read_dir(board.data.path()).unwrap().count(), 0);
+    // It is so for good; then there is nothing to write.
+    assert_eq!(recording.steps().last(), Some(&(PathBuf::new(), Step::Sync)));
+    let written = recording.count();
     board.journal.erase();
+    assert_eq!(recording.count(), written);
     assert!(board.journal.last().is_none() && board.boot().recall().is_empty());
 }
 
