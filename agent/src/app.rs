@@ -23,7 +23,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use async_channel::{Receiver, Sender};
-use racimo_common::id::TaskId;
+use racimo_common::id::{NodeId, TaskId};
 use racimo_common::object::NodeDescription;
 use racimo_common::registry::Registry;
 use racimo_common::time::{Clock, Mono};
@@ -402,6 +402,11 @@ impl App {
             Input::Leave(ask) => self.leave(ask).await,
             Input::Tick => self.looks |= self.is_removed,
         }
+    }
+
+    /// The node that this board is; none on the manager's own.
+    fn node(&self) -> Option<NodeId> {
+        self.identity.as_ref().map(|own| own.identity().node)
     }
 
     /// Whether somebody joined the board again, to this cluster or another.

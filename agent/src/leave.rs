@@ -22,6 +22,10 @@ pub const NOT_IN: &str = "This node is not part of a swarm";
 /// Docker's words for who asks one that was.
 pub const LEFT: &str = "Node left the swarm.";
 
+/// For who asks the manager's own.
+pub const MANAGERS_OWN: &str = "this board's manager runs here, and the board has no identity of its own: `pi-mgr leave \
+                                --force` ends the cluster; to have no tasks here, stop pi-agent";
+
 /// Somebody on this board wants it to leave.
 #[derive(Debug, Clone)]
 pub struct Ask {

@@ -13,7 +13,7 @@ use lexopt::{Arg, Parser};
 use racimo_agent::app::{self, Stop};
 use racimo_agent::config::{Config, Given};
 use racimo_agent::identity::{Identity, IdentityError, Turn};
-use racimo_agent::leave::{Ask, LEFT, NOT_IN};
+use racimo_agent::leave::{Ask, LEFT, MANAGERS_OWN, NOT_IN};
 use racimo_agent::link::join;
 use racimo_agent::link::places::Places;
 use racimo_agent::net::wireguard;
@@ -162,10 +162,7 @@ fn leave(parser: Parser, tells: bool) -> Result<ExitCode> {
     let config = configured(parser)?;
     logger::start(config.log_level.min(log::LevelFilter::Warn));
     if config.manager_socket.is_some() {
-        bail!(
-            "this board's manager runs here, and the board has no identity of its own: `pi-mgr leave --force` ends the \
-             cluster; to have no tasks here, stop pi-agent"
-        );
+        bail!(MANAGERS_OWN);
     }
     let Some(_lock) = try_lock(&config.data)? else {
         if !tells {

@@ -11,7 +11,7 @@ use smol::Timer;
 use super::App;
 use super::operations::Tools;
 use crate::identity::{Turn, removed};
-use crate::leave::{Ask, Leaving};
+use crate::leave::{Ask, Leaving, MANAGERS_OWN};
 use crate::limits;
 use crate::link::places::Places;
 use crate::net::wireguard;
@@ -21,11 +21,9 @@ pub(super) type Answer = Box<dyn FnOnce()>;
 
 impl App {
     pub(super) async fn leave(&mut self, mut ask: Ask) {
-        let Some(node) = self.identity.as_ref().map(|own| own.identity().node) else {
-            let why = "this board's manager runs here: `pi-mgr leave --force` ends the cluster; to have no tasks here, \
-                       stop pi-agent";
+        let Some(node) = self.node() else {
             // Who asked may have gone.
-            let _ = ask.answer.try_send(Err(why.to_owned()));
+            let _ = ask.answer.try_send(Err(MANAGERS_OWN.to_owned()));
             return;
         };
         if let Some(leaving) = &mut self.departure {
@@ -61,8 +59,7 @@ impl App {
 
     /// The board is no member from now on; then its tasks stop.
     async fn let_go(&mut self) {
-        let node = self.identity.as_ref().map(|own| own.identity().node);
-        let data = self.config.data.clone();
+        let (node, data) = (self.node(), self.config.data.clone());
         // Somebody else may have the identity's turn: not the agent's one thread waits for it.
         self.erased = smol::unblock(move || erase(&data, node)).await;
         self.forget_all();

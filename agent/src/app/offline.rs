@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! tasks or network changed ─ some time ─▶ Journal::save ─ Kept ─▶ again later if it could not be
-//! start ─ no session for so long, containers are known ─▶ Journal::recall ─ Recalled ─▶ Board::recall
+//! start ─ no session that brings a set for so long, containers are known ─▶ Journal::recall ─ Recalled ─▶ Board::recall
 //! ```
 
 use std::time::Duration;

@@ -61,8 +61,7 @@ impl App {
             Told::Removed(reason) => {
                 if !self.is_removed {
                     log::error!("{reason} with `pi-agent join`; this board's tasks are stopped");
-                    let own = self.identity.as_ref().map(|own| own.identity().node);
-                    if let Some(Err(error)) = own.map(|node| removed::note(&self.config.data, node)) {
+                    if let Some(Err(error)) = self.node().map(|node| removed::note(&self.config.data, node)) {
                         log::warn!("before it joins it must leave: {error}");
                     }
                 }

@@ -155,7 +155,7 @@ pub async fn join(
 /// # Errors
 /// [`JoinError::Member`], or the disk says no.
 pub fn refuse_member(data: &Path) -> Result<(), JoinError> {
-    match Turn::take(data)?.load() {
+    match Identity::load(data) {
         Ok(Some(there)) if !removed::is_noted(data, there.node) => Err(JoinError::Member(there.node)),
         Ok(_) | Err(IdentityError::Damaged { .. }) => Ok(()),
         Err(other @ IdentityError::Io { .. }) => Err(other.into()),

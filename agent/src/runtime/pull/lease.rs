@@ -35,9 +35,10 @@ impl Lease {
 
     /// Drops those of all images but `wanted`, with what they hold. Nobody may be pulling.
     pub(super) async fn forget(ctrd: &Ctrd, wanted: &BTreeSet<String>) -> Result<(), PullError> {
-        for id in forgettable(list(ctrd).await?, wanted) {
+        let wanted: Vec<String> = wanted.iter().map(|image| id(image)).collect();
+        for lease in list(ctrd).await?.into_iter().filter(|lease| !wanted.contains(&lease.id)) {
             log::info!("what was fetched of an image that nobody needs is given up, as the disk is full");
-            delete(ctrd, id).await;
+            delete(ctrd, lease.id).await;
         }
         Ok(())
     }
@@ -94,12 +95,6 @@ async fn delete(ctrd: &Ctrd, id: String) {
             log::warn!("containerd keeps the lease of a pull: {}", status.message());
         }
     }
-}
-
-/// The leases of pulls but `wanted`.
-fn forgettable(leases: Vec<LeaseInfo>, wanted: &BTreeSet<String>) -> impl Iterator<Item = String> {
-    let kept: Vec<String> = wanted.iter().map(|image| id(image)).collect();
-    leases.into_iter().map(|lease| lease.id).filter(move |id| !kept.contains(id))
 }
 
 /// The oldest leases but `own` that exceed [`PULL_UNFINISHED`].
