@@ -54,6 +54,13 @@ impl Add<Duration> for Mono {
     }
 }
 
+impl Sub<Duration> for Mono {
+    type Output = Self;
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(span)))
+    }
+}
+
 impl Wall {
     /// The stamp this many nanoseconds after 1970.
     pub const fn from_nanos(nanos: i64) -> Self {

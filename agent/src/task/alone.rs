@@ -110,12 +110,8 @@ impl Task {
             return Some(until.max(self.strike_at));
         }
         // `fence` counts the same span from the other side.
-        Some(Mono::from_nanos(until.nanos().saturating_sub(nanos(self.grace.min(lease / 4)))))
+        Some(until - self.grace.min(lease / 4))
     }
-}
-
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -73,8 +73,7 @@ impl Bucket {
 
     /// Gives back what was taken.
     pub fn refund(&mut self, rate: Rate, count: u32) {
-        let back = u64::try_from(rate.span(count).as_nanos()).unwrap_or(u64::MAX);
-        self.full_at = Mono::from_nanos(self.full_at.nanos().saturating_sub(back));
+        self.full_at = self.full_at - rate.span(count);
     }
 
     /// Whether nothing is missing.
