@@ -101,8 +101,8 @@ impl Tools {
         }
     }
 
-    /// Removes every image that nobody needs, as something found no room (`at`: there, if it is no business of
-    /// containerd's). True if there is more of it now.
+    /// Removes every image that nobody needs, as something found no room: at `at`, if that is a file of the board's own.
+    /// True if there is more of it now.
     pub(super) async fn make_room(&self, at: Option<&Path>) -> bool {
         self.tidy_images(Look::NoRoom, at).await.unwrap_or_else(|error| {
             log::warn!("make room: {}", chain(&error));
