@@ -16,6 +16,8 @@ pub const FILE: &str = "/etc/racimo/manager.toml";
 const DATA: &str = "/var/lib/racimo/manager";
 /// Where the API is served if nobody says otherwise.
 pub const API: &str = "unix:///run/racimo/pi-mgr.sock";
+/// The directory of that: the only one that is made for a socket.
+pub const RUN: &str = "/run/racimo";
 /// The local agent's socket, beside the API's.
 const AGENT_SOCKET: &str = "agent.sock";
 

@@ -37,6 +37,13 @@ pub enum ListenError {
     /// Whoever reaches the API is root on every board.
     #[error("refusing to listen on {0} without client certificates")]
     NotLoopback(SocketAddr),
+    /// A unix socket's directory is not there.
+    #[error(
+        "there is no directory {} for the socket {}: make it first",
+        .0.parent().unwrap_or(Path::new("/")).display(),
+        .0.display()
+    )]
+    NoDirectory(PathBuf),
     /// Somebody else answers there.
     #[error("another process already listens on {}", .0.display())]
     InUse(PathBuf),
@@ -75,6 +82,22 @@ impl FromStr for Address {
         let local = address.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         let address: SocketAddr = local.as_deref().unwrap_or(address).parse().map_err(|_| bad())?;
         Ok(if is_tls || !is_loopback(address.ip()) { Self::Tls(address) } else { Self::Tcp(address) })
+    }
+}
+
+impl Address {
+    /// Looks whether the directory of a unix socket is there, as dockerd does: a path with a slip in it shall leave
+    /// nothing behind. Only `own` is made: `/run` is empty after a boot.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn prepare(&self, own: &Path) -> Result<(), ListenError> {
+        let Self::Unix(path) = self else { return Ok(()) };
+        let Some(directory) = path.parent() else { return Ok(()) };
+        if directory == own {
+            return fs::create_dir_all(own).map_err(|source| ListenError::Io { address: self.clone(), source });
+        }
+        if directory.is_dir() { Ok(()) } else { Err(ListenError::NoDirectory(path.clone())) }
     }
 }
 
@@ -144,9 +167,6 @@ impl Listener {
 
 /// Made under another name, so that nobody connects before the permissions are right.
 fn bind_unix(path: &Path, group: Option<u32>) -> io::Result<std::os::unix::net::UnixListener> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
     let mut making = path.as_os_str().to_owned();
     making.push(".new");
     let making = PathBuf::from(making);
@@ -221,9 +241,24 @@ mod tests {
     }
 
     #[test]
+    fn only_the_own_directory_is_made() {
+        let dir = tempfile::tempdir().expect("dir");
+        let own = dir.path().join("run/racimo");
+        let address = |path: &str| Address::Unix(dir.path().join(path));
+        let error = address("run/racimo/new/x.sock").prepare(&own).expect_err("no directory").to_string();
+        let want = format!("there is no directory {0}/new for the socket {0}/new/x.sock: make it first", own.display());
+        assert_eq!(error, want);
+        assert!(!dir.path().join("run").exists(), "it left something");
+        assert!(address("run/racimo/x.sock").prepare(&own).is_ok() && own.is_dir());
+        assert!(address("x.sock").prepare(&own).is_ok(), "it was there");
+        fs::write(dir.path().join("file"), "").expect("written");
+        assert!(matches!(address("file/x.sock").prepare(&own), Err(ListenError::NoDirectory(_))));
+    }
+
+    #[test]
     fn sockets_have_modes_and_owners() {
         let dir = tempfile::tempdir().expect("dir");
-        let path = dir.path().join("sub/api.sock");
+        let path = dir.path().join("api.sock");
         let address = Address::Unix(path.clone());
         let listener = Listener::open(&address, Some("no-such-group")).expect("listens");
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, SOCKET_MODE);

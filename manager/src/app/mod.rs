@@ -17,6 +17,7 @@ pub mod restore;
 mod testing;
 mod trust;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_lite::StreamExt;
@@ -32,7 +33,7 @@ use crate::api::listen::{ListenError, Listener};
 use crate::api::system::absent_text;
 use crate::api::{self, serve};
 use crate::cli::ServeArgs;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::store::Store;
 use crate::store::log::RealDisk;
 use crate::vault::Vault;
@@ -97,6 +98,10 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let directory = config.data.join("store");
     let data = |source| ServeError::Data { path: config.data.display().to_string(), source };
     racimo_common::durable::make_dir(&config.data).map_err(data)?;
+    // Sockets may be in it.
+    for address in &config.api {
+        address.prepare(Path::new(config::RUN)).map_err(ServeError::Api)?;
+    }
     let disk = RealDisk::new(&directory).map_err(data)?;
     for path in keep::close(&config.data).map_err(data)? {
         log::warn!("{} could be read by others: it is the manager's alone now", path.display());

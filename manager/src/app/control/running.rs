@@ -138,12 +138,9 @@ pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Cont
     ControlError::Invalid(format!("listen on {address}: {error}"))
 }
 
-/// A socket that only root may use: its permissions stand for a certificate.
+/// A socket that only root may use: its permissions stand for a certificate. It is beside the API's, so its directory is
+/// there.
 pub(super) fn local_socket(path: &std::path::Path) -> std::io::Result<Async<UnixListener>> {
-    // After a reboot `/run` is empty.
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
