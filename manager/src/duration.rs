@@ -5,6 +5,7 @@
 /// # Errors
 /// In words: negative ones, too.
 pub(crate) fn parse(text: &str) -> Result<i64, String> {
+    check_sign(text)?;
     let expected = || format!("\"{text}\" is not a duration; expected for example 10s, 1m30s or 300ms");
     if text == "0" {
         return Ok(0);
@@ -34,6 +35,15 @@ pub(crate) fn parse(text: &str) -> Result<i64, String> {
     i64::try_from(total).map_err(|_| format!("\"{text}\" is too long"))
 }
 
+/// Refuses a number below zero by Docker's words.
+///
+/// # Errors
+/// In words.
+pub(crate) fn check_sign(text: &str) -> Result<(), String> {
+    let number = text.strip_prefix('-').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c == '.'));
+    if number.is_some() { Err(format!("\"{text}\": a duration cannot be negative")) } else { Ok(()) }
+}
+
 /// `digits[.digits]` times `scale`, rounded down; `None` when it is not a number or overflows.
 fn decimal(text: &str, scale: u64) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -54,6 +64,16 @@ fn decimal(text: &str, scale: u64) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn negative_ones_are_told_so() {
+        for text in ["-5s", "-5", "-1.5h", "-.5s"] {
+            assert_eq!(parse(text), Err(format!("\"{text}\": a duration cannot be negative")));
+        }
+        for text in ["-", "--5s", "-x", "--name"] {
+            assert!(parse(text).is_err_and(|why| why.contains("is not a duration")), "{text}");
+        }
+    }
 
     #[test]
     fn durations() {

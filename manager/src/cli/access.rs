@@ -61,7 +61,7 @@ pub(crate) struct CreateArgs {
     #[arg(long)]
     read_only: bool,
     /// How long it is good for, such as 90d or 12h [default: 365d]
-    #[arg(long, value_name = "DURATION", value_parser = parse::days)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::days)]
     expires: Option<Nanos>,
     /// Directory to write, which must not be there [default: ~/.config/racimo/contexts/NAME; that of an access that was
     /// revoked is replaced]

@@ -31,7 +31,8 @@ pub(crate) struct CaArgs {
     #[arg(long, value_name = "FILE", requires = "rotate", requires = "ca_cert")]
     ca_key: Option<String>,
     /// Validity of node certificates from now on, such as 90d: 1h or more
-    #[arg(long, value_name = "DURATION", requires = "rotate", value_parser = parse::cert_expiry)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, requires = "rotate",
+          value_parser = parse::cert_expiry)]
     cert_expiry: Option<Nanos>,
     /// Exit at once instead of waiting until the boards have their certificates
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, requires = "rotate",

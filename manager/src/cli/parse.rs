@@ -33,6 +33,7 @@ pub(crate) fn duration(text: &str) -> Result<Nanos, String> {
 /// `90d`, or a duration as everywhere.
 pub(crate) fn days(text: &str) -> Result<Nanos, String> {
     const DAY: i64 = 24 * 60 * 60 * 1_000_000_000;
+    crate::duration::check_sign(text)?;
     let Some(days) = text.strip_suffix('d') else {
         return duration(text).map_err(|_| format!("\"{text}\" is not a duration; expected for example 90d or 12h"));
     };
@@ -176,6 +177,9 @@ mod tests {
             assert_eq!(days(text).ok(), want.map(Nanos), "{text}");
         }
         assert!(days("4294967295d").is_err() && days("-1d").is_err());
+        for negative in ["-1d", "-5s"] {
+            assert!(days(negative).is_err_and(|why| why.contains("cannot be negative")), "{negative}");
+        }
     }
 
     #[test]

@@ -22,10 +22,10 @@ pub(crate) struct ClusterFlags {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(0..))]
     task_history_limit: Option<i64>,
     /// How often boards report that they are alive: 100ms to 60s
-    #[arg(long, value_name = "DURATION", value_parser = parse::heartbeat)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::heartbeat)]
     dispatcher_heartbeat: Option<Nanos>,
     /// Validity of node certificates, such as 90d: 1h or more
-    #[arg(long, value_name = "DURATION", value_parser = parse::cert_expiry)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::cert_expiry)]
     cert_expiry: Option<Nanos>,
     /// Lock the manager at each start until `pi-mgr unlock`
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -35,7 +35,7 @@ pub(crate) struct LogsArgs {
     #[arg(long)]
     raw: bool,
     /// Only lines since then: 10m, 1700000000 or 2026-11-20T11:00:00Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
     /// Only so many of the last lines of each task
     #[arg(short = 'n', long, value_name = "LINES", default_value = "all", value_parser = lines)]

@@ -14,19 +14,19 @@ pub(crate) struct HealthFlags {
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     pub(crate) health_cmd: Option<String>,
     /// Time between two checks
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) health_interval: Option<Nanos>,
     /// How long one check may take
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) health_timeout: Option<Nanos>,
     /// Failures in a row that make the container unhealthy
     #[arg(long, value_name = "NUMBER")]
     pub(crate) health_retries: Option<u32>,
     /// Time from the start in which failures do not count
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) health_start_period: Option<Nanos>,
     /// Time between two checks during the start period
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) health_start_interval: Option<Nanos>,
     /// Don't run the image's health check
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -71,10 +71,10 @@ pub(crate) struct RolloutFlags {
     #[arg(long, value_name = "NUMBER", value_parser = parse::uint)]
     pub(crate) update_parallelism: Option<u64>,
     /// Pause between two updated groups of tasks [default: 0s]
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) update_delay: Option<Nanos>,
     /// How long each updated task is watched for failure [default: 5s]
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) update_monitor: Option<Nanos>,
     /// What to do when an update fails [default: pause]
     #[arg(long, value_name = "ACTION")]
@@ -89,10 +89,10 @@ pub(crate) struct RolloutFlags {
     #[arg(long, value_name = "NUMBER", value_parser = parse::uint)]
     pub(crate) rollback_parallelism: Option<u64>,
     /// Pause between two rolled back groups of tasks [default: 0s]
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) rollback_delay: Option<Nanos>,
     /// How long each rolled back task is watched for failure [default: 5s]
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) rollback_monitor: Option<Nanos>,
     /// What to do when a rollback fails [default: pause]
     #[arg(long, value_name = "ACTION")]

@@ -58,19 +58,19 @@ pub(crate) struct SharedFlags {
     #[arg(long, value_name = "CONDITION")]
     pub(crate) restart_condition: Option<RestartCondition>,
     /// Delay before a stopped task is replaced
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) restart_delay: Option<Nanos>,
     /// Restarts before giving up (0: no limit)
     #[arg(long, value_name = "NUMBER")]
     pub(crate) restart_max_attempts: Option<u64>,
     /// Window in which restarts count towards the maximum
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) restart_window: Option<Nanos>,
     /// Signal that stops the container
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<String>,
     /// Time between the stop signal and SIGKILL
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse::duration)]
     pub(crate) stop_grace_period: Option<Nanos>,
     #[command(flatten)]
     pub(crate) runtime: RuntimeFlags,

@@ -96,6 +96,12 @@ fn bad_flags_are_refused_in_words() {
     refused(&["--limit-memory", "lots", "i"], "invalid size");
     refused(&["--limit-cpu", "half", "i"], "invalid number of CPUs");
     refused(&["--restart-delay", "5", "i"], "not a duration");
+    refused(
+        &["--restart-delay", "-5s", "i"],
+        "'-5s' for '--restart-delay <DURATION>': \"-5s\": a duration cannot be negative",
+    );
+    refused(&["--restart-delay=-5s", "i"], "\"-5s\": a duration cannot be negative");
+    refused(&["--health-interval", "--tty", "i"], "\"--tty\" is not a duration");
     refused(&["--entrypoint", "'open", "i"], "--entrypoint: a ' is never closed");
     refused(&["--mount", "type=bind", "i"], "target is missing");
     refused(&["--placement-pref", "zone", "i"], "expected spread=");

@@ -17,10 +17,10 @@ use super::super::url::{Filters, Url};
 #[derive(Args, Debug)]
 pub(crate) struct EventsArgs {
     /// Also show events since then: 10m, 1700000000 or 2026-11-20T11:00:00Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
     /// Stop at that time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
     /// Show only what matches (KEY=VALUE; repeatable)
     #[arg(short, long, value_name = "FILTER", value_parser = parse::filter)]

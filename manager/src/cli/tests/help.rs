@@ -45,6 +45,21 @@ fn the_command_tree_is_sound() {
     Cli::command().debug_assert();
 }
 
+/// `--flag -5s` and `--flag=-5s` are the same: clap would take the first for flags `-5`, `-s`.
+#[test]
+fn a_negative_duration_is_no_flag() {
+    let mut count = 0;
+    walk(&Cli::command(), "pi-mgr", &mut |command, path| {
+        for arg in command.get_arguments() {
+            if arg.get_value_names().is_some_and(|names| names == ["DURATION"] || names == ["TIME"]) {
+                count += 1;
+                assert!(arg.is_allow_hyphen_values_set(), "{path}: {}", arg.get_id());
+            }
+        }
+    });
+    assert!(count > 20, "the walk saw only {count} durations");
+}
+
 #[test]
 fn completion_knows_the_commands() {
     for shell in [
