@@ -25,6 +25,7 @@ use smol_hyper::rt::FuturesIo;
 
 use super::error::CliError;
 use super::limits;
+use super::ours::ours;
 use super::target::Target;
 use super::url::Url;
 use crate::api::listen::groups;
@@ -449,43 +450,12 @@ fn refusal(status: u16, body: &[u8]) -> CliError {
             "" => format!("the manager answered with status {status}"),
             text => text.chars().take(1000).collect(),
         });
-    CliError::Api { status, message: ours(message) }
-}
-
-/// What the API says for docker's command line, and what it is for ours.
-const OURS: [(&str, &str); 4] = [
-    (
-        r#"Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again."#,
-        "Use `pi-mgr init` to make a cluster.",
-    ),
-    (
-        r#"Use "docker swarm leave" to leave this swarm and join another one."#,
-        "Use `pi-mgr leave --force` to end it, and then make another one.",
-    ),
-    (r#""docker swarm unlock""#, "`pi-mgr unlock`"),
-    ("docker network ", "pi-mgr network "),
-];
-
-/// A message of the API with our commands for docker's.
-fn ours(message: String) -> String {
-    OURS.iter().fold(message, |text, (theirs, ours)| text.replace(theirs, ours))
+    CliError::Api { status, message: ours(&message) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::swarm::{ALREADY_IN, LOCKED, NOT_A_MANAGER};
-
-    #[test]
-    fn messages_name_our_commands() {
-        for (theirs, want) in
-            [(NOT_A_MANAGER, "pi-mgr init"), (ALREADY_IN, "pi-mgr leave --force"), (LOCKED, "pi-mgr unlock")]
-        {
-            let text = ours(theirs.to_owned());
-            assert!(text.contains(want) && !text.contains("docker"), "{text}");
-        }
-        assert_eq!(ours("node x not found".to_owned()), "node x not found");
-    }
 
     /// As the TLS port answers what is no TLS.
     #[test]

@@ -20,6 +20,7 @@ mod limits;
 mod lock;
 mod network;
 mod node;
+mod ours;
 mod parse;
 mod progress;
 mod provision;

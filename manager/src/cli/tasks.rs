@@ -13,6 +13,7 @@ use super::format::sort::natural;
 use super::format::table::{Column, Table, column};
 use super::format::{human, image};
 use super::json::Peek;
+use super::ours::ours;
 use super::url::{Filters, Url};
 
 /// Longest error text in a table, in characters.
@@ -103,7 +104,7 @@ fn rows(tasks: &[Value], names: &Names, full: bool, now: OffsetDateTime) -> Vec<
 fn row(task: &Value, name: &str, older: bool, names: &Names, full: bool, now: OffsetDateTime) -> Value {
     let (id, node) = (task.text("/ID"), task.text("/NodeID"));
     let since = task.time("/Status/Timestamp").map_or(String::new(), |then| format!(" {}", human::ago(now - then)));
-    let mut error = task.text("/Status/Err").replace(['\n', '\r', '\t'], " ");
+    let mut error = ours(task.text("/Status/Err")).replace(['\n', '\r', '\t'], " ");
     if !full {
         error = human::ellipsis(&error, ERROR_CHARS_MAX);
     }

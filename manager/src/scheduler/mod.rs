@@ -83,7 +83,7 @@ fn waits(task: &Task) -> bool {
 }
 
 /// Why tasks wait that have any network: the mesh carries them all.
-const NO_INGRESS: &str =
+pub(crate) const NO_INGRESS: &str =
     "there is no ingress network: make one with `docker network create --driver overlay --ingress ingress`";
 
 /// What the scheduler wants done.

@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::super::format::human;
 use super::super::json::Peek;
 use super::super::limits;
+use super::super::ours::ours;
 use super::job;
 
 /// What one poll saw.
@@ -297,7 +298,7 @@ pub(super) fn status(task: &Value, goal: TaskState) -> SlotStatus {
     let trouble = task.text("/Status/Err");
     let state = TaskState::parse(task.text("/Status/State"));
     if !trouble.is_empty() {
-        SlotStatus::Trouble(trouble.replace(['\n', '\r', '\t'], " "))
+        SlotStatus::Trouble(ours(trouble).replace(['\n', '\r', '\t'], " "))
     } else if state > goal {
         SlotStatus::Unknown
     } else {

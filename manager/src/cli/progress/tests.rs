@@ -97,8 +97,8 @@ fn the_wanted_task_of_a_slot_counts() {
 fn an_unplaceable_task_says_why() {
     let web = service(json!({"Replicated": {"Replicas": 1}}), Value::Null);
     let mut stuck = task(1, "pending");
-    stuck["Status"]["Err"] = "no suitable node\n(not ready on 1 node)".into();
-    let want = "overall progress: 0 out of 1 tasks|1/1: no suitable node (not ready on 1 node)";
+    stuck["Status"]["Err"] = "no suitable node\n(make one with `docker network create x`)".into();
+    let want = "overall progress: 0 out of 1 tasks|1/1: no suitable node (make one with `pi-mgr network create x`)";
     check(&mut Progress::default(), &web, &[stuck], 0, (want, Verdict::Wait));
 }
 
