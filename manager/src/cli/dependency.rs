@@ -74,6 +74,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "DRIVER")]
     template_driver: Option<TemplateDriver>,
     /// Its name
+    #[arg(value_parser = parse::name)]
     name: String,
     /// The content: a file, or - for stdin
     #[arg(value_name = "FILE|-")]

@@ -56,9 +56,12 @@ pub(crate) fn heartbeat(text: &str) -> Result<Nanos, String> {
     Err(format!("it must be from {HEARTBEAT_MIN:?} to {HEARTBEAT_MAX:?}"))
 }
 
-/// A name or id: anything but nothing.
+/// A name or id of something that may be there: anything but nothing, in one word.
 pub(crate) fn name(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() { Err("a name is expected, and this is empty".to_owned()) } else { Ok(text.to_owned()) }
+    if text.trim().is_empty() {
+        return Err("a name is expected, and this is empty".to_owned());
+    }
+    if text.contains(char::is_whitespace) { Err("no name has blanks in it".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// A whole number: `10`, `0x10`, `0o440` or `0440` (octal), `0b1`.
@@ -194,7 +197,24 @@ mod tests {
             assert_eq!(heartbeat(text).ok(), want.map(Nanos), "{text}");
         }
         assert!(heartbeat("0").is_err_and(|why| why == "it must be from 100ms to 60s"));
-        assert!(name("").is_err() && name(" ").is_err() && name("a").is_ok());
+    }
+
+    #[test]
+    fn names() {
+        for (text, want) in [
+            ("a", Ok("a")),
+            ("9f.x-_", Ok("9f.x-_")),
+            ("", Err("empty")),
+            (" \t", Err("empty")),
+            ("a b", Err("blanks")),
+            ("a\n", Err("blanks")),
+        ] {
+            match (name(text), want) {
+                (Ok(got), Ok(want)) => assert_eq!(got, want),
+                (Err(got), Err(want)) => assert!(got.contains(want), "{got}"),
+                (got, want) => panic!("{text:?}: {got:?}, not {want:?}"),
+            }
+        }
     }
 
     #[test]

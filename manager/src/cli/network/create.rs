@@ -56,6 +56,7 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     refused: RefusedNetwork,
     /// Network
+    #[arg(value_parser = parse::name)]
     network: String,
 }
 

@@ -82,7 +82,7 @@ pub(crate) struct PsArgs {
     #[arg(long)]
     no_resolve: bool,
     /// Nodes; self when none is given
-    #[arg(value_name = "NODE", default_value = "self")]
+    #[arg(value_name = "NODE", default_value = "self", value_parser = parse::name)]
     nodes: Vec<String>,
 }
 

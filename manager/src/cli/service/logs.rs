@@ -10,6 +10,7 @@ use super::super::console::Console;
 use super::super::error::CliError;
 use super::super::format::human;
 use super::super::json::Peek;
+use super::super::parse;
 use super::super::system::events::moment;
 use super::super::url::Url;
 
@@ -44,7 +45,7 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     timestamps: bool,
     /// Service or task
-    #[arg(value_name = "SERVICE|TASK")]
+    #[arg(value_name = "SERVICE|TASK", value_parser = parse::name)]
     name: String,
 }
 

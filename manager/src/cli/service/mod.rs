@@ -20,6 +20,7 @@ use super::console::Console;
 use super::error::CliError;
 use super::inspect;
 use super::json::Peek;
+use super::parse;
 use super::spec::create::CreateFlags;
 use super::spec::update::UpdateFlags;
 use super::tasks;
@@ -126,7 +127,7 @@ pub(crate) struct PsArgs {
     #[arg(long)]
     no_resolve: bool,
     /// Services
-    #[arg(required = true, value_name = "SERVICE", value_parser = super::parse::name)]
+    #[arg(required = true, value_name = "SERVICE", value_parser = parse::name)]
     services: Vec<String>,
 }
 
@@ -136,7 +137,7 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     flags: InspectFlags,
     /// Services
-    #[arg(required = true, value_name = "SERVICE", value_parser = super::parse::name)]
+    #[arg(required = true, value_name = "SERVICE", value_parser = parse::name)]
     services: Vec<String>,
 }
 
@@ -163,6 +164,7 @@ pub(crate) struct UpdateArgs {
     #[command(flatten)]
     flags: UpdateFlags,
     /// Service
+    #[arg(value_parser = parse::name)]
     service: String,
 }
 
@@ -172,7 +174,7 @@ pub(crate) struct RmArgs {
     #[command(flatten)]
     wait: WaitFlags,
     /// Services
-    #[arg(required = true, value_name = "SERVICE", value_parser = super::parse::name)]
+    #[arg(required = true, value_name = "SERVICE", value_parser = parse::name)]
     services: Vec<String>,
 }
 
@@ -182,6 +184,7 @@ pub(crate) struct RollbackArgs {
     #[command(flatten)]
     wait: WaitFlags,
     /// Service
+    #[arg(value_parser = parse::name)]
     service: String,
 }
 
@@ -189,7 +192,7 @@ fn replicas(text: &str) -> Result<(String, u64), String> {
     let expected = || format!("\"{text}\" is not SERVICE=REPLICAS with a whole number");
     let (service, count) = text.rsplit_once('=').ok_or_else(expected)?;
     let count = count.parse().map_err(|_| expected())?;
-    if service.is_empty() { Err(expected()) } else { Ok((service.to_owned(), count)) }
+    Ok((parse::name(service)?, count))
 }
 
 /// Runs one command.

@@ -25,7 +25,9 @@ use super::client::Client;
 use super::console::Console;
 use super::error::CliError;
 use super::limits::{COMPOSE_BODY_MAX, COMPOSE_BYTES_MAX};
+use super::parse;
 use super::url::Filters;
+use crate::api::validate::is_name_of;
 use compose::node::Node;
 use compose::{Source, World};
 
@@ -91,7 +93,7 @@ pub(crate) struct DeployArgs {
     #[command(flatten)]
     wait: WaitFlags,
     /// Stack
-    #[arg(value_parser = stack_name)]
+    #[arg(value_parser = new_stack_name)]
     stack: String,
 }
 
@@ -159,9 +161,20 @@ pub(crate) struct ConfigArgs {
     skip_interpolation: bool,
 }
 
+/// The name of a stack that may be there.
 fn stack_name(text: &str) -> Result<String, String> {
     let bare = text.trim_matches(|c: char| c == '\'' || c == '"' || c.is_whitespace());
-    if bare.is_empty() { Err(format!("invalid stack name: {text:?}")) } else { Ok(text.to_owned()) }
+    let invalid = |why: String| format!("invalid stack name: {text:?}: {why}");
+    parse::name(if bare.is_empty() { bare } else { text }).map_err(invalid)
+}
+
+/// The name of a stack that can be made: what it is made of has names that begin with it.
+fn new_stack_name(text: &str) -> Result<String, String> {
+    let name = stack_name(text)?;
+    if is_name_of(&format!("{name}_x"), "-_") {
+        return Ok(name);
+    }
+    Err(format!("invalid stack name: {text:?}: expected a letter or digit, and then letters, digits, - and _"))
 }
 
 /// Runs one command.
@@ -241,4 +254,28 @@ fn bounded(from: impl Read, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(most as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_stacks() {
+        for good in ["web", "a-1_b", "9", "a_"] {
+            assert!(stack_name(good).is_ok() && new_stack_name(good).is_ok(), "{good}");
+        }
+        // What nobody can make, but another tool may have.
+        for text in ["a.b", "a/b", "-a", "_a", "ä", "'a'"] {
+            assert!(stack_name(text).is_ok() && new_stack_name(text).is_err(), "{text}");
+        }
+        for (text, why) in
+            [("", "this is empty"), (" ", "this is empty"), ("'\" '", "this is empty"), ("a b", "blanks")]
+        {
+            for check in [stack_name, new_stack_name] {
+                let said = check(text).expect_err(text);
+                assert!(said.starts_with("invalid stack name: ") && said.contains(why), "{said}");
+            }
+        }
+    }
 }
