@@ -1,6 +1,5 @@
 //! An answer and its body.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -13,8 +12,13 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::{API_VERSION, SERVER};
 
-/// Chunks that come as time goes by.
-pub type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+/// Chunks that come as time goes by. After the error nothing comes.
+pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, CutOff>> + Send>>;
+
+/// What was to go on ends here: the connection breaks, so that the client sees that it has not got all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer was cut off")]
+pub struct CutOff;
 
 /// The body of an answer.
 pub enum Content {
@@ -26,14 +30,14 @@ pub enum Content {
 
 impl Body for Content {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = CutOff;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         let chunk = match self.get_mut() {
-            Self::Full(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
+            Self::Full(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Ok),
             Self::Chunks(chunks) => ready!(chunks.as_mut().poll_next(cx)),
         };
-        Poll::Ready(chunk.map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(chunk.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

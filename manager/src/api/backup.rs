@@ -19,7 +19,7 @@ pub(super) async fn make(context: &Context, _: &Request) -> Result<Answer, ApiEr
     // The turn goes with the last piece, so that slow clients do not have a copy each.
     let pieces = stream::unfold((Bytes::from(bytes), turn), |(mut rest, turn)| async move {
         let piece = rest.split_to(rest.len().min(PIECE_BYTES));
-        (!piece.is_empty()).then_some((piece, (rest, turn)))
+        (!piece.is_empty()).then_some((Ok(piece), (rest, turn)))
     });
     Ok(Answer::chunks(Some("application/octet-stream"), pieces.boxed()))
 }

@@ -408,3 +408,38 @@ fn events_are_live_and_end_with_the_server() {
     // The last chunk: a proper end.
     assert!(lines.any(|line| line == "0"));
 }
+
+#[test]
+fn events_until_a_time_end_with_it_and_break_off_before() {
+    let ask = |served: &Served, until: i64| {
+        let mut stream = UnixStream::connect(served.socket()).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        write!(stream, "GET /events?until={until} HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        assert!(lines.by_ref().take_while(|line| !line.is_empty()).any(|line| line == "transfer-encoding: chunked"));
+        lines
+    };
+    let served = Served::new(Lab::active());
+    let now = served.lab.context.now().nanos() / 1_000_000_000;
+    assert!(ask(&served, now + 1).any(|line| line == "0"), "it is reached");
+    let mut early = ask(&served, now + 1000);
+    let docker = there_is_docker().then(|| {
+        Command::new("timeout")
+            .args(["20", "docker", "events", "--until", &(now + 1000).to_string()])
+            .env("DOCKER_HOST", format!("unix://{}", served.socket().display()))
+            .env("DOCKER_CONFIG", served.dir.path())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("docker runs")
+    });
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while served.lab.context.hub.readers() < 1 + usize::from(docker.is_some()) {
+        assert!(std::time::Instant::now() < deadline, "docker does not read");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(served);
+    assert!(!early.any(|line| line == "0"), "it broke off");
+    if let Some(mut docker) = docker {
+        assert_eq!(docker.wait().expect("its end").code(), Some(1), "docker sees it");
+    }
+}

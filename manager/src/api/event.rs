@@ -16,7 +16,7 @@ use hyper::body::Bytes;
 use racimo_common::id::NodeId;
 use racimo_common::time::Wall;
 
-use super::answer::Answer;
+use super::answer::{Answer, CutOff};
 use super::error::ApiError;
 use super::filter::Filters;
 use super::request::Request;
@@ -373,12 +373,12 @@ pub(super) async fn stream(context: &Context, request: &Request) -> Result<Answe
         return Err(ApiError::unavailable("too many clients read events at once: close some and try again"));
     }
     let (kept, live) = context.hub.subscribe();
-    let past: Vec<Bytes> = kept
+    let past: Vec<Result<Bytes, CutOff>> = kept
         .iter()
         .filter(|_| since.is_some() || until.is_some())
         .filter(|m| since.is_none_or(|since| m.at >= since) && until.is_none_or(|until| m.at <= until))
         .filter(|m| matches(&filters, m))
-        .map(|m| m.line())
+        .map(|m| Ok(m.line()))
         .collect();
     let past = stream::iter(past);
     let left = until.map(|until| until.since(context.now()));
@@ -391,15 +391,22 @@ pub(super) async fn stream(context: &Context, request: &Request) -> Result<Answe
             None => std::future::pending().await,
         }
     });
-    let live = stream::unfold((live, end), |(live, mut end)| async move {
-        let next = async { live.recv().await.ok() }
-            .or(async {
-                (&mut end).await;
-                None
-            })
-            .await;
-        next.map(|message| (message, (live, end)))
+    let live = stream::unfold(Some((live, end)), move |state| async move {
+        let (live, mut end) = state?;
+        let over = async {
+            (&mut end).await;
+            Ok(None)
+        };
+        match async { live.recv().await.map(Some) }.or(over).await {
+            Ok(Some(message)) => Some((Ok(message), Some((live, end)))),
+            Ok(None) => None,
+            // The manager stops, or this reader fell behind. That is an end like any other, unless one was asked for.
+            Err(_) => left.map(|_| (Err(CutOff), None)),
+        }
     });
-    let live = live.filter_map(move |message| matches(&filters, &message).then(|| message.line()));
+    let live = live.filter_map(move |message| match message {
+        Ok(message) => matches(&filters, &message).then(|| Ok(message.line())),
+        Err(cut) => Some(Err(cut)),
+    });
     Ok(Answer::stream(past.chain(live).boxed()))
 }

@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use racimo_common::time::{Clock, Wall};
 use serde_json::Value;
 
-use super::answer::Answer;
+use super::answer::{Answer, CutOff};
 use super::audit::Entry;
 use super::error::ApiError;
 use super::request::{Request, query};
@@ -109,12 +109,18 @@ fn bounded(context: &Context, who: &Who, answer: Answer) -> Result<Answer, ApiEr
             changed.or(pause(ACCESS_LOOK_EVERY)).await;
         }
     });
+    // The place is held as long as it goes on.
     Ok(answer.map_chunks(|chunks| {
-        let chunks = stream::stop_after_future(chunks, ended);
-        let held = chunks.map(move |chunk| {
-            // As long as it goes on.
-            let _ = &place;
-            chunk
+        let held = stream::unfold(Some((chunks, ended, place)), |state| async move {
+            let (mut chunks, mut ended, place) = state?;
+            let over = async {
+                (&mut ended).await;
+                Some(Err(CutOff))
+            };
+            match over.or(chunks.next()).await? {
+                Ok(chunk) => Some((Ok(chunk), Some((chunks, ended, place)))),
+                Err(cut) => Some((Err(cut), None)),
+            }
         });
         held.boxed()
     }))
@@ -240,7 +246,7 @@ mod tests {
         let bob = somebody(&lab, "bob", AccessRole::ReadOnly);
         smol::block_on(async {
             let events = answer(&lab.context, &bob, asked("/events")).await.expect("a stream");
-            let mut read = Box::pin(crate::api::testing::read(events.into_response().into_body()));
+            let mut read = Box::pin(crate::api::testing::read_on(events.into_response().into_body()));
             let late = || async {
                 pause(Duration::from_millis(50)).await;
                 None
@@ -254,7 +260,7 @@ mod tests {
             let gone = Change::AccessRemove { name: "bob".into() };
             lab.store.commit(now, vec![gone]).await.expect("removed");
             lab.context.changes.tell();
-            assert!(read.await.is_empty(), "it ends");
+            assert_eq!(read.await, (Vec::new(), Err(CutOff)), "it is cut off");
         });
     }
 }

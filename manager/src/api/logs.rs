@@ -54,7 +54,7 @@ fn answer(context: &Context, request: &Request, subject: Subject, tty: bool) -> 
             None
         });
         let told = next.await?;
-        Some((format.chunk(told), (tail, stopped)))
+        Some((Ok(format.chunk(told)), (tail, stopped)))
     });
     let content_type = if tty { RAW } else { MULTIPLEXED };
     let content_type = (request.api_version >= TYPED_SINCE).then_some(content_type);

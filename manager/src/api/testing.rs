@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hyper::Method;
-use hyper::body::Bytes;
 use racimo_common::id::{ClusterId, IdSource, NetworkId, NodeId, RandomId};
 use racimo_common::object::{
     Availability, ContainerStatus, HostPort, NodeDescription, PortMode, Role, TaskReport, TaskState,
@@ -16,6 +15,7 @@ use ring::rand::SystemRandom;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::answer::CutOff;
 use super::control::{Control, ControlError, ControlStatus, InitRequest, MadeBackup, Reply};
 use super::host::Host;
 use super::who::Who;
@@ -385,12 +385,21 @@ fn host_ports(service: &Service) -> Vec<HostPort> {
 }
 
 /// All of a body.
-pub(super) async fn read(mut body: super::answer::Content) -> Vec<u8> {
+pub(super) async fn read(body: super::answer::Content) -> Vec<u8> {
+    let (all, end) = read_on(body).await;
+    end.expect("it is not cut off");
+    all
+}
+
+/// What comes, and how it ends.
+pub(super) async fn read_on(mut body: super::answer::Content) -> (Vec<u8>, Result<(), CutOff>) {
     use hyper::body::Body;
     let mut all = Vec::new();
     while let Some(frame) = futures_lite::future::poll_fn(|cx| std::pin::pin!(&mut body).poll_frame(cx)).await {
-        let data: Bytes = frame.expect("never fails").into_data().expect("data");
-        all.extend_from_slice(&data);
+        match frame {
+            Ok(frame) => all.extend_from_slice(&frame.into_data().expect("data")),
+            Err(cut) => return (all, Err(cut)),
+        }
     }
-    all
+    (all, Ok(()))
 }

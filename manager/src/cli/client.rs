@@ -76,6 +76,11 @@ impl Client {
         self.get(&Url::new(&["version"])).await.map(drop)
     }
 
+    /// Why an answer broke off, if the manager says more of it than the connection did.
+    pub(crate) async fn why_broken(&mut self, error: CliError) -> CliError {
+        self.why_ended().await.err().unwrap_or(error)
+    }
+
     /// Where this client talks to.
     pub(crate) fn target(&self) -> &Target {
         &self.target

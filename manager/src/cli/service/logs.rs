@@ -77,7 +77,13 @@ pub(super) async fn run(args: &LogsArgs, client: &mut Client, console: &mut Cons
     let mut frames = client.frames(&url, tty).await?;
     // The connection is taken by the stream: names are asked for on another.
     let mut names = Names { client: client.another(), known: BTreeMap::new(), digits };
-    while let Some((stream, bytes)) = next(&mut frames, console).await? {
+    loop {
+        let (stream, bytes) = match next(&mut frames, console).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(error @ CliError::Transport { .. }) => return Err(client.why_broken(error).await),
+            Err(error) => return Err(error),
+        };
         let line = if args.raw || stream == 3 { bytes } else { names.line(args, &bytes).await? };
         match stream {
             2 => console.err.write_all(&line)?,

@@ -44,7 +44,13 @@ pub(crate) async fn events(args: &EventsArgs, client: &mut Client, console: &mut
         Some(text) => Some(Template::parse(text)?),
     };
     let mut lines = client.lines(&url).await?;
-    while let Some(line) = lines.next().await? {
+    loop {
+        let line = match lines.next().await {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(error @ CliError::Transport { .. }) => return Err(client.why_broken(error).await),
+            Err(error) => return Err(error),
+        };
         let event: Value = serde_json::from_str(&line)
             .map_err(|e| CliError::Answer { request: "GET /events".to_owned(), reason: e.to_string() })?;
         let text = match (&template, &args.format) {
@@ -56,6 +62,7 @@ pub(crate) async fn events(args: &EventsArgs, client: &mut Client, console: &mut
         console.out.flush()?;
     }
     if args.until.is_some() {
+        // Before its time it would have broken off.
         return Ok(());
     }
     // Nobody asked for an end.
