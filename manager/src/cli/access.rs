@@ -150,7 +150,7 @@ async fn create(args: &CreateArgs, client: &mut Client, console: &mut Console) -
         Ok(_) => {
             let path = directory.display();
             let text = format!("{path} is there already: remove it, or name another directory with --out");
-            return Err(CliError::Usage(text));
+            return Err(CliError::Refused(text));
         }
     };
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| unmade(&error))?;
@@ -215,7 +215,7 @@ fn holder(directory: &Path) -> Option<Holder> {
 }
 
 fn taken(name: &str) -> CliError {
-    CliError::Usage(format!(
+    CliError::Refused(format!(
         "access {name} already exists: `pi-mgr access revoke {name}` first, or choose another name"
     ))
 }
@@ -276,7 +276,7 @@ fn host(text: &str) -> Result<String, CliError> {
 }
 
 fn unmade(error: &dyn std::fmt::Display) -> CliError {
-    CliError::Usage(format!("cannot make a key: {error}"))
+    CliError::Refused(format!("cannot make a key: {error}"))
 }
 
 fn file(path: &Path, source: io::Error) -> CliError {

@@ -95,7 +95,7 @@ pub(crate) async fn backup(args: &BackupArgs, client: &mut Client, console: &mut
     };
     if passphrase.as_ref().is_some_and(|passphrase| passphrase.chars().count() < PASSPHRASE_CHARS_MIN) {
         let text = format!("a passphrase must have at least {PASSPHRASE_CHARS_MIN} characters");
-        return Err(CliError::Usage(text));
+        return Err(CliError::Refused(text));
     }
     let url = Url::new(&["racimo", "backup"]);
     let bytes = Zeroizing::new(client.download(&url, BACKUP_BYTES_MAX).await?);
@@ -132,8 +132,8 @@ pub(crate) async fn backup(args: &BackupArgs, client: &mut Client, console: &mut
 
 /// Restores a backup.
 pub(crate) fn restore(args: RestoreArgs, console: &mut Console) -> Result<(), CliError> {
-    let data = Config::data_dir(args.data_dir, args.config.as_deref()).map_err(CliError::Usage)?;
-    let failed = |error: &dyn std::error::Error| CliError::Usage(chain(error).to_string());
+    let data = Config::data_dir(args.data_dir, args.config.as_deref()).map_err(CliError::Refused)?;
+    let failed = |error: &dyn std::error::Error| CliError::Refused(chain(error).to_string());
     let backup = Backup::read(read(&args.file)?).map_err(|error| failed(&error))?;
     if !args.quiet {
         console.warn(format!("The backup is of {}.", what(backup.header())))?;
@@ -143,7 +143,7 @@ pub(crate) fn restore(args: RestoreArgs, console: &mut Console) -> Result<(), Cl
         None if backup.header().sealing.is_none() => None,
         None if args.file == Path::new(STDIO) => {
             let text = "the backup is encrypted: name the file of its passphrase with --passphrase-file";
-            return Err(CliError::Usage(text.to_owned()));
+            return Err(CliError::Refused(text.to_owned()));
         }
         None => Some(asked("Passphrase: ", "no passphrase came on standard input", console)?),
     };
@@ -206,7 +206,7 @@ fn say_slow(quiet: bool, console: &mut Console) -> Result<(), CliError> {
 }
 
 fn there(path: &Path) -> CliError {
-    CliError::Usage(format!("{} is there already: use --force to replace it", path.display()))
+    CliError::Refused(format!("{} is there already: use --force to replace it", path.display()))
 }
 
 /// A first line, without its end.
@@ -218,7 +218,7 @@ fn line(text: Zeroizing<String>) -> Zeroizing<String> {
 fn asked(question: &str, nothing: &str, console: &mut Console) -> Result<Zeroizing<String>, CliError> {
     let text = console.secret(question)?;
     if text.is_empty() {
-        return Err(CliError::Usage(format!("{nothing}: name a file that has it with --passphrase-file")));
+        return Err(CliError::Refused(format!("{nothing}: name a file that has it with --passphrase-file")));
     }
     Ok(line(text))
 }
@@ -226,7 +226,7 @@ fn asked(question: &str, nothing: &str, console: &mut Console) -> Result<Zeroizi
 fn ask_twice(console: &mut Console) -> Result<Zeroizing<String>, CliError> {
     let first = asked("Passphrase: ", "no passphrase came on standard input", console)?;
     let again = asked("The same again: ", "standard input has the passphrase once; it is asked for twice", console)?;
-    if *first == *again { Ok(first) } else { Err(CliError::Usage("these are two passphrases".to_owned())) }
+    if *first == *again { Ok(first) } else { Err(CliError::Refused("these are two passphrases".to_owned())) }
 }
 
 fn passphrase_of(path: &Path) -> Result<Zeroizing<String>, CliError> {

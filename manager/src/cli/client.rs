@@ -227,7 +227,7 @@ impl Client {
         }
         let request = request
             .body(body.map(Value::to_string).unwrap_or_default())
-            .map_err(|e| CliError::Usage(format!("cannot form the request {}: {e}", url.as_str())))?;
+            .map_err(|e| CliError::Refused(format!("cannot form the request {}: {e}", url.as_str())))?;
         let mut link = match self.link.take() {
             Some(link) if !link.sender.is_closed() => link,
             _ => connect(&self.target, self.tls.as_ref()).await?,

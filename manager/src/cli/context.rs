@@ -36,7 +36,7 @@ pub(crate) fn directory(text: &str, env: fn(&str) -> Option<String>) -> Result<P
     let given = |key| env(key).filter(|text| !text.is_empty()).map(PathBuf::from);
     let config = given("XDG_CONFIG_HOME").or_else(|| Some(given("HOME")?.join(".config")));
     let config = config.ok_or_else(|| {
-        CliError::Usage("neither HOME nor XDG_CONFIG_HOME is set: give the context as a path".to_owned())
+        CliError::Refused("neither HOME nor XDG_CONFIG_HOME is set: give the context as a path".to_owned())
     })?;
     Ok(config.join("racimo/contexts").join(text))
 }
@@ -45,7 +45,7 @@ pub(crate) fn directory(text: &str, env: fn(&str) -> Option<String>) -> Result<P
 pub(crate) fn open(directory: &Path, host: Option<&str>) -> Result<(Target, Arc<ClientConfig>), CliError> {
     if fs::metadata(directory).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         let path = directory.display();
-        return Err(CliError::Usage(format!(
+        return Err(CliError::Refused(format!(
             "there is no such context: {path} is not there. `pi-mgr access create NAME`, on the manager's board or with another \
              access, writes such a directory: copy it there"
         )));
@@ -55,16 +55,16 @@ pub(crate) fn open(directory: &Path, host: Option<&str>) -> Result<(Target, Arc<
         fs::read_to_string(&path).map_err(|source| CliError::File { path: path.display().to_string(), source })
     };
     let bad = |name: &str, why: &dyn std::fmt::Display| {
-        CliError::Usage(format!("{} cannot be used: {why}", directory.join(name).display()))
+        CliError::Refused(format!("{} cannot be used: {why}", directory.join(name).display()))
     };
     let roots = tls::certificates_from_pem(&read(CA)?).map_err(|error| bad(CA, &error))?;
     let own = Credentials::from_pem(&read(CERTIFICATE)?, &read(KEY)?).map_err(|error| bad(CERTIFICATE, &error))?;
     let config = tls::api_client(&roots, &own, TrustClock::system(BUILT)).map_err(|error| bad(CA, &error))?;
-    let host = match host {
-        Some(host) => host.to_owned(),
-        None => read(HOST)?,
+    let target = match host {
+        Some(host) => Target::parse_with(host.trim(), PORT_TLS).map_err(CliError::Usage)?,
+        None => Target::parse_with(read(HOST)?.trim(), PORT_TLS).map_err(|why| bad(HOST, &why))?,
     };
-    match Target::parse_with(host.trim(), PORT_TLS).map_err(CliError::Usage)? {
+    match target {
         target @ Target::Tcp(..) => Ok((target, config)),
         Target::Unix(_) => Err(bad(HOST, &"a context leads to tcp://HOST:PORT")),
     }

@@ -151,7 +151,7 @@ fn content(kind: DependencyKind, file: &str) -> Result<Zeroizing<Vec<u8>>, CliEr
         file => File::open(file).and_then(|file| bounded(kind, file)),
     };
     let place = if file == "-" { "stdin" } else { file };
-    read.map_err(|error| CliError::Usage(format!("cannot read {} content from {place}: {error}", kind.name())))
+    read.map_err(|error| CliError::Refused(format!("cannot read {} content from {place}: {error}", kind.name())))
 }
 
 /// All of it, and never much more than may be: a wrong file may be gigabytes.

@@ -5,9 +5,12 @@ use std::io;
 /// Why a client command failed. `Display` is what the user reads after `Error: `.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    /// Flags that clap cannot judge: a bad combination or a bad value.
+    /// A wrong command line that clap cannot judge: a bad combination of flags, or a bad value.
     #[error("{0}")]
     Usage(String),
+    /// It cannot be done as things are: no such object, a file that is not what it should be.
+    #[error("{0}")]
+    Refused(String),
     /// No connection: nobody listens, or we may not open the socket.
     #[error("cannot connect to the manager at {target}: {source}. Is `pi-mgr serve` running there?")]
     Connect {
@@ -110,6 +113,11 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
+    /// What the process ends with: 2 after a wrong command line, as clap does.
+    pub(crate) fn exit_code(&self) -> u8 {
+        if matches!(self, CliError::Usage(_)) { 2 } else { 1 }
+    }
+
     /// The reader of our output went away (`pi-mgr node ls | head -1`): not a failure.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)

@@ -34,7 +34,7 @@ pub(crate) async fn unlock(client: &mut Client, console: &mut Console) -> Result
         _ => Some("the manager is not locked"),
     };
     if let Some(why) = refused {
-        return Err(CliError::Usage(why.to_owned()));
+        return Err(CliError::Refused(why.to_owned()));
     }
     let key = console.secret("Unlock key: ")?;
     client.post(&Url::new(&["swarm", "unlock"]), &json!({ "UnlockKey": key.trim() }), &[]).await?;
@@ -50,7 +50,7 @@ pub(crate) async fn unlock_key(
     if args.rotate {
         let cluster = client.get(&Url::new(&["swarm"])).await?;
         if !is_on(&cluster["Spec"]) {
-            return Err(CliError::Usage("cannot rotate because autolock is not turned on".to_owned()));
+            return Err(CliError::Refused("cannot rotate because autolock is not turned on".to_owned()));
         }
         swarm::update_cluster(client, &cluster, &cluster["Spec"], Some("rotateManagerUnlockKey")).await?;
         if !args.quiet {
@@ -75,7 +75,7 @@ pub(crate) async fn show(client: &mut Client, console: &mut Console) -> Result<(
 async fn fetch(client: &mut Client) -> Result<String, CliError> {
     let answer = client.get(&Url::new(&["swarm", "unlockkey"])).await?;
     match answer.text("/UnlockKey") {
-        "" => Err(CliError::Usage("no unlock key is set".to_owned())),
+        "" => Err(CliError::Refused("no unlock key is set".to_owned())),
         key => Ok(key.to_owned()),
     }
 }

@@ -330,7 +330,7 @@ fn finish(result: Result<(), CliError>, console: &mut Console) -> ExitCode {
                     break;
                 }
             }
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -18,8 +18,8 @@ pub(crate) fn header(image: &str, env: fn(&str) -> Option<String>) -> Result<Opt
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(CliError::File { path, source }),
     };
-    let config: Value = serde_json::from_str(&text).map_err(|e| CliError::Usage(format!("{path}: {e}")))?;
-    credentials(&config, image::registry(image)).map_err(|e| CliError::Usage(format!("{path}: {e}")))
+    let config: Value = serde_json::from_str(&text).map_err(|e| CliError::Refused(format!("{path}: {e}")))?;
+    credentials(&config, image::registry(image)).map_err(|e| CliError::Refused(format!("{path}: {e}")))
 }
 
 fn credentials(config: &Value, registry: &str) -> Result<Option<String>, String> {

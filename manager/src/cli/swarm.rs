@@ -194,7 +194,7 @@ pub(crate) async fn join_token(
     }
     let token = cluster.text(key);
     if token.is_empty() {
-        return Err(CliError::Usage("this access is read-only: it does not see join tokens".to_owned()));
+        return Err(CliError::Refused("this access is read-only: it does not see join tokens".to_owned()));
     }
     if args.quiet {
         return Ok(console.say(token)?);

@@ -241,14 +241,14 @@ fn mistakes(lab: &Lab) -> Result<()> {
         ("service update --sysctl-add kernel.hostname=x calm", 1, "sysctl 'kernel.hostname' is not allowed"),
         ("service update --ulimit-add nofile=2:1 calm", 2, "above the hard limit"),
         ("service update --log-driver syslog calm", 1, "syslog"),
-        ("service update --log-opt max-size=1m calm", 1, "--log-opt needs --log-driver"),
+        ("service update --log-opt max-size=1m calm", 2, "--log-opt needs --log-driver"),
         ("service update --update-failure-action explode calm", 2, "possible values: pause, continue, rollback"),
         ("service update --update-max-failure-ratio 1.5 calm", 2, "between 0 and 1"),
         ("service update --health-interval 1us calm", 1, "Interval"),
-        ("service update --no-healthcheck --health-cmd true calm", 1, "conflicts with --health-*"),
-        ("service update --rollback --force calm", 1, "other flags may not be combined"),
+        ("service update --no-healthcheck --health-cmd true calm", 2, "conflicts with --health-*"),
+        ("service update --rollback --force calm", 2, "other flags may not be combined"),
         ("service update --rollback calm", 1, "does not have a previous spec"),
-        ("service update --max-concurrent 2 calm", 1, "replicated-job mode"),
+        ("service update --max-concurrent 2 calm", 2, "replicated-job mode"),
         ("service update --endpoint-mode sideways calm", 2, "possible values: vip, dnsrr"),
         ("service rollback nosuch", 1, "service nosuch not found"),
         ("unlock", 1, "the manager is not locked"),
@@ -256,7 +256,7 @@ fn mistakes(lab: &Lab) -> Result<()> {
         ("unlock-key --rotate", 1, "autolock is not turned on"),
         ("update --max-snapshots 3", 2, "one snapshot"),
         ("update --cert-expiry 1s", 2, "it must be at least 1h"),
-        ("update", 1, "nothing to change"),
+        ("update", 2, "nothing to change"),
     ] {
         let (got, said) = pi_mgr(lab, &words(line))?.bad()?;
         assert!(said.contains(wanted), "pi-mgr {line}: expected {wanted:?}, not {said:?}");

@@ -38,7 +38,9 @@ impl Template {
     fn with(text: &str, functions: &[(&str, gtmpl::Func)]) -> Result<Template, CliError> {
         let mut template = gtmpl::Template::with_name("format");
         template.add_funcs(functions);
-        template.parse(text.replace("\\t", "\t").replace("\\n", "\n")).map_err(|e| CliError::Template(readable(&e)))?;
+        template
+            .parse(text.replace("\\t", "\t").replace("\\n", "\n"))
+            .map_err(|e| CliError::Usage(format!("template: {}", readable(&e))))?;
         Ok(Template(template))
     }
 

@@ -290,7 +290,7 @@ impl UpdateArgs {
         }
         for key in &self.label_rm {
             if labels.shift_remove(key).is_none() {
-                return Err(CliError::Usage(format!("key {key} doesn't exist in node's labels")));
+                return Err(CliError::Refused(format!("key {key} doesn't exist in node's labels")));
             }
         }
         Ok(())
@@ -380,7 +380,7 @@ async fn fetch(client: &mut Client, name: &str) -> Result<Value, CliError> {
 async fn own_id(client: &mut Client) -> Result<String, CliError> {
     let info = client.get(&Url::new(&["info"])).await?;
     match info.text("/Swarm/NodeID") {
-        "" => Err(CliError::Usage("this manager is in no cluster yet; run `pi-mgr init` first".to_owned())),
+        "" => Err(CliError::Refused("this manager is in no cluster yet; run `pi-mgr init` first".to_owned())),
         id => Ok(id.to_owned()),
     }
 }

@@ -26,7 +26,8 @@ impl Debs {
         }
         names.sort();
         let packages = packages(&names);
-        let packages = packages.map_err(|fault| CliError::Usage(format!("--debs {}: {fault}", directory.display())))?;
+        let packages =
+            packages.map_err(|fault| CliError::Refused(format!("--debs {}: {fault}", directory.display())))?;
         Ok(Debs { directory: directory.to_owned(), packages })
     }
 
@@ -39,7 +40,7 @@ impl Debs {
         file.take(PROVISION_PACKAGE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
         if bytes.len() as u64 > PROVISION_PACKAGE_BYTES_MAX {
             let text = format!("{} has more than {} MiB", path.display(), PROVISION_PACKAGE_BYTES_MAX >> 20);
-            return Err(CliError::Usage(text));
+            return Err(CliError::Refused(text));
         }
         Ok(bytes)
     }

@@ -199,7 +199,7 @@ async fn ask(manager: Option<&str>, client: &mut Client) -> Result<Cluster, CliE
     let nodes = client.get(&Url::new(&["nodes"])).await?;
     let token = Zeroizing::new(swarm.text("/JoinTokens/Worker").to_owned());
     if token.is_empty() {
-        return Err(CliError::Usage("this access is read-only: it does not see join tokens".to_owned()));
+        return Err(CliError::Refused("this access is read-only: it does not see join tokens".to_owned()));
     }
     let manager = match manager {
         Some(manager) => manager.to_owned(),
@@ -212,7 +212,7 @@ async fn ask(manager: Option<&str>, client: &mut Client) -> Result<Cluster, CliE
         let text = format!(
             "no board can dial {manager:?}, which is what the manager says of itself: give --manager HOST[:PORT]"
         );
-        return Err(CliError::Usage(text));
+        return Err(CliError::Refused(text));
     }
     let nodes = nodes.list("").iter().map(|node| node.text("/ID").to_owned()).collect();
     Ok(Cluster { id: swarm.text("/ID").to_owned(), nodes, token, manager })

@@ -142,7 +142,7 @@ async fn scale_one(client: &mut Client, name: &str, replicas: u64) -> Result<Val
         set(&mut spec, &["Mode", "ReplicatedJob", "TotalCompletions"], replicas);
     } else {
         let text = format!("{name}: scale can only be used with replicated or replicated-job mode");
-        return Err(CliError::Usage(text));
+        return Err(CliError::Refused(text));
     }
     store(client, &service, &spec, &[], None).await?;
     Ok(service)

@@ -61,7 +61,7 @@ fn lines(text: &str) -> Result<String, String> {
 pub(super) async fn run(args: &LogsArgs, client: &mut Client, console: &mut Console) -> Result<(), CliError> {
     let (kind, id, tty, digits) = find(args, client).await?;
     if tty && !args.raw {
-        return Err(CliError::Usage("tty service logs only supported with --raw".to_owned()));
+        return Err(CliError::Refused("tty service logs only supported with --raw".to_owned()));
     }
     let mut url = Url::new(&[kind, &id, "logs"]).query("stdout", "1").query("stderr", "1").query("tail", &args.tail);
     for (key, on) in [("follow", args.follow), ("timestamps", args.timestamps), ("details", !args.raw || args.details)]
@@ -129,7 +129,7 @@ async fn find(args: &LogsArgs, client: &mut Client) -> Result<(&'static str, Str
             let tty = task["Spec"]["ContainerSpec"]["TTY"] == true;
             Ok(("tasks", task.text("/ID").to_owned(), tty, digits(task.int("/Slot").unwrap_or(0))))
         }
-        Err(error) if error.is_not_found() => Err(CliError::Usage(format!("no such task or service: {}", args.name))),
+        Err(error) if error.is_not_found() => Err(CliError::Refused(format!("no such task or service: {}", args.name))),
         Err(error) => Err(error),
     }
 }

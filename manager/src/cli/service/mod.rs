@@ -252,7 +252,7 @@ async fn ps(args: &PsArgs, client: &mut Client, console: &mut Console) -> Result
                 filters = filters.with("service", &id);
                 found = true;
             }
-            None => errors.push(CliError::Usage(format!("no such service: {name}"))),
+            None => errors.push(CliError::Refused(format!("no such service: {name}"))),
         }
     }
     if found {
@@ -280,7 +280,7 @@ async fn find(client: &mut Client, name: &str) -> Result<Option<String>, CliErro
         (Some((id, _)), _) | (None, [(id, _)]) => Ok(Some(id.clone())),
         (None, []) => Ok(None),
         (None, many) => {
-            Err(CliError::Usage(format!("{name} is ambiguous: {} services have an id that begins so", many.len())))
+            Err(CliError::Refused(format!("{name} is ambiguous: {} services have an id that begins so", many.len())))
         }
     }
 }

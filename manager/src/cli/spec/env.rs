@@ -20,7 +20,7 @@ pub(crate) fn merge(files: &[(String, String)], flags: &[String], lookup: Lookup
             let name = key(line);
             if name.is_empty() || name.contains(char::is_whitespace) {
                 let (number, word) = (number + 1, first_word(name));
-                return Err(CliError::Usage(format!(
+                return Err(CliError::Refused(format!(
                     "{path}, line {number}: \"{word} …\" is not KEY=VALUE (a key has no blanks)"
                 )));
             }

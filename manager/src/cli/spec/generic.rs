@@ -71,7 +71,7 @@ fn change(spec: &mut Value, add: &[String], remove: &[String]) -> Result<(), Cli
         let before = list.len();
         list.retain(|old| old.text("/DiscreteResourceSpec/Kind") != kind);
         if list.len() == before {
-            return Err(CliError::Usage(format!("could not find generic-resource `{kind}` to remove it")));
+            return Err(CliError::Refused(format!("could not find generic-resource `{kind}` to remove it")));
         }
     }
     list.sort_by(|a, b| a.text("/DiscreteResourceSpec/Kind").cmp(b.text("/DiscreteResourceSpec/Kind")));

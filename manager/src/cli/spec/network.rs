@@ -44,7 +44,7 @@ pub(crate) fn change(spec: &mut Value, remove: &[String], add: Vec<(String, Valu
     list.retain(|network| !remove.iter().any(|id| network["Target"] == id.as_str()));
     for (name, network) in add {
         if list.iter().any(|old| old["Target"] == network["Target"]) {
-            return Err(CliError::Usage(format!("service is already attached to network {name}")));
+            return Err(CliError::Refused(format!("service is already attached to network {name}")));
         }
         list.push(network);
     }

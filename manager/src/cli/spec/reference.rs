@@ -108,7 +108,7 @@ pub(crate) fn with_ids(
     let one = |reference: &Reference| {
         let id = ids
             .get(&reference.name)
-            .ok_or_else(|| CliError::Usage(format!("{} not found: {}", kind.noun(), reference.name)))?;
+            .ok_or_else(|| CliError::Refused(format!("{} not found: {}", kind.noun(), reference.name)))?;
         Ok(json!({
             "File": {"Name": reference.target, "UID": reference.uid, "GID": reference.gid, "Mode": reference.mode},
             id_key: id,

@@ -21,14 +21,14 @@ pub(super) async fn run(args: &DeployArgs, client: &mut Client, console: &mut Co
     let input = Input::open(&args.compose_file)?;
     let file = input.load(true, console)?;
     let stack = input.world(console, |world| convert::stack(&args.stack, &file, world));
-    let mut stack = stack.map_err(|fault| CliError::Usage(fault.to_string()))?;
+    let mut stack = stack.map_err(|fault| CliError::Refused(fault.to_string()))?;
     if args.prune {
         prune(&args.stack, &stack, client, console).await?;
     }
     for (name, fault) in &stack.external_networks {
         match client.get(&Url::new(&["networks", name])).await {
             Ok(_) => {}
-            Err(error) if error.is_not_found() => return Err(CliError::Usage(fault.to_string())),
+            Err(error) if error.is_not_found() => return Err(CliError::Refused(fault.to_string())),
             Err(error) => return Err(error),
         }
     }
@@ -136,7 +136,7 @@ async fn identify(
             let name = reference[name_field].as_str().unwrap_or_default().to_owned();
             match ids.get(name.as_str()) {
                 Some(id) => set(reference, &[id_field], *id),
-                None => return Err(CliError::Usage(format!("service {own}: {kind} not found: {name}"))),
+                None => return Err(CliError::Refused(format!("service {own}: {kind} not found: {name}"))),
             }
         }
     }

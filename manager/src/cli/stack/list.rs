@@ -43,7 +43,7 @@ pub(super) async fn tasks(args: &PsArgs, client: &mut Client, console: &mut Cons
     let mut filters = filters(&args.stack, &args.list.filter);
     node::resolve_self(&mut filters, client).await?;
     let count = tasks::list(client, console, &filters, &args.list, !args.no_resolve).await?;
-    if count == 0 { Err(CliError::Usage(format!("nothing found in stack: {}", args.stack))) } else { Ok(()) }
+    if count == 0 { Err(CliError::Refused(format!("nothing found in stack: {}", args.stack))) } else { Ok(()) }
 }
 
 /// Services of a stack.

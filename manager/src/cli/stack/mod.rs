@@ -237,7 +237,7 @@ impl Input {
     /// The files' long form; says what is passed over.
     fn load(&self, fill: bool, console: &mut Console) -> Result<Node, CliError> {
         let loaded = self.world(console, |world| compose::load(&self.sources, world, fill));
-        let (file, ignored) = loaded.map_err(|fault| CliError::Usage(fault.to_string()))?;
+        let (file, ignored) = loaded.map_err(|fault| CliError::Refused(fault.to_string()))?;
         if !ignored.unsupported.is_empty() {
             console.warn(format!("Ignoring unsupported options: {}\n", ignored.unsupported.join(", ")))?;
         }

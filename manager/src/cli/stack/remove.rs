@@ -37,7 +37,7 @@ pub(super) async fn run(args: &RmArgs, client: &mut Client, console: &mut Consol
         }
         if !failed.is_empty() {
             errors.extend(failed);
-            errors.push(CliError::Usage(format!("failed to remove some resources from stack: {stack}")));
+            errors.push(CliError::Refused(format!("failed to remove some resources from stack: {stack}")));
         }
     }
     CliError::collect(errors)

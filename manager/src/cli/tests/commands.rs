@@ -224,8 +224,47 @@ fn a_closed_pipe_is_no_failure() {
     let result = completion(super::super::Shell::Bash, &mut console);
     let code = |result, console: &mut Console| format!("{:?}", finish(result, console));
     assert_eq!(code(result, &mut console), format!("{:?}", std::process::ExitCode::SUCCESS));
-    let failure = Err(CliError::Usage("x".to_owned()));
+    let failure = Err(CliError::Refused("x".to_owned()));
     assert_eq!(code(failure, &mut console), format!("{:?}", std::process::ExitCode::FAILURE));
+    let wrong = Err(CliError::Usage("x".to_owned()));
+    assert_eq!(code(wrong, &mut console), format!("{:?}", std::process::ExitCode::from(2)));
+}
+
+/// What clap does not see ends as what it does.
+#[test]
+fn a_wrong_command_line_ends_with_2_and_all_else_with_1() {
+    for (line, code, words) in [
+        ("update", 2, "nothing to change"),
+        ("join-token --toml manager", 2, "--toml is for boards"),
+        ("events --since never", 2, "--since: \"never\" is not a time"),
+        ("node ls --format {{", 2, "template: "),
+        ("node ls --format {{.Bogus}}", 1, "no field .Bogus"),
+        ("service create --no-healthcheck --health-cmd true i", 2, "conflicts with --health-*"),
+        ("service create --mode global --replicas 2 i", 2, "can only be used with"),
+        ("service create --log-opt a=b i", 2, "--log-opt needs --log-driver"),
+        ("service create -e =x i", 2, "has no name"),
+        ("service create --env-file /nonexistent i", 1, "cannot read /nonexistent"),
+        ("service update --rollback --force web", 2, "may not be combined with --rollback"),
+        ("service ps web", 1, "no such service: web"),
+        ("node update --label-rm a n1", 1, "key a doesn't exist"),
+        ("secret create s /nonexistent", 1, "cannot read secret content from /nonexistent"),
+        ("network create --gateway 10.1.0.1 n", 2, "subnet"),
+        ("stack deploy -c /nonexistent web", 1, "cannot read /nonexistent"),
+        ("access create --host a/b:c ann", 2, "names no host"),
+    ] {
+        let words_of = line.split(' ').collect::<Vec<_>>();
+        let outcome = pi_mgr(&words_of, 0, |request| match request.line.as_str() {
+            "GET /nodes" => ok(json!([{"ID": "n1"}])),
+            "GET /nodes/n1" => ok(json!({"ID": "n1", "Version": {"Index": 1}, "Spec": {"Labels": {}}})),
+            "GET /services" => ok(json!([])),
+            "GET /swarm" => ok(json!({"ID": "c"})),
+            "GET /info" => ok(json!({"Swarm": {"NodeID": "n1"}})),
+            _ => unforeseen(&request),
+        });
+        let error = outcome.result.expect_err(line);
+        assert!(error.to_string().contains(words), "{line}: {error}");
+        assert_eq!(error.exit_code(), code, "{line}: {error}");
+    }
 }
 
 #[test]
