@@ -124,6 +124,11 @@ pub(crate) fn pi_mgr(lab: &Lab, arguments: &[&str]) -> Result<Said> {
     tool(lab, &pi_mgr_path()?, arguments, None)
 }
 
+/// `pi-mgr`, with one more `NAME=VALUE` in its environment.
+pub(crate) fn pi_mgr_with(lab: &Lab, variable: &str, arguments: &[&str]) -> Result<Said> {
+    tool(lab, "env", &[&[variable, &pi_mgr_path()?], arguments].concat(), None)
+}
+
 /// `pi-mgr`, with something typed into it.
 pub(crate) fn pi_mgr_typing(lab: &Lab, typed: &str, arguments: &[&str]) -> Result<Said> {
     tool(lab, &pi_mgr_path()?, arguments, Some(typed))
