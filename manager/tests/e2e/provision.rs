@@ -400,7 +400,9 @@ fn a_second_run_changes_nothing(machine: &Machine<'_>, flags: &[&str]) -> Result
     assert_eq!(machine.node()?["ID"], before.2);
     // An agent that somebody stopped runs again.
     machine.ssh("sudo systemctl stop pi-agent")?.good()?;
-    machine.provision("pi", &[])?.good()?;
+    let (page, result) = both(machine.provision("pi", &["--format", "{{.Changed}}"])?)?;
+    has(&page, "Started pi-agent\n");
+    assert_eq!(result, "true\n");
     machine.ssh("sudo systemctl is-active pi-agent")?.good()?;
     Ok(())
 }

@@ -57,6 +57,9 @@ const PACKAGES: &str = concat!(include_str!("locks.sh"), include_str!("apt.sh"),
 /// How ours is.
 const AGENT: &str = concat!(include_str!("locks.sh"), include_str!("apt.sh"), include_str!("agent.sh"));
 
+/// How what shall run is started.
+const START: &str = include_str!("start.sh");
+
 /// `provision`.
 #[derive(Args, Debug)]
 pub(crate) struct ProvisionArgs {
@@ -153,11 +156,14 @@ pub(crate) async fn run(args: &ProvisionArgs, client: &mut Client, console: &mut
         Some(availability) => node::set_availability(client, &member.node, availability).await?,
         None => false,
     };
-    let is_changed = is_moved || !plan.steps.is_empty();
+    let started = work.start()?;
+    if !started.is_empty() {
+        say(format!("Started {}", started.join(", ")))?;
+    }
+    let is_changed = is_moved || !plan.steps.is_empty() || !started.is_empty();
     if is_changed {
         say("Waiting until it is ready".to_owned())?;
     }
-    work.start()?;
     for warning in &plan.warnings {
         console.warn(format!("Warning: {}: {warning}", args.board))?;
     }
@@ -249,10 +255,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Makes sure that what shall run there runs.
-    fn start(&self) -> Result<(), CliError> {
-        let started = self.remote.act(include_str!("start.sh"), &[], Zeroizing::default());
-        started.map(drop).map_err(|error| self.failed(Stage::Start, &error))
+    /// Makes sure that what shall run there runs; what did not.
+    fn start(&self) -> Result<Vec<String>, CliError> {
+        let said = self.remote.act(START, &[], Zeroizing::default());
+        said.map(|said| started(&said)).map_err(|error| self.failed(Stage::Start, &error))
     }
 
     fn step(&self, step: &Step) -> Result<(), CliError> {
@@ -310,6 +316,11 @@ impl Work<'_> {
     }
 }
 
+/// What `start.sh` says that it started.
+fn started(said: &str) -> Vec<String> {
+    said.lines().filter_map(|line| line.strip_prefix("started ")).map(str::to_owned).collect()
+}
+
 /// The files for `apply.sh`, each after a line with its size and name.
 fn frames(file: &str) -> Zeroizing<Vec<u8>> {
     let size = PROGRAMS.iter().map(|(name, text)| name.len() + text.len() + 32).sum::<usize>() + file.len() + 64;
@@ -334,6 +345,30 @@ mod tests {
         for good in ["pi@192.168.1.21", "kitchen", "ssh://pi@[fd00::1]:22"] {
             assert_eq!(board(good).as_deref(), Ok(good));
         }
+    }
+
+    #[test]
+    fn only_what_did_not_run_is_started() {
+        const SYSTEMD: &str = "
+            sleep() { :; }
+            systemctl() {
+              case $* in
+                *is-active*pi-agent*) test -e pi-agent ;;
+                'start pi-agent.service') touch pi-agent; echo 'a warning of it' >&2 ;;
+                show*) echo MainPID=7 ;;
+              esac
+            }
+        ";
+        let board = tempfile::tempdir().expect("a directory");
+        let run = || {
+            let mut shell = std::process::Command::new("sh");
+            let output = shell.args(["-c", &format!("{SYSTEMD}{START}")]).current_dir(board.path()).output();
+            let output = output.expect("a shell");
+            assert!(output.status.success(), "{output:?}");
+            started(&String::from_utf8_lossy(&output.stdout))
+        };
+        assert_eq!(run(), ["pi-agent"]);
+        assert_eq!(run(), Vec::<String>::new());
     }
 
     #[test]

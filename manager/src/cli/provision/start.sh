@@ -1,9 +1,12 @@
-# Makes sure that containerd and the agent run, and stay.
+# Makes sure that containerd and the agent run, and stay. Says which it started.
 exec 2>&1 </dev/null
 set -eu
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 for unit in containerd.service pi-agent.service; do
-  systemctl --quiet is-active "$unit" || systemctl start "$unit"
+  if ! systemctl --quiet is-active "$unit"; then
+    systemctl start "$unit"
+    echo "started ${unit%.service}"
+  fi
 done
 # One that ends at once is started again every 2 s: is it the same a moment later?
 pid() { systemctl show --property=MainPID pi-agent.service; }
