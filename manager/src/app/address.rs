@@ -273,6 +273,17 @@ pub(super) fn absent(listen: SocketAddr, machine: &Machine) -> Option<String> {
     })
 }
 
+/// What a person should know about what agents shall dial in a new cluster. Docker takes every address; one that is not
+/// this machine's is right behind a router, and a slip elsewhere.
+pub(super) fn foreign(told: &Told, listen: SocketAddr, machine: &Machine) -> Option<String> {
+    let address = told.managers.first().filter(|_| !is_here(told, machine))?;
+    Some(format!(
+        "boards are told to dial {address}, which is not an address of this machine ({}): they reach it only if a router \
+         forwards that to here. If none does, start pi-mgr serve with another --advertise-addr",
+        machine.list(listen)
+    ))
+}
+
 /// Whether any of what agents are told is an address of this machine.
 pub(super) fn is_here(told: &Told, machine: &Machine) -> bool {
     told.ips().any(|ip| machine.has(ip))
@@ -451,6 +462,25 @@ mod tests {
             Some("does not lead"),
         );
         moves("pi.lan", &[new], &[], true, "192.168.1.5:2377", Some("cannot be looked up"));
+    }
+
+    #[test]
+    fn what_was_never_here_is_warned_of() {
+        let listen = SocketAddr::from(([0, 0, 0, 0], 2377));
+        let has = machine(&[("lo", "127.0.0.1"), ("eth0", "192.168.1.5")]);
+        let about = |given: &str, resolved: &[&str]| {
+            let told = advertise(given, listen, &has, &ips(resolved)).expect("it is taken");
+            foreign(&told, listen, &has)
+        };
+        for (given, resolved) in [("", &[][..]), ("192.168.1.5:99", &[]), ("eth0", &[]), ("pi.lan", &["192.168.1.5"])] {
+            assert_eq!(about(given, resolved), None, "{given}");
+        }
+        assert_eq!(about("127.0.0.1", &[]), None);
+        let want = "boards are told to dial 203.0.113.9:2377, which is not an address of this machine (it has 192.168.1.5 on \
+                    eth0): they reach it only if a router forwards that to here. If none does, start pi-mgr serve with \
+                    another --advertise-addr";
+        assert_eq!(about("203.0.113.9", &[]).as_deref(), Some(want));
+        assert!(about("pi.lan", &["203.0.113.9"]).is_some_and(|text| text.contains("to dial pi.lan:2377, which")));
     }
 
     #[test]

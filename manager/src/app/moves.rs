@@ -8,7 +8,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_channel::Sender;
@@ -29,7 +29,16 @@ use crate::tcp;
 
 /// What the API shows of it; clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shown(Arc<Mutex<(String, Vec<String>)>>);
+pub(super) struct Shown(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The manager's own address.
+    address: String,
+    /// About what it was told to say at `init`; gone when that is true, and at the next start.
+    notice: Option<String>,
+    warnings: Vec<String>,
+}
 
 /// What the addresses are followed with.
 pub(super) struct Moves {
@@ -67,27 +76,36 @@ impl Again {
 }
 
 impl Shown {
-    /// The manager's own address.
-    pub(super) fn new(address: String) -> Self {
-        Self(Arc::new(Mutex::new((address, Vec::new()))))
+    /// The manager's own address; and what to say of it until it is one of this machine.
+    pub(super) fn new(address: String, notice: Option<String>) -> Self {
+        if let Some(notice) = &notice {
+            log::warn!("{notice}");
+        }
+        Self(Arc::new(Mutex::new(Known { address, notice, warnings: Vec::new() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The manager's own address.
     pub(super) fn address(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.lock().address.clone()
     }
 
     /// What a person should know.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        let shown = self.lock();
+        shown.notice.iter().chain(&shown.warnings).cloned().collect()
     }
 
-    fn set(&self, address: String, warnings: Vec<String>) {
-        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for warning in warnings.iter().filter(|warning| !shown.1.contains(warning)) {
+    fn set(&self, address: String, warnings: Vec<String>, is_here: bool) {
+        let mut shown = self.lock();
+        for warning in warnings.iter().filter(|warning| !shown.warnings.contains(warning)) {
             log::warn!("{warning}");
         }
-        *shown = (address, warnings);
+        let notice = shown.notice.take().filter(|_| !is_here);
+        *shown = Known { address, notice, warnings };
     }
 }
 
@@ -168,7 +186,8 @@ impl Moves {
             // Boards that dialled it cannot know yet; they look for the new one.
             self.listening.moved().await;
         }
-        if address::is_here(&told, machine) && !self.own.here {
+        let is_here = address::is_here(&told, machine);
+        if is_here && !self.own.here {
             self.own.here = true;
             self.keep(&format!("{} is an address of this machine", told.ip));
         }
@@ -191,7 +210,7 @@ impl Moves {
             warnings.push(format!("this manager's new address was not stored: {}", chain(&error)));
             is_done = false;
         }
-        self.shown.set(told.ip.to_string(), warnings);
+        self.shown.set(told.ip.to_string(), warnings, is_here);
         is_done
     }
 

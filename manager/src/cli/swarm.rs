@@ -13,6 +13,7 @@ use super::node::Availability;
 use super::parse::{self, Nanos};
 use super::provision::Settings;
 use super::spec::refused::{RefusedCluster, RefusedInit};
+use super::system;
 use super::url::Url;
 
 /// Settings of the cluster.
@@ -166,7 +167,9 @@ pub(crate) async fn init(args: &InitArgs, client: &mut Client, console: &mut Con
         console.say("")?;
         lock::show(client, console).await?;
     }
-    Ok(())
+    // Such as an address for boards that is not the manager's.
+    let info = client.get(&Url::new(&["info"])).await?;
+    Ok(system::warnings(&info, console)?)
 }
 
 /// Shows, or replaces, a join token.

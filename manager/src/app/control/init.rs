@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::super::address::{self, Machine, Told};
 use super::super::keep::{self, Own};
-use super::super::moves;
+use super::super::moves::{self, Shown};
 use super::running::bind;
 use super::{Manager, failed, machine, no_random};
 use crate::api::control::{ControlError, InitRequest};
@@ -37,6 +37,7 @@ impl Manager {
         let ca = Ca::create(cluster, now.max(tls::BUILT), &rng).map_err(|error| failed("make the root", &error))?;
         let tokens = JoinTokens::draw(ca.root_digest(), &rng).map_err(|_| no_random())?;
         let here = address::is_here(&advertise, &machine);
+        let (ip, notice) = (advertise.ip.to_string(), address::foreign(&advertise, listen, &machine));
         let own = Own { cluster, node, listen: request.listen, advertise: Some(said), here, restored: false };
         keep::store_own(&self.0.data, &own).map_err(|error| failed("keep which node this is", &error))?;
         let vault_key = self.make_vault_key()?;
@@ -62,7 +63,7 @@ impl Manager {
             role: Role::Manager,
             spec: NodeSpec { availability: request.availability, ..NodeSpec::default() },
             description: Arc::new(own_description()),
-            addr: advertise.ip.to_string(),
+            addr: ip.clone(),
             key_digest: None,
         };
         let mut changes = vec![Change::ClusterCreate(Box::new(new_cluster)), Change::NodeCreate(Box::new(new_node))];
@@ -77,7 +78,7 @@ impl Manager {
             }
         })?;
         let started = match self.keep_key_file() {
-            Ok(_) => self.start(&own, listener, listen, advertise.ip.to_string()).await,
+            Ok(_) => self.start(&own, listener, listen, Shown::new(ip, notice)).await,
             Err(error) => Err(error),
         };
         if let Err(error) = started {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::moves::Shown;
 use super::super::{address, keep};
 use super::running::cannot_listen;
 use super::{Manager, failed, machine};
@@ -55,7 +56,7 @@ impl Manager {
         // When a board boots, its address may come later than its manager.
         let listener = tcp::listen(listen).map_err(|error| cannot_listen(listen, &error))?;
         let shown = state.node(own.node).map(|node| node.addr.clone()).unwrap_or_default();
-        self.start(&own, listener, listen, shown).await.map(|()| true)
+        self.start(&own, listener, listen, Shown::new(shown, None)).await.map(|()| true)
     }
 
     /// Brings what older versions kept elsewhere, or as it is, sealed into the store.

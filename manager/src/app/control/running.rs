@@ -64,7 +64,7 @@ impl Manager {
         own: &Own,
         listener: Async<TcpListener>,
         listens: SocketAddr,
-        shown: String,
+        shown: Shown,
     ) -> Result<(), ControlError> {
         let now = self.0.clock.now().wall;
         let view = self.0.store.view();
@@ -103,7 +103,6 @@ impl Manager {
             announce::serve::start(service)
         });
         let (announce, announcing) = announcing.unzip();
-        let shown = Shown::new(shown);
         let moves = Moves {
             store: self.0.store.clone(),
             clock: self.0.clock,

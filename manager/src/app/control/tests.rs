@@ -17,6 +17,25 @@ use crate::store::{Change, DependencyKind, NewCluster, NewDependency};
 use crate::vault::{self, KEY_BYTES};
 
 #[test]
+fn an_address_that_is_not_here_is_taken_and_warned_of() {
+    let bench = Bench::new();
+    block_on(async {
+        let manager = bench.start();
+        let advertise = Some("203.0.113.9:2377".to_owned());
+        manager.clone().init(InitRequest { advertise, ..request(false) }).await.expect("a cluster");
+        let about =
+            |text: &String| text.starts_with("boards are told to dial 203.0.113.9:2377, which is not an address");
+        assert_eq!(manager.warnings().iter().filter(|text| about(text)).count(), 1, "{:?}", manager.warnings());
+        manager.stop_for_test().await;
+        // It may be a router's: it is not told for ever.
+        let manager = bench.start();
+        assert!(manager.resume().await);
+        assert_eq!(manager.warnings(), Vec::<String>::new());
+        manager.stop_for_test().await;
+    });
+}
+
+#[test]
 fn the_vault_s_key_is_kept_apart_and_looked_after() {
     let bench = Bench::new();
     let key = bench.data.path().join("manager/vault.key");

@@ -1,6 +1,7 @@
 //! `info`: the manager and its cluster.
 
 use std::fmt::Write;
+use std::io;
 
 use clap::Args;
 use serde_json::Value;
@@ -32,10 +33,12 @@ pub(crate) async fn info(args: &InfoArgs, client: &mut Client, console: &mut Con
         Some("json") => console.say(info.to_string())?,
         Some(text) => console.say(Template::parse(text)?.value(&info)?)?,
     }
-    for warning in info.list("/Warnings").iter().filter_map(Value::as_str) {
-        console.warn(warning)?;
-    }
-    Ok(())
+    Ok(warnings(&info, console)?)
+}
+
+/// Prints what a person should know, to standard error.
+pub(crate) fn warnings(info: &Value, console: &mut Console) -> io::Result<()> {
+    info.list("/Warnings").iter().filter_map(Value::as_str).try_for_each(|warning| console.warn(warning))
 }
 
 fn plain(info: &Value) -> String {

@@ -5,5 +5,5 @@ mod info;
 mod version;
 
 pub(crate) use events::{EventsArgs, events};
-pub(crate) use info::{InfoArgs, info};
+pub(crate) use info::{InfoArgs, info, warnings};
 pub(crate) use version::{VersionArgs, version};

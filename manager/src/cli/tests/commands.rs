@@ -171,11 +171,13 @@ fn init_prints_the_line_for_a_board() {
             }
             "GET /swarm" => ok(json!({"JoinTokens": {"Worker": "SWMTKN-1-x"}})),
             "GET /nodes/n1" => ok(json!({"ManagerStatus": {"Addr": "10.0.0.1:2377"}})),
+            "GET /info" => ok(json!({"Warnings": ["WARNING: boards are told"]})),
             _ => unforeseen(&request),
         }
     });
     outcome.result.expect("a cluster");
     assert!(outcome.stdout.contains("\n    pi-agent join --token SWMTKN-1-x 10.0.0.1:2377\n"), "{}", outcome.stdout);
+    assert_eq!(outcome.stderr, "WARNING: boards are told\n");
 }
 
 #[test]
