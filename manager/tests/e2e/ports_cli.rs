@@ -124,7 +124,7 @@ fn mistakes(lab: &Lab) -> Result<()> {
         ("service create -p 80:80/icmp b", 2, "the protocol must be tcp, udp or sctp"),
         ("service create --network nosuch b", 1, "network nosuch not found"),
         ("network create --subnet 10.9.0.5/24 n", 2, "it should be 10.9.0.0/24"),
-        ("network create --gateway 10.9.0.1 n", 1, "every ip-range or gateway must have a corresponding subnet"),
+        ("network create --gateway 10.9.0.1 n", 2, "every ip-range or gateway must have a corresponding subnet"),
         ("network create --driver bridge n", 1, "bridge"),
         ("network create --ipv6 n", 2, "overlay networks carry IPv4"),
         ("network rm host", 1, "host"),

@@ -229,8 +229,8 @@ fn mistakes(lab: &Lab) -> Result<()> {
     running(lab, "calm", 1);
     let before = inspect(lab, "calm")?;
     for (line, code, wanted) in [
-        ("service create --mode global-job --replicas 2 b", 1, "replicated or replicated-job mode"),
-        ("service create --mode replicated-job --update-delay 1s b", 1, "not supported for jobs"),
+        ("service create --mode global-job --replicas 2 b", 2, "replicated or replicated-job mode"),
+        ("service create --mode replicated-job --update-delay 1s b", 2, "not supported for jobs"),
         ("service create --secret nosuch b", 1, "secret not found: nosuch"),
         ("service create --config source=nosuch b", 1, "config not found: nosuch"),
         ("service create --secret source=a,mode=rw b", 2, "not a file mode"),
