@@ -5,7 +5,7 @@
 tree_make() {
   local unit target
   cp -r "$4/files/." "$1/"
-  find "$1" -type d -exec chmod 755 {} +
+  chmod -R u=rwX,go=rX "$1" # a checkout's modes are its owner's
   if [ "$3" = on ]; then rm "$1/etc/NetworkManager/conf.d/91-racimo-wifi.conf"; fi
   # The links by which systemd starts units, as `systemctl enable` makes them.
   for unit in "$1"/usr/lib/systemd/system/* "$1"/etc/systemd/system/*; do
@@ -44,6 +44,17 @@ cmdline_with() {
 fstab_noatime() {
   awk '!/^[ \t]*#/ && ($3 == "ext4" || $3 == "vfat") && $4 !~ /noatime/ { $4 = $4 ",noatime" } { print }'
 }
+
+# dhcpcd_with FROM: dhcpcd.conf on standard input, with what it lacks.
+dhcpcd_with() {
+  local conf
+  conf=$(cat)
+  printf '%s\n' "$conf"
+  grep -q '^denyinterfaces.* rc-\*' <<<"$conf" || cat "$1/dhcpcd.conf.append"
+}
+
+# image_release VERSION PROFILE POWER_SAVE BASE: what was made of what.
+image_release() { printf 'version=%s\nprofile=%s\nwifi-power-save=%s\nbase=%s\n' "$@"; }
 
 # racimo_toml FROM PROFILE: the file to fill in, for every computer's editor.
 racimo_toml() { sed 's/$/\r/' "$1/racimo.toml.$2"; }

@@ -274,22 +274,51 @@ class Bake(unittest.TestCase):
         (root / "boot/firmware/cmdline.txt").write_text("console=tty1 rootwait\n")
         (root / "etc/fstab").write_text("PARTUUID=x-02 / ext4 defaults 0 1\n")
         for _ in range(2):
-            must(HERE / "lay", root)
-        baked = {name: entry[2] for name, entry in image.tree().items() if "racimo" in name and "/var/lib" not in name}
-        del baked["/etc/racimo"], baked["/etc/racimo/image-release"], baked["/usr/lib/racimo"], baked["/usr/lib/racimo/image-files"]
-        for name in [name for name in baked if "debs" in name or "policy" in name]:
+            # Whoever builds it, as strict as they are.
+            must(HERE / "lay", root, umask=0o077)
+        baked = {name: entry for name, entry in image.tree().items() if "racimo" in name and "/var/lib" not in name}
+        for name in ("/usr/lib/racimo/image-files", *(name for name in baked if "debs" in name or "policy" in name)):
             # Packages are installed by the builder.
             self.assertFalse((root / name[1:]).exists(), name)
             del baked[name]
-        self.assertGreater(len(baked), 12)
-        for name, content in baked.items():
+        self.assertEqual((root / "etc/racimo/image-release").read_text(),
+                         "version=none\nprofile=worker\nwifi-power-save=off\nbase=Debian GNU/Linux 12 (bookworm)\n")
+        del baked["/etc/racimo/image-release"]
+        self.assertGreater(len(baked), 14)
+        for name, (mode, _, content) in baked.items():
             path = root / name[1:]
+            if not path.is_symlink():
+                self.assertEqual(f"{path.stat().st_mode & 0o7777:04o}", mode, name)
             if content is not None:
                 self.assertEqual(os.readlink(path) if path.is_symlink() else digest(path), content, name)
         self.assertEqual((root / "boot/firmware/cmdline.txt").read_text(), "console=tty1 rootwait cgroup_enable=memory psi=1\n")
         self.assertEqual((root / "boot/firmware/racimo.toml").read_bytes(), image.boot("racimo.toml"))
         self.assertIn("defaults,noatime", (root / "etc/fstab").read_text())
+        self.assertEqual((root / "etc/dhcpcd.conf").read_bytes(), image.root("/etc/dhcpcd.conf"))
+        self.assertTrue((root / "etc/systemd/system.conf.d/90-racimo-watchdog.conf").exists())
+        (root / "etc/systemd/system.conf.d/95-board.conf").write_text("[Manager]\nRuntimeWatchdogSec=1m\n")
+        (root / "etc/systemd/system.conf.d/90-racimo-watchdog.conf").unlink()
+        must(HERE / "lay", root)
+        self.assertFalse((root / "etc/systemd/system.conf.d/90-racimo-watchdog.conf").exists())
+        self.assertIn("lay: " + str(self.dir), run(HERE / "lay", self.dir).stderr)
         self.assertIn("not the root of a Debian system", run(HERE / "lay", self.dir).stderr)
+
+    def test_what_image_builders_are_told(self):
+        # pi-gen runs a stage's scripts in their directory, with the variables that its config exports.
+        stage = HERE / "pi-gen/stage-racimo/00-racimo"
+        elsewhere = self.dir / "stage"
+        shutil.copytree(stage, elsewhere)
+        for directory, more, words in [(elsewhere, {}, "is not Racimo's repository: link this stage"),
+                                       (elsewhere, {"RACIMO": str(HERE.parent)}, "lay: /nowhere: not the root of a Debian system"),
+                                       (stage, {}, "lay: /nowhere: not the root of a Debian system")]:
+            environment = {key: value for key, value in os.environ.items() if not key.startswith("RACIMO")}
+            done = run("./01-run.sh", cwd=directory, env={**environment, "ROOTFS_DIR": "/nowhere", **more})
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(words, done.stderr)
+        # rpi-image-gen puts the command line together from layers' fragments, a line each.
+        fragment = (HERE / "rpi-image-gen/layer/racimo.d/for/linux-base/cmdline.d/50-racimo").read_text()
+        self.assertIn(f"cmdline_words='{fragment.strip()}'", (HERE / "lib/tree.sh").read_text())
+        self.assertEqual(fragment.count("\n"), 1)
 
     def test_what_the_image_does_itself_is_left_to_it(self):
         def change(image):
