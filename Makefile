@@ -191,11 +191,12 @@ dist: ## tarballs, Debian packages and checksums in target/dist: TARGETS="aarch6
 test-packages: build ## install, upgrade and remove the packages in a Debian of their own (root)
 	cross/test-packages.sh
 
-test-arm: ## agent and manager for armv7 and aarch64, run by QEMU with a real containerd, after 2038 too (root; builds them)
-	@for target in armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl; do cross/build.sh "$$target"; done
+test-arm: ## agents and managers for ARM, run by QEMU with a real containerd, after 2038 too (root; builds them)
+	@for target in armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl arm-unknown-linux-musleabihf; do cross/build.sh "$$target"; done
 	$(CARGO) build -p racimo-manager --bin pi-mgr
 	cross/test-arm --manager "$(BIN_DIR)/pi-mgr" --work $(TARGET_DIR)/test-arm \
-	  $(TARGET_DIR)/cross/{armv7-unknown-linux-musleabihf,aarch64-unknown-linux-musl}/release/{pi-agent,pi-mgr}
+	  $(TARGET_DIR)/cross/{armv7-unknown-linux-musleabihf,aarch64-unknown-linux-musl}/release/{pi-agent,pi-mgr} \
+	  $(TARGET_DIR)/cross/arm-unknown-linux-musleabihf/release/pi-agent
 
 reproducible: ## build TARGET twice, in different directories: the same bytes?
 	cross/reproducible.sh "$(TARGET)" $(PART)

@@ -8,7 +8,8 @@ import tarfile
 import threading
 
 PROGRAMS = "sh cat dd echo httpd sleep true uname"
-PLATFORMS = {"arm64": {"architecture": "arm64", "os": "linux"}, "armhf": {"architecture": "arm", "variant": "v7", "os": "linux"}}
+PLATFORMS = {"arm64": {"architecture": "arm64", "os": "linux"}, "armhf": {"architecture": "arm", "variant": "v7", "os": "linux"},
+             "armv6": {"architecture": "arm", "variant": "v6", "os": "linux"}}
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
