@@ -11,7 +11,7 @@ debs_own() {
   local found=() file
   for file in "$1/$2"_*_"$3".deb; do [ ! -f "$file" ] || found+=("$file"); done
   case ${#found[@]} in
-    0) die "no package $2 for $3 in $1: make dist makes them" ;;
+    0) die "no package $2 for $3 in $1: make dist makes them; --debs (make image: DEBS=) says where they are" ;;
     1) ;;
     *) die "more than one package $2 for $3 in $1: ${found[*]##*/}; leave the right one" ;;
   esac

@@ -14,7 +14,8 @@ input_kind() {
 # input_entry FILE: the one image in a .zip.
 input_entry() {
   local entries
-  entries=$(unzip -Z1 "$1" '*.img' 2>/dev/null) || die "$1: no .img in this .zip"
+  entries=$(unzip -Z1 "$1" 2>/dev/null) || die "$1: damaged, or cut off: its list of files cannot be read"
+  entries=$(grep '\.img$' <<<"$entries") || die "$1: no .img in this .zip"
   [ "$(wc -l <<<"$entries")" -eq 1 ] || die "$1: more than one .img in this .zip"
   echo "$entries"
 }

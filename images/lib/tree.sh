@@ -58,3 +58,31 @@ image_release() { printf 'version=%s\nprofile=%s\nwifi-power-save=%s\nbase=%s\n'
 
 # racimo_toml FROM PROFILE: the file to fill in, for every computer's editor.
 racimo_toml() { sed 's/$/\r/' "$1/racimo.toml.$2"; }
+
+# toml_is_template FILE FROM: nobody has filled in anything.
+toml_is_template() {
+  local profile
+  for profile in worker manager; do if racimo_toml "$2" "$profile" | cmp -s - "$1"; then return 0; fi; done
+  return 1
+}
+
+# toml_settings FILE: what a board reads in it, as join-file tells it. False: why the board would not take it. (A subshell:
+# what belongs to the board's programs stays there.)
+toml_settings() (
+  RACIMO_ROOT=$(mktemp -d)
+  trap 'rm -rf "$RACIMO_ROOT"' EXIT
+  mkdir "$RACIMO_ROOT/run"
+  # shellcheck source=images/files/usr/lib/racimo/board.sh
+  . "$here/files/usr/lib/racimo/board.sh"
+  file=$1 library=$here/files/usr/lib/racimo
+  if read_file; then printf '%s' "$settings"; else printf '%s\n' "$faults"; exit 1; fi
+)
+
+# toml_suits SETTINGS NAME PROFILE: the file is for boards of this profile.
+toml_suits() {
+  case $3/$(sed -n 's/^role\t//p' <<<"$1") in
+    worker/manager) die "$2: role = \"manager\" is for an image of profile manager" ;;
+    manager/manager | worker/*) ;;
+    *) die "$2: on an image of profile manager it needs role = \"manager\", and no join line; or give another file to put there" ;;
+  esac
+}

@@ -265,6 +265,33 @@ class Bake(unittest.TestCase):
         self.bake(self.stock, output, "--join", join)
         self.assertEqual(image.boot("racimo.toml"), join.read_bytes())
 
+    def test_baking_again_for_another_profile(self):
+        again, back, filled = (self.dir / f"{name}.img" for name in ("again", "back", "filled"))
+        self.bake(self.once, again, "--profile", "manager")
+        self.assertIn(b'\r\nrole = "manager"\r\n', Image(again).boot("racimo.toml"))
+        self.bake(again, back)
+        self.assertEqual(Image(back).boot("racimo.toml"), Image(self.once).boot("racimo.toml"))
+        # What a person wrote is neither replaced nor put where it does not fit.
+        shutil.copy(self.once, filled)
+        Image(filled).put_boot("racimo.toml", b'hostname = "kitchen"\n')
+        self.check_refused('it needs role = "manager"', filled, "--profile", "manager")
+        Image(filled).put_boot("racimo.toml", b'role = "manager"\nhostname = "kitchen"\n')
+        self.check_refused("is for an image of profile manager", filled)
+        # With a mistake in it, it is the board that tells.
+        Image(filled).put_boot("racimo.toml", b"hostname = kitchen\n")
+        self.assertEqual(self.bake(filled, back).stderr, "")
+        self.assertEqual(Image(back).boot("racimo.toml"), b"hostname = kitchen\n")
+
+    def test_make_image(self):
+        # A target directory that is not absolute, as it is by default.
+        top = HERE.parent
+        (top / "target").mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=top / "target") as place:
+            target = os.path.relpath(place, top)
+            must("make", "-s", "-C", top, "image", f"IMG={self.stock}", "OUT=", f"DEBS={self.debs}", f"CARGO_TARGET_DIR={target}")
+            made = Image(pathlib.Path(place) / "images/stock-racimo.img")
+            self.assertEqual(made.tree(), Image(self.once).tree())
+
     def test_image_builders_lay_the_same(self):
         root = self.dir / "root"
         with tarfile.open(self.dir / "rootfs.tar") as tar:
@@ -399,6 +426,11 @@ class Bake(unittest.TestCase):
         join = self.dir / "bad.toml"
         join.write_text("hostnam = 'x'\n")
         self.check_refused("unknown key hostnam", self.stock, "--join", join)
+        for text, flags, words in [(b"# nothing\n", (), "nothing is filled in"), ("\ufeffa = 'b'\n".encode("utf-16-le"), (), "UTF-16"),
+                                   (b"#" * 16385, (), "more than 16384 bytes"), (b"role = 'manager'\n", (), "for an image of profile manager"),
+                                   (b"hostname = 'x'\n", ("--profile", "manager"), 'it needs role = "manager"')]:
+            join.write_bytes(text)
+            self.check_refused(words, self.stock, "--join", join, *flags)
         self.check_refused("it is for arm64, not armhf", self.stock, "--arch", "armhf")
         for flags, words in [(("--arch", "mips"), "expected arm64 or armhf"), (("--profile", "boss"), "expected worker or manager"),
                              (("--wifi-power-save", "maybe"), "expected on or off"), (("--colour", "red"), "unknown flag --colour"),
