@@ -264,6 +264,8 @@ class Bake(unittest.TestCase):
         join.write_text('hostname = "kitchen"\n')
         self.bake(self.stock, output, "--join", join)
         self.assertEqual(image.boot("racimo.toml"), join.read_bytes())
+        self.assertEqual(output.stat().st_mode & 0o777, 0o600, "it may have a token")
+        self.assertEqual(self.once.stat().st_mode & 0o777, 0o644)
 
     def test_baking_again_for_another_profile(self):
         again, back, filled = (self.dir / f"{name}.img" for name in ("again", "back", "filled"))
