@@ -401,7 +401,12 @@ pub(super) async fn stream(context: &Context, request: &Request) -> Result<Answe
             Ok(Some(message)) => Some((Ok(message), Some((live, end)))),
             Ok(None) => None,
             // The manager stops, or this reader fell behind. That is an end like any other, unless one was asked for.
-            Err(_) => left.map(|_| (Err(CutOff), None)),
+            Err(_) => {
+                left?;
+                // hyper sends what it has when it must wait, and drops it at an error.
+                futures_lite::future::yield_now().await;
+                Some((Err(CutOff), None))
+            }
         }
     });
     let live = live.filter_map(move |message| match message {

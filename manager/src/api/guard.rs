@@ -119,7 +119,11 @@ fn bounded(context: &Context, who: &Who, answer: Answer) -> Result<Answer, ApiEr
             };
             match over.or(chunks.next()).await? {
                 Ok(chunk) => Some((Ok(chunk), Some((chunks, ended, place)))),
-                Err(cut) => Some((Err(cut), None)),
+                Err(cut) => {
+                    // hyper sends what it has when it must wait, and drops it at an error.
+                    futures_lite::future::yield_now().await;
+                    Some((Err(cut), None))
+                }
             }
         });
         held.boxed()

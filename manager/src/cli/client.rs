@@ -78,6 +78,8 @@ impl Client {
 
     /// Why an answer broke off, if the manager says more of it than the connection did.
     pub(crate) async fn why_broken(&mut self, error: CliError) -> CliError {
+        // The link may not know yet that it is broken.
+        self.link = None;
         self.why_ended().await.err().unwrap_or(error)
     }
 

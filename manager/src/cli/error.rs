@@ -87,7 +87,7 @@ pub(crate) enum CliError {
         /// The system's reason.
         source: io::Error,
     },
-    /// A `--format` that cannot be parsed or run.
+    /// A `--format` that cannot be run.
     #[error("template: {0}")]
     Template(String),
     /// A local file that a flag names.

@@ -58,10 +58,13 @@ pub(crate) fn heartbeat(text: &str) -> Result<Nanos, String> {
 
 /// A name or id of something that may be there: anything but nothing, in one word.
 pub(crate) fn name(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() {
-        return Err("a name is expected, and this is empty".to_owned());
-    }
-    if text.contains(char::is_whitespace) { Err("no name has blanks in it".to_owned()) } else { Ok(text.to_owned()) }
+    let name = node(text)?;
+    if name.contains(char::is_whitespace) { Err("no name has blanks in it".to_owned()) } else { Ok(name) }
+}
+
+/// The same of a node: what boards call themselves may have blanks.
+pub(crate) fn node(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("a name is expected, and this is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// A whole number: `10`, `0x10`, `0o440` or `0440` (octal), `0b1`.
@@ -201,6 +204,8 @@ mod tests {
 
     #[test]
     fn names() {
+        assert_eq!(node("living room"), Ok("living room".to_owned()));
+        assert!(node(" \t").is_err());
         for (text, want) in [
             ("a", Ok("a")),
             ("9f.x-_", Ok("9f.x-_")),

@@ -8,6 +8,7 @@
 //! ```
 //! The board's lease begins when it sent what the manager answered last, so before the manager's time.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use racimo_common::id::{NodeId, ServiceId, TaskId};
@@ -51,7 +52,7 @@ pub(super) fn of_slot(view: &View, service: ServiceId, slot: Slot, except: Optio
 pub fn keeps_node(view: &View, node: NodeId, now: Now) -> Option<String> {
     let held = view.state.tasks_on_node(node).filter_map(|task| Some((task.id, holds(view, task, now)?)));
     // What is not known lasts longest.
-    let (task, until) = held.max_by_key(|(_, until)| (until.is_none(), *until))?;
+    let (task, until) = held.min_by_key(|(_, until)| Reverse((until.is_none(), *until)))?;
     Some(match until {
         Some(until) => {
             let left = until.since(now.mono).as_millis().div_ceil(1000);

@@ -69,7 +69,7 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     flags: InspectFlags,
     /// Nodes, or self
-    #[arg(required = true, value_name = "NODE", value_parser = parse::name)]
+    #[arg(required = true, value_name = "NODE", value_parser = parse::node)]
     nodes: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct PsArgs {
     #[arg(long)]
     no_resolve: bool,
     /// Nodes; self when none is given
-    #[arg(value_name = "NODE", default_value = "self", value_parser = parse::name)]
+    #[arg(value_name = "NODE", default_value = "self", value_parser = parse::node)]
     nodes: Vec<String>,
 }
 
@@ -140,7 +140,7 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
     /// Node, or self
-    #[arg(value_parser = parse::name)]
+    #[arg(value_parser = parse::node)]
     node: String,
 }
 
@@ -151,7 +151,7 @@ pub(crate) struct RmArgs {
     #[arg(short, long)]
     force: bool,
     /// Nodes
-    #[arg(required = true, value_name = "NODE", value_parser = parse::name)]
+    #[arg(required = true, value_name = "NODE", value_parser = parse::node)]
     nodes: Vec<String>,
 }
 
@@ -159,7 +159,7 @@ pub(crate) struct RmArgs {
 #[derive(Args, Debug)]
 pub(crate) struct NodesArgs {
     /// Nodes
-    #[arg(required = true, value_name = "NODE", value_parser = parse::name)]
+    #[arg(required = true, value_name = "NODE", value_parser = parse::node)]
     nodes: Vec<String>,
 }
 

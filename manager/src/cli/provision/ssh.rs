@@ -195,9 +195,17 @@ impl Drop for Remote {
     }
 }
 
+/// `nohup` asks for that; a handler would take it back.
+fn ignores_hangups() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
 /// Who is told to end leaves nothing here either. ssh ends with us.
 fn tidy_up_at_a_signal(directory: PathBuf) {
-    let Ok(mut signals) = Signals::new([Signal::Int, Signal::Term, Signal::Hup]) else { return };
+    let ends = [Some(Signal::Int), Some(Signal::Term), (!ignores_hangups()).then_some(Signal::Hup)];
+    let Ok(mut signals) = Signals::new(ends.into_iter().flatten()) else { return };
     // The thread ends with the process.
     thread::spawn(move || {
         if let Some(Ok(signal)) = future::block_on(signals.next()) {

@@ -50,21 +50,23 @@ fn events_that_break_off_before_their_time_are_a_failure() {
         let path = folder.path().join("s");
         let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
         std::thread::spawn(move || {
-            for (answer, end) in [("Transfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n", end), (later, "")] {
+            let begun = format!("200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{{}}\n\r\n{end}");
+            for answer in [&*begun, later] {
                 let (mut stream, _) = listener.accept().expect("a client");
                 let _ = stream.read(&mut [0; 1024]);
-                let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{answer}{end}").as_bytes());
+                let _ = stream.write_all(format!("HTTP/1.1 {answer}").as_bytes());
             }
         });
         let client = Client::new(Target::Unix(path));
         with_client(&["events", "--until", "2100-01-01T00:00:00Z"], 0, client).result.map_err(|e| e.to_string())
     };
-    let there = "Content-Length: 2\r\n\r\n{}";
+    let there = "200 OK\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(run("0\r\n\r\n", there), Ok(()));
     let broken = run("", there).expect_err("it broke off");
     assert!(broken.starts_with("lost the connection to the manager at unix://"), "{broken}");
-    // Nothing to be heard of it any more: the better reason.
-    assert_ne!(run("", "").expect_err("it is gone"), broken);
+    // What it says is the better reason.
+    let revoked = "403 Forbidden\r\nContent-Length: 36\r\n\r\n{\"message\":\"access ann was revoked\"}";
+    assert_eq!(run("", revoked), Err("access ann was revoked".to_owned()));
 }
 
 #[test]
