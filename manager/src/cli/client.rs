@@ -80,7 +80,10 @@ impl Client {
     pub(crate) async fn why_broken(&mut self, error: CliError) -> CliError {
         // The link may not know yet that it is broken.
         self.link = None;
-        self.why_ended().await.err().unwrap_or(error)
+        match self.why_ended().await {
+            Err(said @ CliError::Api { .. }) => said,
+            Ok(()) | Err(_) => error,
+        }
     }
 
     /// Where this client talks to.
